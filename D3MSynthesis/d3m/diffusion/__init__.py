@@ -1,0 +1,1 @@
+"""The method: schedule, warp, network and reverse steps. Tensors only, no files."""

@@ -1,0 +1,72 @@
+"""What a model was trained as: sizes of its network and the equations it follows. Does not import torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ScheduleName = Literal["sigmoid", "cosine", "linear"]
+Velocity = Literal["v", "seed"]
+WarpPlacement = Literal["step", "velocity", "x0"]
+Solver = Literal["ddim", "dpmpp_2m"]
+DeformationInput = Literal["mask", "image", "t1"]
+
+
+@dataclass(frozen=True)
+class NetworkSizes:
+    """Sizes of the encoder, the dual-stream decoder (DSIMD) and the deformation module (MSSDM)."""
+
+    architecture: Literal["compact", "published"] = "compact"
+    """"compact" works on space-to-depth slices and suits two CPU cores; "published" is the paper's U-Net."""
+    widths: tuple[int, ...] = (32, 64, 128, 192, 256)
+    """Channels from the highest resolution to the innermost."""
+    blocks_per_level: int = 1
+    """Residual blocks on each level of encoder and decoders."""
+    context: tuple[int, ...] = (0,)
+    """Slices of the condition, relative to the one synthesised; must contain 0."""
+    auxiliary_regions: int = 0
+    """Tumour regions predicted beside the mask in training; not used, and not shipped, for synthesis."""
+    deformation_widths: tuple[int, ...] = (16, 32, 32)
+    """Channels of the compact deformation module, from high to low resolution."""
+    deformation_inputs: tuple[DeformationInput, ...] = ("mask", "image", "t1")
+    """What the deformation module sees besides nothing else; the paper's sees the mask alone."""
+    max_displacement: float | None = 4.0
+    """Displacement is bounded by this many pixels (tanh), or unbounded."""
+
+
+@dataclass(frozen=True)
+class DiffusionRecipe:
+    """The equations a model was trained with; they cannot be chosen at synthesis."""
+
+    timesteps: int = 1000
+    """T."""
+    schedule: ScheduleName = "sigmoid"
+    image_velocity: Velocity = "v"
+    mask_velocity: Velocity = "v"
+    warp: WarpPlacement = "x0"
+    """Where the warp acts in a reverse step of synthesis."""
+    training_warp: WarpPlacement = "x0"
+    """Where it acted in training; differs from `warp` in recipe "paper" alone."""
+    warp_mask: bool = False
+    """Whether the mask is warped with the image."""
+    rederive_noise: bool = True
+    """For `warp="x0"`: the noise follows from x_t and the warped estimate, or stays the network's own."""
+    image_upper: float = 2.0
+    """Scaled intensity that becomes +1 in the model's range; 0 becomes -1."""
+    mask_amplitude: float = 0.3
+    """Enhancing tumour is drawn as +amplitude, everything else as -amplitude."""
+    image_skip: bool = True
+    """The network predicts the difference to T1 instead of the whole image."""
+    time_spacing: float = 2.0
+    """Reverse times are T (1 - (k/K)^spacing): 1 is even, larger keeps more steps near pure noise."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How much sampling one quality pays for."""
+
+    steps: int
+    """Reverse steps for each sample."""
+    samples: int = 1
+    """Samples that are averaged."""
+    solver: Solver = "ddim"

@@ -1,0 +1,48 @@
+"""The one error type a user may see, and the notices that travel with a result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["input", "machine", "interrupted"]
+
+EXIT_CODES: dict[Kind, int] = {"input": 2, "machine": 3, "interrupted": 130}
+"""Exit code of the command line for each kind of error; any other exception is a defect of ours and gives 1."""
+
+
+class D3MError(Exception):
+    """Something that the user can understand and mend.
+
+    Attributes:
+        kind: "input" (the files or the request are at fault), "machine" (memory, disk or device)
+            or "interrupted" (the user or the parent process stopped the run).
+        message: One sentence saying what is wrong.
+        mend: One sentence saying what to do.
+    """
+
+    def __init__(self, message: str, mend: str, kind: Kind = "input") -> None:
+        super().__init__(message, mend)
+        self.kind: Kind = kind
+        self.message = message
+        self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.mend}".strip()
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the command line for this error."""
+        return EXIT_CODES[self.kind]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A warning that travels with the result to provenance, progress and panel."""
+
+    code: str
+    """Stable short name in kebab case, such as "nan-background" or "thick-slices"."""
+    message: str
+    """One sentence for the user; names the contrast ("T2"), never a file or a patient."""
+    volume: str | None = None
+    """Contrast that the notice is about: "t1", "t2", "flair", "t1c", "brain_mask", or None for all."""

@@ -1,0 +1,100 @@
+"""What flows through `d3m.volumes`: frozen data classes that carry their units in their docstrings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d3m.errors import Notice
+
+Floats = NDArray[np.float32]
+Affine = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+CONTRASTS = ("t1", "t2", "flair")
+"""Order of the condition's channels in every model."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A three-dimensional image in world space."""
+
+    data: Floats
+    """(X, Y, Z), finite, the file's own intensities after its slope and intercept."""
+    affine: Affine
+    """(4, 4), voxel index to RAS millimetres."""
+    sha256: str = ""
+    """Content hash of voxels and geometry; provenance names inputs by it."""
+    qform_code: int = 1
+    """NIfTI code under which an output on this grid stores its quaternion (0 = none)."""
+    sform_code: int = 1
+    """NIfTI code under which an output on this grid stores its affine (0 = none)."""
+    notices: tuple[Notice, ...] = ()
+    """What was unusual about the file."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """The scans of one patient in one frame of reference; their grids may differ."""
+
+    t1: Volume
+    t2: Volume
+    flair: Volume
+    brain: Mask
+    """(X, Y, Z) on T1's grid."""
+    notices: tuple[Notice, ...] = ()
+
+    def contrasts(self) -> tuple[Volume, Volume, Volume]:
+        """The three scans in the order of `CONTRASTS`."""
+        return self.t1, self.t2, self.flair
+
+
+@dataclass(frozen=True)
+class GridRecipe:
+    """How scans are put on a model's grid; a part of the model's card."""
+
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    """Intensities clipped and scaled to [0, 1]."""
+    percentiles_over: Literal["brain", "volume"] = "brain"
+    """Voxels that the percentiles are taken over; "volume" is the published way."""
+    target: Literal["t1_scale", "percentile"] = "t1_scale"
+    """Scale of the CEMRI: T1's own, fitted on normal tissue, or T1c's own percentiles (published)."""
+    size: int | None = None
+    """Side of a square slice in voxels, or None: the brain's box, padded to the network's stride."""
+
+
+@dataclass(frozen=True)
+class ModelGrid:
+    """A lattice of axial slices, and where T1's own lattice lies in it."""
+
+    shape: tuple[int, int, int]
+    """(W, H, S): columns run to the patient's left, rows to posterior, slices to superior (LPS)."""
+    affine: Affine
+    """(4, 4), index (column, row, slice) to RAS millimetres."""
+    t1_shape: tuple[int, int, int]
+    """(X, Y, Z) of T1's grid."""
+    t1_affine: Affine
+    """(4, 4), T1's voxel index to RAS millimetres."""
+
+    @property
+    def spacing(self) -> NDArray[np.float64]:
+        """(3,), millimetres along columns, rows and slices."""
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """One case on the model's grid, with the way back."""
+
+    slices: Floats
+    """(S, 3, H, W) in [0, 1], 0 outside the brain; t1, t2, flair; S runs inferior to superior."""
+    brain: Mask
+    """(S, H, W)."""
+    grid: ModelGrid
+    scales: tuple[tuple[float, float], ...]
+    """For each contrast the intensities that became 0 and 1."""
+    recipe: GridRecipe
+    notices: tuple[Notice, ...] = field(default=())
