@@ -1,0 +1,71 @@
+"""Displacement fields on the slices' grid: apply, compose, Jacobian determinant, smoothness."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def warp(image: Tensor, displacement: Tensor) -> Tensor:
+    """Backward-warp: the value at p is `image` at p + displacement(p).
+
+    Bilinear, border padding, align_corners; coordinates in float32 (float64 for a float64 image).
+
+    Args:
+        image: (N, C, H, W), floating point, any range.
+        displacement: (N, 2, H, W), pixels; channel 0 is x (along W), channel 1 is y (along H).
+
+    Returns:
+        (N, C, H, W), dtype of `image`; a zero field is the identity (to rounding).
+
+    Raises:
+        ValueError: N, H or W differ, or the field has not two channels; both shapes are named.
+
+    Source: Jaderberg et al. 2015, arXiv:1506.02025 (bilinear sampler).
+    """
+    n, _, height, width = image.shape
+    if displacement.shape != (n, 2, height, width):
+        raise ValueError(f"displacement {tuple(displacement.shape)} does not fit the image {tuple(image.shape)}")
+    precision = torch.float64 if image.dtype == torch.float64 else torch.float32
+    u = displacement.to(precision)
+    x = torch.arange(width, device=image.device, dtype=precision) + u[:, 0]
+    y = torch.arange(height, device=image.device, dtype=precision)[:, None] + u[:, 1]
+    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
+    moved = functional.grid_sample(
+        image.to(precision), grid, mode="bilinear", padding_mode="border", align_corners=True
+    )
+    return moved.to(image.dtype)
+
+
+def compose(first: Tensor, second: Tensor) -> Tensor:
+    """The field w with warp(image, w) = warp(warp(image, first), second), up to interpolation.
+
+    At p the second warp looks at q = p + second(p), and the first at q + first(q): w(p) = second(p) + first(q).
+
+    Args:
+        first: (N, 2, H, W) pixels; the field that is applied first.
+        second: (N, 2, H, W) pixels.
+    """
+    return second + warp(first, second)
+
+
+def jacobian_determinant(displacement: Tensor) -> Tensor:
+    """Local area change of p + displacement(p); below zero the field folds.
+
+    Args:
+        displacement: (N, 2, H, W) pixels.
+
+    Returns:
+        (N, H - 1, W - 1), by forward differences; 1 for a zero field.
+    """
+    dx = displacement[:, :, :-1, 1:] - displacement[:, :, :-1, :-1]
+    dy = displacement[:, :, 1:, :-1] - displacement[:, :, :-1, :-1]
+    return (1 + dx[:, 0]) * (1 + dy[:, 1]) - dx[:, 1] * dy[:, 0]
+
+
+def smoothness(displacement: Tensor) -> Tensor:
+    """S(u): the mean squared forward difference along x and y, halved; (N,) (Balakrishnan et al. 2019, eq. 8)."""
+    dx = (displacement[..., :, 1:] - displacement[..., :, :-1]).square().mean(dim=(1, 2, 3))
+    dy = (displacement[..., 1:, :] - displacement[..., :-1, :]).square().mean(dim=(1, 2, 3))
+    return (dx + dy) / 2
