@@ -177,11 +177,9 @@ class Batches:
         target = curve * gain[:, 0, :1]
         if s.noise > 0:
             sigma = torch.from_numpy(rng.uniform(0, s.noise, (n, 1, 3, 1, 1))).float()
-            normal = torch.from_numpy(rng.standard_normal(stacked.shape, dtype=np.float32))
-            stacked = stacked + sigma * normal
-        if s.blur_share > 0:
-            blurred = functional.avg_pool2d(stacked.flatten(0, 2)[:, None], 3, 1, 1)[:, 0].view_as(stacked)
-            chosen = torch.from_numpy((rng.random((n, 1, 3, 1, 1)) < s.blur_share / 3)).float()
-            stacked = torch.lerp(stacked, blurred, chosen)
+            generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+            stacked = stacked + sigma * torch.randn(stacked.shape, generator=generator)
+        for k, contrast in zip(*np.nonzero(rng.random((n, 3)) < s.blur_share / 3), strict=True):
+            stacked[k, :, contrast] = functional.avg_pool2d(stacked[k, :, contrast], 3, 1, 1)
         condition = stacked.clamp(0, 1).flatten(1, 2) * brain
         return condition, target.clamp(0, upper) * brain

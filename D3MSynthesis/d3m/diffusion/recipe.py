@@ -57,6 +57,8 @@ class DiffusionRecipe:
     """Enhancing tumour is drawn as +amplitude, everything else as -amplitude."""
     image_skip: bool = True
     """The network predicts the difference to T1 instead of the whole image."""
+    blank_outside: bool = True
+    """Outside the brain the data prediction is background before it is warped: nothing is moved in from there."""
     time_spacing: float = 2.0
     """Reverse times are T (1 - (k/K)^spacing): 1 is even, larger keeps more steps near pure noise."""
 

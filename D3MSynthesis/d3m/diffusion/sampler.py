@@ -30,6 +30,8 @@ class Condition:
     """(N, 3 * context, H, W) in [0, 1]: t1, t2, flair of each slice of the context."""
     t1: Tensor
     """(N, 1, H, W) in [0, 1]: T1 of the slice itself."""
+    brain: Tensor
+    """(N, 1, H, W) bool: where there is something to synthesise."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ def estimate_from_outputs(
         v_mask = raw_mask + noise.noise * recipe.mask_amplitude
     x0, eps = split_velocity(state.x, v_image, noise, recipe.image_velocity)
     m0, eps_mask = split_velocity(state.m, v_mask, noise, recipe.mask_velocity)
+    if recipe.blank_outside:
+        x0 = torch.where(condition.brain, x0, -1.0)
     m0 = m0.clamp(-recipe.mask_amplitude, recipe.mask_amplitude)
     displacement = network.deform(m0 / recipe.mask_amplitude, x0.clamp(-1, 1), t1)
     unwarped = Estimate(x0, x0, eps, m0, eps_mask, displacement, v_image, v_mask)
@@ -248,15 +252,16 @@ def shared_noise(shape: tuple[int, int], seed: int, device: torch.device) -> Sta
     return State(x.to(device), m.to(device))
 
 
-def gather_context(slices: Tensor, index: Tensor, context: tuple[int, ...]) -> Condition:
+def gather_context(slices: Tensor, brain: Tensor, index: Tensor, context: tuple[int, ...]) -> Condition:
     """The condition of some slices of a volume; beyond its ends the outermost slice is repeated.
 
     Args:
         slices: (S, 3, H, W).
+        brain: (S, H, W) bool.
         index: (N,) slices to be synthesised.
         context: Offsets in slices.
     """
     offsets = torch.tensor(context, device=index.device)
     wanted = (index[:, None] + offsets).clamp(0, len(slices) - 1)
     gathered = slices[wanted]  # (N, context, 3, H, W)
-    return Condition(gathered.flatten(1, 2), slices[index, :1])
+    return Condition(gathered.flatten(1, 2), slices[index, :1], brain[index][:, None])

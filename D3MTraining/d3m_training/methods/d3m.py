@@ -41,7 +41,7 @@ class LossSettings:
     """w in the enhancing tumour and its surroundings (`tumour_weight`)."""
     smoothness: float = 0.02
     """lambda of `weighted_smoothness`."""
-    field_outside: float = 0.002
+    field_outside: float = 0.02
     """Weight of `field_outside`."""
     mask: float = 1.0
     """Weight of the mask's mean squared error."""
@@ -112,7 +112,7 @@ class D3MTraining(nn.Module):
         enhancing = (batch.label == ENHANCING).float()
         m0 = (2 * enhancing - 1) * self.recipe.mask_amplitude
         eps, eps_mask = torch.randn((2, *x0.shape), generator=generator).to(x0.device)
-        condition = Condition(batch.condition, batch.t1)
+        condition = Condition(batch.condition, batch.t1, batch.brain > 0)
         if self.settings.kind == "rolled":
             t, state = self._rolled_state(x0, m0, eps, eps_mask, condition, generator)
         else:

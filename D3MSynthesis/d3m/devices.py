@@ -1,0 +1,139 @@
+"""Which devices torch can really use here, and in which number format they are fastest."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from d3m.errors import D3MError, Notice
+
+BF16_GAIN = 1.25
+"""bfloat16 is chosen when it is this much faster: it is about twice as fast on processors that have it, slower elsewhere."""
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """One device as the panel and `d3m info` show it."""
+
+    name: str
+    """What `--device` takes: "cpu", "cuda:0", "mps"."""
+    title: str
+    """What a person calls it."""
+    memory_bytes: int | None
+    """All of its memory, or None if unknown."""
+    usable: bool
+    """Whether a small computation on it succeeded."""
+    reason: str = ""
+    """Why it is not usable."""
+
+
+def list_devices() -> list[DeviceInfo]:
+    """The devices of this machine, those that `auto` prefers first."""
+    found = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        name = f"cuda:{index}"
+        try:
+            properties = torch.cuda.get_device_properties(index)
+            title, memory = str(properties.name), int(properties.total_memory)
+        except RuntimeError as error:
+            found.append(DeviceInfo(name, name, None, False, _first_line(error)))
+            continue
+        reason = _why_unusable(name)
+        found.append(DeviceInfo(name, title, memory, not reason, reason))
+    if torch.backends.mps.is_available():
+        reason = _why_unusable("mps")
+        found.append(DeviceInfo("mps", "Apple GPU", None, not reason, reason))
+    found.append(DeviceInfo("cpu", f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads", _ram(), True))
+    return found
+
+
+def _why_unusable(name: str) -> str:
+    """Empty if a convolution works on the device, else the first line of what it said."""
+    try:
+        conv = nn.Conv2d(1, 1, 3).to(name)
+        with torch.inference_mode():
+            value = conv(torch.ones(1, 1, 4, 4, device=name)).sum().item()
+    except (RuntimeError, AssertionError) as error:
+        return _first_line(error)
+    return "" if value == value else "it computes NaN"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _ram() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
+
+
+def choose_device(request: str = "auto") -> tuple[torch.device, tuple[Notice, ...]]:
+    """The device to compute on.
+
+    Args:
+        request: "auto" (a usable GPU, else the CPU), "cpu", "cuda", "cuda:N" or "mps".
+
+    Returns:
+        The device, and a notice for each GPU that is there but cannot be used.
+
+    Raises:
+        D3MError: a device was asked for by name and is not there or not usable.
+    """
+    devices = list_devices()
+    if request == "auto":
+        notices = tuple(
+            Notice("device-unusable", f"{d.title} cannot be used ({d.reason}); the computation runs on another device.")
+            for d in devices
+            if not d.usable
+        )
+        return torch.device(next(d.name for d in devices if d.usable)), notices
+    wanted = "cuda:0" if request == "cuda" else request
+    names = [d.name for d in devices if d.usable]
+    if wanted not in names:
+        reason = next((f" ({d.reason})" for d in devices if d.name == wanted and d.reason), "")
+        raise D3MError(
+            f"The device {request} is not available here{reason}.",
+            f"Use --device auto or one of: {', '.join(names)}.",
+        )
+    return torch.device(wanted), ()
+
+
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """Number format of the convolutions: measured on a CPU, half precision on a GPU, float32 elsewhere.
+
+    The choice on a CPU is stable from run to run, because the formats differ by far more than the measurement's noise.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type != "cpu":
+        return torch.float32
+    conv = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
+    image = torch.randn(2, 64, 64, 64).contiguous(memory_format=torch.channels_last)
+
+    def seconds(dtype: torch.dtype) -> float:
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            best = float("inf")
+            for _ in range(5):
+                start = time.perf_counter()
+                conv(image)
+                best = min(best, time.perf_counter() - start)
+        return best
+
+    return torch.bfloat16 if seconds(torch.float32) > BF16_GAIN * seconds(torch.bfloat16) else torch.float32
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free on the device now, or None if unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -1,0 +1,172 @@
+"""Sampling a whole volume, slice batch by slice batch; tensors in, tensors out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from d3m.diffusion.network import D3MNetwork
+from d3m.diffusion.recipe import DiffusionRecipe, Sampling
+from d3m.diffusion.sampler import (
+    Condition,
+    State,
+    Step,
+    gather_context,
+    reverse,
+    shared_noise,
+    to_intensity,
+    to_probability,
+)
+from d3m.diffusion.schedule import make_schedule, time_pairs
+
+
+@dataclass(frozen=True)
+class TracedStep:
+    """A reverse step of a whole volume, on the CPU."""
+
+    before: Tensor
+    """(S, H, W) scaled intensity before the warp; 0 outside the brain."""
+    after: Tensor
+    """(S, H, W) after it."""
+    probability: Tensor
+    """(S, H, W) of the mask, 0 to 1."""
+    displacement: Tensor
+    """(S, 2, H, W) pixels."""
+
+
+@dataclass(frozen=True)
+class VolumeSample:
+    """A sampled volume, on the CPU; with several samples image and probability are their mean."""
+
+    image: Tensor
+    """(S, H, W) scaled intensity, 0 outside the brain."""
+    spread: Tensor | None
+    """(S, H, W) standard deviation over the samples; None for a single one."""
+    probability: Tensor
+    """(S, H, W) of enhancing tumour, 0 to 1, of the first sample."""
+    displacement: Tensor
+    """(S, 2, H, W) pixels, of the first sample's last step."""
+    trace: tuple[TracedStep, ...]
+    """Every step of the first sample, the last included; empty if not asked for."""
+
+
+@dataclass(frozen=True)
+class VolumeSampler:
+    """How a volume is sampled.
+
+    Args and attributes: see the fields.
+    """
+
+    network: D3MNetwork
+    recipe: DiffusionRecipe
+    context: tuple[int, ...]
+    """Slices of the condition, relative to the one synthesised."""
+    sampling: Sampling
+    seed: int = 0
+    """Decides the noise: the same seed gives the same volume, bit for bit on one device."""
+    batch: int = 8
+    """Slices at once; halved when memory runs out."""
+    trace: bool = False
+    device: torch.device = torch.device("cpu")
+
+    def __call__(self, slices: Tensor, brain: Tensor, on_step: Callable[[int], None] | None = None) -> VolumeSample:
+        """Sample a volume.
+
+        Args:
+            slices: (S, 3, H, W) in [0, 1] on the CPU; t1, t2, flair.
+            brain: (S, H, W) bool; slices without brain are not sampled.
+            on_step: Called after each reverse step of a batch of slices with the number of slice steps done,
+                out of `slice_steps(brain)`; may raise to end the run.
+
+        Raises:
+            torch.OutOfMemoryError, RuntimeError: a single slice does not fit into memory.
+        """
+        counter = _Counter(on_step)
+        mean = torch.zeros(brain.shape)
+        square = torch.zeros(brain.shape) if self.sampling.samples > 1 else None
+        first: VolumeSample | None = None
+        for k in range(self.sampling.samples):
+            sample = self._sample(slices, brain, self.seed + k, self.trace and k == 0, counter)
+            first = first or sample
+            delta = sample.image - mean  # Welford: no sum of squares that cancels
+            mean += delta / (k + 1)
+            if square is not None:
+                square += delta * (sample.image - mean)
+        assert first is not None  # samples >= 1
+        spread = None if square is None else (square / (self.sampling.samples - 1)).sqrt()
+        return VolumeSample(mean, spread, first.probability, first.displacement, first.trace)
+
+    def slice_steps(self, brain: Tensor) -> int:
+        """Reverse steps of single slices in all: what `on_step` counts up to."""
+        return int(brain.flatten(1).any(dim=1).sum()) * self.sampling.steps * self.sampling.samples
+
+    def _sample(self, slices: Tensor, brain: Tensor, seed: int, trace: bool, counter: _Counter) -> VolumeSample:
+        steps = self.sampling.steps if trace else 1
+        blank = slices[:, 0] * 0
+        traced = [
+            TracedStep(blank.clone(), blank.clone(), blank.clone(), torch.zeros(len(slices), 2, *blank.shape[1:]))
+            for _ in range(steps)
+        ]
+        wanted = torch.nonzero(brain.flatten(1).any(dim=1))[:, 0]
+        start, batch = 0, self.batch
+        while start < len(wanted):
+            index = wanted[start : start + batch]
+            done = counter.done
+            try:
+                for step in self._steps(slices, brain, index, seed):
+                    if trace or step.index == self.sampling.steps:
+                        self._store(traced[step.index - 1 if trace else 0], step, index, brain)
+                    counter.add(len(index))
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or batch == 1:
+                    raise
+                counter.done = done
+                batch = max(1, batch // 2)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            start += len(index)
+        last = traced[-1]
+        return VolumeSample(last.after, None, last.probability, last.displacement, tuple(traced) if trace else ())
+
+    def _steps(self, slices: Tensor, brain: Tensor, index: Tensor, seed: int) -> Iterator[Step]:
+        """The reverse steps of some slices."""
+        on_cpu = gather_context(slices, brain, index, self.context)
+        condition = Condition(*(part.to(self.device) for part in (on_cpu.slices, on_cpu.t1, on_cpu.brain)))
+        noise = shared_noise((slices.shape[2], slices.shape[3]), seed, self.device)
+        shape = (len(index), 1, *slices.shape[2:])
+        state = State(noise.x.expand(shape), noise.m.expand(shape))
+        pairs = time_pairs(self.recipe.timesteps, self.sampling.steps, self.recipe.time_spacing)
+        schedule = make_schedule(self.recipe.schedule, self.recipe.timesteps)
+        return reverse(self.network, state, condition, pairs, schedule, self.recipe, self.sampling.solver)
+
+    def _store(self, into: TracedStep, step: Step, index: Tensor, brain: Tensor) -> None:
+        e, inside = step.estimate, brain[index]
+        into.before[index] = to_intensity(e.x0_before, self.recipe)[:, 0].cpu() * inside
+        into.after[index] = to_intensity(e.x0, self.recipe)[:, 0].cpu() * inside
+        into.probability[index] = to_probability(e.m0, self.recipe)[:, 0].cpu() * inside
+        into.displacement[index] = e.displacement.cpu()
+
+
+class _Counter:
+    """Counts slice steps and tells them."""
+
+    def __init__(self, on_step: Callable[[int], None] | None) -> None:
+        self.done = 0
+        self._on_step = on_step
+
+    def add(self, count: int) -> None:
+        self.done += count
+        if self._on_step is not None:
+            self._on_step(self.done)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; on the CPU torch says so in the text of a RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return "can't allocate memory" in text or "out of memory" in text or "not enough memory" in text

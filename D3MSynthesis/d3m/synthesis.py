@@ -1,0 +1,286 @@
+"""Three volumes in, a result out: the only place where volumes, models and diffusion meet."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from d3m.devices import choose_device, fastest_dtype
+from d3m.diffusion.precision import MixedPrecision
+from d3m.diffusion.recipe import Sampling
+from d3m.diffusion.volume import TracedStep, VolumeSample, VolumeSampler, is_out_of_memory
+from d3m.errors import D3MError, Notice
+from d3m.models.load import Model
+from d3m.models.recipes import QUALITY_NAMES
+from d3m.progress import Progress, ProgressCallback, Remaining, ignore_progress
+from d3m.volumes.grid import displacement_mm, restore_cemri, to_model_input, to_t1_grid, volume_from_slices
+from d3m.volumes.types import Case, Floats, Mask, ModelGrid, ModelInput, Volume
+
+MAX_SAMPLES = 64
+"""More samples change the mean by less than its display shows."""
+MAX_BATCH = 64
+"""Slices at once on a GPU; more do not make it faster."""
+CPU_BATCH = 8
+"""Slices at once on a CPU: enough to keep the cores busy, small enough for the caches."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a result was made; with the model and the input it decides the result."""
+
+    quality: str
+    """One of `d3m.models.recipes.QUALITY_NAMES`."""
+    steps: int
+    samples: int
+    seed: int
+    solver: str
+    device: str
+    precision: str
+    """Number format of the convolutions."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds spent."""
+
+    prepare: float
+    sample: float
+    restore: float
+
+
+@dataclass(frozen=True)
+class TraceStep:
+    """One reverse step on the model's grid."""
+
+    steps_done: int
+    before: Floats
+    """(W, H, S) in T1's units, before the warp."""
+    after: Floats
+    """(W, H, S) in T1's units, after it."""
+    mask: Floats
+    """(W, H, S) probability of enhancing tumour."""
+    displacement: Floats
+    """(W, H, S, 3) RAS millimetres, output point to input point."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A synthetic CEMRI and what belongs to it; for research use only."""
+
+    cemri: Floats
+    """(X, Y, Z) on T1's grid, T1's units; T1 itself outside the brain."""
+    subtraction: Floats
+    """(X, Y, Z) CEMRI minus T1: what enhances."""
+    enhancement_probability: Floats
+    """(X, Y, Z), 0 to 1."""
+    enhancement_mask: Mask
+    """(X, Y, Z), probability at or above the card's threshold."""
+    displacement: Floats
+    """(W, H, S, 3) RAS millimetres on `grid`, output point to input point; of the last step."""
+    uncertainty: Floats | None
+    """(X, Y, Z) standard deviation over samples in T1's units; None for one sample."""
+    trace: tuple[TraceStep, ...]
+    t1: Volume
+    brain: Mask
+    """(X, Y, Z)."""
+    grid: ModelGrid
+    notices: tuple[Notice, ...]
+    enhancing_volume_ml: float
+    settings: Settings
+    timings: Timings
+    model_name: str
+    model_sha256: str
+
+
+class Synthesis:
+    """Makes results from cases with one loaded model.
+
+    Args:
+        model: Loaded; moved to the device.
+        device: What `choose_device` takes.
+        quality: "preview", "standard" or "best".
+        steps: Reverse steps, instead of the quality's.
+        samples: Samples averaged, instead of the quality's.
+        seed: Decides the noise.
+        trace: Keep every step of the first sample.
+
+    Raises:
+        D3MError: a setting out of range; a device that is not there.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        device: str = "auto",
+        quality: str = "standard",
+        steps: int | None = None,
+        samples: int | None = None,
+        seed: int = 0,
+        trace: bool = False,
+    ) -> None:
+        recipe = model.card.recipe
+        if quality not in QUALITY_NAMES:
+            raise D3MError(f"There is no quality {quality!r}.", f"Choose one of: {', '.join(QUALITY_NAMES)}.")
+        self.sampling = _override(recipe.quality(quality), steps, samples, recipe.diffusion.timesteps)
+        self.device, self._device_notices = choose_device(device)
+        self.model = model
+        self.dtype = fastest_dtype(self.device)
+        self.network = MixedPrecision(
+            model.network.to(self.device, memory_format=torch.channels_last).eval(),  # type: ignore[call-overload]
+            self.dtype,
+        )
+        self.quality, self.seed, self.trace = quality, seed, trace
+        self._automatic = device == "auto"
+
+    def prepare(self, case: Case) -> ModelInput:
+        """The case on the model's grid."""
+        return to_model_input(case, self.model.card.recipe.grid, self.network.stride)
+
+    def run(self, case: Case, progress: ProgressCallback = ignore_progress) -> Result:
+        """Synthesise the CEMRI of one case.
+
+        Args:
+            case: Checked scans of one patient, with the brain.
+            progress: Told about each step; may raise to end the run.
+
+        Raises:
+            D3MError: the scans cannot be put on the grid; memory does not suffice.
+        """
+        remaining = Remaining()
+        started = time.monotonic()
+        progress(Progress("prepare", 0.0, message="Putting the scans on the model's grid"))
+        model_input = self.prepare(case)
+        prepared = time.monotonic()
+        sample, notices = self._sample(model_input, progress, remaining)
+        sampled = time.monotonic()
+        progress(Progress("restore", 0.97, eta_s=remaining(0.97), message="Bringing the result back onto T1's grid"))
+        with torch.inference_mode():
+            result = self._result(case, model_input, sample)
+        timings = Timings(prepared - started, sampled - prepared, time.monotonic() - sampled)
+        return replace(result, timings=timings, notices=(*model_input.notices, *self._device_notices, *notices, *result.notices))
+
+    def _sample(
+        self, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining
+    ) -> tuple[VolumeSample, tuple[Notice, ...]]:
+        """Sample on the device; `auto` falls back to the CPU when not even one slice fits into a GPU."""
+        try:
+            return self._sample_on(self.device, model_input, progress, remaining), ()
+        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if self.device.type == "cpu" or not self._automatic:
+                raise D3MError(
+                    f"The memory of {self.device} does not suffice for a single slice.",
+                    "Close other programs, choose another --device, or a smaller model.",
+                    "machine",
+                ) from error
+        self.device = torch.device("cpu")
+        self.dtype = fastest_dtype(self.device)
+        self.network = MixedPrecision(self.model.network.to(self.device), self.dtype)
+        notice = Notice("device-memory", "The GPU's memory did not suffice; the CPU was used instead.")
+        return self._sample_on(self.device, model_input, progress, remaining), (notice,)
+
+    def _sample_on(
+        self, device: torch.device, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining
+    ) -> VolumeSample:
+        recipe = self.model.card.recipe
+        sampler = VolumeSampler(
+            self.network,
+            recipe.diffusion,
+            recipe.network.context,
+            self.sampling,
+            self.seed,
+            self._batch(model_input),
+            self.trace,
+            device,
+        )
+        brain = torch.from_numpy(model_input.brain)
+        total, steps = sampler.slice_steps(brain), self.sampling.steps * self.sampling.samples
+
+        def on_step(done: int) -> None:
+            fraction = 0.05 + 0.9 * done / total
+            step = done * steps // total
+            progress(Progress("sample", fraction, step, steps, remaining(fraction), f"Step {step} of {steps}"))
+
+        with torch.inference_mode():
+            return sampler(torch.from_numpy(model_input.slices), brain, on_step)
+
+    def _batch(self, model_input: ModelInput) -> int:
+        """Slices at once: what half of a GPU's free memory holds, a few on a CPU."""
+        if self.device.type != "cuda":
+            return CPU_BATCH
+        pixels = model_input.slices.shape[2] * model_input.slices.shape[3]
+        slice_bytes = pixels * self.model.card.recipe.network.widths[0] * 4 * 32  # some 32 maps as wide as the first level
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return int(np.clip(free // 2 // slice_bytes, 1, MAX_BATCH))
+
+    def _result(self, case: Case, model_input: ModelInput, sample: VolumeSample) -> Result:
+        grid, card = model_input.grid, self.model.card
+        low, high = model_input.scales[0]
+        cemri = restore_cemri(sample.image.numpy(), model_input, case.t1, case.brain)
+        probability = np.where(case.brain, to_t1_grid(sample.probability.numpy(), grid), 0).astype(np.float32)
+        mask = probability >= card.mask_threshold
+        uncertainty = None
+        if sample.spread is not None:
+            spread = to_t1_grid(sample.spread.numpy(), grid) * (high - low)
+            uncertainty = np.where(case.brain, spread, 0).astype(np.float32)
+        volume_ml = float(mask.sum() * abs(np.linalg.det(case.t1.affine[:3, :3])) / 1000)
+        notices = () if mask.any() else (Notice("no-enhancement", "The model predicts no enhancing tumour."),)
+        return Result(
+            cemri=cemri,
+            subtraction=cemri - case.t1.data,
+            enhancement_probability=probability,
+            enhancement_mask=mask,
+            displacement=displacement_mm(_inside(sample.displacement, model_input), grid),
+            uncertainty=uncertainty,
+            trace=tuple(self._trace_step(k, step, model_input) for k, step in enumerate(sample.trace, start=1)),
+            t1=case.t1,
+            brain=case.brain,
+            grid=grid,
+            notices=notices,
+            enhancing_volume_ml=volume_ml,
+            settings=Settings(
+                self.quality,
+                self.sampling.steps,
+                self.sampling.samples,
+                self.seed,
+                self.sampling.solver,
+                str(self.device),
+                str(self.dtype).removeprefix("torch."),
+            ),
+            timings=Timings(0, 0, 0),
+            model_name=card.name,
+            model_sha256=card.weights_sha256,
+        )
+
+    def _trace_step(self, done: int, step: TracedStep, model_input: ModelInput) -> TraceStep:
+        low, high = model_input.scales[0]
+
+        def image(values: torch.Tensor) -> Floats:
+            return np.ascontiguousarray(low + (high - low) * volume_from_slices(values.numpy()), dtype=np.float32)
+
+        return TraceStep(
+            done,
+            image(step.before),
+            image(step.after),
+            np.ascontiguousarray(volume_from_slices(step.probability.numpy())),
+            displacement_mm(_inside(step.displacement, model_input), model_input.grid),
+        )
+
+
+def _inside(displacement: torch.Tensor, model_input: ModelInput) -> Floats:
+    """The field inside the brain: outside nothing is synthesised, so nothing is moved there."""
+    field: Floats = displacement.numpy() * model_input.brain[:, None]
+    return field
+
+
+def _override(sampling: Sampling, steps: int | None, samples: int | None, timesteps: int) -> Sampling:
+    """The quality's sampling with what the user set instead."""
+    if steps is not None and not 1 <= steps <= timesteps:
+        raise D3MError(f"--steps {steps} is out of range.", f"Choose 1 to {timesteps}.")
+    if samples is not None and not 1 <= samples <= MAX_SAMPLES:
+        raise D3MError(f"--samples {samples} is out of range.", f"Choose 1 to {MAX_SAMPLES}.")
+    return replace(sampling, steps=steps or sampling.steps, samples=samples or sampling.samples)
