@@ -173,7 +173,7 @@ def settle(
     if count:
         within = bad & seen.inside if not seen.problem else bad
         if brain is not None and t1_affine is not None:
-            within &= resample(brain, t1_affine, volume.affine, data.shape, order=0)  # type: ignore[arg-type]
+            within &= resample(brain, t1_affine, volume.affine, data.shape, order=0)
         if within.any():
             raise D3MError(
                 f"{name} has {int(within.sum())} voxels inside the brain that are not a number (NaN) or infinite.",
@@ -181,7 +181,7 @@ def settle(
             )
         fill = seen.background if np.isfinite(seen.background) else min(0.0, float(data[~bad].min()))
         data = np.where(bad, np.float32(fill), data)
-        text = f"{name} has {count} voxels outside the brain that are not a number (NaN) or infinite; they become background."
+        text = f"{name} has {count} voxels outside the brain that are NaN or infinite; they become background."
         notices = (*notices, Notice("nan-background", text, contrast))
     if contrast in ("t2", "flair") and not seen.problem and np.isfinite(seen.background):
         darkest = np.percentile(data[seen.inside], 1)
@@ -217,7 +217,8 @@ def find_brain(volumes: dict[str, Volume], seen: dict[str, Seen], mask: Mask | N
         names = " and ".join(label(name) for name in stripped)
         for name in volumes:
             if name not in stripped:
-                text = f"{label(name)} is not brain-extracted ({seen[name].problem}); the brain of {names} is used for all."
+                reason = f"{label(name)} is not brain-extracted ({seen[name].problem})"
+                text = f"{reason}; the brain of {names} is used for all."
                 notices.append(Notice("not-stripped", text, name))
     whole = int(brain.sum())
     if whole < MIN_VOXELS:
@@ -246,7 +247,7 @@ def _on_t1(mask: Mask, volume: Volume, t1: Volume) -> Mask:
     """(X, Y, Z) of T1's grid."""
     if _same_lattice(volume, t1):
         return mask
-    return resample(mask, volume.affine, t1.affine, t1.data.shape, order=0)  # type: ignore[arg-type]
+    return resample(mask, volume.affine, t1.affine, t1.data.shape, order=0)
 
 
 def _same_place(name: str, first: str, shown: dict[str, Mask]) -> list[Notice]:
@@ -269,7 +270,7 @@ def _gap(missing: Mask, spacing: np.ndarray) -> Mask:
     box = _box(missing)
     gap = np.zeros_like(missing)
     if box is not None:
-        size = tuple(2 * max(1, int(round(GAP_MM / s))) + 1 for s in spacing)
+        size = tuple(2 * max(1, round(GAP_MM / s)) + 1 for s in spacing)
         # a gap that reaches a face goes on beyond it
         eroded = ndimage.minimum_filter(missing[box].view(np.uint8), size, mode="nearest")
         gap[box] = (ndimage.maximum_filter(eroded, size, mode="constant") > 0) & missing[box]

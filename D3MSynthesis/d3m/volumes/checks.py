@@ -151,8 +151,8 @@ def _at_brain(volumes: dict[str, Volume], brain: Mask) -> tuple[Floats, Mask]:
 
 
 def _swaps(values: Floats) -> list[Notice]:
-    low, middle, high = np.percentile(values, (2, 50, 98), axis=1)
-    tail = (high + low - 2 * middle) / np.maximum(high - low, 1e-12)
+    low, middle, high = (np.percentile(values, share, axis=1) for share in (2, 50, 98))
+    tail: np.ndarray = (high + low - 2 * middle) / np.maximum(high - low, 1e-12)
     if tail[0] > tail[1]:
         text = "T1 looks like a T2 (bright fluid), and T2 like a T1: they may be swapped."
         return [Notice("contrasts-swapped", text, "t1")]

@@ -128,7 +128,7 @@ def unpack(stream: BinaryIO) -> tuple[BinaryIO, bool]:
         stream.seek(0)
         if magic != b"\x1f\x8b":
             break
-        stream, packed = cast(BinaryIO, gzip.GzipFile(fileobj=stream)), True
+        stream, packed = cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb")), True
     return stream, packed
 
 
@@ -162,7 +162,7 @@ def decoded(stream: BinaryIO, encoding: str) -> BinaryIO:
         encoding: "raw", "gzip", "zlib" or "bzip2".
     """
     if encoding == "gzip":
-        return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
+        return cast(BinaryIO, gzip.GzipFile(fileobj=stream, mode="rb"))
     if encoding == "zlib":
         return io.BufferedReader(_Inflating(stream), 2**16)
     if encoding == "bzip2":

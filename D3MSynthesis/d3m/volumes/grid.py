@@ -16,7 +16,7 @@ from d3m.volumes.types import CONTRASTS, Affine, Case, Floats, GridRecipe, Mask,
 SPACING_MM = 1.0
 """The models' voxel size: that of the BraTS data they are trained on."""
 NATIVE_TOLERANCE = 0.06
-"""T1 within this share of `SPACING_MM` keeps its own lattice: no interpolation, and a brain 6 % larger is still a brain."""
+"""T1 within this share of `SPACING_MM` keeps its own lattice: no interpolation; a brain 6 % larger is still a brain."""
 LATTICE_TOLERANCE_VOXELS = 0.05
 """Two lattices that stay this close everywhere are one: headers are rounded, scans are not moved by it."""
 MARGIN = 2
@@ -54,7 +54,7 @@ def plan_grid(t1: Volume, brain: Mask, recipe: GridRecipe, stride: int) -> Model
         rounded[:2] = recipe.size
         if (count[:2] > recipe.size).any():
             raise D3MError(
-                f"The brain measures {count[0]} x {count[1]} mm in its slices; this model takes {recipe.size} x {recipe.size}.",
+                f"The brain measures {count[0]} x {count[1]} mm in its slices; this model takes {recipe.size}.",
                 "Check the brain mask and the voxel size in the header of T1.",
             )
     start = start - ((rounded - count) // 2) * step
@@ -107,7 +107,8 @@ def resample(
     )
     outside = ~_inside(mapping, data.shape, shape)
     result[outside] = fill
-    return result > 0.5 if data.dtype == bool else result.astype(data.dtype, copy=False)
+    final: np.ndarray = result > 0.5 if data.dtype == bool else result.astype(data.dtype, copy=False)
+    return final
 
 
 def _whole_voxels(mapping: Affine, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -122,7 +123,9 @@ def _whole_voxels(mapping: Affine, shape: tuple[int, int, int]) -> tuple[np.ndar
     return linear.astype(int), offset.astype(int)
 
 
-def _copy(data: np.ndarray, linear: np.ndarray, offset: np.ndarray, shape: tuple[int, int, int], fill: float) -> np.ndarray:
+def _copy(
+    data: np.ndarray, linear: np.ndarray, offset: np.ndarray, shape: tuple[int, int, int], fill: float
+) -> np.ndarray:
     """`result[p] = data[linear @ p + offset]`, `fill` outside."""
     axes = np.abs(linear).argmax(axis=0)  # source axis that each target axis runs along
     moved = data.transpose(axes)

@@ -103,7 +103,7 @@ def check_affine(
     shear = float(np.abs(axes.T @ axes - np.eye(3)).max())
     if shear > MAX_SHEAR:
         raise D3MError(
-            f"{name} has axes that are not at right angles (sheared by {np.degrees(np.arcsin(min(shear, 1.0))):.2g} degrees).",
+            f"{name} has axes that are not at right angles (sheared by {_degrees(shear):.2g} degrees).",
             "Resample it onto a right-angled grid (for instance in 3D Slicer: Harden transform, then Resample image).",
         )
     if shear > SILENT_SHEAR:
@@ -120,6 +120,11 @@ def check_affine(
         straight[:3, 3] = affine[:3, :3] @ middle + affine[:3, 3] - straight[:3, :3] @ middle
         affine = straight
     return affine, tuple(notices)
+
+
+def _degrees(cosine: float) -> float:
+    """How far from a right angle two axes with this cosine stand."""
+    return float(np.degrees(np.arcsin(min(cosine, 1.0))))
 
 
 def _within(values: np.ndarray, low: float, high: float) -> bool:

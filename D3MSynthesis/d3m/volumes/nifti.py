@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import nibabel
 import numpy as np
@@ -59,18 +60,18 @@ def parse(block: bytes, contrast: str) -> tuple[Header, int, bool]:
         D3MError: whatever makes the header unusable, by name.
     """
     number = version(block)
-    kind = nibabel.nifti1.Nifti1Header if number == 1 else nibabel.nifti2.Nifti2Header
     size = 348 if number == 1 else 540
     little = int.from_bytes(block[:4], "little") == size
     big = int.from_bytes(block[:4], "big") == size
     if not (little or big):
         raise damaged(contrast, "its header does not state its own length")
-    header = kind(block[:size], endianness="<" if little else ">", check=False)
+    order: Literal["<", ">"] = "<" if little else ">"
+    header = _header(block[:size], order, number)
     axes = int(header["dim"][0])
     if not 1 <= axes <= 7:
         raise damaged(contrast, f"its header declares {axes} axes")
     shape = three_axes(tuple(int(n) for n in header["dim"][1 : axes + 1]), contrast)
-    dtype = _number_type(int(header["datatype"]), contrast).newbyteorder("<" if little else ">")
+    dtype = _number_type(int(header["datatype"]), contrast).newbyteorder(order)
     slope, intercept = _scaling(float(header["scl_slope"]), float(header["scl_inter"]), contrast)
     affine, notices = _orientation(header, shape, contrast)
     unit = UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0)
@@ -84,6 +85,13 @@ def parse(block: bytes, contrast: str) -> tuple[Header, int, bool]:
     if not pair and 0 < offset < size:
         raise damaged(contrast, f"its header places the voxels at byte {offset:g}, inside the header")
     return Header(shape, dtype, affine, slope, intercept, *codes, notices + more), first, pair
+
+
+def _header(block: bytes, order: str, number: int) -> nibabel.nifti1.Nifti1Header:
+    """nibabel's view of the header, unchecked: it must not mend in silence."""
+    if number == 1:
+        return nibabel.nifti1.Nifti1Header(block, endianness=order, check=False)
+    return nibabel.nifti2.Nifti2Header(block, endianness=order, check=False)
 
 
 def _number_type(code: int, contrast: str) -> np.dtype:

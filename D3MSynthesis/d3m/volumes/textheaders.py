@@ -1,10 +1,10 @@
-"""NRRD and MetaImage (MHA, MHD) headers: both are lines of text before raw or packed voxels, in LPS or a named space."""
+"""NRRD and MetaImage (MHA, MHD) headers: lines of text before raw or packed voxels, in LPS or a named space."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from d3m.volumes.types import Affine
 MAX_HEADER_BYTES = 2**17
 MAX_LINE_BYTES = 2**14
 NRRD_TYPES = {
-    "signed char": "i1", "int8": "i1", "int8_t": "i1", "uchar": "u1", "unsigned char": "u1", "uint8": "u1", "uint8_t": "u1",
+    "signed char": "i1", "int8": "i1", "int8_t": "i1",
+    "uchar": "u1", "unsigned char": "u1", "uint8": "u1", "uint8_t": "u1",
     "short": "i2", "short int": "i2", "signed short": "i2", "signed short int": "i2", "int16": "i2", "int16_t": "i2",
     "ushort": "u2", "unsigned short": "u2", "unsigned short int": "u2", "uint16": "u2", "uint16_t": "u2",
     "int": "i4", "signed int": "i4", "int32": "i4", "int32_t": "i4", "uint": "u4", "unsigned int": "u4", "uint32": "u4",
@@ -26,7 +27,8 @@ NRRD_TYPES = {
 }  # fmt: skip
 META_TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
-    "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
+    "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
 }  # fmt: skip
 NRRD_ENCODINGS = {"raw": "raw", "gz": "gzip", "gzip": "gzip", "bz2": "bzip2", "bzip2": "bzip2"}
 UNITS_MM = {"mm": 1.0, "m": 1000.0, "cm": 10.0, "um": 0.001, "µm": 0.001, "micron": 0.001, "nm": 1e-6}
@@ -115,7 +117,7 @@ def parse_nrrd(stream: BinaryIO, path: Path, contrast: str) -> TextHeader:
     kind = " ".join(fields.get("type", "").lower().split())
     if kind not in NRRD_TYPES:
         raise damaged(contrast, f"its header names an unknown or unsupported data type ({kind[:40] or 'none'})")
-    order = {"little": "<", "big": ">"}.get(fields.get("endian", "little").lower(), "<")
+    order: Literal["<", ">"] = ">" if fields.get("endian", "little").lower() == "big" else "<"
     encoding = NRRD_ENCODINGS.get(fields.get("encoding", "").lower())
     if encoding is None:
         raise D3MError(
@@ -155,7 +157,7 @@ def _nrrd_affine(fields: dict[str, str], directions: list[list[float]], contrast
     origin = _numbers(fields.get("space origin", ""), contrast, "origin")
     if len(directions) != 3 or len(parts) != 3 or any(part not in signs for part in parts):
         raise D3MError(
-            f"{label(contrast)} has no orientation (no anatomical space in its NRRD header), so left and right cannot be known.",
+            f"{label(contrast)} has no orientation (its NRRD header names no anatomical space): left could be right.",
             NO_ORIENTATION_MEND,
         )
     order = [
@@ -210,7 +212,7 @@ def _meta_affine(fields: dict[str, str], axes: int, contrast: str) -> Affine:
     matrix = next((fields[key] for key in ("transformmatrix", "rotation", "orientation") if key in fields), None)
     if matrix is None:
         raise D3MError(
-            f"{label(contrast)} has no orientation (no TransformMatrix in its header), so left and right cannot be known.",
+            f"{label(contrast)} has no orientation (no TransformMatrix in its header): left could be right.",
             NO_ORIENTATION_MEND,
         )
     directions = _numbers(matrix, contrast, "TransformMatrix")
