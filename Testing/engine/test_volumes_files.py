@@ -11,11 +11,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-import SimpleITK as sitk
-from volume_helpers import brains, lps_affine, nifti_bytes, nrrd_bytes, put, rotation
-
+import SimpleITK
 from d3m.errors import D3MError
 from d3m.volumes.read import read_volume
+from engine.volume_helpers import brains, lps_affine, nifti_bytes, nrrd_bytes, put, rotation
 
 AFFINE = rotation(7, 2) @ rotation(5, 0) @ lps_affine(spacing=(1.0, 1.2, 1.5))
 
@@ -28,7 +27,7 @@ def scan():
 
 def itk_image(data, affine):
     """The SimpleITK image with this affine (RAS): its world is LPS."""
-    image = sitk.GetImageFromArray(data.transpose(2, 1, 0))
+    image = SimpleITK.GetImageFromArray(data.transpose(2, 1, 0))
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     flip = np.diag([-1.0, -1.0, 1.0])
     image.SetSpacing(spacing.tolist())
@@ -115,7 +114,7 @@ def test_nrrd_and_metaimage_as_itk_writes_them(tmp_path, scan, ending, dtype, co
     """What SimpleITK writes is read with the intensities and the world coordinates that it had."""
     data = scan.astype(dtype)
     path = tmp_path / f"scan.{ending}"
-    sitk.WriteImage(itk_image(data, AFFINE), str(path), useCompression=compressed)
+    SimpleITK.WriteImage(itk_image(data, AFFINE), str(path), useCompression=compressed)
     volume = read_volume(path, "flair")
     np.testing.assert_array_equal(volume.data, data.astype(np.float32))
     np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-4)
@@ -131,7 +130,7 @@ def test_nrrd_spaces(tmp_path, scan, space, dtype):
         volume = read_volume(path, "t2")
         np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-5)
         np.testing.assert_array_equal(volume.data, scan.astype(dtype))
-        image = sitk.ReadImage(str(path))
+        image = SimpleITK.ReadImage(str(path))
         world = np.array(image.TransformIndexToPhysicalPoint((3, 4, 5))) * (-1, -1, 1)
         np.testing.assert_allclose((volume.affine @ (3, 4, 5, 1))[:3], world, atol=1e-3)
 
@@ -152,9 +151,9 @@ def test_colour_series_and_complex(tmp_path, scan):
     refused(put(tmp_path / "complex.nii", scan, AFFINE, "c8"), "complex")
     refused(put(tmp_path / "series.nii", np.stack([scan, scan], -1), AFFINE), "4-D")
     refused(put(tmp_path / "field.nii", np.stack([scan] * 3, -1)[:, :, :, None], AFFINE), "5-D")
-    colours = sitk.Compose(*[itk_image(scan, AFFINE)] * 3)
+    colours = SimpleITK.Compose(*[itk_image(scan, AFFINE)] * 3)
     for ending in ("nrrd", "mha"):
-        sitk.WriteImage(colours, str(tmp_path / f"c.{ending}"))
+        SimpleITK.WriteImage(colours, str(tmp_path / f"c.{ending}"))
         refused(tmp_path / f"c.{ending}", "RGB")
 
 
@@ -234,7 +233,7 @@ def test_truncated(tmp_path, scan, share):
         "b.nrrd": nrrd_bytes(scan, AFFINE, encoding="gzip"),
     }
     for compressed in (False, True):
-        sitk.WriteImage(itk_image(scan, AFFINE), str(tmp_path / "whole.mha"), useCompression=compressed)
+        SimpleITK.WriteImage(itk_image(scan, AFFINE), str(tmp_path / "whole.mha"), useCompression=compressed)
         forms[f"{compressed}.mha"] = (tmp_path / "whole.mha").read_bytes()
     for name, form in forms.items():
         (tmp_path / name).write_bytes(form[: int(len(form) * share)])
@@ -249,7 +248,9 @@ def test_flipped_bits_in_packed_data(tmp_path, scan):
     refused(tmp_path / "a.nii.gz", "damaged")
 
 
-@pytest.mark.parametrize("dims", [(32767, 32767, 32767), (30000, 30000, 40), (-5, 56, 40), (0, 56, 40), (4096, 4096, 12)])
+@pytest.mark.parametrize(
+    "dims", [(32767, 32767, 32767), (30000, 30000, 40), (-5, 56, 40), (0, 56, 40), (4096, 4096, 12)]
+)
 @pytest.mark.parametrize("packed", [False, True])
 def test_absurd_sizes_ask_for_no_memory(tmp_path, scan, dims, packed):
     """A header that declares more than the file can hold is refused before memory is asked for."""
@@ -288,7 +289,7 @@ def test_nrrd_absurd_size(tmp_path, scan):
     content = nrrd_bytes(scan, AFFINE).replace(b"sizes: 48", b"sizes: 480000000000000000000")
     (tmp_path / "a.nrrd").write_bytes(content)
     refused(tmp_path / "a.nrrd", "480000000000000000000")
-    sitk.WriteImage(itk_image(scan, AFFINE), str(tmp_path / "a.mha"))
+    SimpleITK.WriteImage(itk_image(scan, AFFINE), str(tmp_path / "a.mha"))
     content = (tmp_path / "a.mha").read_bytes().replace(b"DimSize = 48", b"DimSize = 48000")
     (tmp_path / "a.mha").write_bytes(content)
     refused(tmp_path / "a.mha", "truncated")
@@ -303,7 +304,7 @@ def test_difficult_names(tmp_path, scan, ending, monkeypatch):
     if ending == "nii.gz":
         put(plain, scan, AFFINE)
     else:
-        sitk.WriteImage(itk_image(scan, AFFINE), str(plain))
+        SimpleITK.WriteImage(itk_image(scan, AFFINE), str(plain))
     for file in tmp_path.glob("plain.*"):
         (folder / file.name).write_bytes(file.read_bytes())
     path = (folder / plain.name).rename(folder / f"-t1 ö.{ending}")

@@ -30,7 +30,7 @@ def rotation(degrees, axis):
     return matrix
 
 
-def brains(shape=SHAPE, seed=0, offset=(0, 0, 0)):
+def brains(shape=SHAPE, seed=0, offset=(0, 0, 0), lesion=5):
     """T1, T2 and FLAIR of one skull-stripped brain-like object: white and grey matter, fluid, a lesion on the left.
 
     Returns:
@@ -38,14 +38,15 @@ def brains(shape=SHAPE, seed=0, offset=(0, 0, 0)):
     """
     random = np.random.default_rng(seed)
     x, y, z = (
-        g - (n - 1) / 2 - o for g, n, o in zip(np.meshgrid(*map(np.arange, shape), indexing="ij"), shape, offset)
+        g - (n - 1) / 2 - o
+        for g, n, o in zip(np.meshgrid(*map(np.arange, shape), indexing="ij"), shape, offset, strict=True)
     )
     wavy = 1 + 0.04 * np.sin(x / 3) * np.cos(y / 4)
     radius = np.sqrt((x / 17) ** 2 + (y / 21) ** 2 + (z / 15) ** 2) * wavy
     tissue = np.select([radius > 1, radius > 0.95, radius > 0.75], [0, 3, 2], 1)
     tissue[np.sqrt((x / 4) ** 2 + (y / 8) ** 2 + (z / 4) ** 2) < 1] = 3
-    tissue[np.sqrt((x - 8) ** 2 + (y + 6) ** 2 + (z - 1) ** 2) < 5] = 4
-    signals = {"t1": (0, 100, 70, 20, 60), "t2": (0, 30, 42, 110, 75), "flair": (0, 50, 62, 14, 105)}
+    tissue[np.sqrt((x - 8) ** 2 + (y + 6) ** 2 + (z - 1) ** 2) < lesion] = 4
+    signals = {"t1": (0, 100, 70, 20, 60), "t2": (0, 30, 42, 110, 118), "flair": (0, 50, 62, 14, 105)}
     scans = []
     for values in signals.values():
         clean = np.array(values, np.float32)[tissue]

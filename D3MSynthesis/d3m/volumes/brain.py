@@ -19,15 +19,17 @@ from d3m.volumes.types import Affine, Floats, Mask, Volume
 
 MIN_EMPTY_FACES = 0.5
 """Share of a stripped volume's faces that is background; 0.986 to 1 in 79 patients, 0.2 in a defaced head."""
-NEARLY = 0.005
+NEARLY = 0.001
 """Backgrounds that ripple by this share of the faces' distance to the brightest values are still one value."""
 MAX_BRAIN_ML = 2300.0
 """No brain is larger; 1150 to 1750 in 79 patients, 3000 and more in heads."""
 MAX_SKULL = 0.5
 """A shell this dark, relative to what lies outside and inside it, is a skull (0.73 at least in stripped brains)."""
 MIN_VOXELS = 64
+MIN_PIECE = 0.8
+"""Share of all that is not background that hangs together in a stripped brain; specks of noise do not."""
 GAP_MM = 3.0
-"""Half the thickness from which a part that a scan lacks is a gap and not an unequal border."""
+"""What a scan lacks up to this depth is an unequal border; deeper it is a gap."""
 MIN_GAP, MAX_GAP = 0.01, 0.5
 """Share of the brain: smaller gaps are ignored, larger ones refused."""
 EXTRACT = (
@@ -124,6 +126,10 @@ def look(volume: Volume) -> Seen:
 
 def _why_not_brain(volume: Volume, inside: Mask) -> str:
     """A reason why `inside` is a whole head, or nothing."""
+    total = int(inside.sum())
+    inside = solid(inside)
+    if inside.sum() < MIN_PIECE * total:
+        return "its surroundings are not empty"
     spacing = np.linalg.norm(volume.affine[:3, :3], axis=0)
     millilitres = float(inside.sum() * spacing.prod() / 1000)
     if millilitres > MAX_BRAIN_ML:
@@ -225,7 +231,7 @@ def find_brain(volumes: dict[str, Volume], seen: dict[str, Seen], mask: Mask | N
         raise D3MError("There is no brain where T1, T2 and FLAIR overlap.", "Check that the files belong together.")
     spacing = np.linalg.norm(t1.affine[:3, :3], axis=0)
     for name in volumes:
-        gap = _gap(brain & ~shown[name], spacing)
+        gap = _gap(brain, shown[name], spacing)
         share = gap.sum() / whole
         if share > MAX_GAP:
             raise D3MError(
@@ -265,15 +271,20 @@ def _same_place(name: str, first: str, shown: dict[str, Mask]) -> list[Notice]:
     return []
 
 
-def _gap(missing: Mask, spacing: np.ndarray) -> Mask:
-    """The parts of `missing` that are thick in every direction (a morphological opening by a box)."""
-    box = _box(missing)
-    gap = np.zeros_like(missing)
-    if box is not None:
-        size = tuple(2 * max(1, round(GAP_MM / s)) + 1 for s in spacing)
-        # a gap that reaches a face goes on beyond it
-        eroded = ndimage.minimum_filter(missing[box].view(np.uint8), size, mode="nearest")
-        gap[box] = (ndimage.maximum_filter(eroded, size, mode="constant") > 0) & missing[box]
+def _gap(brain: Mask, shown: Mask, spacing: np.ndarray) -> Mask:
+    """The parts of `brain` that a scan lacks by more than an unequal border: what lies deeper than `GAP_MM` beyond
+    anything that it shows, and what lies between."""
+    gap = np.zeros_like(brain)
+    box = _box(brain)
+    missing = brain & ~shown
+    if box is None or missing.sum() <= MIN_GAP * brain.sum():
+        return gap
+    if not shown[box].any():
+        return missing
+    deep = missing[box] & (ndimage.distance_transform_edt(~shown[box], sampling=spacing) > GAP_MM)
+    if deep.any():
+        reach = 2 * GAP_MM + float(spacing.max())
+        gap[box] = missing[box] & (ndimage.distance_transform_edt(~deep, sampling=spacing) <= reach)
     return gap
 
 

@@ -126,7 +126,7 @@ def compare_contrasts(volumes: dict[str, Volume], brain: Mask) -> list[Notice]:
                 f"{label(name)} holds {distinct} different values in the brain: a label map or mask, not a scan.",
                 f"Give the {label(name)} scan itself.",
             )
-    correlation = np.corrcoef(values)
+    correlation = np.atleast_2d(np.corrcoef(values))
     for one, other in ((0, 1), (0, 2), (1, 2)):
         if correlation[one, other] > SAME_CORRELATION:
             raise same_image(CONTRASTS[one], CONTRASTS[other])

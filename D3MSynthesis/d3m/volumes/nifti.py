@@ -12,6 +12,7 @@ from typing import Literal
 
 import nibabel
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 
 from d3m.errors import D3MError, Notice
 from d3m.volumes.files import damaged, label
@@ -126,7 +127,7 @@ def _orientation(
     if int(header["qform_code"]) > 0:
         try:
             qform = _regular(np.asarray(header.get_qform(), np.float64))
-        except (ValueError, ArithmeticError, nibabel.spatialimages.HeaderDataError):
+        except (ValueError, ArithmeticError, HeaderDataError):
             qform = None  # an impossible quaternion: as good as none
     if sform is None and qform is None:
         if int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0:
