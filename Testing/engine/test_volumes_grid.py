@@ -9,9 +9,11 @@ import pytest
 import SimpleITK
 from d3m.volumes.brain import foreground
 from d3m.volumes.grid import displacement_mm, plan_grid, resample, restore_cemri, to_model_input, to_t1_grid
+from d3m.volumes.read import read_case
 from d3m.volumes.types import Case, GridRecipe, ModelGrid, Volume
-from engine.volume_helpers import brains, lps_affine, rotation
+from engine.volume_helpers import brains, lps_affine, put, rotation
 from nibabel import orientations
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 ORIENTATIONS = [
     "".join(letters)
@@ -119,10 +121,7 @@ def test_back_from_one_millimetre_as_itk(scans):
         data, affine = turned(resample(scans[0], AFFINE, affine, shape), affine, axes)
         brain = foreground(data)
         grid = plan_grid(Volume(data, affine), brain, GridRecipe(), 8)
-        smooth = np.random.default_rng(0).normal(size=grid.shape).astype("f4")
-        smooth = SimpleITK.GetArrayFromImage(
-            SimpleITK.SmoothingRecursiveGaussian(SimpleITK.GetImageFromArray(smooth.T), 4.0)
-        )
+        smooth = gaussian_filter(np.random.default_rng(0).normal(size=grid.shape[::-1]), 4.0).astype("f4")
         result = to_t1_grid(smooth, grid)
         expected = itk_resample(smooth.transpose(2, 1, 0), grid.affine, affine, data.shape)
         assert np.isfinite(expected[brain]).all()
@@ -179,17 +178,12 @@ def test_displacement_as_itk(axes, spacing):
     assert field.shape == (w, h, s, 3)
 
     lps = (field * (-1, -1, 1)).astype(np.float64)
-    transform = SimpleITK.DisplacementFieldTransform(
-        SimpleITK.Cast(itk(lps, grid.affine, vector=True), SimpleITK.sitkVectorFloat64)
-    )
-    moved = SimpleITK.Resample(
-        itk(image.transpose(2, 1, 0), grid.affine), transform, SimpleITK.sitkLinear, float("nan")
-    )
+    transform = SimpleITK.DisplacementFieldTransform(itk(lps, grid.affine, vector=True))
+    scan = itk(image.transpose(2, 1, 0), grid.affine)
+    moved = SimpleITK.Resample(scan, transform, SimpleITK.sitkLinear, float("nan"))
     moved = SimpleITK.GetArrayFromImage(moved)
 
     rows, columns = np.mgrid[0:h, 0:w]
-    from scipy.ndimage import map_coordinates
-
     expected = np.stack(
         [
             map_coordinates(image[k], (rows + pixels[k, 1], columns + pixels[k, 0]), order=1, mode="nearest")
@@ -198,6 +192,24 @@ def test_displacement_as_itk(axes, spacing):
     )
     inner = np.s_[1:-1, 3:-3, 3:-3]
     assert np.abs(moved[inner] - expected[inner]).max() < 1e-3
+
+
+@pytest.mark.parametrize("background", [0.0, -1024.0, -9999.0, 4000.0])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_background_does_not_bleed_into_resampled_brains(tmp_path, scans, background, which):
+    """On unequal grids too the picture hardly depends on the value around the brain."""
+    spacing = (1.2, 1.2, 3.0) if which == 0 else (1.0, 1.0, 2.0)
+    shape = tuple(int(n / s) for n, s in zip((48, 56, 40), spacing, strict=True))
+    affine = rotation(3, 2) @ lps_affine(shape, spacing)
+    data = resample(scans[which], AFFINE, affine, shape)
+    inputs = []
+    for value in (0.0, background):
+        paths = [put(tmp_path / f"{k}.nii", scan, AFFINE) for k, scan in enumerate(scans)]
+        put(paths[which], np.where(data == 0, value, data), affine)
+        inputs.append(to_model_input(read_case(*paths), GridRecipe(), 8))
+    np.testing.assert_array_equal(inputs[0].brain, inputs[1].brain)
+    difference = np.abs(inputs[0].slices - inputs[1].slices)[:, which][inputs[0].brain]
+    assert difference.mean() < 0.01
 
 
 def test_displacement_in_numbers():

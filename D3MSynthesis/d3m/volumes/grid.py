@@ -185,7 +185,13 @@ def to_model_input(case: Case, recipe: GridRecipe, stride: int) -> ModelInput:
     channels, scales = [], []
     notices: list[Notice] = list(case.notices)
     for name, volume in zip(CONTRASTS, case.contrasts(), strict=True):
-        data = _slices_first(resample(volume.data, volume.affine, grid.affine, grid.shape))
+        values = volume.data
+        if name == "t1" and recipe.percentiles_over == "brain":
+            # whatever surrounds the brain (-1024, a skull) would bleed into its border where T1 is interpolated
+            floor = np.float32(np.percentile(values[case.brain], recipe.percentiles[0] / 2))
+            values = np.where(case.brain, values, floor)
+        fill = float(values.min())
+        data = _slices_first(resample(values, volume.affine, grid.affine, grid.shape, fill=fill))
         low, high = intensity_scale(data, brain, recipe)
         if not high > low:
             raise D3MError(

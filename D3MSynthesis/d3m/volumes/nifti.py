@@ -126,7 +126,8 @@ def _orientation(
         sform = _regular(np.asarray(header.get_sform(), np.float64))
     if int(header["qform_code"]) > 0:
         try:
-            qform = _regular(np.asarray(header.get_qform(), np.float64))
+            with np.errstate(all="ignore"):
+                qform = _regular(np.asarray(header.get_qform(), np.float64))
         except (ValueError, ArithmeticError, HeaderDataError):
             qform = None  # an impossible quaternion: as good as none
     if sform is None and qform is None:
