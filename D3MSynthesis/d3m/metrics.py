@@ -1,0 +1,304 @@
+"""The metrics, defined once for panel, card and tables. Does not import torch.
+
+Conventions: images are (X, Y, Z) on T1's grid, of which the first two axes are the slice's plane ("axial" below);
+`real` is T1c scaled by its own 0.5 and 99.5 percentiles in the brain and clipped to [0, 1]. A value that is not
+defined (no enhancing voxel, say) is NaN, and whoever averages says over how many patients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, stats
+from skimage.metrics import structural_similarity
+
+Image = NDArray[np.floating]
+Mask = NDArray[np.bool_]
+
+MIN_DICE_VOXELS = 50
+"""Dice is defined for patients with at least this many enhancing voxels."""
+PERCENTILES = (0.5, 99.5)
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Where things are measured; all (X, Y, Z) bool."""
+
+    brain: Mask
+    tumour: Mask
+    """Any label."""
+    enhancing: Mask
+    ring: Mask
+    """Enhancing tumour dilated by 4 voxels without its dilation by 1, inside the brain."""
+    normal: Mask
+    """Brain without the tumour dilated by 2."""
+
+
+def regions(brain: Mask, tumour: Mask, enhancing: Mask) -> Regions:
+    """The regions of a patient.
+
+    Args:
+        brain: (X, Y, Z).
+        tumour: Any tumour label.
+        enhancing: The enhancing label.
+    """
+    ring = _dilate(enhancing, 4) & ~_dilate(enhancing, 1) & brain
+    return Regions(brain, tumour & brain, enhancing & brain, ring, brain & ~_dilate(tumour, 2))
+
+
+def _dilate(mask: Mask, voxels: int) -> Mask:
+    grown: Mask = ndimage.binary_dilation(mask, iterations=voxels) if mask.any() else mask.copy()
+    return grown
+
+
+def scale_by_percentiles(image: Image, brain: Mask) -> Image:
+    """Own 0.5 and 99.5 percentiles in the brain become 0 and 1; clipped."""
+    low, high = np.percentile(image[brain], PERCENTILES)
+    return np.clip((image - low) / max(high - low, 1e-12), 0, 1)
+
+
+def fit(image: Image, real: Image, brain: Mask) -> Image:
+    """The image after the affine map that brings it closest to `real` over the brain (least squares), clipped to [0, 1]."""
+    x, y = image[brain].astype(np.float64), real[brain].astype(np.float64)
+    spread = x.var()
+    gain = ((x - x.mean()) * (y - y.mean())).mean() / spread if spread > 0 else 0.0
+    return np.clip(gain * (image - x.mean()) + y.mean(), 0, 1)
+
+
+def psnr(image: Image, real: Image, region: Mask) -> float:
+    """Peak signal-to-noise ratio in dB over a region, data range 1; NaN for an empty region."""
+    if not region.any():
+        return float("nan")
+    error = np.mean((image[region].astype(np.float64) - real[region]) ** 2)
+    return float("inf") if error == 0 else float(-10 * np.log10(error))
+
+
+def ssim_map(image: Image, real: Image) -> Image:
+    """Wang's SSIM of every axial slice (Gaussian 1.5, data range 1), the map over the whole slice.
+
+    Source: Wang et al. 2004, doi:10.1109/TIP.2003.819861; scikit-image's `structural_similarity`.
+
+    Args:
+        image: (X, Y, Z) in [0, 1].
+        real: (X, Y, Z) in [0, 1].
+
+    Returns:
+        (X, Y, Z) float32.
+    """
+    result = np.ones(image.shape, np.float32)
+    for z in range(image.shape[2]):
+        a, b = image[:, :, z].astype(np.float64), real[:, :, z].astype(np.float64)
+        if a.any() or b.any():
+            _, full = structural_similarity(
+                a, b, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+            )
+            result[:, :, z] = full
+    return result
+
+
+def mean_in(values: Image, region: Mask) -> float:
+    """Mean over a region; NaN where it is empty."""
+    return float(values[region].mean()) if region.any() else float("nan")
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """PSNR in dB and SSIM over the regions; `enhancing` without SSIM, which means little in so few voxels."""
+
+    psnr_brain: float
+    psnr_tumour: float
+    psnr_enhancing: float
+    ssim_brain: float
+    ssim_tumour: float
+
+
+def similarity(image: Image, real: Image, where: Regions) -> Similarity:
+    """PSNR and SSIM of an image that is already on `real`'s scale.
+
+    Args:
+        image: (X, Y, Z) in [0, 1], from `fit` ("fitted" rows) or `scale_by_percentiles` ("own" rows).
+        real: (X, Y, Z) in [0, 1].
+        where: The regions.
+    """
+    image, real = np.where(where.brain, image, 0), np.where(where.brain, real, 0)
+    ssim = ssim_map(image, real)
+    return Similarity(
+        psnr(image, real, where.brain),
+        psnr(image, real, where.tumour),
+        psnr(image, real, where.enhancing),
+        mean_in(ssim, where.brain),
+        mean_in(ssim, where.tumour),
+    )
+
+
+def auc(score: Image, positive: Mask, brain: Mask) -> float:
+    """Area under the ROC curve over the brain: how well `score` ranks `positive` above all others; NaN without any."""
+    inside, wanted = score[brain], positive[brain]
+    count = int(wanted.sum())
+    if count == 0 or count == len(wanted):
+        return float("nan")
+    ranks = stats.rankdata(inside)
+    return float((ranks[wanted].sum() - count * (count + 1) / 2) / (count * (len(wanted) - count)))
+
+
+@dataclass(frozen=True)
+class Enhancement:
+    """How the difference to T1 compares with the real one."""
+
+    auc: float
+    """`auc` of the difference for enhancing tumour."""
+    auc_real: float
+    contrast: float
+    """Mean difference in the enhancing tumour minus in its ring, over the quartile range of normal tissue."""
+    contrast_real: float
+    correlation: float
+    """With the real difference, inside the tumour."""
+
+
+def enhancement(difference: Image, real_difference: Image, where: Regions) -> Enhancement:
+    """Compare synthetic minus T1 with real minus T1.
+
+    Args:
+        difference: (X, Y, Z), synthetic minus T1, any scale.
+        real_difference: (X, Y, Z), real T1c minus T1, both on one scale.
+        where: The regions.
+    """
+
+    def contrast(values: Image) -> float:
+        low, high = np.percentile(values[where.normal], (25, 75)) if where.normal.any() else (np.nan, np.nan)
+        return (mean_in(values, where.enhancing) - mean_in(values, where.ring)) / max(high - low, 1e-12)
+
+    correlation = float("nan")
+    if where.tumour.sum() > 1:
+        a, b = difference[where.tumour], real_difference[where.tumour]
+        if a.std() > 0 and b.std() > 0:
+            correlation = float(np.corrcoef(a, b)[0, 1])
+    return Enhancement(
+        auc(difference, where.enhancing, where.brain),
+        auc(real_difference, where.enhancing, where.brain),
+        contrast(difference),
+        contrast(real_difference),
+        correlation,
+    )
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """A predicted enhancing-tumour mask against the true one."""
+
+    dice: float
+    """NaN where the true mask has fewer than `MIN_DICE_VOXELS`."""
+    false_positive_ml: float
+    false_negative_ml: float
+    predicted_ml: float
+    true_ml: float
+    false_slices: float
+    """Share of the brain's slices without true enhancement that have predicted one; NaN if there is no such slice."""
+
+
+def dice(a: Mask, b: Mask) -> float:
+    """2 |a and b| / (|a| + |b|); 1 for two empty masks."""
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else 1.0
+
+
+def overlap(predicted: Mask, true: Mask, brain: Mask, voxel_ml: float) -> Overlap:
+    """Compare two masks.
+
+    Args:
+        predicted: (X, Y, Z).
+        true: (X, Y, Z).
+        brain: (X, Y, Z); decides which slices count.
+        voxel_ml: Volume of a voxel in millilitres.
+    """
+    empty = brain.any(axis=(0, 1)) & ~true.any(axis=(0, 1))
+    return Overlap(
+        dice(predicted, true) if true.sum() >= MIN_DICE_VOXELS else float("nan"),
+        float((predicted & ~true).sum() * voxel_ml),
+        float((true & ~predicted).sum() * voxel_ml),
+        float(predicted.sum() * voxel_ml),
+        float(true.sum() * voxel_ml),
+        float(predicted.any(axis=(0, 1))[empty].mean()) if empty.any() else float("nan"),
+    )
+
+
+@dataclass(frozen=True)
+class FieldMeasures:
+    """Length of a displacement field in millimetres."""
+
+    inside: float
+    """Mean inside the tumour."""
+    border: float
+    """Mean within 3 voxels of the tumour's border."""
+    outside: float
+    """Mean in the brain away from the tumour."""
+    mean_removed: float
+    """Mean length over the brain after the field's mean vector was taken off: a global shift does not count."""
+
+
+def field_measures(displacement: Image, tumour: Mask, brain: Mask) -> FieldMeasures:
+    """Where a field moves things.
+
+    Args:
+        displacement: (X, Y, Z, 3) millimetres.
+        tumour: (X, Y, Z); the border is taken of it.
+        brain: (X, Y, Z).
+    """
+    length = np.linalg.norm(displacement, axis=-1)
+    core = ndimage.binary_erosion(tumour, iterations=3) if tumour.any() else tumour
+    border = _dilate(tumour, 3) & ~core & brain
+    centred = displacement[brain] - displacement[brain].mean(axis=0) if brain.any() else np.zeros((0, 3))
+    removed = float(np.linalg.norm(centred, axis=-1).mean()) if len(centred) else float("nan")
+    return FieldMeasures(
+        mean_in(length, tumour), mean_in(length, border), mean_in(length, brain & ~_dilate(tumour, 3)), removed
+    )
+
+
+def slice_difference(image: Image, brain: Mask) -> float:
+    """Mean absolute difference of neighbouring slices where both are brain; NaN if there are none."""
+    both = brain[:, :, 1:] & brain[:, :, :-1]
+    return mean_in(np.abs(np.diff(image.astype(np.float32), axis=2)), both)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A synthetic CEMRI beside the real one of the same patient, without labels: what the panel shows."""
+
+    psnr_brain: float
+    """Fitted, dB."""
+    ssim_brain: float
+    """Fitted."""
+    psnr_brain_t1: float
+    """The copied T1's, for comparison."""
+    ssim_brain_t1: float
+    correlation: float
+    """Of synthetic minus T1 with real minus T1, over the brain."""
+    slice_flicker: float
+    """Difference of neighbouring slices, over the real one's."""
+
+
+def compare(cemri: Image, t1: Image, t1c: Image, brain: Mask) -> Comparison:
+    """Compare without labels.
+
+    Args:
+        cemri: (X, Y, Z), the synthetic image, T1's units.
+        t1: (X, Y, Z).
+        t1c: (X, Y, Z), the real one, any units, on the same grid.
+        brain: (X, Y, Z).
+    """
+    real = np.where(brain, scale_by_percentiles(t1c, brain), 0)
+    synthetic, copied = (np.where(brain, fit(image, real, brain), 0) for image in (cemri, t1))
+    difference, real_difference = (cemri - t1)[brain], (real - copied)[brain]
+    correlation = float("nan")
+    if difference.std() > 0 and real_difference.std() > 0:
+        correlation = float(np.corrcoef(difference, real_difference)[0, 1])
+    return Comparison(
+        psnr(synthetic, real, brain),
+        mean_in(ssim_map(synthetic, real), brain),
+        psnr(copied, real, brain),
+        mean_in(ssim_map(copied, real), brain),
+        correlation,
+        slice_difference(synthetic, brain) / max(slice_difference(real, brain), 1e-12),
+    )

@@ -1,0 +1,203 @@
+"""A model's card: what it is, how it was trained, what it may be used for. Does not import torch."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from d3m.diffusion.recipe import NetworkSizes
+from d3m.errors import D3MError
+from d3m.models.recipes import Recipe
+from d3m.volumes.types import CONTRASTS
+
+SCHEMA_VERSION = 1
+MAX_CARD_BYTES = 1_000_000
+MAX_WIDTH, MAX_LEVELS, MAX_BLOCKS, MAX_CONTEXT = 2048, 8, 8, 16
+"""Bounds of a network that is built from a card: what a card says is not trusted."""
+MEND = "Export the model again with `d3m-training export`, or get the folder anew."
+
+
+@dataclass(frozen=True)
+class ValidationRow:
+    """One measured quantity on patients that were not trained on."""
+
+    name: str
+    mean: float
+    sd: float
+    n: int
+    """Patients for whom it is defined."""
+    t1_copy: float | None = None
+    """The same for the copied T1, where that makes sense."""
+
+
+@dataclass(frozen=True)
+class PatientRow:
+    """The main numbers of one validation patient."""
+
+    id: str
+    psnr_brain: float
+    psnr_tumour: float
+    psnr_enhancing: float | None
+    dice: float | None
+    false_positive_ml: float
+    false_negative_ml: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """The contents of `card.json`."""
+
+    name: str
+    """Lower case letters, digits, "-" and "_": also the folder's name."""
+    title: str
+    recipe: Recipe
+    weights_sha256: str
+    """Of `weights.safetensors`, in hexadecimal."""
+    mask_threshold: float = 0.5
+    """Probability from which a voxel counts as enhancing tumour, 0 to 1; calibrated on validation patients."""
+    contrasts: tuple[str, ...] = CONTRASTS
+    """What the model is conditioned on, in the order of its channels."""
+    data: str = ""
+    """What it was trained on, with citations."""
+    training: str = ""
+    """Command, budget and device."""
+    validation_note: str = ""
+    """On what and how the numbers were measured."""
+    validation: tuple[ValidationRow, ...] = ()
+    patients: tuple[PatientRow, ...] = ()
+    expected: str = ""
+    """What the scans must be like."""
+    intended_use: str = "Research only. The images are synthetic; they must not guide the care of a patient."
+    limits: str = ""
+    licence: str = ""
+    citation: str = ""
+    schema_version: int = SCHEMA_VERSION
+    extra: dict[str, str] = field(default_factory=dict)
+    """Anything else that its author wants to say."""
+
+    def to_json(self) -> str:
+        """Text of `card.json`."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> Card:
+        """Read and check the text of a `card.json`.
+
+        Raises:
+            D3MError: it is not a card, of another version, or asks for something absurd; the field is named.
+        """
+        if len(text.encode()) > MAX_CARD_BYTES:
+            raise D3MError(f"The model's card is larger than {MAX_CARD_BYTES // 1000} kB.", MEND)
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise D3MError(f"The model's card is not valid JSON ({str(error).splitlines()[0]}).", MEND) from error
+        if not isinstance(data, dict):
+            raise D3MError("The model's card is not a JSON object.", MEND)
+        version = data.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise D3MError(
+                f"The model's card has version {version!r}; this software reads version {SCHEMA_VERSION}.",
+                "Update the software, or export the model again.",
+            )
+        card: Card = _build(Card, data, "card")
+        _check(card)
+        return card
+
+
+def _fail(where: str, problem: str) -> D3MError:
+    return D3MError(f"In the model's card, {where} {problem}.", MEND)
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """`value` (from JSON) as `kind`, checked; nested data classes, tuples, literals and optional values."""
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _build_dataclass(kind, value, where)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        if value not in arguments:
+            raise _fail(where, f"is {value!r}, not one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin in (Union, UnionType):
+        if value is None:
+            return None
+        return _build(next(a for a in arguments if a is not type(None)), value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise _fail(where, "is not a list")
+        inner = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
+        if len(inner) != len(value):
+            raise _fail(where, f"has {len(value)} entries instead of {len(inner)}")
+        return tuple(_build(k, v, f"{where}[{n}]") for n, (k, v) in enumerate(zip(inner, value, strict=True)))
+    if origin is dict:
+        if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+            raise _fail(where, "is not an object of texts")
+        return dict(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise _fail(where, f"is {type(value).__name__}, not {kind.__name__}")
+    return value
+
+
+def _build_dataclass(kind: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise _fail(where, "is not an object")
+    known = {f.name for f in fields(kind)}
+    unknown = sorted(set(value) - known)
+    if unknown:
+        raise _fail(where, f"has unknown entries: {', '.join(unknown)[:200]}")
+    hints = typing.get_type_hints(kind)
+    made = {}
+    for f in fields(kind):
+        if f.name in value:
+            made[f.name] = _build(hints[f.name], value[f.name], f"{where}.{f.name}")
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise _fail(where, f"lacks {f.name}")
+    return kind(**made)
+
+
+def _check(card: Card) -> None:
+    """Bounds that types do not express."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", card.name):
+        raise _fail("card.name", "is not made of lower case letters, digits, - and _")
+    if not re.fullmatch(r"[0-9a-f]{64}", card.weights_sha256):
+        raise _fail("card.weights_sha256", "is not a SHA-256 hash")
+    if not 0 < card.mask_threshold < 1:
+        raise _fail("card.mask_threshold", f"is {card.mask_threshold}, not between 0 and 1")
+    if card.contrasts != CONTRASTS:
+        raise _fail("card.contrasts", f"is not {', '.join(CONTRASTS)}")
+    _check_sizes(card.recipe.network)
+    diffusion, grid = card.recipe.diffusion, card.recipe.grid
+    if not 1 <= diffusion.timesteps <= 100_000:
+        raise _fail("card.recipe.diffusion.timesteps", "is out of range")
+    if not (0 < diffusion.image_upper <= 100 and 0 < diffusion.mask_amplitude <= 100 and 0 < diffusion.time_spacing <= 10):
+        raise _fail("card.recipe.diffusion", "has a scale out of range")
+    if not 0 <= grid.percentiles[0] < grid.percentiles[1] <= 100:
+        raise _fail("card.recipe.grid.percentiles", "are not two ascending percentages")
+    if grid.size is not None and not 32 <= grid.size <= 1024:
+        raise _fail("card.recipe.grid.size", "is not between 32 and 1024")
+    for quality in card.recipe.qualities:
+        if not (1 <= quality.steps <= diffusion.timesteps and 1 <= quality.samples <= 64):
+            raise _fail("card.recipe.qualities", "has steps or samples out of range")
+
+
+def _check_sizes(sizes: NetworkSizes) -> None:
+    where = "card.recipe.network"
+    for name, widths in (("widths", sizes.widths), ("deformation_widths", sizes.deformation_widths)):
+        if not 2 <= len(widths) <= MAX_LEVELS or not all(1 <= w <= MAX_WIDTH for w in widths):
+            raise _fail(f"{where}.{name}", f"must be 2 to {MAX_LEVELS} numbers up to {MAX_WIDTH}")
+    if sizes.architecture == "compact" and any(w % 8 for w in sizes.widths):
+        raise _fail(f"{where}.widths", "must be multiples of 8")
+    if not 1 <= sizes.blocks_per_level <= MAX_BLOCKS:
+        raise _fail(f"{where}.blocks_per_level", f"is not between 1 and {MAX_BLOCKS}")
+    if 0 not in sizes.context or len(sizes.context) > MAX_CONTEXT or not all(abs(c) <= 50 for c in sizes.context):
+        raise _fail(f"{where}.context", "must contain 0 and stay within 50 slices")
+    if not 0 <= sizes.auxiliary_regions <= 8:
+        raise _fail(f"{where}.auxiliary_regions", "is out of range")
+    if not sizes.deformation_inputs:
+        raise _fail(f"{where}.deformation_inputs", "is empty")

@@ -1,0 +1,206 @@
+"""Where models and the sample case are found, and import of a model's folder. Does not import torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from d3m.errors import D3MError
+from d3m.models.card import MAX_CARD_BYTES, Card
+
+CARD_NAME, WEIGHTS_NAME = "card.json", "weights.safetensors"
+DEFAULT_NAME = "default"
+MAX_WEIGHTS_BYTES = 8 * 2**30
+"""The published size has some 0.3 GB; what is larger than this is not a model of ours."""
+MODELS_VARIABLE = "D3M_MODELS"
+"""Environment variable that names the user's folder of models."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model that was found."""
+
+    name: str
+    folder: Path
+    removable: bool
+    """Whether it lies in the user's folder, that is, was imported."""
+
+
+@dataclass(frozen=True)
+class SampleCase:
+    """The sample that ships with the software: a simulated patient."""
+
+    t1: Path
+    t2: Path
+    flair: Path
+    t1c: Path
+    """The simulated contrast-enhanced scan, for comparison."""
+    seg: Path
+    """Labels: 1 necrosis, 2 oedema, 4 enhancing tumour."""
+
+
+def user_folder() -> Path:
+    """Where imported models lie: `$D3M_MODELS`, or the platform's place for application data."""
+    if os.environ.get(MODELS_VARIABLE):
+        return Path(os.environ[MODELS_VARIABLE]).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local"))
+    elif sys.platform == "darwin":
+        base = Path("~/Library/Application Support")
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share")
+    return base.expanduser() / "d3m" / "models"
+
+
+def resource_folders() -> list[Path]:
+    """Folders that may hold `Models` and `SampleData`: the installed package's, the checkout's, Slicer's."""
+    package = Path(__file__).resolve().parents[1]
+    candidates = [package / "resources", package.parents[1] / "Resources", package.parent / "Resources"]
+    return [folder for folder in candidates if folder.is_dir()]
+
+
+def list_models() -> list[ModelEntry]:
+    """Every model of the search path, the user's first; a name that comes twice is taken from the first place."""
+    places = [(user_folder(), True)] + [(folder / "Models", False) for folder in resource_folders()]
+    found: dict[str, ModelEntry] = {}
+    for place, removable in places:
+        try:
+            folders = sorted(place.iterdir())
+        except OSError:  # not there, or not readable: then there are no models in it
+            continue
+        for folder in folders:
+            if (folder / CARD_NAME).is_file() and not folder.name.startswith("."):
+                found.setdefault(folder.name, ModelEntry(folder.name, folder, removable))
+    return list(found.values())
+
+
+def find_model(name_or_folder: str | None = None) -> Path:
+    """The folder of a model.
+
+    Args:
+        name_or_folder: A name from `list_models`, a path to a folder, or None for the default model.
+
+    Raises:
+        D3MError: there is none; those that are there are named.
+    """
+    wanted = name_or_folder or DEFAULT_NAME
+    models = list_models()
+    for entry in models:
+        if entry.name == wanted:
+            return entry.folder
+    folder = Path(wanted).expanduser()
+    if folder.is_dir():
+        if (folder / CARD_NAME).is_file():
+            return folder
+        raise D3MError(f"The folder given as model has no {CARD_NAME}.", "Choose the folder that `d3m-training export` wrote.")
+    names = ", ".join(entry.name for entry in models) or "none"
+    raise D3MError(f"There is no model {wanted!r}.", f"Choose one of: {names}; or give the path to a model's folder.")
+
+
+def read_card(folder: Path) -> Card:
+    """The checked card of a model's folder.
+
+    Raises:
+        D3MError: it is missing, unreadable or invalid.
+    """
+    path = folder / CARD_NAME
+    try:
+        if path.stat().st_size > MAX_CARD_BYTES:
+            raise D3MError(f"The model's card is larger than {MAX_CARD_BYTES // 1000} kB.", "Get the model's folder anew.")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise D3MError(f"The model's card cannot be read ({error.strerror}).", "Check the model's folder.") from error
+    except UnicodeDecodeError as error:
+        raise D3MError("The model's card is not UTF-8 text.", "Get the model's folder anew.") from error
+    return Card.from_json(text)
+
+
+def weights_path(folder: Path, card: Card) -> Path:
+    """The weights of a model, checked against the card.
+
+    Raises:
+        D3MError: missing, too large, a link out of the folder, or not those that the card was written for.
+    """
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        raise D3MError(f"The model {card.name!r} has no {WEIGHTS_NAME}.", "Get the model's folder anew.")
+    if path.stat().st_size > MAX_WEIGHTS_BYTES:
+        raise D3MError(f"The weights of {card.name!r} are larger than 8 GiB.", "This is not a model of this software.")
+    if file_sha256(path) != card.weights_sha256:
+        raise D3MError(
+            f"The weights of {card.name!r} do not match their card: the file was changed or is damaged.",
+            "Get the model's folder anew, or export the model again.",
+        )
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """Content hash of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as f:
+        for block in iter(lambda: f.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def import_model(folder: Path) -> ModelEntry:
+    """Copy a model into the user's folder; card and weights alone, whole or not at all.
+
+    Raises:
+        D3MError: the folder holds no sound model, or the name is taken; the disk is full or not writable.
+    """
+    card = read_card(folder)
+    weights = weights_path(folder, card)
+    target = user_folder() / card.name
+    if any(entry.name == card.name for entry in list_models()):
+        raise D3MError(f"There is a model {card.name!r} already.", f"Remove it first, or change the name in {CARD_NAME}.")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".import-", dir=target.parent) as temporary:
+            partial = Path(temporary) / card.name
+            partial.mkdir()
+            (partial / CARD_NAME).write_text(card.to_json(), encoding="utf-8")
+            shutil.copyfile(weights, partial / WEIGHTS_NAME)
+            weights_path(partial, card)  # a full disk or a file that changed meanwhile is noticed
+            partial.rename(target)
+    except OSError as error:
+        raise D3MError(
+            f"The model cannot be stored ({error.strerror}).",
+            f"Free some space, or set {MODELS_VARIABLE} to a folder that can be written.",
+            "machine",
+        ) from error
+    return ModelEntry(card.name, target, True)
+
+
+def remove_model(name: str) -> None:
+    """Remove an imported model.
+
+    Raises:
+        D3MError: there is no such model, or it ships with the software.
+    """
+    for entry in list_models():
+        if entry.name == name:
+            if not entry.removable:
+                raise D3MError(f"The model {name!r} ships with the software.", "Only imported models can be removed.")
+            shutil.rmtree(entry.folder)
+            return
+    raise D3MError(f"There is no model {name!r}.", "See `d3m models`.")
+
+
+def find_sample() -> SampleCase:
+    """The sample case.
+
+    Raises:
+        D3MError: it was not installed.
+    """
+    for place in resource_folders():
+        folder = place / "SampleData"
+        paths = [folder / f"sample_{name}.nii.gz" for name in ("t1", "t2", "flair", "t1c", "seg")]
+        if all(path.is_file() for path in paths):
+            return SampleCase(*paths)
+    raise D3MError("The sample case is not installed.", "Install the package again, or run from a complete checkout.")

@@ -1,0 +1,181 @@
+"""The overview picture of a result: what a radiologist looks at first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from d3m.synthesis import Result
+from d3m.volumes.grid import resample
+from d3m.volumes.types import Case, Floats, Mask
+
+STAMP = "SYNTHETIC — research use only"
+COLUMNS = ("T1", "T2", "FLAIR", "Synthetic CEMRI", "Subtraction", "Mask and field", "Displacement")
+ARROW_SPACING = 7
+"""Pixels between the arrows of the field."""
+MIN_ARROW = 0.15
+"""Pixels; shorter displacements are not drawn."""
+
+
+@dataclass(frozen=True)
+class _Views:
+    """Everything on the model's grid (W, H, S), which is axial and true to scale."""
+
+    t1: Floats
+    t2: Floats
+    flair: Floats
+    cemri: Floats
+    subtraction: Floats
+    mask: Mask
+    brain: Mask
+    pixels: Floats
+    """(W, H, S, 2) displacement in pixels along columns and rows."""
+    length: Floats
+    """(W, H, S) displacement in millimetres."""
+    spacing: np.ndarray
+    """(3,) millimetres."""
+
+
+def draw_figure(path: Path, result: Result, case: Case) -> None:
+    """Draw the three planes through the largest predicted enhancement.
+
+    Radiological convention: the patient's right is on the left of the picture. The window is that of the brain,
+    the same for T1 and the synthetic CEMRI; the subtraction has zero at mid grey.
+
+    Args:
+        path: A .png file.
+        result: What is shown.
+        case: The scans it was made from.
+    """
+    views = _collect(result, case)
+    x, y, z = _centre(views)
+    figure = Figure(figsize=(2.25 * len(COLUMNS), 7.1), facecolor="black", dpi=100)
+    FigureCanvasAgg(figure)
+    planes = (
+        ("axial", lambda a: a[:, :, z], (0, 1), ("R", "L")),
+        ("coronal", lambda a: a[:, y, ::-1], (0, 2), ("R", "L")),
+        ("sagittal", lambda a: a[x, :, ::-1], (1, 2), ("A", "P")),
+    )
+    extents = [(views.spacing[b] * views.t1.shape[b], views.spacing[a] * views.t1.shape[a]) for _, _, (a, b), _ in planes]
+    axes = figure.subplots(
+        3, len(COLUMNS), squeeze=False,
+        gridspec_kw={
+            "left": 0.02, "right": 0.998, "top": 0.93, "bottom": 0.05, "wspace": 0.02, "hspace": 0.03,
+            "height_ratios": [height for height, _ in extents],
+        },
+    )  # fmt: skip
+    low, high = np.percentile(views.cemri[views.brain], (1, 99.5))
+    change = max(float(np.percentile(np.abs(views.subtraction[views.brain]), 99.5)), 1e-6)
+    longest = max(float(np.percentile(views.length[views.brain], 99)), 0.1)
+    for row, (name, cut, (a, b), sides) in enumerate(planes):
+        aspect = views.spacing[b] / views.spacing[a]
+        shown = (
+            (views.t1, low, high, "gray"),
+            (views.t2, *np.percentile(views.t2[views.brain], (1, 99.5)), "gray"),
+            (views.flair, *np.percentile(views.flair[views.brain], (1, 99.5)), "gray"),
+            (views.cemri, low, high, "gray"),
+            (views.subtraction, -change, change, "gray"),
+            (views.cemri, low, high, "gray"),
+            (views.length, 0, longest, "inferno"),
+        )
+        for column, (volume, lowest, highest, colours) in enumerate(shown):
+            ax = axes[row, column]
+            picture = np.where(cut(views.brain), cut(volume), lowest).T
+            image = ax.imshow(picture, cmap=colours, vmin=lowest, vmax=max(highest, lowest + 1e-6), aspect=aspect)
+            ax.set_axis_off()
+            if row == 0:
+                ax.set_title(COLUMNS[column], color="white", fontsize=11)
+            if column == 0:
+                ax.text(-0.03, 0.5, name, color="0.8", fontsize=9, rotation=90, va="center", ha="right", transform=ax.transAxes)
+            _mark_sides(ax, sides)
+            if column == 5:
+                _draw_mask(ax, cut(views.mask))
+                if row == 0:
+                    _draw_field(ax, cut(views.pixels), cut(views.brain))
+            if column == 6 and row == 2:
+                _colour_bar(figure, image)
+        _scale_bar(axes[row, 0], views.spacing[a])
+    figure.text(0.5, 0.012, f"{STAMP}.  {_caption(result)}", color="#ffcc66", fontsize=10, ha="center")
+    figure.savefig(path, facecolor="black", metadata={"Description": STAMP})
+
+
+def _caption(result: Result) -> str:
+    s = result.settings
+    samples = f", mean of {s.samples} samples" if s.samples > 1 else ""
+    return (
+        f"Predicted enhancing volume {result.enhancing_volume_ml:.1f} ml. Model {result.model_name}, "
+        f"{s.quality}: {s.steps} steps{samples}, seed {s.seed}. Arrows: where tissue was moved to."
+    )
+
+
+def _collect(result: Result, case: Case) -> _Views:
+    grid = result.grid
+
+    def on_grid(data: np.ndarray, affine: np.ndarray, order: int = 1) -> np.ndarray:
+        return resample(data, affine, grid.affine, grid.shape, order=order)
+
+    t1_affine = case.t1.affine
+    directions = grid.affine[:3, :2] / grid.spacing[:2] ** 2
+    return _Views(
+        t1=on_grid(case.t1.data, t1_affine),
+        t2=on_grid(case.t2.data, case.t2.affine),
+        flair=on_grid(case.flair.data, case.flair.affine),
+        cemri=on_grid(result.cemri, t1_affine),
+        subtraction=on_grid(result.subtraction, t1_affine),
+        mask=on_grid(result.enhancement_mask, t1_affine, 0),
+        brain=on_grid(case.brain, t1_affine, 0),
+        pixels=(result.displacement @ directions).astype(np.float32),
+        length=np.linalg.norm(result.displacement, axis=-1),
+        spacing=grid.spacing,
+    )
+
+
+def _centre(views: _Views) -> tuple[int, int, int]:
+    """The point that the planes go through: the middle of the enhancement in the slice that has most of it."""
+    mask = views.mask if views.mask.any() else views.brain
+    z = int(mask.sum(axis=(0, 1)).argmax())
+    inside = np.argwhere(mask[:, :, z])
+    x, y = np.median(inside, axis=0).astype(int)
+    return int(x), int(y), z
+
+
+def _mark_sides(ax: Axes, sides: tuple[str, str]) -> None:
+    ax.text(0.02, 0.5, sides[0], color="0.7", fontsize=8, va="center", transform=ax.transAxes)
+    ax.text(0.98, 0.5, sides[1], color="0.7", fontsize=8, va="center", ha="right", transform=ax.transAxes)
+
+
+def _draw_mask(ax: Axes, mask: Mask) -> None:
+    if mask.any():
+        ax.contour(mask.T.astype(float), levels=[0.5], colors=["#ff4040"], linewidths=0.9)
+
+
+def _draw_field(ax: Axes, pixels: np.ndarray, brain: Mask) -> None:
+    """Arrows where tissue moved to: against the field, which points to where each value came from."""
+    x, y = np.mgrid[ARROW_SPACING // 2 : brain.shape[0] : ARROW_SPACING, ARROW_SPACING // 2 : brain.shape[1] : ARROW_SPACING]
+    u = -pixels[x, y]
+    drawn = brain[x, y] & (np.linalg.norm(u, axis=-1) > MIN_ARROW)
+    if drawn.any():
+        ax.quiver(
+            x[drawn], y[drawn], u[drawn, 0], u[drawn, 1],
+            color="#40d0ff", angles="xy", scale_units="xy", scale=0.25, width=0.006,
+        )  # fmt: skip
+
+
+def _scale_bar(ax: Axes, spacing: float, millimetres: float = 50.0) -> None:
+    """A bar of 50 mm in the lower left corner."""
+    length = millimetres / spacing
+    bottom = ax.get_ylim()[0]
+    ax.plot([4, 4 + length], [bottom - 5, bottom - 5], color="white", linewidth=1.5)
+    ax.text(4 + length / 2, bottom - 8, "5 cm", color="white", fontsize=7, ha="center", va="bottom")
+
+
+def _colour_bar(figure: Figure, image: object) -> None:
+    place = figure.add_axes((0.875, 0.062, 0.1, 0.012))
+    bar = figure.colorbar(image, cax=place, orientation="horizontal")  # type: ignore[arg-type]
+    bar.ax.tick_params(colors="white", labelsize=7, length=2, pad=1)
+    bar.ax.set_title("mm", color="white", fontsize=7, pad=2)

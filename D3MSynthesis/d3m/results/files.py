@@ -1,0 +1,218 @@
+"""A result as a folder of files: it exists whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel import orientations
+
+from d3m import metrics
+from d3m.errors import D3MError
+from d3m.results.figure import draw_figure
+from d3m.results.provenance import FILE_NAME, add_files, provenance
+from d3m.synthesis import Result
+from d3m.volumes.grid import resample
+from d3m.volumes.types import Affine, Case, Volume
+
+MARK = b"synthetic, research use only"
+"""NIfTI description of every image that is written."""
+INTENT_DISPLACEMENT = 1006
+"""NIFTI_INTENT_DISPVECT: vectors are RAS millimetres, and SimpleITK and Slicer read them as a displacement field."""
+COMPRESSION = 1
+"""gzip level: the images are noise-like, so a higher one costs seconds and saves little."""
+
+
+def check_output(out: Path, force: bool) -> None:
+    """Find out before the work whether the result can be written.
+
+    Raises:
+        D3MError: the folder is there and must not be replaced, holds something else, or its parent cannot be written.
+    """
+    if out.exists():
+        if not force:
+            raise D3MError("The output folder is there already.", "Choose another --out, or add --force to replace it.")
+        if not out.is_dir() or (any(out.iterdir()) and not (out / FILE_NAME).is_file()):
+            raise D3MError(
+                "The output folder holds something other than an earlier result; it will not be replaced.",
+                "Choose another --out.",
+            )
+    parent = _existing_parent(out)
+    if not parent.is_dir():
+        raise D3MError("The place of the output folder is a file.", "Choose another --out.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise D3MError("The output folder cannot be written.", "Choose another --out, or change the rights.", "machine")
+
+
+def _existing_parent(path: Path) -> Path:
+    path = path.absolute().parent
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+@contextlib.contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that takes its name when the block ends well, and vanishes otherwise.
+
+    An older folder of that name is only removed once the new one stands in its place.
+
+    Raises:
+        D3MError: the disk is full or cannot be written.
+    """
+    out = out.absolute()
+    partial: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".d3m-partial-", dir=out.parent))
+        partial.chmod(0o755)
+        yield partial
+        if out.exists():
+            older = partial.with_name(partial.name + "-old")
+            out.rename(older)
+            try:
+                partial.rename(out)
+            except OSError:
+                older.rename(out)
+                raise
+            shutil.rmtree(older, ignore_errors=True)
+        else:
+            partial.rename(out)
+    except OSError as error:
+        raise disk_error(error) from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def disk_error(error: OSError) -> D3MError:
+    """What a user is told when writing failed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return D3MError("The disk is full.", "Free some space, or choose another --out.", "machine")
+    return D3MError(
+        f"The result cannot be written ({error.strerror or error}).", "Choose another --out, or change the rights.", "machine"
+    )
+
+
+def write_result(
+    out: Path,
+    result: Result,
+    case: Case,
+    seconds: float,
+    reference: Volume | None = None,
+    extra: Callable[[Path], None] | None = None,
+) -> None:
+    """Write everything that belongs to a result.
+
+    Args:
+        out: The folder; it appears whole. An older result there is replaced: ask `check_output` first.
+        result: What is written.
+        case: What it was made from.
+        seconds: How long the run took so far.
+        reference: A real T1c: `comparison.json` is written too.
+        extra: Called with the folder before it is closed, to add files.
+
+    Raises:
+        D3MError: the disk is full or cannot be written.
+    """
+    with whole_folder(out) as folder:
+        t1 = case.t1
+        for name, data in _images(result).items():
+            write_nifti(folder / f"{name}.nii.gz", data, t1.affine, (t1.qform_code, t1.sform_code))
+        write_displacement(folder / "deformation.nii.gz", result.displacement, result.grid.affine)
+        for step in result.trace:
+            start = folder / "trace" / f"step_{step.steps_done:03d}"
+            start.parent.mkdir(exist_ok=True)
+            for name, data in (("before", step.before), ("after", step.after), ("mask", step.mask)):
+                write_nifti(start.with_name(f"{start.name}_{name}.nii.gz"), data, result.grid.affine)
+            write_displacement(start.with_name(f"{start.name}_field.nii.gz"), step.displacement, result.grid.affine)
+        if reference is not None:
+            _write_text(folder / "comparison.json", json.dumps(compare(result, case, reference), indent=1) + "\n")
+        draw_figure(folder / "figure.png", result, case)
+        if extra is not None:
+            extra(folder)
+        _write_text(folder / FILE_NAME, add_files(provenance(result, case, seconds), folder))
+
+
+def _images(result: Result) -> dict[str, np.ndarray]:
+    """File name and voxels of everything on T1's grid."""
+    images: dict[str, np.ndarray] = {
+        "cemri": result.cemri,
+        "subtraction": result.subtraction,
+        "enhancement_probability": result.enhancement_probability,
+        "enhancement_mask": result.enhancement_mask.astype(np.uint8),
+    }
+    if result.uncertainty is not None:
+        images["uncertainty"] = result.uncertainty
+    return images
+
+
+def write_nifti(path: Path, data: np.ndarray, affine: Affine, codes: tuple[int, int] = (1, 1)) -> None:
+    """Write a NIfTI image so that a full disk is noticed.
+
+    Args:
+        path: Ends with .nii.gz.
+        data: (X, Y, Z) or (X, Y, Z, 1, 3).
+        affine: Voxel index to RAS millimetres.
+        codes: qform and sform code; (0, 0) becomes (1, 1), since an image without orientation cannot be trusted.
+    """
+    image = nibabel.Nifti1Image(data, affine)
+    qform, sform = codes if any(codes) else (1, 1)
+    image.set_qform(affine, qform, strip_shears=True)
+    image.set_sform(affine, sform)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = MARK
+    if data.ndim == 5:
+        image.header.set_intent(INTENT_DISPLACEMENT)
+    raw = image.to_bytes()
+    import gzip
+
+    with path.open("wb") as f:
+        with gzip.GzipFile("", "wb", COMPRESSION, f, mtime=0) as packed:
+            packed.write(raw)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def write_displacement(path: Path, displacement: np.ndarray, affine: Affine) -> None:
+    """Write a field of RAS millimetres, (W, H, S, 3), as SimpleITK and Slicer read it: NIfTI, 5-D, intent 1006."""
+    write_nifti(path, displacement[:, :, :, None, :].astype(np.float32), affine)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def compare(result: Result, case: Case, reference: Volume) -> dict[str, float | None]:
+    """The numbers of `comparison.json`: the synthetic image beside a real T1c of the same patient.
+
+    Args:
+        result: The synthetic one.
+        case: Its input.
+        reference: A real T1c in the same frame; resampled onto T1's grid.
+    """
+    t1c = resample(reference.data, reference.affine, case.t1.affine, case.t1.data.shape)
+    covered = resample(np.ones(reference.data.shape, bool), reference.affine, case.t1.affine, case.t1.data.shape, order=0)
+    brain = case.brain & covered
+    if brain.sum() < 1000:
+        raise D3MError("The reference does not overlap the brain in T1.", "Choose a T1c of the same examination.")
+    turn = orientations.io_orientation(case.t1.affine)  # slices must be axial for SSIM
+
+    def axial(data: np.ndarray) -> np.ndarray:
+        return orientations.apply_orientation(data, turn)
+
+    measured = metrics.compare(axial(result.cemri), axial(case.t1.data), axial(t1c), axial(brain))
+    values = {name: float(v) if np.isfinite(v) else None for name, v in asdict(measured).items()}
+    return values | {"predicted_enhancing_volume_ml": result.enhancing_volume_ml}

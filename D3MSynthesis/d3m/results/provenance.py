@@ -1,0 +1,83 @@
+"""What a result was made from, with what, and how: never a file's or a patient's name."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import d3m
+from d3m.models.store import file_sha256
+from d3m.synthesis import Result
+from d3m.volumes.types import CONTRASTS, Case
+
+FILE_NAME = "provenance.json"
+STATEMENT = "Synthetic image made by a model; no contrast agent was given. For research only, not for the care of a patient."
+
+
+def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
+    """The contents of `provenance.json` but for the list of files.
+
+    Args:
+        result: What was made.
+        case: What it was made from; named by content hashes alone.
+        seconds: How long the whole run took.
+    """
+    return {
+        "statement": STATEMENT,
+        "synthetic": True,
+        "software": {"name": "D3M for 3D Slicer", "version": d3m.__version__},
+        "model": {"name": result.model_name, "weights_sha256": result.model_sha256},
+        "inputs": {
+            name: {"sha256": volume.sha256, "shape": list(volume.data.shape)}
+            for name, volume in zip(CONTRASTS, case.contrasts(), strict=True)
+        },
+        "settings": asdict(result.settings),
+        "first_sample_only": ["deformation", "enhancement_mask", "enhancement_probability", "trace"]
+        if result.settings.samples > 1
+        else [],
+        "predicted_enhancing_volume_ml": round(result.enhancing_volume_ml, 3),
+        "notices": [asdict(notice) for notice in result.notices],
+        "seconds": {name: round(value, 2) for name, value in asdict(result.timings).items()} | {"all": round(seconds, 2)},
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "platform": {
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "conventions": {
+            "grid": "T1's, but for deformation and trace, which lie on the model's grid",
+            "displacement": "RAS millimetres from a point of the result to the point its value was taken from",
+        },
+    }
+
+
+def add_files(content: dict[str, Any], folder: Path) -> str:
+    """The text of `provenance.json`, with size and hash of every file in the folder, so that a cut one is noticed."""
+    files = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != FILE_NAME
+    }
+    return json.dumps(content | {"files": files}, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_provenance(folder: Path) -> dict[str, Any] | None:
+    """The provenance of a result's folder if every file that it lists is there and unchanged, else None."""
+    try:
+        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        for name, entry in content["files"].items():
+            path = folder / name
+            if path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
+                return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,54 @@
+# make demo: the sample case through the default model.   make test: everything that is checked.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.10 python3; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' && echo $$p && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+export PYTHONDONTWRITEBYTECODE = 1
+
+.PHONY: demo test lint pytest test-slicer benchmark lock clean
+
+demo: .venv/demo.stamp
+	$(BIN)/d3m synthesize --sample --out demo --force
+	@echo "Figure:  demo/figure.png"
+	@echo "Volumes: demo/cemri.nii.gz, demo/subtraction.nii.gz, demo/enhancement_mask.nii.gz, demo/deformation.nii.gz"
+
+test: lint pytest
+
+lint: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+pytest: .venv/test.stamp
+	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -q
+
+# The Slicer-facing tests over Slicer's own Base/Python folder: SLICER_BASE_PYTHON=<folder> make test-slicer
+test-slicer: .venv/test.stamp
+	@test -d "$(SLICER_BASE_PYTHON)" || { echo "Set SLICER_BASE_PYTHON to the folder Base/Python of Slicer's sources."; exit 2; }
+	QT_QPA_PLATFORM=offscreen SLICER_BASE_PYTHON="$(SLICER_BASE_PYTHON)" $(BIN)/python -m pytest -q Testing/slicer
+
+benchmark: .venv/test.stamp
+	$(BIN)/python Testing/benchmarks/sampling.py
+	$(BIN)/python Testing/benchmarks/batches.py
+
+# Pins what is installed now; torch is kept as it is written in the lock file.
+lock: .venv/test.stamp
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/^torch==.*/torch==2.13.0/' | grep -v ' @ ' > requirements.lock
+
+.venv/python.stamp:
+	@test -n "$(PYTHON)" || { echo "Python 3.10 or later is needed and was not found; set PYTHON=<path>."; exit 1; }
+	$(PYTHON) -m venv .venv
+	touch $@
+
+.venv/demo.stamp: .venv/python.stamp pyproject.toml requirements.lock
+	$(PIP) torch==2.13.0
+	$(PIP) --editable .
+	touch $@
+
+.venv/test.stamp: .venv/demo.stamp
+	$(PIP) --editable ".[training,phantom,test]"
+	touch $@
+
+clean:
+	rm -rf .venv demo build dist

@@ -1,0 +1,217 @@
+"""The training loop: what a night's training must not lose."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from d3m.diffusion.network import build_network
+from d3m.diffusion.recipe import DiffusionRecipe, NetworkSizes
+from d3m_training.batches import Batches, BatchSettings
+from d3m_training.cache import ENHANCING, NECROSIS, OEDEMA, Entry, Prepared, open_entry, write_entry
+from d3m_training.checkpoint import Ema, restore_checkpoint, save_checkpoint
+from d3m_training.methods.d3m import PUBLISHED_LOSS, SEED_LOSS, D3MTraining, LossSettings
+from d3m_training.trainer import TrainSettings, learning_rate, train
+
+SIZES = NetworkSizes(widths=(8, 16), context=(-1, 0, 1), auxiliary_regions=2, deformation_widths=(8, 8))
+SETTINGS = TrainSettings(iterations=6, log_every=2, save_every=3, validate_every=0)
+
+
+def _entry(folder: Path, name: str, labelled: bool = True, enhancing: bool = True) -> Entry:
+    """A brain that is a disc with a ring-enhancing disc in it."""
+    rng = np.random.default_rng(len(name))
+    y, x = np.mgrid[:32, :40]
+    brain = np.broadcast_to(np.hypot(y - 16, x - 20) < 14, (6, 32, 40))
+    radius = np.broadcast_to(np.hypot(y - 14, x - 24), brain.shape)
+    label = np.select([radius < 3, radius < 5, radius < 8], [NECROSIS, ENHANCING if enhancing else OEDEMA, OEDEMA], 0)
+    scans = rng.uniform(0.3, 0.6, (6, 4, 32, 40)) * brain[:, None]
+    scans[:, 3][label == ENHANCING] = 1.4
+    regions = np.stack([brain, label if labelled else 0 * label], axis=1).astype(np.uint8)
+    write_entry(folder, Prepared(name, scans.astype(np.float16), regions, labelled), "key")
+    return open_entry(folder, name)
+
+
+def _batches(folder: Path, **changes: object) -> Batches:
+    entries = [_entry(folder, "a"), _entry(folder, "bb", labelled=False), _entry(folder, "ccc", enhancing=False)]
+    settings = BatchSettings(size=4, crop=16, context=SIZES.context, min_brain_voxels=10)
+    return Batches(entries, replace(settings, **changes), seed=3)  # type: ignore[arg-type]
+
+
+def _module(loss: LossSettings | None = None, recipe: DiffusionRecipe | None = None, dropout: float = 0.1) -> D3MTraining:
+    torch.manual_seed(5)
+    network = build_network(SIZES, dropout)
+    return D3MTraining(network, recipe or DiffusionRecipe(), loss or LossSettings(), torch.float32)
+
+
+def _quiet(_: str) -> None:
+    """Nobody listens."""
+
+
+def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    """Whoever stops a training in the middle gets the same weights, averages and optimiser state in the end."""
+    batches = _batches(tmp_path / "cache")
+    train(_module(), batches, SETTINGS, tmp_path / "whole", report=_quiet)
+    class Stopped(Exception):
+        """The machine went down."""
+
+    def stop(_: dict[str, torch.Tensor], iteration: int) -> float:
+        if iteration == 4:
+            raise Stopped
+        return math.nan
+
+    with pytest.raises(Stopped):
+        train(_module(), batches, replace(SETTINGS, validate_every=1), tmp_path / "resumed", stop, report=_quiet)
+    lines: list[str] = []
+    train(_module(), batches, SETTINGS, tmp_path / "resumed", report=lines.append)
+    assert lines[0].startswith("resumed at iteration 3")
+    name = "checkpoint-00000006.safetensors"
+    whole, resumed = load_file(tmp_path / "whole" / name), load_file(tmp_path / "resumed" / name)
+    assert whole.keys() == resumed.keys()
+    assert any(key.startswith("optimizer.") for key in whole)
+    for key, value in whole.items():
+        assert torch.equal(value, resumed[key]), key
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    """A newest checkpoint cut short by a full disk costs some iterations, not the training."""
+    batches = _batches(tmp_path / "cache")
+    train(_module(), batches, SETTINGS, tmp_path / "run", report=_quiet)
+    newest = tmp_path / "run" / "checkpoint-00000006.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    lines: list[str] = []
+    train(_module(), batches, SETTINGS, tmp_path / "run", report=lines.append)
+    assert lines[0] == "resumed at iteration 3; checkpoint-00000006.safetensors is damaged"
+    newest.write_bytes(b"")
+    (tmp_path / "run" / "checkpoint-00000003.safetensors").write_bytes(b"x")
+    with pytest.raises(FloatingPointError, match="damaged"):
+        train(_module(), batches, SETTINGS, tmp_path / "run", report=_quiet)
+
+
+def test_killed_while_saving_keeps_the_older_checkpoint(tmp_path: Path) -> None:
+    """kill -9 in the middle of a save leaves no half checkpoint under a whole one's name."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+import d3m_training.checkpoint as c
+real = c.save_file
+def slow(tensors, path, metadata):
+    real(tensors, path, metadata)
+    if int(metadata["iteration"]) == 2:
+        Path(path).write_bytes(Path(path).read_bytes()[:100])
+        os.kill(os.getpid(), signal.SIGKILL)
+c.save_file = slow
+import torch
+network = torch.nn.Linear(2, 2)
+optimizer = torch.optim.AdamW(network.parameters())
+network(torch.ones(1, 2)).sum().backward(); optimizer.step()
+for i in (1, 2):
+    c.save_checkpoint(Path(sys.argv[1]), i, 0.0, network, c.Ema(network, 0.9), optimizer)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == -signal.SIGKILL
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(network.parameters())
+    restored = restore_checkpoint(tmp_path, network, Ema(network, 0.9), optimizer)
+    assert restored is not None
+    assert (restored.iteration, restored.skipped) == (1, ())
+
+
+def test_best_is_never_chosen_by_nan(tmp_path: Path) -> None:
+    """Validation patients without enhancement give no Dice; such a score must not win."""
+    scores = iter([0.3, math.nan, 0.2])
+    best = train(
+        _module(), _batches(tmp_path / "cache"), replace(SETTINGS, validate_every=2), tmp_path / "run",
+        lambda weights, iteration: next(scores), report=_quiet,
+    )  # fmt: skip
+    assert best.name == "best.safetensors"
+    from safetensors import safe_open
+
+    with safe_open(best, "pt") as f:
+        assert f.metadata()["iteration"] == "2"
+
+
+def test_patients_without_enhancement_or_labels_train(tmp_path: Path) -> None:
+    """Twenty steps on patients two of whom have no enhancing voxel: every term stays finite."""
+    folder = tmp_path / "cache"
+    entries = [_entry(folder, "a", labelled=False), _entry(folder, "bb", enhancing=False)]
+    batches = Batches(entries, BatchSettings(size=2, crop=16, context=SIZES.context, min_brain_voxels=10), seed=0)
+    train(_module(), batches, replace(SETTINGS, iterations=20), tmp_path / "run", report=_quiet)
+    rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    assert len(rows) == 11
+    assert all(math.isfinite(float(value)) for row in rows[1:] for value in row.split(","))
+
+
+@pytest.mark.parametrize(
+    ("loss", "recipe"),
+    [
+        (LossSettings(), DiffusionRecipe()),
+        (
+            replace(PUBLISHED_LOSS),
+            DiffusionRecipe(training_warp="velocity", warp_mask=True, image_skip=False, image_upper=1, mask_amplitude=1),
+        ),
+        (
+            replace(SEED_LOSS),
+            DiffusionRecipe(image_velocity="seed", training_warp="step", image_skip=False, image_upper=1, mask_amplitude=1),
+        ),
+    ],
+    ids=["default", "paper", "seed"],
+)  # fmt: skip
+def test_each_recipe_learns(tmp_path: Path, loss: LossSettings, recipe: DiffusionRecipe) -> None:
+    """Every recipe's loss falls on a batch that it sees again and again, and its field's module gets gradients."""
+    module = _module(loss, recipe, dropout=0.0)
+    batch = _batches(tmp_path / "cache").draw(0)
+    optimizer = torch.optim.Adam(module.parameters(), 2e-3)
+    values = []
+    for _ in range(60):
+        terms = module(batch, torch.Generator().manual_seed(1))
+        optimizer.zero_grad()
+        terms.total.backward()
+        optimizer.step()
+        values.append(float(terms.total.detach()))
+    assert values[-1] < 0.8 * values[0]
+    flow = module.network.deformation.flow.weight.grad  # type: ignore[union-attr]
+    assert flow.abs().sum() > 0
+
+
+def test_learning_rate_is_a_function_of_the_iteration() -> None:
+    """Warm-up from a small rate to the full one, then down to one per cent; the published way stays constant."""
+    settings = TrainSettings(iterations=10_000)
+    assert learning_rate(settings, 0) == pytest.approx(1e-3 / 500)
+    assert learning_rate(settings, 500) == pytest.approx(1e-3)
+    assert learning_rate(settings, 5250) == pytest.approx(1e-3 * 0.505, rel=1e-3)
+    assert learning_rate(settings, 10_000) == pytest.approx(1e-5)
+    assert learning_rate(replace(settings, constant_rate=True), 7) == 1e-3
+
+
+def test_average_follows_the_weights() -> None:
+    """After many equal updates the average is the weights; one update moves it by one minus the decay."""
+    network = torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        network.weight.fill_(0.0)
+    ema = Ema(network, 0.9)
+    with torch.no_grad():
+        network.weight.fill_(1.0)
+    ema.update(network, iteration=10_000)
+    assert float(ema.weights["weight"]) == pytest.approx(0.1)
+    for _ in range(200):
+        ema.update(network, iteration=10_000)
+    assert float(ema.weights["weight"]) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    """A long training does not fill the disk."""
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(network.parameters())
+    for iteration in range(4):
+        save_checkpoint(tmp_path, iteration, 0.0, network, Ema(network, 0.9), optimizer)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == [f"checkpoint-{k:08d}.safetensors" for k in (2, 3)]
