@@ -1,1 +1,1 @@
-
+"""Many cases; one bad case stops nothing."""

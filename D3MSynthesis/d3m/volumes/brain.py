@@ -25,7 +25,8 @@ MAX_BRAIN_ML = 2300.0
 """No brain is larger; 1150 to 1750 in 79 patients, 3000 and more in heads."""
 MAX_SKULL = 0.5
 """A shell this dark, relative to what lies outside and inside it, is a skull (0.73 at least in stripped brains)."""
-MIN_VOXELS = 64
+MIN_VOXELS, MIN_SHELL = 64, 100
+"""A brain, and a shell of it, with fewer voxels tells nothing."""
 MIN_PIECE = 0.8
 """Share of all that is not background that hangs together in a stripped brain; specks of noise do not."""
 MIN_ALIGNED = 0.93
@@ -84,9 +85,10 @@ def _box(mask: Mask) -> tuple[slice, ...] | None:
 
 
 def _touching_faces(mask: Mask) -> Mask:
-    """The pieces of `mask` that reach the volume's outer faces."""
+    """The pieces of `mask` (of any number of axes) that reach its outer border."""
     labels, _ = ndimage.label(np.pad(mask, 1, constant_values=True))
-    return np.asarray(labels == labels[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    inner = (slice(1, -1),) * mask.ndim
+    return np.asarray(labels == labels.flat[0])[inner]
 
 
 def _faces(data: np.ndarray) -> np.ndarray:
@@ -128,35 +130,55 @@ def look(volume: Volume) -> Seen:
 
 def _why_not_brain(volume: Volume, inside: Mask) -> str:
     """A reason why `inside` is a whole head, or nothing."""
-    total = int(inside.sum())
-    inside = solid(inside)
-    if inside.sum() < MIN_PIECE * total:
+    pieces, count = ndimage.label(inside)
+    sizes = np.bincount(pieces.ravel())[1:] if count else np.zeros(1)
+    if sizes.max() < MIN_VOXELS:
+        return "next to nothing is shown"
+    if sizes.max() < MIN_PIECE * sizes.sum():
         return "the surroundings are not empty"
     spacing = np.linalg.norm(volume.affine[:3, :3], axis=0)
-    millilitres = float(inside.sum() * spacing.prod() / 1000)
-    if millilitres > MAX_BRAIN_ML:
-        return f"{millilitres:.0f} ml are shown, more than any brain has"
-    if inside.sum() < MIN_VOXELS:
-        return "next to nothing is shown"
     step = np.maximum(1, np.floor(2.0 / spacing)).astype(int)
     thin = tuple(slice(None, None, int(s)) for s in step)
-    values, mask = volume.data[thin], inside[thin]
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing * step)[1:-1, 1:-1, 1:-1][mask]
-    level = values[mask]
-    level, depth = level[np.isfinite(level)], depth[np.isfinite(level)]
-    floor = np.percentile(level, 1)
-
-    def shell(low: float, high: float) -> float:
-        chosen = level[(depth > low) & (depth <= high)]
-        return float(np.median(chosen) - floor) if chosen.size >= 100 else float("nan")
-
-    outer = max((s for s in (shell(0, 3), shell(3, 5), shell(5, 7)) if np.isfinite(s)), default=0.0)
-    deep = level[depth > 19] if (depth > 19).sum() >= 100 else level[depth > 13]
-    inner = float(np.median(deep) - floor) if deep.size >= 100 else 0.0
-    skull = min((s for a in (5, 7, 9, 11, 13, 15) if np.isfinite(s := shell(a, a + 2))), default=float("inf"))
-    if skull < MAX_SKULL * min(outer, inner):
+    mask = _filled_in_planes(pieces[thin] == sizes.argmax() + 1)
+    millilitres = float(mask.sum() * (spacing * step).prod() / 1000)
+    if millilitres > MAX_BRAIN_ML:
+        return f"{millilitres:.0f} ml are shown, more than any brain has"
+    if _skull_darkness(volume.data[thin], mask, inside[thin], spacing * step) < MAX_SKULL:
         return "a bright shell (scalp) with a dark one below (skull) surrounds the brain"
     return ""
+
+
+def _filled_in_planes(mask: Mask) -> Mask:
+    """`mask` with all that it encloses within some plane of voxels: a skull is open at the neck, never in a plane."""
+    filled = mask.copy()
+    for axis in range(3):
+        for plane, result in zip(np.moveaxis(mask, axis, 0), np.moveaxis(filled, axis, 0), strict=True):
+            if plane.any():
+                result |= ~_touching_faces(~plane)
+    return filled
+
+
+def _skull_darkness(values: Floats, mask: Mask, shown: Mask, spacing: np.ndarray) -> float:
+    """Intensity of the darkest shell 5 to 17 mm below the surface of `mask`, relative to the darker of what lies
+    outside it and inside it; infinite where there is too little to tell."""
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1, 1:-1][mask]
+    seen = values[shown & np.isfinite(values)]
+    if seen.size < MIN_SHELL:
+        return float("inf")
+    floor = np.float32(np.percentile(seen, 1))
+    level = np.fmax(values[mask], floor) - floor
+
+    def shell(low: float, high: float) -> list[float]:
+        chosen = level[(depth > low) & (depth <= high)]
+        return [float(np.median(chosen))] if chosen.size >= MIN_SHELL else []
+
+    outer = shell(0, 3) + shell(3, 5) + shell(5, 7)
+    inner = shell(19, np.inf) or shell(13, np.inf)
+    skull = [median for low in range(5, 17, 2) for median in shell(low, low + 2)]
+    if not outer or not inner or not skull:
+        return float("inf")
+    around = min(max(outer), inner[0])
+    return min(skull) / around if around > 0 else float("inf")
 
 
 def settle(

@@ -1,0 +1,93 @@
+"""Find the cases of a batch: a folder of BraTS-named files, or a table."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from d3m.errors import D3MError
+from d3m.volumes.naming import assign
+
+CONTRASTS = ("t1", "t2", "flair")
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """One case of a batch, before anything is read."""
+
+    id: str
+    """Safe as a folder's name."""
+    t1: Path | None
+    """None: the file is missing, and the case will fail with that reason."""
+    t2: Path | None
+    flair: Path | None
+
+
+def find_cases(place: Path) -> list[CaseFiles]:
+    """The cases of a folder (its own files, or one folder a case) or of a CSV table.
+
+    Args:
+        place: A folder, or a .csv with columns t1, t2, flair and, if wanted, id; relative paths are relative to it.
+
+    Raises:
+        D3MError: there are no cases, two have one id, or the table lacks a column.
+    """
+    if place.is_dir():
+        cases = _from_folder(place)
+    elif place.is_file() and place.suffix.lower() == ".csv":
+        cases = _from_table(place)
+    else:
+        raise D3MError("CASES is neither a folder nor a .csv table.", "Give a folder of BraTS-named cases or a table.")
+    seen: set[str] = set()
+    for case in cases:
+        if case.id.lower() in seen:  # folders of some systems do not tell upper from lower case
+            raise D3MError(f"Two cases have the id {case.id!r}.", "Give each case an id of its own.")
+        seen.add(case.id.lower())
+    return cases
+
+
+def _from_folder(folder: Path) -> list[CaseFiles]:
+    cases = []
+    others: list[str] = []
+    for place in [folder, *sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))]:
+        names = [p.name for p in place.iterdir() if p.is_file()]
+        found = assign(names)
+        others += [name for name in names if name.endswith((".nii", ".nii.gz"))] if not found else []
+        for identifier, files in sorted(found.items()):
+            paths = {contrast: place / name for contrast, name in files.items()}
+            cases.append(CaseFiles(safe_id(identifier), *(paths.get(contrast) for contrast in CONTRASTS)))
+    if not cases:
+        seen = f"; found {', '.join(sorted(others)[:3])}" if others else ""
+        raise D3MError(
+            f"The folder holds no BraTS-named cases{seen}.",
+            "Name the files <ID>_t1.nii.gz, <ID>_t2.nii.gz, <ID>_flair.nii.gz (or -t1n, -t2w, -t2f), or give a CSV table.",
+        )
+    return cases
+
+
+def _from_table(table: Path) -> list[CaseFiles]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as f:
+            rows = list(csv.DictReader(f))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise D3MError("The table of cases cannot be read.", "Save it as CSV in UTF-8.") from error
+    if not rows:
+        raise D3MError("The table of cases has no rows.", "Give one row a case, with columns t1,t2,flair[,id].")
+    missing = [name for name in CONTRASTS if name not in rows[0]]
+    if missing:
+        raise D3MError(f"The table of cases has no column {', '.join(missing)}.", "The first line must name t1,t2,flair[,id].")
+    return [
+        CaseFiles(
+            safe_id(row.get("id") or f"case{number:04d}"),
+            *(table.parent / row[name] if row[name] else None for name in CONTRASTS),
+        )
+        for number, row in enumerate(rows, start=1)
+    ]
+
+
+def safe_id(text: str) -> str:
+    """An id that can be a folder's name on every system."""
+    cleaned = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", text.strip()).strip(". ")[:100]
+    return cleaned or "case"

@@ -1,0 +1,323 @@
+"""`d3m`: the engine's command line. Each command is a thin call; torch is imported when it is needed."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+import d3m
+from d3m.console import Talk, require_torch, session
+from d3m.errors import D3MError
+from d3m.progress import Progress
+
+app = typer.Typer(
+    help="Synthetic contrast-enhanced brain MRI from T1, T2 and FLAIR. Synthetic images, for research use only.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+models_app = typer.Typer(help="List, import and remove models.", invoke_without_command=True)
+app.add_typer(models_app, name="models")
+
+INPUT, OUTPUT, SAMPLING, RUNNING = "Input", "Output", "Sampling", "Running"
+
+
+class Quality(str, Enum):
+    """How much sampling a user pays for."""
+
+    preview = "preview"
+    standard = "standard"
+    best = "best"
+
+
+class Mode(str, Enum):
+    """How progress is shown."""
+
+    auto = "auto"
+    json = "json"
+    none = "none"
+
+
+class Naming(str, Enum):
+    """Names of a batch's results."""
+
+    folder = "folder"
+    brats = "brats"
+
+
+# typer needs Optional[...] on Python 3.9 syntax trees; "X | None" works as well from 3.10 on, but hides the default
+ModelOption = Annotated[
+    Optional[str], typer.Option(help="A model's name or folder. (default: the one that ships)", rich_help_panel=SAMPLING, show_default=False)
+]  # fmt: skip
+QualityOption = Annotated[
+    Quality, typer.Option(help="How much sampling: preview is fastest, best averages several samples.", rich_help_panel=SAMPLING)
+]  # fmt: skip
+StepsOption = Annotated[
+    Optional[int], typer.Option(help="Reverse steps. (default: the quality's)", rich_help_panel=SAMPLING, show_default=False)
+]  # fmt: skip
+SamplesOption = Annotated[
+    Optional[int],
+    typer.Option(help="Samples: mean and uncertainty. (default: the quality's)", rich_help_panel=SAMPLING, show_default=False),
+]  # fmt: skip
+SeedOption = Annotated[int, typer.Option(help="Decides the noise; the same seed gives the same image.", rich_help_panel=SAMPLING)]
+TraceOption = Annotated[bool, typer.Option("--trace", help="Keep every reverse step.", rich_help_panel=OUTPUT)]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUNNING)]
+ProgressOption = Annotated[
+    Mode, typer.Option("--progress", help="json prints one object a line on stdout.", rich_help_panel=RUNNING)
+]  # fmt: skip
+ParentOption = Annotated[
+    Optional[int],
+    typer.Option("--parent-pid", help="End when this process is gone.", rich_help_panel=RUNNING, show_default=False),
+]  # fmt: skip
+
+
+def _scan(name: str) -> object:
+    return typer.Option(help=f"{name} scan: NIfTI, NRRD or MetaImage.", rich_help_panel=INPUT, show_default=False)
+
+
+@app.command()
+def synthesize(
+    *,
+    t1: Annotated[Optional[Path], _scan("T1")] = None,
+    t2: Annotated[Optional[Path], _scan("T2")] = None,
+    flair: Annotated[Optional[Path], _scan("FLAIR")] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Use the bundled simulated patient.", rich_help_panel=INPUT)] = False,
+    brain_mask: Annotated[
+        Optional[Path],
+        typer.Option(help="Brain mask in T1's space, if the skull is still on.", rich_help_panel=INPUT, show_default=False),
+    ] = None,
+    reference: Annotated[
+        Optional[Path],
+        typer.Option(help="A real T1c, to compare with: writes comparison.json.", rich_help_panel=INPUT, show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the result; it appears whole or not at all.", rich_help_panel=OUTPUT)],
+    trace: TraceOption = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier result.", rich_help_panel=OUTPUT)] = False,
+    model: ModelOption = None,
+    quality: QualityOption = Quality.standard,
+    steps: StepsOption = None,
+    samples: SamplesOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    progress: ProgressOption = Mode.auto,
+    parent_pid: ParentOption = None,
+) -> None:
+    """Make a synthetic contrast-enhanced MRI from one patient's T1, T2 and FLAIR.
+
+    The scans must be of one examination and lie in one space; their grids and orientations may differ.
+    """
+    talk = Talk(progress.value)
+    with session(talk, parent_pid):
+        started = time.monotonic()
+        _synthesize(talk, started, out, (t1, t2, flair), sample, brain_mask, reference, model, force, {
+            "device": device, "quality": quality.value, "steps": steps, "samples": samples, "seed": seed, "trace": trace,
+        })  # fmt: skip
+        talk.done(out=str(out))
+        if progress is not Mode.json:
+            typer.echo(f"Figure:  {out / 'figure.png'}")
+            typer.echo(f"Volumes: {out / 'cemri.nii.gz'} and others beside it (synthetic, research use only)")
+
+
+def _synthesize(
+    talk: Talk,
+    started: float,
+    out: Path,
+    scans: tuple[Path | None, Path | None, Path | None],
+    sample: bool,
+    brain_mask: Path | None,
+    reference: Path | None,
+    model_name: str | None,
+    force: bool,
+    settings: dict[str, object],
+) -> None:
+    from d3m.models.store import find_model, find_sample, read_card
+    from d3m.volumes.read import read_case, read_volume
+
+    if sample and any(scans):
+        raise D3MError("--sample and scans were given.", "Give either --sample or --t1, --t2 and --flair.")
+    if sample:
+        found = find_sample()
+        scans, reference = (found.t1, found.t2, found.flair), reference or found.t1c
+    missing = [name for name, path in zip(("--t1", "--t2", "--flair"), scans, strict=True) if path is None]
+    if missing:
+        raise D3MError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.", "Give all three scans, or --sample.")
+    folder = find_model(model_name)
+    read_card(folder)
+    talk.progress(Progress("read", 0.0, message="Reading the scans"))
+    t1, t2, flair = (path for path in scans if path is not None)
+    case = read_case(t1, t2, flair, brain_mask)
+    real = None if reference is None else read_volume(reference, "t1c")
+    _check_out(out, force)
+    talk.progress(Progress("model", 0.01, message="Loading the model"))
+    require_torch()
+    from d3m.models.load import load_model
+    from d3m.results.files import write_result
+    from d3m.synthesis import Synthesis
+
+    result = Synthesis(load_model(folder), **settings).run(case, talk.progress)  # type: ignore[arg-type]
+    talk.progress(Progress("write", 0.98, message="Writing the result"))
+    write_result(out, result, case, time.monotonic() - started, real)
+    talk.stop()
+    for notice in result.notices:
+        talk.notice(notice)
+
+
+def _check_out(out: Path, force: bool) -> None:
+    require_torch()
+    from d3m.results.files import check_output
+
+    check_output(out, force)
+
+
+@app.command()
+def batch(
+    cases: Annotated[Path, typer.Argument(help="A folder of BraTS-named cases, or a CSV with columns t1,t2,flair[,id].")],
+    out: Annotated[Path, typer.Option(help="Folder for the results, one folder a case.", rich_help_panel=OUTPUT)],
+    model: ModelOption = None,
+    quality: QualityOption = Quality.standard,
+    steps: StepsOption = None,
+    samples: SamplesOption = None,
+    seed: SeedOption = 0,
+    trace: TraceOption = False,
+    naming: Annotated[
+        Naming, typer.Option(help="brats also writes <ID>-t1c.nii.gz into the output folder.", rich_help_panel=OUTPUT)
+    ] = Naming.folder,
+    device: DeviceOption = "auto",
+    progress: ProgressOption = Mode.auto,
+    parent_pid: ParentOption = None,
+) -> None:
+    """Run many cases with one model: goes on where it stopped, and lists what failed.
+
+    Cases whose result is whole are skipped. One bad case stops nothing: summary.csv says what was wrong with it,
+    and the exit code is 2 when any case failed.
+    """
+    talk = Talk(progress.value)
+    with session(talk, parent_pid):
+        require_torch()
+        from d3m.batch.cases import find_cases
+        from d3m.batch.local import run_batch
+        from d3m.models.load import load_model
+        from d3m.models.store import find_model
+        from d3m.synthesis import Synthesis
+
+        found = find_cases(cases)
+        synthesis = Synthesis(
+            load_model(find_model(model)), device, quality.value, steps, samples, seed, trace
+        )  # fmt: skip
+        rows = run_batch(found, out, synthesis, naming.value == "brats", talk.progress)
+        failed = [row for row in rows if row.status == "failed"]
+        if failed:
+            raise D3MError(
+                f"{len(failed)} of {len(rows)} cases failed, {failed[0].id} first: {failed[0].reason}",
+                "See summary.csv in the output folder.",
+            )
+        talk.done(out=str(out))
+        if progress is not Mode.json:
+            typer.echo(f"{len(rows)} cases, {sum(row.status == 'skipped' for row in rows)} of them already there.")
+
+
+@app.command()
+def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show devices, models, and what each quality will cost here."""
+    talk = Talk("json" if as_json else "none")
+    with session(talk):
+        require_torch()
+        import torch
+
+        from d3m.cost import measure_costs
+        from d3m.devices import list_devices
+        from d3m.models.store import list_models, read_card
+
+        devices, models = list_devices(), list_models()
+        costs = {entry.name: measure_costs(entry.folder) for entry in models}
+        if as_json:
+            content = {
+                "version": d3m.__version__,
+                "torch": torch.__version__,
+                "devices": [asdict(device) for device in devices],
+                "models": [
+                    {
+                        "name": entry.name, "removable": entry.removable, "folder": str(entry.folder),
+                        "title": read_card(entry.folder).title, "costs": [asdict(cost) for cost in costs[entry.name]],
+                    }
+                    for entry in models
+                ],
+            }  # fmt: skip
+            typer.echo(json.dumps(content, indent=1))
+            return
+        typer.echo(f"d3m {d3m.__version__}, torch {torch.__version__}")
+        for found in devices:
+            memory = "" if found.memory_bytes is None else f", {found.memory_bytes / 2**30:.0f} GiB"
+            typer.echo(f"  {found.name}: {found.title}{memory}" + ("" if found.usable else f" - not usable: {found.reason}"))
+        for entry in models:
+            typer.echo(f"model {entry.name}: {read_card(entry.folder).title}")
+            for cost in costs[entry.name]:
+                typer.echo(f"  {cost.quality:9s} about {cost.seconds:.0f} s and {cost.memory_mb:.0f} MB on {cost.device}")
+
+
+@models_app.callback()
+def models(context: typer.Context) -> None:
+    """List, import and remove models."""
+    if context.invoked_subcommand is None:
+        list_()
+
+
+@models_app.command("list")
+def list_() -> None:
+    """List the models that are found."""
+    talk = Talk("none")
+    with session(talk):
+        from d3m.models.store import list_models, read_card
+
+        for entry in list_models():
+            try:
+                title = read_card(entry.folder).title
+            except D3MError as error:
+                title = f"cannot be used: {error.message}"
+            typer.echo(f"{entry.name}{' (imported)' if entry.removable else ''}: {title}")
+
+
+@models_app.command("import")
+def import_(folder: Annotated[Path, typer.Argument(help="A model's folder: card.json and weights.safetensors.")]) -> None:
+    """Copy a model into the user's folder."""
+    with session(Talk("none")):
+        from d3m.models.store import import_model
+
+        typer.echo(f"Imported {import_model(folder).name}.")
+
+
+@models_app.command("remove")
+def remove(name: Annotated[str, typer.Argument(help="Name of an imported model.")]) -> None:
+    """Remove an imported model."""
+    with session(Talk("none")):
+        from d3m.models.store import remove_model
+
+        remove_model(name)
+        typer.echo(f"Removed {name}.")
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(d3m.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Synthetic contrast-enhanced brain MRI from T1, T2 and FLAIR. Synthetic images, for research use only."""
+    del version
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app(prog_name="d3m")

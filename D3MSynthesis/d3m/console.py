@@ -1,0 +1,179 @@
+"""How a command talks: progress as a bar or as JSON lines, errors as one sentence, ends that leave nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import asdict
+from types import FrameType
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from d3m.errors import D3MError, Notice
+from d3m.progress import Progress
+
+ProgressMode = Literal["auto", "json", "none"]
+PARENT_POLL_S = 0.5
+INTERRUPTED = "The run was stopped."
+
+
+class Talk:
+    """Tells a person or a program how a command goes.
+
+    Args:
+        mode: "auto" draws a bar on a terminal and says little elsewhere, "json" prints one object a line on
+            stdout, "none" is silent but for notices and errors.
+    """
+
+    def __init__(self, mode: ProgressMode) -> None:
+        self.json = mode == "json"
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._stage = ""
+        self._bar: Bar | None = None
+        if mode == "auto" and self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
+            self._bar = Bar(*columns, console=self.console, transient=True)
+            self._task = self._bar.add_task("", total=1.0, left="")
+        self._plain = mode == "auto" and self._bar is None
+
+    def progress(self, event: Progress) -> None:
+        """Show one event."""
+        if self.json:
+            self._line(asdict(event))
+        elif self._bar is not None:
+            self._bar.start()
+            left = "" if event.eta_s is None else f"{event.eta_s:.0f} s left"
+            self._bar.update(self._task, completed=event.fraction, description=event.message or event.stage, left=left)
+        elif self._plain and event.stage != self._stage:
+            self.console.print(event.message or event.stage)
+        self._stage = event.stage
+
+    def notice(self, notice: Notice) -> None:
+        """Show a warning on stderr."""
+        self.console.print(f"[yellow]Notice:[/yellow] {notice.message}", markup=True)
+
+    def done(self, **fields: object) -> None:
+        """Say that the command has ended well."""
+        self.stop()
+        if self.json:
+            self._line({"stage": "done", **fields})
+
+    def failed(self, error: D3MError) -> None:
+        """Say what went wrong and how to mend it."""
+        self.stop()
+        if self.json:
+            self._line({"stage": "error", "kind": error.kind, "message": error.message, "mend": error.mend})
+        self.console.print("Error: ", style="red", end="")
+        self.console.print(error.message, error.mend, markup=False)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _line(self, content: dict[str, object]) -> None:
+        sys.stdout.write(json.dumps(content, ensure_ascii=True) + "\n")
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
+    """Run a command's work: signals and errors become messages and exit codes.
+
+    Args:
+        talk: Tells them.
+        parent_pid: The run ends when this process is gone.
+
+    Raises:
+        SystemExit: with the exit code of `d3m.errors.EXIT_CODES`, or 1 for a defect of ours.
+    """
+
+    def interrupted(_: int, __: FrameType | None) -> None:
+        raise D3MError(INTERRUPTED, "", "interrupted")
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupted)
+        signal.signal(signal.SIGINT, interrupted)
+    if parent_pid is not None:
+        threading.Thread(target=_end_with, args=(parent_pid,), daemon=True).start()
+    try:
+        yield
+    except D3MError as error:
+        talk.failed(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        talk.failed(D3MError(INTERRUPTED, "", "interrupted"))
+        sys.exit(130)
+    except MemoryError:
+        error = D3MError("The memory of this machine does not suffice.", "Close other programs and try again.", "machine")
+        talk.failed(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(130)  # whoever read our progress is gone
+    except Exception as defect:
+        traceback.print_exc()
+        message = f"The program has a defect ({type(defect).__name__})."
+        talk.failed(D3MError(message, "Please report it with the text above.", "machine"))
+        sys.exit(1)
+
+
+def _end_with(pid: int) -> None:
+    """Ask this process to stop once process `pid` is gone."""
+    while _alive(pid):
+        time.sleep(PARENT_POLL_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(2.0)  # a main thread inside a long computation cannot react; files are whole or absent all the same
+    os._exit(130)
+
+
+def _alive(pid: int) -> bool:
+    if sys.platform == "win32":
+        import ctypes
+
+        handle = ctypes.windll.kernel32.OpenProcess(0x00100000, False, pid)  # SYNCHRONIZE
+        if not handle:
+            return False
+        gone = ctypes.windll.kernel32.WaitForSingleObject(handle, 0) == 0
+        ctypes.windll.kernel32.CloseHandle(handle)
+        return not gone
+    if os.getppid() == 1 and pid != 1:  # our own parent died and we were handed to init
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def require_torch() -> None:
+    """Find out in one sentence whether torch can be used.
+
+    Raises:
+        D3MError: torch is missing, too old, or only half installed.
+    """
+    mend = "Install torch 2.2 or later: `pip install torch`; inside 3D Slicer use the PyTorch extension."
+    try:
+        import torch
+
+        version = tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in torch.__version__.split(".")[:2])
+        torch.zeros(1).add_(1)
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "torch"
+        what = "torch is not installed." if missing else f"torch is there but cannot be loaded ({error})."
+        raise D3MError(what, mend, "machine") from error
+    except (AttributeError, OSError, RuntimeError, ValueError) as error:
+        raise D3MError(f"torch is there but does not work ({error}).", mend, "machine") from error
+    if version < (2, 2):
+        raise D3MError(f"torch {torch.__version__} is too old.", mend, "machine")

@@ -1,0 +1,73 @@
+"""File names of BraTS-style data: which file is which contrast. Pure text, no files are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+EXTENSIONS = (".nii.gz", ".nii")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one family of data sets names its files: `<id><separator><suffix><extension>`."""
+
+    name: str
+    separator: str
+    suffixes: tuple[tuple[str, str], ...]
+    """(contrast, suffix), for t1, t2, flair, t1c and seg."""
+
+
+STYLES = (
+    Style("BraTS until 2021", "_", (("t1", "t1"), ("t2", "t2"), ("flair", "flair"), ("t1c", "t1ce"), ("seg", "seg"))),
+    Style("BraTS from 2023", "-", (("t1", "t1n"), ("t2", "t2w"), ("flair", "t2f"), ("t1c", "t1c"), ("seg", "seg"))),
+    Style("upper case", "_", (("t1", "T1"), ("t2", "T2"), ("flair", "FLAIR"), ("t1c", "T1Gd"), ("seg", "seg"))),
+    Style("upper case", "_", (("t1", "T1"), ("t2", "T2"), ("flair", "FLAIR"), ("t1c", "T1CE"), ("seg", "seg"))),
+    Style("upper case", "_", (("t1", "T1"), ("t2", "T2"), ("flair", "FLAIR"), ("t1c", "T1C"), ("seg", "seg"))),
+    Style("upper case", "_", (("t1", "T1"), ("t2", "T2"), ("flair", "Flair"), ("t1c", "T1GD"), ("seg", "GlistrBoost"))),
+)
+"""Suffixes are compared whole, so that "t1" is never found in "t1ce"."""
+
+
+def split_name(name: str) -> tuple[str, str, str] | None:
+    """(id, separator, suffix) of a file's name, or None if it is not an image of any style."""
+    for extension in EXTENSIONS:
+        if name.endswith(extension):
+            stem = name[: -len(extension)]
+            break
+    else:
+        return None
+    for separator in ("_", "-"):
+        identifier, found, suffix = stem.rpartition(separator)
+        if found and any(
+            style.separator == separator and suffix in dict((s, c) for c, s in style.suffixes) for style in STYLES
+        ):
+            return identifier, separator, suffix
+    return None
+
+
+def assign(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Which file is which contrast, for each case.
+
+    Args:
+        names: Names of files, in any order.
+
+    Returns:
+        For each id the contrasts ("t1", "t2", "flair", "t1c", "seg") and their files' names. The style is that
+        which explains most of a case's files. Names of no style are left out.
+    """
+    cases: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for name in sorted(names):
+        parts = split_name(name)
+        if parts is not None:
+            identifier, separator, suffix = parts
+            cases.setdefault((identifier, separator), {}).setdefault(suffix, []).append(name)
+    result: dict[str, dict[str, str]] = {}
+    for (identifier, separator), found in cases.items():
+        candidates = [style for style in STYLES if style.separator == separator]
+        best = max(candidates, key=lambda style: sum(suffix in found for _, suffix in style.suffixes))
+        # of two files that differ in their extension alone the compressed one comes first
+        assigned = {contrast: sorted(found[suffix], reverse=True)[0] for contrast, suffix in best.suffixes if suffix in found}
+        if len(assigned) > len(result.get(identifier, {})):
+            result[identifier] = assigned
+    return result
