@@ -187,13 +187,15 @@ def in_room(folder, heads):
     return files(folder, [with_head(s, i) if i in heads else s for i, s in enumerate(scans)], (lps_affine(ROOM),) * 3)
 
 
-@pytest.mark.parametrize("air", ["noisy", "empty", "defaced"])
+@pytest.mark.parametrize("air", ["noisy", "empty", "skull empty", "defaced"])
 def test_heads_are_refused(tmp_path, air):
     """Whole heads (also defaced, also with air set to zero) are refused with the way to mend it."""
     heads = [with_head(s) for s in brains(ROOM)]
     for head, scan in zip(heads, brains(ROOM), strict=True):
         if air == "empty":
             head[ndimage.distance_transform_edt(scan == 0) > 12] = 0
+        if air == "skull empty":
+            head[head < 0.1 * head.max()] = 0
         if air == "defaced":
             head[:, : ROOM[1] // 2, : ROOM[2] // 2][scan[:, : ROOM[1] // 2, : ROOM[2] // 2] == 0] = 0
     with pytest.raises(D3MError, match="brain-extracted") as caught:
