@@ -22,9 +22,9 @@ MIN_EMPTY_FACES = 0.5
 NEARLY = 0.001
 """Backgrounds that ripple by this share of the faces' distance to the brightest values are still one value."""
 MAX_BRAIN_ML = 2300.0
-"""No brain is larger; 1150 to 1750 in 79 patients, 3000 and more in heads."""
+"""No brain is larger; 1150 to 1750 in 79 patients."""
 MAX_SKULL = 0.5
-"""A shell this dark, relative to what lies outside and inside it, is a skull (0.78 at least in 79 stripped patients)."""
+"""A shell this dark, against what lies outside and inside it, is a skull (0.78 and more in 79 stripped patients)."""
 MIN_VOXELS, MIN_SHELL = 64, 100
 """A brain, and a shell of it, with fewer voxels tells nothing."""
 MIN_PIECE = 0.8
