@@ -30,6 +30,8 @@ class BatchSettings:
     """Share of slices with enhancing tumour, with tumour alone, and of any other."""
     min_brain_voxels: int = 100
     """Slices with less brain are not drawn."""
+    centred: bool = False
+    """The crop lies on the slice's middle, as published, instead of at the tumour or anywhere in the brain."""
     flip: bool = True
     """Left and right are exchanged in half of the slices."""
     rotation_degrees: float = 15.0
@@ -131,6 +133,8 @@ class Batches:
 
     def _centre(self, regions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(x, y) of a crop: often at the tumour, else anywhere in the brain."""
+        if self.settings.centred:
+            return (np.array(regions.shape[:0:-1]) - 1) / 2
         wanted = regions[1] == ENHANCING
         if not wanted.any() or rng.random() < 0.3:
             wanted = regions[0] > 0

@@ -1,0 +1,144 @@
+"""`d3m-training`: prepare, train, validate, export, and make the sample case."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from d3m.console import Talk, require_torch, session
+from d3m.errors import D3MError
+
+app = typer.Typer(
+    help="Train D3M on your own data: prepare, train, validate, export. For research use only.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class RecipeName(str, Enum):
+    """What a model can be trained as."""
+
+    default = "default"
+    paper = "paper"
+    seed = "seed"
+
+
+@app.command()
+def prepare(
+    data: Annotated[list[Path], typer.Argument(help="Folders of BraTS-style patients, or CSV manifests.")],
+    cache: Annotated[Path, typer.Option(help="Folder for the prepared arrays; outside the source tree.")],
+    recipe: Annotated[RecipeName, typer.Option(help="Grid and normalisation.")] = RecipeName.default,
+    split: Annotated[Optional[Path], typer.Option(help="Split file to use instead of a new random one.", show_default=False)] = None,
+    sizes: Annotated[
+        Optional[str], typer.Option(help="Patients for train,validation,test, such as 1001,250,219.", show_default=False)
+    ] = None,
+    enhancing_label: Annotated[
+        Optional[int], typer.Option(help="Value of the enhancing tumour (4 until BraTS 2021, 3 from 2023).", show_default=False)
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave patients with faults out instead of stopping.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    seed: Annotated[int, typer.Option(help="Decides a new random split.")] = 0,
+) -> None:
+    """Check every file, then put every patient on the model's grid, once.
+
+    Folders named train, validation and test (or a manifest's column split) decide the split; else it is drawn.
+    """
+    with session(Talk("auto")):
+        from d3m_training.preparation import prepare_cache
+
+        asked = None
+        if sizes is not None:
+            try:
+                a, b, c = (int(part) for part in sizes.split(","))
+            except ValueError as error:
+                raise D3MError("--sizes is not three numbers.", "Give for example --sizes 40,7,13.") from error
+            asked = (a, b, c)
+        done = prepare_cache(data, cache, recipe.value, split, asked, enhancing_label, skip_bad, workers, seed, typer.echo)
+        typer.echo(f"{done} patients are prepared.")
+
+
+@app.command()
+def train(
+    cache: Annotated[Path, typer.Option(help="From `prepare`.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and logs; training resumes from it.")],
+    recipe: Annotated[RecipeName, typer.Option(help="What the model is trained as.")] = RecipeName.default,
+    iterations: Annotated[Optional[int], typer.Option(help="Batches (default: the recipe's).", show_default=False)] = None,
+    batch: Annotated[Optional[int], typer.Option(help="Slices in a batch (default: the recipe's).", show_default=False)] = None,
+    init: Annotated[Optional[Path], typer.Option(help="Model folder whose weights training starts from.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Decides slices, augmentation and noise.")] = 0,
+    threads: Annotated[Optional[int], typer.Option(help="Cores to use (default: all).", show_default=False)] = None,
+    validate_every: Annotated[int, typer.Option(help="Iterations between validations; 0: never.")] = 1000,
+) -> None:
+    """Train a model; started again with the same folder it goes on exactly where it was."""
+    with session(Talk("auto")):
+        require_torch()
+        from d3m_training.runs import train_run
+
+        best = train_run(cache, out, recipe.value, iterations, batch, init, seed, threads, validate_every, typer.echo)
+        typer.echo(f"Best weights: {best}")
+
+
+@app.command()
+def validate(
+    data: Annotated[list[Path], typer.Argument(help="Folders of annotated patients, or CSV manifests.")],
+    out: Annotated[Path, typer.Option(help="Folder for tables and pictures.")],
+    model: Annotated[Optional[str], typer.Option(help="A model's name or folder.", show_default=False)] = None,
+    quality: Annotated[str, typer.Option(help="preview, standard or best.")] = "standard",
+    steps: Annotated[Optional[int], typer.Option(help="Reverse steps.", show_default=False)] = None,
+    samples: Annotated[Optional[int], typer.Option(help="Samples that are averaged.", show_default=False)] = None,
+    enhancing_label: Annotated[Optional[int], typer.Option(help="Value of the enhancing tumour.", show_default=False)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    write_card: Annotated[
+        bool, typer.Option("--write-card", help="Put the calibrated threshold and the table into the model's card.")
+    ] = False,
+) -> None:
+    """Measure a model on patients with a real T1c and labels: per patient, and in the mean."""
+    with session(Talk("auto")):
+        require_torch()
+        from d3m_training.runs import validate_run
+
+        validate_run(data, out, model, quality, steps, samples, enhancing_label, device, write_card, typer.echo)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Option(help="Folder of a training.")],
+    out: Annotated[Path, typer.Option(help="Model folder to write.")],
+    name: Annotated[Optional[str], typer.Option(help="Name of the model (default: the folder's).", show_default=False)] = None,
+    texts: Annotated[
+        Optional[Path],
+        typer.Option(help="JSON with the card's texts: title, data, limits, licence, citation, ...", show_default=False),
+    ] = None,
+) -> None:
+    """Turn a training's best weights into a model folder: card and weights, ready for `d3m synthesize --model`."""
+    with session(Talk("auto")):
+        require_torch()
+        from d3m_training.runs import export_run
+
+        content = {} if texts is None else json.loads(texts.read_text(encoding="utf-8"))
+        card = export_run(run, out, name or out.name, content)
+        typer.echo(f"Exported {card.name} ({card.weights_sha256[:12]}) to {out}")
+
+
+@app.command()
+def sample(out: Annotated[Path, typer.Option(help="Folder for the five files.")], seed: Annotated[int, typer.Option()] = 7) -> None:
+    """Make the sample case: a simulated patient with a ring-enhancing glioma."""
+    with session(Talk("auto")):
+        from d3m_training.phantom import write_sample
+
+        write_sample(out, seed)
+        typer.echo(f"The sample case is in {out}")
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app(prog_name="d3m-training")
+
+

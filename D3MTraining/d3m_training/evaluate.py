@@ -1,0 +1,248 @@
+"""Per patient numbers of a model on patients with a real T1c, through the same `Synthesis` and metrics that users have."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from nibabel import orientations
+from scipy import ndimage
+
+from d3m import metrics
+from d3m.models.card import PatientRow, ValidationRow
+from d3m.synthesis import Result, Synthesis
+from d3m.volumes.types import Case, Floats, Mask, Volume
+from d3m_training.cache import ENHANCING, scale_target
+
+THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 19))
+"""Probabilities among which the mask's threshold is chosen."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One patient; `fitted` rows are after the best affine map onto the real image, see `d3m.metrics`."""
+
+    id: str
+    psnr_brain: float
+    psnr_tumour: float
+    psnr_enhancing: float
+    ssim_brain: float
+    ssim_tumour: float
+    own_psnr_brain: float
+    """Scaled by its own percentiles instead of fitted."""
+    own_ssim_brain: float
+    auc_et: float
+    auc_et_real: float
+    contrast: float
+    contrast_real: float
+    sub_corr: float
+    dice: float
+    false_positive_ml: float
+    false_negative_ml: float
+    false_slices: float
+    field_inside: float
+    field_border: float
+    field_outside: float
+    warp_gain: float
+    """Mean squared error in the tumour before the last warp minus after it, times 1000, on the target's scale."""
+    blur_gain: float
+    """The same for a fixed 3 x 3 blur in the place of the warp."""
+    flicker: float
+    """Mean difference of neighbouring slices, over the real one's."""
+    spread_correlation: float
+    """Rank correlation of the uncertainty with the error inside the brain; NaN for a single sample."""
+    t1_psnr_brain: float
+    t1_psnr_tumour: float
+    t1_psnr_enhancing: float
+    t1_ssim_brain: float
+    t1_ssim_tumour: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class MaskCurve:
+    """Dice, false positive and false negative volume of one patient at each of `THRESHOLDS`."""
+
+    dice: tuple[float, ...]
+    false_positive_ml: tuple[float, ...]
+    false_negative_ml: tuple[float, ...]
+    false_slices: tuple[float, ...]
+
+
+def evaluate_patient(
+    identifier: str, case: Case, t1c: Volume, label: Volume, synthesis: Synthesis, threshold: float | None = None
+) -> tuple[Evaluated, MaskCurve, Result]:
+    """Synthesise one patient and measure.
+
+    Args:
+        identifier: Goes into the row.
+        case: The input.
+        t1c: The real image on T1's grid.
+        label: Labels in the cache's coding on T1's grid.
+        synthesis: With `trace` on, so that the warp's gain can be measured.
+        threshold: Of the mask's probability; None takes the card's.
+    """
+    result = synthesis.run(case)
+    turn = orientations.io_orientation(case.t1.affine)
+
+    def axial(data: np.ndarray) -> np.ndarray:
+        return orientations.apply_orientation(data, turn)
+
+    brain, labels = axial(case.brain), axial(label.data)
+    where = metrics.regions(brain, labels > 0, labels == ENHANCING)
+    t1, real_raw, cemri = axial(case.t1.data), axial(t1c.data), axial(result.cemri)
+    real = np.where(brain, metrics.scale_by_percentiles(real_raw, brain), 0)
+    fitted, fitted_t1 = metrics.fit(cemri, real, brain), metrics.fit(t1, real, brain)
+    likeness, copied = metrics.similarity(fitted, real, where), metrics.similarity(fitted_t1, real, where)
+    own = metrics.similarity(metrics.scale_by_percentiles(cemri, brain), real, where)
+    low, high = np.percentile(t1[brain], (0.5, 99.5))
+    scaled_t1 = np.clip((t1 - low) / (high - low), 0, 1)
+    target = scale_target(scaled_t1, real_raw, brain, labels > 0, synthesis.model.card.recipe.grid)
+    synthetic = (cemri - low) / (high - low)
+    change = metrics.enhancement(synthetic - scaled_t1, target - scaled_t1, where)
+    probability = axial(result.enhancement_probability)
+    voxel_ml = abs(float(np.linalg.det(case.t1.affine[:3, :3]))) / 1000
+    cut = synthesis.model.card.mask_threshold if threshold is None else threshold
+    masks = metrics.overlap(probability >= cut, where.enhancing, brain, voxel_ml)
+    field = metrics.field_measures(axial(_field_on_t1(result)), where.tumour, brain)
+    gain, blur = _gains(result, target, axial, where.tumour if where.tumour.any() else brain, low, high)
+    row = Evaluated(
+        identifier,
+        likeness.psnr_brain, likeness.psnr_tumour, likeness.psnr_enhancing, likeness.ssim_brain, likeness.ssim_tumour,
+        own.psnr_brain, own.ssim_brain,
+        change.auc, change.auc_real, change.contrast, change.contrast_real, change.correlation,
+        masks.dice, masks.false_positive_ml, masks.false_negative_ml, masks.false_slices,
+        field.inside, field.border, field.outside,
+        gain, blur,
+        metrics.slice_difference(fitted, brain) / max(metrics.slice_difference(real, brain), 1e-12),
+        _spread_correlation(result, axial, np.abs(synthetic - target), brain),
+        copied.psnr_brain, copied.psnr_tumour, copied.psnr_enhancing, copied.ssim_brain, copied.ssim_tumour,
+        sum(asdict(result.timings).values()),
+    )  # fmt: skip
+    return row, _curve(probability, where.enhancing, brain, voxel_ml), result
+
+
+def _field_on_t1(result: Result) -> Floats:
+    from d3m.volumes.grid import resample
+
+    grid = result.grid
+    parts = [resample(result.displacement[..., k], grid.affine, grid.t1_affine, grid.t1_shape) for k in range(3)]
+    return np.stack(parts, axis=-1)
+
+
+def _gains(
+    result: Result, target: Floats, axial: Callable[[np.ndarray], np.ndarray], where: Mask, low: float, high: float
+) -> tuple[float, float]:
+    """What the last warp and a fixed blur in its place take off the error, times 1000."""
+    from d3m.volumes.grid import resample
+
+    if not result.trace:
+        return float("nan"), float("nan")
+    last, grid = result.trace[-1], result.grid
+
+    def error(image: Floats) -> float:
+        on_t1 = axial(resample(image, grid.affine, grid.t1_affine, grid.t1_shape))
+        return float(np.mean((((on_t1 - low) / (high - low)) - target)[where] ** 2))
+
+    before = error(last.before)
+    blurred = ndimage.uniform_filter(last.before, (3, 3, 1), mode="nearest")
+    return 1000 * (before - error(last.after)), 1000 * (before - error(blurred))
+
+
+def _spread_correlation(
+    result: Result, axial: Callable[[np.ndarray], np.ndarray], error: Floats, brain: Mask
+) -> float:
+    if result.uncertainty is None:
+        return float("nan")
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(axial(result.uncertainty)[brain][::7], error[brain][::7]).statistic)
+
+
+def _curve(probability: Floats, true: Mask, brain: Mask, voxel_ml: float) -> MaskCurve:
+    measured = [metrics.overlap(probability >= cut, true, brain, voxel_ml) for cut in THRESHOLDS]
+    return MaskCurve(
+        tuple(m.dice for m in measured),
+        tuple(m.false_positive_ml for m in measured),
+        tuple(m.false_negative_ml for m in measured),
+        tuple(m.false_slices for m in measured),
+    )
+
+
+def best_threshold(curves: Iterable[MaskCurve]) -> float:
+    """The threshold with the largest mean Dice over the patients for whom Dice is defined."""
+    table = np.array([curve.dice for curve in curves])
+    table = table[~np.isnan(table).any(axis=1)]
+    if not len(table):
+        return 0.5
+    return THRESHOLDS[int(table.mean(axis=0).argmax())]
+
+
+T1_COPY = {
+    "psnr_brain": "t1_psnr_brain",
+    "psnr_tumour": "t1_psnr_tumour",
+    "psnr_enhancing": "t1_psnr_enhancing",
+    "ssim_brain": "t1_ssim_brain",
+    "ssim_tumour": "t1_ssim_tumour",
+}
+
+
+def summarise(rows: Sequence[Evaluated]) -> tuple[ValidationRow, ...]:
+    """Mean, standard deviation and number of patients of each quantity; undefined values are left out and counted."""
+    table = []
+    for field in fields(Evaluated):
+        if field.name == "id" or field.name.startswith("t1_"):
+            continue
+        values = _defined(rows, field.name)
+        if not len(values):
+            continue
+        copied = _defined(rows, T1_COPY[field.name]) if field.name in T1_COPY else np.array([])
+        spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        mean = round(float(values.mean()), 4)
+        table.append(
+            ValidationRow(
+                field.name, mean, round(spread, 4), len(values), round(float(copied.mean()), 4) if len(copied) else None
+            )
+        )
+    return tuple(table)
+
+
+def _defined(rows: Sequence[Evaluated], name: str) -> np.ndarray:
+    values = np.array([getattr(row, name) for row in rows], float)
+    return values[np.isfinite(values)]
+
+
+def patient_rows(rows: Sequence[Evaluated]) -> tuple[PatientRow, ...]:
+    """The card's row for each patient."""
+
+    def defined(value: float) -> float | None:
+        return round(value, 3) if np.isfinite(value) else None
+
+    return tuple(
+        PatientRow(
+            r.id, round(r.psnr_brain, 3), round(r.psnr_tumour, 3), defined(r.psnr_enhancing), defined(r.dice),
+            round(r.false_positive_ml, 2), round(r.false_negative_ml, 2),
+        )
+        for r in rows
+    )  # fmt: skip
+
+
+def write_table(path: Path, rows: Sequence[Evaluated]) -> None:
+    """One row a patient, as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as f:
+        writer = csv.DictWriter(f, [field.name for field in fields(Evaluated)])
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: v if isinstance(v, str) else f"{v:.5g}" for k, v in asdict(row).items()})
+
+
+def markdown(summary: Sequence[ValidationRow]) -> str:
+    """The summary as a Markdown table."""
+    lines = ["| quantity | mean | sd | n | copied T1 |", "|---|---|---|---|---|"]
+    for row in summary:
+        copied = "" if row.t1_copy is None else f"{row.t1_copy:.3f}"
+        lines.append(f"| {row.name} | {row.mean:.3f} | {row.sd:.3f} | {row.n} | {copied} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,204 @@
+"""Whole runs: training from a cache, validation on files, export to a model's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from d3m.devices import fastest_dtype
+from d3m.diffusion.network import build_network
+from d3m.errors import D3MError
+from d3m.models.card import Card
+from d3m.models.load import load_model, save_model
+from d3m.models.recipes import RECIPES, Recipe
+from d3m.models.store import find_model
+from d3m.results.files import whole_folder
+from d3m.results.figure import draw_figure
+from d3m.synthesis import Synthesis
+from d3m_training import evaluate
+from d3m_training.batches import Batches, BatchSettings
+from d3m_training.cache import TARGET_UPPER, open_entry
+from d3m_training.datasets import check, read_patient
+from d3m_training.labels import unify
+from d3m_training.methods.d3m import PUBLISHED_LOSS, SEED_LOSS, D3MTraining, LossSettings
+from d3m_training.preparation import SPLIT_NAME, collect
+from d3m_training.quick import quick_validation
+from d3m_training.splits import read_split
+from d3m_training.trainer import TrainSettings, train
+
+RUN_NAME = "run.json"
+DROPOUT = 0.05
+
+
+def recipe_settings(name: str) -> tuple[TrainSettings, BatchSettings, LossSettings]:
+    """How a recipe is trained; the published numbers for "paper" and "seed"."""
+    context = RECIPES[name].network.context
+    if name == "default":
+        return TrainSettings(), BatchSettings(context=context), LossSettings()
+    published = TrainSettings(
+        iterations=200_000, learning_rate=8e-5, constant_rate=True, weight_decay=0.0, ema=0.995,
+        save_every=2000, validate_every=5000,
+    )  # fmt: skip
+    plain = BatchSettings(
+        size=16, crop=256, context=context, flip=False, rotation_degrees=0, scaling=0, elastic_pixels=0, gamma=0, gain=0,
+        bias_field=0, noise=0, blur_share=0, centred=True,
+    )  # fmt: skip
+    return published, plain, PUBLISHED_LOSS if name == "paper" else SEED_LOSS
+
+
+def train_run(
+    cache: Path,
+    out: Path,
+    recipe_name: str,
+    iterations: int | None,
+    batch: int | None,
+    init: Path | None,
+    seed: int,
+    threads: int | None,
+    validate_every: int,
+    report: Callable[[str], None],
+) -> Path:
+    """Train from a prepared cache.
+
+    Returns:
+        The best weights.
+
+    Raises:
+        D3MError: the cache is not prepared, weights to start from do not fit.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    recipe = RECIPES[recipe_name]
+    settings, batch_settings, loss = recipe_settings(recipe_name)
+    settings = replace(settings, iterations=iterations or settings.iterations, seed=seed, validate_every=validate_every)
+    batch_settings = replace(batch_settings, size=batch or batch_settings.size)
+    if not (cache / SPLIT_NAME).is_file():
+        raise D3MError("The cache is not prepared.", "Run `d3m-training prepare` first.")
+    split = read_split(cache / SPLIT_NAME)
+    try:
+        entries, held_out = ([open_entry(cache, i) for i in ids] for ids in (split.train, split.validation))
+    except (OSError, ValueError) as error:
+        raise D3MError("An entry of the cache is damaged or missing.", "Run `d3m-training prepare` again.") from error
+    if not entries:
+        raise D3MError("No patient is in the training part.", "Make another split.")
+    torch.manual_seed(seed)
+    network = build_network(recipe.network, DROPOUT)
+    if init is not None:
+        _start_from(network, init)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module = D3MTraining(network, recipe.diffusion, loss, fastest_dtype(device))
+    upper = TARGET_UPPER if recipe.grid.target == "t1_scale" else 1.0
+    out.mkdir(parents=True, exist_ok=True)
+    description = {
+        "recipe": recipe_name, "train": asdict(settings), "batch": asdict(batch_settings), "loss": asdict(loss),
+        "patients": len(entries), "init": None if init is None else init.name, "dropout": DROPOUT,
+    }  # fmt: skip
+    (out / RUN_NAME).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    report(f"{len(entries)} patients for training, {len(held_out)} for validation, {settings.iterations} iterations.")
+    validation = partial(quick_validation, recipe, held_out, out, report) if held_out else None
+    return train(module, Batches(entries, batch_settings, seed, upper), settings, out, validation, report)
+
+
+def _start_from(network: torch.nn.Module, folder: Path) -> None:
+    weights = load_model(folder).network.state_dict()
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    if unexpected or any(not name.startswith("auxiliary.") for name in missing):
+        raise D3MError("The weights given with --init belong to another network.", "Choose a model of the same recipe.")
+
+
+def export_run(run: Path, out: Path, name: str, texts: dict[str, str]) -> Card:
+    """Write a model's folder from a training's best weights.
+
+    Args:
+        run: Folder of the training.
+        out: Model folder.
+        name: Of the model.
+        texts: Fields of the card: title, data, limits, licence, citation, expected, ...
+
+    Raises:
+        D3MError: there are no weights; a text is not a field of the card.
+    """
+    try:
+        description = json.loads((run / RUN_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise D3MError("This is not the folder of a training.", "Give the --out of `d3m-training train`.") from error
+    weights = next((run / n for n in ("best.safetensors", "last.safetensors") if (run / n).is_file()), None)
+    if weights is None:
+        raise D3MError("The training has no weights yet.", "Train at least until the first save.")
+    recipe: Recipe = RECIPES[description["recipe"]]
+    train_settings = description["train"]
+    training = (
+        f"Recipe {recipe.name}, {description['patients']} patients, {train_settings['iterations']} iterations of "
+        f"{description['batch']['size']} slices, seed {train_settings['seed']}."
+    )
+    try:
+        card = Card(**{"title": name, "training": training} | texts, name=name, recipe=recipe, weights_sha256="0" * 64)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise D3MError(f"The card has no such field ({error}).", "Check the file of texts.") from error
+    return save_model(out, card, load_file(weights))
+
+
+def validate_run(
+    data: Sequence[Path],
+    out: Path,
+    model_name: str | None,
+    quality: str,
+    steps: int | None,
+    samples: int | None,
+    enhancing_label: int | None,
+    device: str,
+    write_card: bool,
+    report: Callable[[str], None],
+) -> None:
+    """Measure a model patient by patient; tables and pictures go into `out`, which appears whole.
+
+    Raises:
+        D3MError: no annotated patient; a model that cannot be loaded.
+    """
+    patients, _ = collect(data)
+    checked = check([p for p in patients if p.seg is not None], enhancing_label, workers=1)
+    if not checked.patients or checked.scheme is None:
+        raise D3MError("No annotated patient was found.", "Validation needs a real T1c and tumour labels.")
+    folder = find_model(model_name)
+    model = load_model(folder)
+    synthesis = Synthesis(model, device, quality, steps, samples, trace=True)
+    relabel = partial(unify, scheme=checked.scheme)
+    rows, curves = [], []
+    with whole_folder(out) as place:
+        for patient in checked.patients:
+            case, t1c, labels = read_patient(patient, relabel)
+            assert labels is not None  # only annotated patients were kept
+            row, curve, result = evaluate.evaluate_patient(patient.id, case, t1c, labels, synthesis)
+            rows.append(row)
+            curves.append(curve)
+            draw_figure(place / f"{patient.id}.png", result, case)
+            report(f"{row.id}: PSNR {row.psnr_brain:.2f} {row.psnr_tumour:.2f} {row.psnr_enhancing:.2f}, Dice {row.dice:.3f}")
+        threshold = evaluate.best_threshold(curves)
+        report(f"Best mask threshold: {threshold}")
+        rows = [_at_threshold(row, curve, threshold) for row, curve in zip(rows, curves, strict=True)]
+        summary = evaluate.summarise(rows)
+        evaluate.write_table(place / "patients.csv", rows)
+        (place / "summary.md").write_text(evaluate.markdown(summary), encoding="utf-8")
+        report(evaluate.markdown(summary))
+    if write_card:
+        s = synthesis.sampling
+        note = f"{len(rows)} patients, {quality}: {s.steps} steps, {s.samples} samples, {synthesis.dtype}; threshold chosen on them."
+        card = replace(
+            model.card, mask_threshold=threshold, validation=summary, patients=evaluate.patient_rows(rows), validation_note=note
+        )
+        (folder / "card.json").write_text(card.to_json(), encoding="utf-8")
+
+
+def _at_threshold(row: evaluate.Evaluated, curve: evaluate.MaskCurve, threshold: float) -> evaluate.Evaluated:
+    k = evaluate.THRESHOLDS.index(threshold)
+    return replace(
+        row, dice=curve.dice[k], false_positive_ml=curve.false_positive_ml[k], false_negative_ml=curve.false_negative_ml[k],
+        false_slices=curve.false_slices[k],
+    )  # fmt: skip
