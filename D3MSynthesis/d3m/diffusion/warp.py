@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 def warp(image: Tensor, displacement: Tensor) -> Tensor:
@@ -24,18 +23,32 @@ def warp(image: Tensor, displacement: Tensor) -> Tensor:
 
     Source: Jaderberg et al. 2015, arXiv:1506.02025 (bilinear sampler).
     """
-    n, _, height, width = image.shape
+    n, channels, height, width = image.shape
     if displacement.shape != (n, 2, height, width):
         raise ValueError(f"displacement {tuple(displacement.shape)} does not fit the image {tuple(image.shape)}")
     precision = torch.float64 if image.dtype == torch.float64 else torch.float32
     u = displacement.to(precision)
+    # not grid_sample: its normalised coordinates are rounded, so that a zero field would not be the identity
     x = torch.arange(width, device=image.device, dtype=precision) + u[:, 0]
     y = torch.arange(height, device=image.device, dtype=precision)[:, None] + u[:, 1]
-    grid = torch.stack([2 * x / max(width - 1, 1) - 1, 2 * y / max(height - 1, 1) - 1], dim=-1)
-    moved = functional.grid_sample(
-        image.to(precision), grid, mode="bilinear", padding_mode="border", align_corners=True
-    )
-    return moved.to(image.dtype)
+    left, right, across = _neighbours(x, width)
+    upper, lower, down = _neighbours(y, height)
+    flat = image.to(precision).flatten(2)
+
+    def at(row: Tensor, column: Tensor) -> Tensor:
+        index = (row * width + column).flatten(1)[:, None].expand(n, channels, height * width)
+        return flat.gather(2, index).view(n, channels, height, width)
+
+    top = torch.lerp(at(upper, left), at(upper, right), across)
+    bottom = torch.lerp(at(lower, left), at(lower, right), across)
+    return torch.lerp(top, bottom, down).to(image.dtype)
+
+
+def _neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices before and after positions (N, H, W) that are kept inside, and the share (N, 1, H, W) of the latter."""
+    inside = position.clamp(0, size - 1)
+    before = inside.detach().floor().long()
+    return before, (before + 1).clamp(max=size - 1), (inside - before)[:, None]
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
