@@ -7,13 +7,13 @@ import time
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 import d3m
 from d3m.console import Talk, require_torch, session
-from d3m.errors import D3MError
+from d3m.errors import D3MError, Notice
 from d3m.progress import Progress
 
 app = typer.Typer(
@@ -53,30 +53,42 @@ class Naming(str, Enum):
     brats = "brats"
 
 
-# typer needs Optional[...] on Python 3.9 syntax trees; "X | None" works as well from 3.10 on, but hides the default
 ModelOption = Annotated[
-    Optional[str], typer.Option(help="A model's name or folder. (default: the one that ships)", rich_help_panel=SAMPLING, show_default=False)
-]  # fmt: skip
+    str | None,
+    typer.Option(
+        help="A model's name or folder. (default: the one that ships)", rich_help_panel=SAMPLING, show_default=False
+    ),
+]
 QualityOption = Annotated[
-    Quality, typer.Option(help="How much sampling: preview is fastest, best averages several samples.", rich_help_panel=SAMPLING)
-]  # fmt: skip
+    Quality,
+    typer.Option(
+        help="How much sampling: preview is fastest, best averages several samples.", rich_help_panel=SAMPLING
+    ),
+]
 StepsOption = Annotated[
-    Optional[int], typer.Option(help="Reverse steps. (default: the quality's)", rich_help_panel=SAMPLING, show_default=False)
-]  # fmt: skip
+    int | None,
+    typer.Option(help="Reverse steps. (default: the quality's)", rich_help_panel=SAMPLING, show_default=False),
+]
 SamplesOption = Annotated[
-    Optional[int],
-    typer.Option(help="Samples: mean and uncertainty. (default: the quality's)", rich_help_panel=SAMPLING, show_default=False),
-]  # fmt: skip
-SeedOption = Annotated[int, typer.Option(help="Decides the noise; the same seed gives the same image.", rich_help_panel=SAMPLING)]
+    int | None,
+    typer.Option(
+        help="Samples: mean and uncertainty. (default: the quality's)", rich_help_panel=SAMPLING, show_default=False
+    ),
+]
+SeedOption = Annotated[
+    int, typer.Option(help="Decides the noise; the same seed gives the same image.", rich_help_panel=SAMPLING)
+]
 TraceOption = Annotated[bool, typer.Option("--trace", help="Keep every reverse step.", rich_help_panel=OUTPUT)]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUNNING)]
 ProgressOption = Annotated[
     Mode, typer.Option("--progress", help="json prints one object a line on stdout.", rich_help_panel=RUNNING)
-]  # fmt: skip
+]
 ParentOption = Annotated[
-    Optional[int],
-    typer.Option("--parent-pid", help="End when this process is gone.", rich_help_panel=RUNNING, show_default=False),
-]  # fmt: skip
+    int | None,
+    typer.Option(
+        "--parent-pid", min=1, help="End when this process is gone.", rich_help_panel=RUNNING, show_default=False
+    ),
+]
 
 
 def _scan(name: str) -> object:
@@ -86,19 +98,27 @@ def _scan(name: str) -> object:
 @app.command()
 def synthesize(
     *,
-    t1: Annotated[Optional[Path], _scan("T1")] = None,
-    t2: Annotated[Optional[Path], _scan("T2")] = None,
-    flair: Annotated[Optional[Path], _scan("FLAIR")] = None,
-    sample: Annotated[bool, typer.Option("--sample", help="Use the bundled simulated patient.", rich_help_panel=INPUT)] = False,
+    t1: Annotated[Path | None, _scan("T1")] = None,
+    t2: Annotated[Path | None, _scan("T2")] = None,
+    flair: Annotated[Path | None, _scan("FLAIR")] = None,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Use the bundled simulated patient.", rich_help_panel=INPUT)
+    ] = False,
     brain_mask: Annotated[
-        Optional[Path],
-        typer.Option(help="Brain mask in T1's space, if the skull is still on.", rich_help_panel=INPUT, show_default=False),
+        Path | None,
+        typer.Option(
+            help="Brain mask in T1's space, if the skull is still on.", rich_help_panel=INPUT, show_default=False
+        ),
     ] = None,
     reference: Annotated[
-        Optional[Path],
-        typer.Option(help="A real T1c, to compare with: writes comparison.json.", rich_help_panel=INPUT, show_default=False),
+        Path | None,
+        typer.Option(
+            help="A real T1c, to compare with: writes comparison.json.", rich_help_panel=INPUT, show_default=False
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the result; it appears whole or not at all.", rich_help_panel=OUTPUT)],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the result; it appears whole or not at all.", rich_help_panel=OUTPUT)
+    ],
     trace: TraceOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier result.", rich_help_panel=OUTPUT)] = False,
     model: ModelOption = None,
@@ -117,9 +137,9 @@ def synthesize(
     talk = Talk(progress.value)
     with session(talk, parent_pid):
         started = time.monotonic()
-        _synthesize(talk, started, out, (t1, t2, flair), sample, brain_mask, reference, model, force, {
-            "device": device, "quality": quality.value, "steps": steps, "samples": samples, "seed": seed, "trace": trace,
-        })  # fmt: skip
+        settings: dict[str, object] = {"device": device, "quality": quality.value, "steps": steps, "samples": samples}
+        settings |= {"seed": seed, "trace": trace}
+        _synthesize(talk, started, out, (t1, t2, flair), sample, brain_mask, reference, model, force, settings)
         talk.done(out=str(out))
         if progress is not Mode.json:
             typer.echo(f"Figure:  {out / 'figure.png'}")
@@ -148,7 +168,10 @@ def _synthesize(
         scans, reference = (found.t1, found.t2, found.flair), reference or found.t1c
     missing = [name for name, path in zip(("--t1", "--t2", "--flair"), scans, strict=True) if path is None]
     if missing:
-        raise D3MError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.", "Give all three scans, or --sample.")
+        raise D3MError(
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.",
+            "Give all three scans, or --sample.",
+        )
     folder = find_model(model_name)
     read_card(folder)
     talk.progress(Progress("read", 0.0, message="Reading the scans"))
@@ -179,7 +202,9 @@ def _check_out(out: Path, force: bool) -> None:
 
 @app.command()
 def batch(
-    cases: Annotated[Path, typer.Argument(help="A folder of BraTS-named cases, or a CSV with columns t1,t2,flair[,id].")],
+    cases: Annotated[
+        Path, typer.Argument(help="A folder of BraTS-named cases, or a CSV with columns t1,t2,flair[,id].")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the results, one folder a case.", rich_help_panel=OUTPUT)],
     model: ModelOption = None,
     quality: QualityOption = Quality.standard,
@@ -236,8 +261,13 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         from d3m.devices import list_devices
         from d3m.models.store import list_models, read_card
 
-        devices, models = list_devices(), list_models()
-        costs = {entry.name: measure_costs(entry.folder) for entry in models}
+        devices, models, costs = list_devices(), [], {}
+        for entry in list_models():
+            try:
+                costs[entry.name] = measure_costs(entry.folder)
+                models.append(entry)
+            except D3MError as error:  # one damaged model must not hide the others
+                talk.notice(Notice("model-unusable", f"The model {entry.name!r} cannot be used: {error.message}"))
         if as_json:
             content = {
                 "version": d3m.__version__,
@@ -256,11 +286,15 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         typer.echo(f"d3m {d3m.__version__}, torch {torch.__version__}")
         for found in devices:
             memory = "" if found.memory_bytes is None else f", {found.memory_bytes / 2**30:.0f} GiB"
-            typer.echo(f"  {found.name}: {found.title}{memory}" + ("" if found.usable else f" - not usable: {found.reason}"))
+            typer.echo(
+                f"  {found.name}: {found.title}{memory}" + ("" if found.usable else f" - not usable: {found.reason}")
+            )
         for entry in models:
             typer.echo(f"model {entry.name}: {read_card(entry.folder).title}")
             for cost in costs[entry.name]:
-                typer.echo(f"  {cost.quality:9s} about {cost.seconds:.0f} s and {cost.memory_mb:.0f} MB on {cost.device}")
+                typer.echo(
+                    f"  {cost.quality:9s} about {cost.seconds:.0f} s and {cost.memory_mb:.0f} MB on {cost.device}"
+                )
 
 
 @models_app.callback()
@@ -286,7 +320,9 @@ def list_() -> None:
 
 
 @models_app.command("import")
-def import_(folder: Annotated[Path, typer.Argument(help="A model's folder: card.json and weights.safetensors.")]) -> None:
+def import_(
+    folder: Annotated[Path, typer.Argument(help="A model's folder: card.json and weights.safetensors.")],
+) -> None:
     """Copy a model into the user's folder."""
     with session(Talk("none")):
         from d3m.models.store import import_model
@@ -312,7 +348,9 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def common(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Synthetic contrast-enhanced brain MRI from T1, T2 and FLAIR. Synthetic images, for research use only."""
     del version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import json
 import os
@@ -16,14 +17,17 @@ from types import FrameType
 from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from d3m.errors import D3MError, Notice
+from d3m.errors import EXIT_CODES, D3MError, Notice
 from d3m.progress import Progress
 
 ProgressMode = Literal["auto", "json", "none"]
 PARENT_POLL_S = 0.5
+GRACE_S = 5.0
+"""Time for the main thread to clean up before the process is ended without it."""
 INTERRUPTED = "The run was stopped."
 
 
@@ -38,16 +42,29 @@ class Talk:
     def __init__(self, mode: ProgressMode) -> None:
         self.json = mode == "json"
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.stopping = False
+        """A signal asked for the end; libraries sometimes swallow the exception that it became."""
         self._stage = ""
         self._bar: Bar | None = None
         if mode == "auto" and self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[left]}"))
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[left]}"),
+            )
             self._bar = Bar(*columns, console=self.console, transient=True)
             self._task = self._bar.add_task("", total=1.0, left="")
         self._plain = mode == "auto" and self._bar is None
 
     def progress(self, event: Progress) -> None:
-        """Show one event."""
+        """Show one event.
+
+        Raises:
+            KeyboardInterrupt: a signal asked for the end meanwhile.
+        """
+        if self.stopping:
+            raise KeyboardInterrupt
         if self.json:
             self._line(asdict(event))
         elif self._bar is not None:
@@ -60,7 +77,7 @@ class Talk:
 
     def notice(self, notice: Notice) -> None:
         """Show a warning on stderr."""
-        self.console.print(f"[yellow]Notice:[/yellow] {notice.message}", markup=True)
+        self.console.print(f"[yellow]Notice:[/yellow] {escape(notice.message)}")
 
     def done(self, **fields: object) -> None:
         """Say that the command has ended well."""
@@ -99,14 +116,17 @@ def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
     """
 
     def interrupted(_: int, __: FrameType | None) -> None:
-        raise D3MError(INTERRUPTED, "", "interrupted")
+        if not talk.stopping:  # a second signal must not disturb the cleaning up after the first
+            talk.stopping = True
+            raise KeyboardInterrupt  # not an Exception: libraries that are being imported catch those
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupted)
         signal.signal(signal.SIGINT, interrupted)
     if parent_pid is not None:
-        threading.Thread(target=_end_with, args=(parent_pid,), daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent_pid, os.getppid() == parent_pid), daemon=True).start()
     try:
+        _check_environment()
         yield
     except D3MError as error:
         talk.failed(error)
@@ -114,25 +134,54 @@ def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
     except KeyboardInterrupt:
         talk.failed(D3MError(INTERRUPTED, "", "interrupted"))
         sys.exit(130)
-    except MemoryError:
-        error = D3MError("The memory of this machine does not suffice.", "Close other programs and try again.", "machine")
-        talk.failed(error)
-        sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(130)  # whoever read our progress is gone
     except Exception as defect:
+        if _is_out_of_memory(defect):
+            mend = "Close other programs, use --quality preview, leave out --trace, or take another machine."
+            talk.failed(D3MError("The memory of this machine does not suffice.", mend, "machine"))
+            sys.exit(EXIT_CODES["machine"])
         traceback.print_exc()
         message = f"The program has a defect ({type(defect).__name__})."
         talk.failed(D3MError(message, "Please report it with the text above.", "machine"))
         sys.exit(1)
 
 
-def _end_with(pid: int) -> None:
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; torch says so on the CPU in the text of a RuntimeError."""
+    texts = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in texts)
+
+
+def _check_environment() -> None:
+    """Notice when the environment puts foreign packages before ours, as other programs' settings do.
+
+    Raises:
+        D3MError: numpy cannot be used; PYTHONPATH is named if it is at fault.
+    """
+    try:
+        import numpy
+
+        numpy.zeros(1).sum()
+    except Exception as error:
+        where = os.environ.get("PYTHONPATH")
+        mend = (
+            f"The environment variable PYTHONPATH names other packages ({where}): unset it."
+            if where
+            else "Install the package again into an environment of its own."
+        )
+        raise D3MError(f"numpy cannot be used here ({type(error).__name__}).", mend, "machine") from error
+
+
+def _end_with(pid: int, direct: bool) -> None:
     """Ask this process to stop once process `pid` is gone."""
-    while _alive(pid):
+    while _alive(pid) and not (direct and os.getppid() != pid):  # a dead parent's number may live on as a zombie
         time.sleep(PARENT_POLL_S)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(2.0)  # a main thread inside a long computation cannot react; files are whole or absent all the same
+    if sys.platform == "win32":  # there a signal to oneself is an immediate end
+        _thread.interrupt_main(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)  # a main thread inside a long computation cannot react
     os._exit(130)
 
 
@@ -146,8 +195,6 @@ def _alive(pid: int) -> bool:
         gone = ctypes.windll.kernel32.WaitForSingleObject(handle, 0) == 0
         ctypes.windll.kernel32.CloseHandle(handle)
         return not gone
-    if os.getppid() == 1 and pid != 1:  # our own parent died and we were handed to init
-        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -167,13 +214,16 @@ def require_torch() -> None:
     try:
         import torch
 
-        version = tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in torch.__version__.split(".")[:2])
-        torch.zeros(1).add_(1)
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name == "torch"
-        what = "torch is not installed." if missing else f"torch is there but cannot be loaded ({error})."
-        raise D3MError(what, mend, "machine") from error
-    except (AttributeError, OSError, RuntimeError, ValueError) as error:
-        raise D3MError(f"torch is there but does not work ({error}).", mend, "machine") from error
+        found = str(torch.__version__)
+        version = tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in found.split(".")[:2])
+        if version >= (2, 2):
+            torch.zeros(1).add_(1)
+    except Exception as error:  # a half installed torch fails in every imaginable way
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            raise D3MError("torch is not installed.", mend, "machine") from error
+        if _is_out_of_memory(error):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise D3MError(f"torch is there but cannot be used ({reason}).", mend, "machine") from error
     if version < (2, 2):
-        raise D3MError(f"torch {torch.__version__} is too old.", mend, "machine")
+        raise D3MError(f"torch {found} is too old.", mend, "machine")

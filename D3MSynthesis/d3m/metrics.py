@@ -60,7 +60,7 @@ def scale_by_percentiles(image: Image, brain: Mask) -> Image:
 
 
 def fit(image: Image, real: Image, brain: Mask) -> Image:
-    """The image after the affine map that brings it closest to `real` over the brain (least squares), clipped to [0, 1]."""
+    """The image after the affine map closest to `real` over the brain (least squares), clipped to [0, 1]."""
     x, y = image[brain].astype(np.float64), real[brain].astype(np.float64)
     spread = x.var()
     gain = ((x - x.mean()) * (y - y.mean())).mean() / spread if spread > 0 else 0.0
@@ -213,14 +213,14 @@ def overlap(predicted: Mask, true: Mask, brain: Mask, voxel_ml: float) -> Overla
         brain: (X, Y, Z); decides which slices count.
         voxel_ml: Volume of a voxel in millilitres.
     """
-    empty = brain.any(axis=(0, 1)) & ~true.any(axis=(0, 1))
+    empty = np.asarray(brain.any(axis=(0, 1)) & ~true.any(axis=(0, 1)))
     return Overlap(
         dice(predicted, true) if true.sum() >= MIN_DICE_VOXELS else float("nan"),
         float((predicted & ~true).sum() * voxel_ml),
         float((true & ~predicted).sum() * voxel_ml),
         float(predicted.sum() * voxel_ml),
         float(true.sum() * voxel_ml),
-        float(predicted.any(axis=(0, 1))[empty].mean()) if empty.any() else float("nan"),
+        float(np.asarray(predicted.any(axis=(0, 1)))[empty].mean()) if empty.any() else float("nan"),
     )
 
 

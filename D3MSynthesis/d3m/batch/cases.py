@@ -57,12 +57,14 @@ def _from_folder(folder: Path) -> list[CaseFiles]:
         others += [name for name in names if name.endswith((".nii", ".nii.gz"))] if not found else []
         for identifier, files in sorted(found.items()):
             paths = {contrast: place / name for contrast, name in files.items()}
+            if not paths.keys() & set(CONTRASTS):  # a lone T1c or segmentation: the results of a batch, say
+                continue
             cases.append(CaseFiles(safe_id(identifier), *(paths.get(contrast) for contrast in CONTRASTS)))
     if not cases:
         seen = f"; found {', '.join(sorted(others)[:3])}" if others else ""
         raise D3MError(
             f"The folder holds no BraTS-named cases{seen}.",
-            "Name the files <ID>_t1.nii.gz, <ID>_t2.nii.gz, <ID>_flair.nii.gz (or -t1n, -t2w, -t2f), or give a CSV table.",
+            "Name the files <ID>_t1.nii.gz, <ID>_t2.nii.gz, <ID>_flair.nii.gz (or -t1n, -t2w, -t2f), or give a table.",
         )
     return cases
 
@@ -70,14 +72,16 @@ def _from_folder(folder: Path) -> list[CaseFiles]:
 def _from_table(table: Path) -> list[CaseFiles]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as f:
-            rows = list(csv.DictReader(f))
+            rows = list(csv.DictReader(f, skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise D3MError("The table of cases cannot be read.", "Save it as CSV in UTF-8.") from error
     if not rows:
         raise D3MError("The table of cases has no rows.", "Give one row a case, with columns t1,t2,flair[,id].")
     missing = [name for name in CONTRASTS if name not in rows[0]]
     if missing:
-        raise D3MError(f"The table of cases has no column {', '.join(missing)}.", "The first line must name t1,t2,flair[,id].")
+        raise D3MError(
+            f"The table of cases has no column {', '.join(missing)}.", "The first line must name t1,t2,flair[,id]."
+        )
     return [
         CaseFiles(
             safe_id(row.get("id") or f"case{number:04d}"),

@@ -5,20 +5,24 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from d3m.batch.cases import CaseFiles
+from d3m.diffusion.volume import is_out_of_memory
 from d3m.errors import D3MError
 from d3m.progress import Progress, ProgressCallback, Remaining
-from d3m.results.files import disk_error, write_result
+from d3m.results.files import check_output, disk_error, write_result
 from d3m.results.provenance import read_provenance
 from d3m.synthesis import Synthesis
-from d3m.volumes.read import read_case
+from d3m.volumes.read import read_case, read_volume
+from d3m.volumes.types import CONTRASTS
 
 SUMMARY_NAME = "summary.csv"
 LOCK_NAME = ".d3m-batch.lock"
@@ -71,7 +75,9 @@ def run_batch(
     return rows
 
 
-def _share(progress: ProgressCallback, number: int, count: int, identifier: str, remaining: Remaining) -> ProgressCallback:
+def _share(
+    progress: ProgressCallback, number: int, count: int, identifier: str, remaining: Remaining
+) -> ProgressCallback:
     """The progress of one case as a part of the batch's."""
 
     def tell(event: Progress) -> None:
@@ -86,38 +92,68 @@ def _one(case: CaseFiles, out: Path, synthesis: Synthesis, brats_names: bool, pr
     """Run one case, or skip it; what is wrong with it becomes its row."""
     started = time.monotonic()
     folder = out / case.id
-    whole = read_provenance(folder)
-    if whole is not None and _same_request(whole, synthesis):
-        ml = whole.get("predicted_enhancing_volume_ml")
-        if brats_names:
-            _copy_brats(folder / "cemri.nii.gz", out / f"{case.id}-t1c.nii.gz")
-        return Row(case.id, "skipped", "", "", 0.0, ml, "")
     try:
-        missing = [name for name in ("t1", "t2", "flair") if getattr(case, name) is None]
-        if missing or case.t1 is None or case.t2 is None or case.flair is None:
-            raise D3MError(f"{', '.join(missing).upper()} is missing.", "Add the file, or leave the case out.")
+        if case.t1 is None or case.t2 is None or case.flair is None:
+            missing = [name.upper() for name in CONTRASTS if getattr(case, name) is None]
+            verb = "is" if len(missing) == 1 else "are"
+            raise D3MError(f"{' and '.join(missing)} {verb} missing.", "Add the file, or leave the case out.")
+        paths = (case.t1, case.t2, case.flair)
         progress(Progress("read", 0.0, message="Reading the scans"))
-        scans = read_case(case.t1, case.t2, case.flair)
-        result = synthesis.run(scans, progress)
+        whole = read_provenance(folder)
+        if whole is not None and _same_request(whole, synthesis, paths):
+            row = Row(case.id, "skipped", "", "", 0.0, whole.get("predicted_enhancing_volume_ml"), "")
+        else:
+            check_output(folder, force=True)
+            scans = read_case(*paths)
+            result = synthesis.run(scans, progress)
+            row = Row(
+                case.id, "done", "", "", 0.0, result.enhancing_volume_ml, " ".join(n.message for n in result.notices)
+            )
+    except Exception as error:
+        reason, mend = _explain(error)
+        return Row(case.id, "failed", reason, mend, time.monotonic() - started, None, "")
+    if row.status == "done":
         progress(Progress("write", 0.98, message="Writing the result"))
-        write_result(folder, result, scans, time.monotonic() - started)
-        if brats_names:
-            _copy_brats(folder / "cemri.nii.gz", out / f"{case.id}-t1c.nii.gz")
-    except D3MError as error:
-        if error.kind != "input":  # the machine's fault, or the user's wish: the next case would fare no better
-            raise
-        return Row(case.id, "failed", error.message, error.mend, time.monotonic() - started, None, "")
-    notices = " ".join(notice.message for notice in result.notices)
-    return Row(case.id, "done", "", "", time.monotonic() - started, result.enhancing_volume_ml, notices)
+        write_result(folder, result, scans, time.monotonic() - started)  # a full disk ends the batch: no case would fit
+    if brats_names:
+        _copy_brats(folder / "cemri.nii.gz", out / f"{case.id}-t1c.nii.gz")
+    return replace(row, seconds=time.monotonic() - started)
 
 
-def _same_request(provenance: dict[str, object], synthesis: Synthesis) -> bool:
-    """Whether a whole result was made by this model with these settings."""
-    model, settings = provenance.get("model"), provenance.get("settings")
-    if not isinstance(model, dict) or not isinstance(settings, dict):
+def _explain(error: Exception) -> tuple[str, str]:
+    """Reason and mend of a case that failed.
+
+    Raises:
+        D3MError: the user stopped the run.
+    """
+    if isinstance(error, D3MError):
+        if error.kind == "interrupted":
+            raise error
+        return error.message, error.mend
+    if is_out_of_memory(error):
+        return "The memory does not suffice for this case.", "Close other programs, or run it on another machine."
+    traceback.print_exception(error)  # a defect of ours, but the other cases can do without this one
+    return f"The program has a defect ({type(error).__name__}).", "Please report it with the text on the terminal."
+
+
+def _same_request(provenance: dict[str, Any], synthesis: Synthesis, paths: tuple[Path, Path, Path]) -> bool:
+    """Whether a whole result was made from these scans by this model with these settings.
+
+    Raises:
+        D3MError: a scan cannot be read.
+    """
+    sampling = synthesis.sampling
+    wanted = {"steps": sampling.steps, "samples": sampling.samples, "solver": sampling.solver, "seed": synthesis.seed}
+    try:
+        same = (
+            provenance["model"]["weights_sha256"] == synthesis.model.card.weights_sha256
+            and {name: provenance["settings"][name] for name in wanted} == wanted
+            and (not synthesis.trace or any(name.startswith("trace/") for name in provenance["files"]))
+        )
+        hashes = [provenance["inputs"][name]["sha256"] for name in CONTRASTS]
+    except (KeyError, TypeError):  # written by another version
         return False
-    wanted = (synthesis.model.card.weights_sha256, synthesis.sampling.steps, synthesis.sampling.samples, synthesis.seed)
-    return (model.get("weights_sha256"), *(settings.get(k) for k in ("steps", "samples", "seed"))) == wanted
+    return same and hashes == [read_volume(p, name).sha256 for name, p in zip(CONTRASTS, paths, strict=True)]
 
 
 def _copy_brats(source: Path, target: Path) -> None:
@@ -138,7 +174,9 @@ def _write_summary(path: Path, rows: list[Row]) -> None:
             writer.writeheader()
             for row in rows:
                 content = asdict(row) | {"seconds": f"{row.seconds:.1f}"}
-                writer.writerow(content | {"enhancing_ml": "" if row.enhancing_ml is None else f"{row.enhancing_ml:.2f}"})
+                writer.writerow(
+                    content | {"enhancing_ml": "" if row.enhancing_ml is None else f"{row.enhancing_ml:.2f}"}
+                )
             f.flush()
             os.fsync(f.fileno())
         partial.replace(path)
@@ -148,33 +186,27 @@ def _write_summary(path: Path, rows: list[Row]) -> None:
 
 @contextmanager
 def _lock(out: Path) -> Iterator[None]:
-    """Keep a second batch out of the folder; a lock whose process is gone is taken over."""
-    path = out / LOCK_NAME
+    """Keep a second batch out of the folder; the system frees the lock when its process is gone, however it ended."""
     try:
-        descriptor = _take(path)
+        file = (out / LOCK_NAME).open("wb")
     except OSError as error:
         raise disk_error(error) from error
-    try:
-        os.write(descriptor, str(os.getpid()).encode())
-        os.close(descriptor)
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _take(path: Path) -> int:
-    for _ in range(2):
+    with file:
         try:
-            return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            try:
-                os.kill(int(path.read_text()), 0)
-            except (ValueError, ProcessLookupError):
-                path.unlink(missing_ok=True)
-                continue
-            except (PermissionError, FileNotFoundError):
-                break  # it lives, under another user; or it went away this moment
-            break
-    raise D3MError(
-        "Another batch is running into this output folder.", f"Wait for it, or remove {LOCK_NAME} if that is not so."
-    )
+            _lock_file(file.fileno())
+        except OSError as error:
+            raise D3MError(
+                "Another batch is running into this output folder.", "Wait for it, or choose another --out."
+            ) from error
+        yield
+
+
+def _lock_file(descriptor: int) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -138,7 +138,10 @@ def _build(kind: Any, value: Any, where: str) -> Any:
             raise _fail(where, "is not an object of texts")
         return dict(value)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise _fail(where, "is too large") from error
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise _fail(where, f"is {type(value).__name__}, not {kind.__name__}")
     return value
@@ -175,7 +178,9 @@ def _check(card: Card) -> None:
     diffusion, grid = card.recipe.diffusion, card.recipe.grid
     if not 1 <= diffusion.timesteps <= 100_000:
         raise _fail("card.recipe.diffusion.timesteps", "is out of range")
-    if not (0 < diffusion.image_upper <= 100 and 0 < diffusion.mask_amplitude <= 100 and 0 < diffusion.time_spacing <= 10):
+    if not (
+        0 < diffusion.image_upper <= 100 and 0 < diffusion.mask_amplitude <= 100 and 0 < diffusion.time_spacing <= 10
+    ):
         raise _fail("card.recipe.diffusion", "has a scale out of range")
     if not 0 <= grid.percentiles[0] < grid.percentiles[1] <= 100:
         raise _fail("card.recipe.grid.percentiles", "are not two ascending percentages")
@@ -199,5 +204,7 @@ def _check_sizes(sizes: NetworkSizes) -> None:
         raise _fail(f"{where}.context", "must contain 0 and stay within 50 slices")
     if not 0 <= sizes.auxiliary_regions <= 8:
         raise _fail(f"{where}.auxiliary_regions", "is out of range")
+    if sizes.max_displacement is not None and not 0 < sizes.max_displacement <= 100:
+        raise _fail(f"{where}.max_displacement", "is not between 0 and 100")
     if not sizes.deformation_inputs:
         raise _fail(f"{where}.deformation_inputs", "is empty")

@@ -53,7 +53,7 @@ SEED = Recipe(
     GridRecipe(target="percentile", size=256),
     _PUBLISHED_QUALITIES,
 )
-"""The master equations of the analysis that the project starts from: the sum of image and noise is warped at each step."""
+"""The equations of the analysis that the project starts from: the sum of image and noise is warped at each step."""
 
 PAPER = Recipe(
     "paper",
@@ -71,7 +71,7 @@ PAPER = Recipe(
     _PUBLISHED_GRID,
     _PUBLISHED_QUALITIES,
 )
-"""The authors' public code (github.com/PangHaowen-hub/D3M): velocities warped in training, data predictions in sampling."""
+"""The authors' public code (github.com/PangHaowen-hub/D3M): velocities warped in training, estimates in sampling."""
 
 DEFAULT = Recipe(
     "default",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -70,12 +71,13 @@ def list_models() -> list[ModelEntry]:
     found: dict[str, ModelEntry] = {}
     for place, removable in places:
         try:
-            folders = sorted(place.iterdir())
+            folders = sorted(folder for folder in place.iterdir() if not folder.name.startswith("."))
         except OSError:  # not there, or not readable: then there are no models in it
             continue
         for folder in folders:
-            if (folder / CARD_NAME).is_file() and not folder.name.startswith("."):
-                found.setdefault(folder.name, ModelEntry(folder.name, folder, removable))
+            with contextlib.suppress(OSError):  # a folder without rights
+                if (folder / CARD_NAME).is_file():
+                    found.setdefault(folder.name, ModelEntry(folder.name, folder, removable))
     return list(found.values())
 
 
@@ -93,13 +95,39 @@ def find_model(name_or_folder: str | None = None) -> Path:
     for entry in models:
         if entry.name == wanted:
             return entry.folder
-    folder = Path(wanted).expanduser()
-    if folder.is_dir():
+    if folder := _as_folder(wanted):
         if (folder / CARD_NAME).is_file():
             return folder
-        raise D3MError(f"The folder given as model has no {CARD_NAME}.", "Choose the folder that `d3m-training export` wrote.")
+        raise D3MError(
+            f"The folder given as model has no {CARD_NAME}.", "Choose the folder that `d3m-training export` wrote."
+        )
     names = ", ".join(entry.name for entry in models) or "none"
     raise D3MError(f"There is no model {wanted!r}.", f"Choose one of: {names}; or give the path to a model's folder.")
+
+
+def _as_folder(text: str) -> Path | None:
+    """The folder that the text is a path to, if it is one."""
+    try:
+        folder = Path(text).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown user after "~", a character no path has
+        return None
+
+
+def _own_file(folder: Path, name: str, what: str) -> Path:
+    """A regular file that lies in the folder itself.
+
+    Raises:
+        D3MError: it is not there, or a link leads elsewhere: a model's folder must not reach other files.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise D3MError(f"{what} cannot be read: there is no {name}.", "Get the model's folder anew.")
+    if path.resolve().parent != folder.resolve():
+        raise D3MError(
+            f"The model's {name} is a link to another place.", "Copy the file itself into the model's folder."
+        )
+    return path
 
 
 def read_card(folder: Path) -> Card:
@@ -108,10 +136,12 @@ def read_card(folder: Path) -> Card:
     Raises:
         D3MError: it is missing, unreadable or invalid.
     """
-    path = folder / CARD_NAME
     try:
+        path = _own_file(folder, CARD_NAME, "The model's card")
         if path.stat().st_size > MAX_CARD_BYTES:
-            raise D3MError(f"The model's card is larger than {MAX_CARD_BYTES // 1000} kB.", "Get the model's folder anew.")
+            raise D3MError(
+                f"The model's card is larger than {MAX_CARD_BYTES // 1000} kB.", "Get the model's folder anew."
+            )
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise D3MError(f"The model's card cannot be read ({error.strerror}).", "Check the model's folder.") from error
@@ -126,9 +156,7 @@ def weights_path(folder: Path, card: Card) -> Path:
     Raises:
         D3MError: missing, too large, a link out of the folder, or not those that the card was written for.
     """
-    path = folder / WEIGHTS_NAME
-    if not path.is_file():
-        raise D3MError(f"The model {card.name!r} has no {WEIGHTS_NAME}.", "Get the model's folder anew.")
+    path = _own_file(folder, WEIGHTS_NAME, f"The model {card.name!r}")
     if path.stat().st_size > MAX_WEIGHTS_BYTES:
         raise D3MError(f"The weights of {card.name!r} are larger than 8 GiB.", "This is not a model of this software.")
     if file_sha256(path) != card.weights_sha256:
@@ -158,7 +186,9 @@ def import_model(folder: Path) -> ModelEntry:
     weights = weights_path(folder, card)
     target = user_folder() / card.name
     if any(entry.name == card.name for entry in list_models()):
-        raise D3MError(f"There is a model {card.name!r} already.", f"Remove it first, or change the name in {CARD_NAME}.")
+        raise D3MError(
+            f"There is a model {card.name!r} already.", f"Remove it first, or change the name in {CARD_NAME}."
+        )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".import-", dir=target.parent) as temporary:
@@ -187,7 +217,15 @@ def remove_model(name: str) -> None:
         if entry.name == name:
             if not entry.removable:
                 raise D3MError(f"The model {name!r} ships with the software.", "Only imported models can be removed.")
-            shutil.rmtree(entry.folder)
+            try:
+                if entry.folder.is_symlink():
+                    entry.folder.unlink()
+                else:
+                    shutil.rmtree(entry.folder)
+            except OSError as error:
+                raise D3MError(
+                    f"The model cannot be removed ({error.strerror}).", "Check its rights.", "machine"
+                ) from error
             return
     raise D3MError(f"There is no model {name!r}.", "See `d3m models`.")
 

@@ -61,7 +61,9 @@ def draw_figure(path: Path, result: Result, case: Case) -> None:
         ("coronal", lambda a: a[:, y, ::-1], (0, 2), ("R", "L")),
         ("sagittal", lambda a: a[x, :, ::-1], (1, 2), ("A", "P")),
     )
-    extents = [(views.spacing[b] * views.t1.shape[b], views.spacing[a] * views.t1.shape[a]) for _, _, (a, b), _ in planes]
+    extents = [
+        (views.spacing[b] * views.t1.shape[b], views.spacing[a] * views.t1.shape[a]) for _, _, (a, b), _ in planes
+    ]
     axes = figure.subplots(
         3, len(COLUMNS), squeeze=False,
         gridspec_kw={
@@ -91,7 +93,17 @@ def draw_figure(path: Path, result: Result, case: Case) -> None:
             if row == 0:
                 ax.set_title(COLUMNS[column], color="white", fontsize=11)
             if column == 0:
-                ax.text(-0.03, 0.5, name, color="0.8", fontsize=9, rotation=90, va="center", ha="right", transform=ax.transAxes)
+                ax.text(
+                    -0.03,
+                    0.5,
+                    name,
+                    color="0.8",
+                    fontsize=9,
+                    rotation=90,
+                    va="center",
+                    ha="right",
+                    transform=ax.transAxes,
+                )
             _mark_sides(ax, sides)
             if column == 5:
                 _draw_mask(ax, cut(views.mask))
@@ -156,7 +168,9 @@ def _draw_mask(ax: Axes, mask: Mask) -> None:
 
 def _draw_field(ax: Axes, pixels: np.ndarray, brain: Mask) -> None:
     """Arrows where tissue moved to: against the field, which points to where each value came from."""
-    x, y = np.mgrid[ARROW_SPACING // 2 : brain.shape[0] : ARROW_SPACING, ARROW_SPACING // 2 : brain.shape[1] : ARROW_SPACING]
+    x, y = np.mgrid[
+        ARROW_SPACING // 2 : brain.shape[0] : ARROW_SPACING, ARROW_SPACING // 2 : brain.shape[1] : ARROW_SPACING
+    ]
     u = -pixels[x, y]
     drawn = brain[x, y] & (np.linalg.norm(u, axis=-1) > MIN_ARROW)
     if drawn.any():

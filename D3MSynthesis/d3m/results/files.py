@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from nibabel import orientations
 from d3m import metrics
 from d3m.errors import D3MError
 from d3m.results.figure import draw_figure
-from d3m.results.provenance import FILE_NAME, add_files, provenance
+from d3m.results.provenance import FILE_NAME, add_files, listed_files, provenance
 from d3m.synthesis import Result
 from d3m.volumes.grid import resample
 from d3m.volumes.types import Affine, Case, Volume
@@ -38,19 +39,31 @@ def check_output(out: Path, force: bool) -> None:
     Raises:
         D3MError: the folder is there and must not be replaced, holds something else, or its parent cannot be written.
     """
-    if out.exists():
-        if not force:
-            raise D3MError("The output folder is there already.", "Choose another --out, or add --force to replace it.")
-        if not out.is_dir() or (any(out.iterdir()) and not (out / FILE_NAME).is_file()):
-            raise D3MError(
-                "The output folder holds something other than an earlier result; it will not be replaced.",
-                "Choose another --out.",
-            )
-    parent = _existing_parent(out)
+    try:
+        if out.exists():
+            if not force:
+                raise D3MError(
+                    "The output folder is there already.", "Choose another --out, or add --force to replace it."
+                )
+            if not out.is_dir() or not _only_a_result(out):
+                raise D3MError(
+                    "The output folder holds something other than an earlier result; it will not be replaced.",
+                    "Choose another --out.",
+                )
+        parent = _existing_parent(out)
+    except (OSError, ValueError) as error:  # a name that is too long or not possible here, a folder without rights
+        raise D3MError(f"The output folder cannot be used ({error}).", "Choose another --out.") from error
     if not parent.is_dir():
         raise D3MError("The place of the output folder is a file.", "Choose another --out.")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise D3MError("The output folder cannot be written.", "Choose another --out, or change the rights.", "machine")
+
+
+def _only_a_result(folder: Path) -> bool:
+    """Whether replacing the folder loses nothing but a result: every file is one that its provenance lists."""
+    ours = listed_files(folder)
+    files = (path for path in folder.rglob("*") if not path.is_dir() and not path.name.startswith("."))
+    return all(path.relative_to(folder).as_posix() in ours for path in files)
 
 
 def _existing_parent(path: Path) -> Path:
@@ -78,13 +91,14 @@ def whole_folder(out: Path) -> Iterator[Path]:
         yield partial
         if out.exists():
             older = partial.with_name(partial.name + "-old")
-            out.rename(older)
-            try:
+            try:  # a signal may come between any two of these lines
+                out.rename(older)
                 partial.rename(out)
-            except OSError:
-                older.rename(out)
-                raise
-            shutil.rmtree(older, ignore_errors=True)
+            finally:
+                if out.exists():
+                    shutil.rmtree(older, ignore_errors=True)
+                else:
+                    older.rename(out)
         else:
             partial.rename(out)
     except OSError as error:
@@ -99,7 +113,9 @@ def disk_error(error: OSError) -> D3MError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return D3MError("The disk is full.", "Free some space, or choose another --out.", "machine")
     return D3MError(
-        f"The result cannot be written ({error.strerror or error}).", "Choose another --out, or change the rights.", "machine"
+        f"The result cannot be written ({error.strerror or error}).",
+        "Choose another --out, or change the rights.",
+        "machine",
     )
 
 
@@ -174,8 +190,6 @@ def write_nifti(path: Path, data: np.ndarray, affine: Affine, codes: tuple[int, 
     if data.ndim == 5:
         image.header.set_intent(INTENT_DISPLACEMENT)
     raw = image.to_bytes()
-    import gzip
-
     with path.open("wb") as f:
         with gzip.GzipFile("", "wb", COMPRESSION, f, mtime=0) as packed:
             packed.write(raw)
@@ -204,7 +218,9 @@ def compare(result: Result, case: Case, reference: Volume) -> dict[str, float | 
         reference: A real T1c in the same frame; resampled onto T1's grid.
     """
     t1c = resample(reference.data, reference.affine, case.t1.affine, case.t1.data.shape)
-    covered = resample(np.ones(reference.data.shape, bool), reference.affine, case.t1.affine, case.t1.data.shape, order=0)
+    covered = resample(
+        np.ones(reference.data.shape, bool), reference.affine, case.t1.affine, case.t1.data.shape, order=0
+    )
     brain = case.brain & covered
     if brain.sum() < 1000:
         raise D3MError("The reference does not overlap the brain in T1.", "Choose a T1c of the same examination.")

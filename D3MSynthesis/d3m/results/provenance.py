@@ -18,7 +18,9 @@ from d3m.synthesis import Result
 from d3m.volumes.types import CONTRASTS, Case
 
 FILE_NAME = "provenance.json"
-STATEMENT = "Synthetic image made by a model; no contrast agent was given. For research only, not for the care of a patient."
+STATEMENT = (
+    "Synthetic image made by a model; no contrast agent was given. For research only, not for the care of a patient."
+)
 
 
 def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
@@ -44,7 +46,8 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
         else [],
         "predicted_enhancing_volume_ml": round(result.enhancing_volume_ml, 3),
         "notices": [asdict(notice) for notice in result.notices],
-        "seconds": {name: round(value, 2) for name, value in asdict(result.timings).items()} | {"all": round(seconds, 2)},
+        "seconds": {name: round(value, 2) for name, value in asdict(result.timings).items()}
+        | {"all": round(seconds, 2)},
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "platform": {
             "system": platform.system(),
@@ -70,10 +73,21 @@ def add_files(content: dict[str, Any], folder: Path) -> str:
     return json.dumps(content | {"files": files}, indent=1, ensure_ascii=False) + "\n"
 
 
+def listed_files(folder: Path) -> set[str]:
+    """Files of a result's folder as its provenance lists them, itself included; empty if it has none."""
+    try:
+        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        return {FILE_NAME, *content["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
 def read_provenance(folder: Path) -> dict[str, Any] | None:
     """The provenance of a result's folder if every file that it lists is there and unchanged, else None."""
     try:
         content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        if "cemri.nii.gz" not in content["files"]:
+            return None
         for name, entry in content["files"].items():
             path = folder / name
             if path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
