@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny volumes gain nothing from threads and lose much on a busy machine
 
 import nibabel
 import numpy as np
@@ -75,14 +78,13 @@ def tiny_case(tmp_path_factory: pytest.TempPathFactory) -> TinyCase:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an untrained model that is small enough to run in a blink; its field is not zero."""
     import torch
-
     from d3m.diffusion.network import build_network
     from d3m.diffusion.recipe import NetworkSizes, Sampling
     from d3m.models.card import Card
     from d3m.models.load import save_model
     from d3m.models.recipes import DEFAULT
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     sizes = NetworkSizes(widths=(8, 16), context=(-1, 0, 1), deformation_widths=(8, 8))
     network = build_network(sizes)
