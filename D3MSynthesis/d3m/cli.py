@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict
 from enum import Enum
@@ -179,7 +180,7 @@ def _synthesize(
     case = read_case(t1, t2, flair, brain_mask)
     real = None if reference is None else read_volume(reference, "t1c")
     _check_out(out, force)
-    talk.progress(Progress("model", 0.01, message="Loading the model"))
+    talk.progress(Progress("model", 0.0, message="Loading the model"))
     require_torch()
     from d3m.models.load import load_model
     from d3m.results.files import write_result
@@ -203,7 +204,8 @@ def _check_out(out: Path, force: bool) -> None:
 @app.command()
 def batch(
     cases: Annotated[
-        Path, typer.Argument(help="A folder of BraTS-named cases, or a CSV with columns t1,t2,flair[,id].")
+        Path,
+        typer.Argument(metavar="CASES", help="A folder of BraTS-named cases, or a CSV with columns t1,t2,flair[,id]."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results, one folder a case.", rich_help_panel=OUTPUT)],
     model: ModelOption = None,
@@ -358,4 +360,6 @@ def common(
 
 def main() -> None:
     """Entry point of the command."""
+    # Threads that wait for each other in a busy loop are twenty times slower when another program has one of the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app(prog_name="d3m")

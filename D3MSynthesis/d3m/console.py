@@ -120,9 +120,9 @@ def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
             talk.stopping = True
             raise KeyboardInterrupt  # not an Exception: libraries that are being imported catch those
 
+    before = {}
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, interrupted)
-        signal.signal(signal.SIGINT, interrupted)
+        before = {number: signal.signal(number, interrupted) for number in (signal.SIGTERM, signal.SIGINT)}
     if parent_pid is not None:
         threading.Thread(target=_end_with, args=(parent_pid, os.getppid() == parent_pid), daemon=True).start()
     try:
@@ -145,6 +145,9 @@ def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
         message = f"The program has a defect ({type(defect).__name__})."
         talk.failed(D3MError(message, "Please report it with the text above.", "machine"))
         sys.exit(1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
