@@ -103,7 +103,8 @@ def test_residual_block_equals_monai() -> None:
         "shortcut": "skip_connection.conv",
     }  # fmt: skip
     weights = {
-        name.replace(name.split(".")[0], names[name.split(".")[0]], 1): value for name, value in ours.state_dict().items()
+        name.replace(name.split(".")[0], names[name.split(".")[0]], 1): value
+        for name, value in ours.state_dict().items()
     }
     theirs.load_state_dict(weights)
     x, time = torch.randn(2, 16, 12, 10), torch.randn(2, 32)

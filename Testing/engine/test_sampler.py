@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -107,15 +109,34 @@ def test_solvers_reach_the_exact_solution(solver: str) -> None:
     torch.testing.assert_close(last.state.x, mean + spread * start, atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("dpmpp_2m", 2)])
+def test_order_of_convergence(solver: str, order: int) -> None:
+    """Half the step divides the error by 2 (DDIM) or 4 (DPM-Solver++(2M)) along the exact flow of Gaussian data."""
+    mean, spread = 0.2, 0.5
+    z = torch.linspace(-1.2, 1.2, 9).reshape(1, 1, 1, 9)
+
+    def exact(t: int) -> Tensor:
+        ab = float(SCHEDULE.alpha_bar[t])
+        return ab**0.5 * mean + (ab * spread**2 + 1 - ab) ** 0.5 * z
+
+    def error(steps: int) -> float:
+        times = [900 - 800 * k // steps for k in range(steps + 1)]
+        state = State(exact(900), exact(900))
+        network, condition = Gaussian(mean, spread), _condition((1, 1, 1, 9))
+        *_, last = reverse(network, state, condition, list(pairwise(times)), SCHEDULE, PLAIN, solver)  # type: ignore[arg-type]
+        return float((last.state.x - exact(100)).abs().max())
+
+    assert math.log2(error(20) / error(40)) == pytest.approx(order, abs=0.35)
+
+
 def test_second_order_needs_fewer_steps() -> None:
     """With as many steps DPM-Solver++(2M) is several times closer to the exact solution than DDIM."""
     mean, spread = 0.2, 0.5
     start = torch.linspace(-1.2, 1.2, 9).reshape(1, 1, 1, 9)
     errors = {}
     for solver in ("ddim", "dpmpp_2m"):
-        steps = list(
-            reverse(Gaussian(mean, spread), State(start, start), _condition((1, 1, 1, 9)), time_pairs(1000, 25), SCHEDULE, PLAIN, solver)  # type: ignore[arg-type]
-        )
+        pairs, condition = time_pairs(1000, 25), _condition((1, 1, 1, 9))
+        steps = list(reverse(Gaussian(mean, spread), State(start, start), condition, pairs, SCHEDULE, PLAIN, solver))  # type: ignore[arg-type]
         # the network is exact, so what x_0 lacks at the last but one time is the solver's error
         state = steps[-2].state
         ab = float(SCHEDULE.alpha_bar[time_pairs(1000, 25)[-2][1]])
@@ -194,7 +215,8 @@ def test_ranges_are_inverse() -> None:
 
 def test_context_repeats_the_outermost_slices() -> None:
     """The condition of a slice is its neighbours' contrasts; at the ends the last slice stands in."""
-    slices = torch.arange(5.0).reshape(5, 1, 1, 1).expand(5, 3, 2, 2) + torch.tensor([0.0, 0.1, 0.2]).reshape(1, 3, 1, 1)
+    contrasts = torch.tensor([0.0, 0.1, 0.2]).reshape(1, 3, 1, 1)
+    slices = torch.arange(5.0).reshape(5, 1, 1, 1).expand(5, 3, 2, 2) + contrasts
     brain = torch.ones(5, 2, 2, dtype=torch.bool)
     found = gather_context(slices, brain, torch.tensor([0, 2, 4]), (-2, 0, 1))
     assert found.slices.shape == (3, 9, 2, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -83,7 +84,9 @@ def test_the_two_velocities_differ_where_it_matters() -> None:
     assert abs(float(velocity(x0, eps, noise, "v") - velocity(x0, eps, noise, "seed"))) > 0.4
 
 
-@pytest.mark.parametrize(("steps", "spacing"), [(1, 1.0), (4, 2.0), (10, 1.0), (250, 1.0), (1000, 1.0), (37, 2.0), (1000, 2.0)])
+@pytest.mark.parametrize(
+    ("steps", "spacing"), [(1, 1.0), (4, 2.0), (10, 1.0), (250, 1.0), (1000, 1.0), (37, 2.0), (1000, 2.0)]
+)
 def test_time_pairs_walk_from_noise_to_image(steps: int, spacing: float) -> None:
     """The pairs join, fall strictly, start at T and end at 0."""
     pairs = time_pairs(1000, steps, spacing)
@@ -91,7 +94,7 @@ def test_time_pairs_walk_from_noise_to_image(steps: int, spacing: float) -> None
     assert pairs[0][0] == 1000
     assert pairs[-1][1] == 0
     assert all(t > s for t, s in pairs)
-    assert all(a[1] == b[0] for a, b in zip(pairs[:-1], pairs[1:], strict=True))
+    assert all(a[1] == b[0] for a, b in pairwise(pairs))
 
 
 def test_even_times_are_even() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,9 +26,7 @@ class CompactDeformation(nn.Module):
         super().__init__()
         self.max_displacement = max_displacement
         self.stem = SpaceToDepth(inputs, widths[0], 2, kernel=3)
-        self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths))
         self.inner = nn.Conv2d(widths[-1], widths[-1], 3, padding=1)
         self.up = nn.ModuleList(
             nn.Conv2d(a + b, a, 3, padding=1) for a, b in zip(widths[:-1][::-1], widths[1:][::-1], strict=True)
@@ -67,9 +67,7 @@ class PublishedDeformation(nn.Module):
     def __init__(self, inputs: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         channels = (inputs, *widths)
-        self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(channels[:-1], channels[1:], strict=True)
-        )
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(channels))
         inner = widths[-1]
         skip_widths = channels[-2::-1]
         self.up = nn.ModuleList(

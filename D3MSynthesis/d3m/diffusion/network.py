@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Protocol, cast
 
 import torch
@@ -39,7 +40,7 @@ class Encoder(nn.Module):
             nn.ModuleList(ResidualBlock(width, width, time, dropout=dropout) for _ in range(blocks))
             for width in widths[:-1]
         )
-        self.down = nn.ModuleList(SpaceToDepth(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.down = nn.ModuleList(SpaceToDepth(a, b) for a, b in pairwise(widths))
         self.inner = nn.ModuleList(ResidualBlock(widths[-1], widths[-1], time, dropout=dropout) for _ in range(2))
 
     def forward(self, x: Tensor, time: Tensor) -> list[Tensor]:
@@ -60,7 +61,7 @@ class Decoder(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], blocks: int, time: int, dropout: float) -> None:
         super().__init__()
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))[::-1]
+        pairs = list(pairwise(widths))[::-1]
         self.up = nn.ModuleList(nn.Conv2d(low, high, 1) for high, low in pairs)
         self.levels = nn.ModuleList(
             nn.ModuleList(
@@ -99,7 +100,9 @@ class CompactNetwork(nn.Module):
         self.mask_decoder = Decoder(widths, blocks, time, dropout)
         self.image_head = _zero(nn.Conv2d(widths[0], 4, 3, padding=1))
         self.mask_head = _zero(nn.Conv2d(widths[0], 4, 3, padding=1))
-        self.auxiliary = _zero(nn.Conv2d(widths[0], 4 * sizes.auxiliary_regions, 1)) if sizes.auxiliary_regions else None
+        self.auxiliary = (
+            _zero(nn.Conv2d(widths[0], 4 * sizes.auxiliary_regions, 1)) if sizes.auxiliary_regions else None
+        )
         self.deformation = CompactDeformation(
             len(sizes.deformation_inputs), sizes.deformation_widths, sizes.max_displacement
         )
@@ -112,7 +115,9 @@ class CompactNetwork(nn.Module):
     def outputs(self, x_t: Tensor, m_t: Tensor, condition: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """As `forward`, and logits (N, regions, H, W) of the auxiliary tumour regions where the network has them."""
         time = self.time(t)
-        features = self.encoder(torch.cat([x_t, m_t, condition], dim=1).contiguous(memory_format=torch.channels_last), time)
+        features = self.encoder(
+            torch.cat([x_t, m_t, condition], dim=1).contiguous(memory_format=torch.channels_last), time
+        )
         image = self.image_decoder(features, time)
         mask = self.mask_decoder(features, time)
         regions = None if self.auxiliary is None else functional.pixel_shuffle(self.auxiliary(mask), 2).float()

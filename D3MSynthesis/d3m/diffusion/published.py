@@ -6,6 +6,7 @@ Shen et al. 2021, arXiv:1812.01243 (linear attention); sizes from github.com/Pan
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -100,10 +101,8 @@ class PublishedDecoder(nn.Module):
 
     def __init__(self, widths: tuple[int, ...], time: int) -> None:
         super().__init__()
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))[::-1]
-        self.levels = nn.ModuleList(
-            _Level(high + low, low, time, full=k == 0) for k, (high, low) in enumerate(pairs)
-        )
+        pairs = list(pairwise(widths))[::-1]
+        self.levels = nn.ModuleList(_Level(high + low, low, time, full=k == 0) for k, (high, low) in enumerate(pairs))
         self.up = nn.ModuleList(nn.Conv2d(low, high, 3, padding=1) for high, low in pairs)
         self.final_block = PublishedBlock(2 * widths[0], widths[0], time)
         self.final = nn.Conv2d(widths[0], 1, 1)
@@ -131,16 +130,16 @@ class PublishedNetwork(nn.Module):
         super().__init__()
         widths = sizes.widths
         time = 4 * widths[0]
-        self.stride = 2 ** (len(widths) - 2)
+        # the deformation module halves the slices more often than the network does
+        self.stride = 2 ** max(len(widths) - 2, len(sizes.deformation_widths))
         self.deformation_inputs = sizes.deformation_inputs
         self.stem = nn.Conv2d(2 + CONTRASTS * len(sizes.context), widths[0], 7, padding=3)
         self.time = TimeMLP(widths[0], time)
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
-        self.levels = nn.ModuleList(
-            _Level(a, a, time, full=k == len(pairs) - 1) for k, (a, _) in enumerate(pairs)
-        )
+        pairs = list(pairwise(widths))
+        self.levels = nn.ModuleList(_Level(a, a, time, full=k == len(pairs) - 1) for k, (a, _) in enumerate(pairs))
         self.down = nn.ModuleList(
-            SpaceToDepth(a, b) if k < len(pairs) - 1 else nn.Conv2d(a, b, 3, padding=1) for k, (a, b) in enumerate(pairs)
+            SpaceToDepth(a, b) if k < len(pairs) - 1 else nn.Conv2d(a, b, 3, padding=1)
+            for k, (a, b) in enumerate(pairs)
         )
         self.middle = _Level(widths[-1], widths[-1], time, full=True)
         self.image_decoder = PublishedDecoder(widths, time)

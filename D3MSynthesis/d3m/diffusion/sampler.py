@@ -121,7 +121,7 @@ def estimate_from_outputs(
     return _PLACEMENTS[recipe.warp](unwarped, state, noise, recipe)
 
 
-def _warp_step(e: Estimate, state: State, noise: Noise, recipe: DiffusionRecipe) -> Estimate:
+def _warp_step(e: Estimate, _state: State, _noise: Noise, recipe: DiffusionRecipe) -> Estimate:
     """The sum sqrt(abar_s) x0 + sqrt(1 - abar_s) eps is warped; the warp is linear, so both terms are."""
     if recipe.warp_mask:
         m0, eps_mask = warp(torch.cat([e.m0, e.eps_mask], dim=1), e.displacement).chunk(2, dim=1)
@@ -159,7 +159,7 @@ _PLACEMENTS: dict[str, Callable[[Estimate, State, Noise, DiffusionRecipe], Estim
 }
 
 
-def ddim(state: State, e: Estimate, t: int, s: int, schedule: Schedule) -> State:
+def ddim(_state: State, e: Estimate, _t: int, s: int, schedule: Schedule) -> State:
     """x_s = sqrt(abar_s) x0 + sqrt(1 - abar_s) eps (Song et al. 2021, arXiv:2010.02502, eq. 12, eta = 0)."""
     signal, noise = float(schedule.alpha_bar[s].sqrt()), float((1 - schedule.alpha_bar[s]).sqrt())
     return State(signal * e.x0 + noise * e.eps, signal * e.m0 + noise * e.eps_mask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -121,4 +122,4 @@ def time_pairs(timesteps: int, steps: int, spacing: float = 1.0) -> list[tuple[i
     times[-1] = 0
     for k in range(steps - 1, 0, -1):
         times[k] = max(times[k], times[k + 1] + 1)
-    return list(zip(times[:-1], times[1:], strict=True))
+    return list(pairwise(times))
