@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from d3m.errors import EXIT_CODES, D3MError, Notice
+from d3m.errors import EXIT_CODES, D3MError, Notice, is_out_of_memory
 from d3m.progress import Progress
 
 ProgressMode = Literal["auto", "json", "none"]
@@ -90,8 +90,7 @@ class Talk:
         self.stop()
         if self.json:
             self._line({"stage": "error", "kind": error.kind, "message": error.message, "mend": error.mend})
-        self.console.print("Error: ", style="red", end="")
-        self.console.print(error.message, error.mend, markup=False)
+        sys.stderr.write(f"Error: {error}\n")  # not through rich, which would import more when memory has run out
 
     def stop(self) -> None:
         """Take the bar away."""
@@ -137,7 +136,7 @@ def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
     except BrokenPipeError:
         sys.exit(130)  # whoever read our progress is gone
     except Exception as defect:
-        if _is_out_of_memory(defect):
+        if is_out_of_memory(defect):
             mend = "Close other programs, use --quality preview, leave out --trace, or take another machine."
             talk.failed(D3MError("The memory of this machine does not suffice.", mend, "machine"))
             sys.exit(EXIT_CODES["machine"])
@@ -148,12 +147,6 @@ def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; torch says so on the CPU in the text of a RuntimeError."""
-    texts = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in texts)
 
 
 def _check_environment() -> None:
@@ -224,7 +217,7 @@ def require_torch() -> None:
     except Exception as error:  # a half installed torch fails in every imaginable way
         if isinstance(error, ModuleNotFoundError) and error.name == "torch":
             raise D3MError("torch is not installed.", mend, "machine") from error
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise D3MError(f"torch is there but cannot be used ({reason}).", mend, "machine") from error

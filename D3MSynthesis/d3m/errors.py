@@ -36,6 +36,24 @@ class D3MError(Exception):
         return EXIT_CODES[self.kind]
 
 
+_MEMORY_TEXTS = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "could not create a primitive",  # oneDNN, when its buffers cannot be had
+    "failed to map segment",  # the loader of shared libraries
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out. torch has a class for it on GPUs; on the CPU it says so in the text of a RuntimeError."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in _MEMORY_TEXTS)
+
+
 @dataclass(frozen=True)
 class Notice:
     """A warning that travels with the result to provenance, progress and panel."""

@@ -11,8 +11,8 @@ import torch
 from d3m.devices import choose_device, fastest_dtype
 from d3m.diffusion.precision import MixedPrecision
 from d3m.diffusion.recipe import Sampling
-from d3m.diffusion.volume import TracedStep, VolumeSample, VolumeSampler, is_out_of_memory
-from d3m.errors import D3MError, Notice
+from d3m.diffusion.volume import TracedStep, VolumeSample, VolumeSampler
+from d3m.errors import D3MError, Notice, is_out_of_memory
 from d3m.models.load import Model
 from d3m.models.recipes import QUALITY_NAMES
 from d3m.progress import Progress, ProgressCallback, Remaining, ignore_progress

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from d3m.batch.cases import CaseFiles
-from d3m.diffusion.volume import is_out_of_memory
-from d3m.errors import D3MError
+from d3m.errors import D3MError, is_out_of_memory
 from d3m.progress import Progress, ProgressCallback, Remaining
 from d3m.results.files import check_output, disk_error, write_result
 from d3m.results.provenance import read_provenance
