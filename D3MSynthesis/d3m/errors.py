@@ -41,6 +41,7 @@ _MEMORY_TEXTS = (
     "cannot allocate memory",
     "not enough memory",
     "out of memory",
+    "bad_alloc",
     "could not create a primitive",  # oneDNN, when its buffers cannot be had
     "failed to map segment",  # the loader of shared libraries
 )

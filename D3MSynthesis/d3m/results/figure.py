@@ -20,6 +20,8 @@ ARROW_SPACING = 7
 """Pixels between the arrows of the field."""
 MIN_ARROW = 0.15
 """Pixels; shorter displacements are not drawn."""
+LONGEST_ARROW, MAX_ENLARGEMENT = 8.0, 20
+"""Arrows are enlarged by a whole number, told in the caption, until the long ones have this many pixels."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def draw_figure(path: Path, result: Result, case: Case) -> None:
     )  # fmt: skip
     low, high = np.percentile(views.cemri[views.brain], (1, 99.5))
     change = max(float(np.percentile(np.abs(views.subtraction[views.brain]), 99.5)), 1e-6)
+    enlargement = _enlargement(views)
     longest = max(float(np.percentile(views.length[views.brain], 99)), 0.1)
     for row, (name, cut, (a, b), sides) in enumerate(planes):
         aspect = views.spacing[b] / views.spacing[a]
@@ -108,20 +111,20 @@ def draw_figure(path: Path, result: Result, case: Case) -> None:
             if column == 5:
                 _draw_mask(ax, cut(views.mask))
                 if row == 0:
-                    _draw_field(ax, cut(views.pixels), cut(views.brain))
+                    _draw_field(ax, cut(views.pixels), cut(views.brain), enlargement)
             if column == 6 and row == 2:
                 _colour_bar(figure, image)
         _scale_bar(axes[row, 0], views.spacing[a])
-    figure.text(0.5, 0.012, f"{STAMP}.  {_caption(result)}", color="#ffcc66", fontsize=10, ha="center")
+    figure.text(0.5, 0.012, f"{STAMP}.  {_caption(result, enlargement)}", color="#ffcc66", fontsize=10, ha="center")
     figure.savefig(path, facecolor="black", metadata={"Description": STAMP})
 
 
-def _caption(result: Result) -> str:
+def _caption(result: Result, enlargement: int) -> str:
     s = result.settings
     samples = f", mean of {s.samples} samples" if s.samples > 1 else ""
     return (
         f"Predicted enhancing volume {result.enhancing_volume_ml:.1f} ml. Model {result.model_name}, "
-        f"{s.quality}: {s.steps} steps{samples}, seed {s.seed}. Arrows: where tissue was moved to."
+        f"{s.quality}: {s.steps} steps{samples}, seed {s.seed}. Arrows: where tissue was moved to, x{enlargement}."
     )
 
 
@@ -166,7 +169,13 @@ def _draw_mask(ax: Axes, mask: Mask) -> None:
         ax.contour(mask.T.astype(float), levels=[0.5], colors=["#ff4040"], linewidths=0.9)
 
 
-def _draw_field(ax: Axes, pixels: np.ndarray, brain: Mask) -> None:
+def _enlargement(views: _Views) -> int:
+    """By how much the arrows are enlarged to be seen: a whole number from 1 to `MAX_ENLARGEMENT`."""
+    long = float(np.percentile(np.linalg.norm(views.pixels[views.brain], axis=-1), 99))
+    return int(np.clip(round(LONGEST_ARROW / max(long, 1e-6)), 1, MAX_ENLARGEMENT))
+
+
+def _draw_field(ax: Axes, pixels: np.ndarray, brain: Mask, enlargement: int) -> None:
     """Arrows where tissue moved to: against the field, which points to where each value came from."""
     x, y = np.mgrid[
         ARROW_SPACING // 2 : brain.shape[0] : ARROW_SPACING, ARROW_SPACING // 2 : brain.shape[1] : ARROW_SPACING
@@ -176,7 +185,7 @@ def _draw_field(ax: Axes, pixels: np.ndarray, brain: Mask) -> None:
     if drawn.any():
         ax.quiver(
             x[drawn], y[drawn], u[drawn, 0], u[drawn, 1],
-            color="#40d0ff", angles="xy", scale_units="xy", scale=0.25, width=0.006,
+            color="#40d0ff", angles="xy", scale_units="xy", scale=1 / enlargement, width=0.006,
         )  # fmt: skip
 
 
