@@ -21,6 +21,7 @@ from d3m.diffusion.sampler import (
     to_probability,
 )
 from d3m.diffusion.schedule import make_schedule, time_pairs
+from d3m.errors import is_out_of_memory
 
 CPU = torch.device("cpu")
 
@@ -164,11 +165,3 @@ class _Counter:
         self.done += count
         if self._on_step is not None:
             self._on_step(self.done)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; on the CPU torch says so in the text of a RuntimeError."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    return "can't allocate memory" in text or "out of memory" in text or "not enough memory" in text
