@@ -13,6 +13,8 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib.machinery import PathFinder
+from pathlib import Path
 from types import FrameType
 from typing import Literal
 
@@ -140,6 +142,9 @@ def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
             mend = "Close other programs, use --quality preview, leave out --trace, or take another machine."
             talk.failed(D3MError("The memory of this machine does not suffice.", mend, "machine"))
             sys.exit(EXIT_CODES["machine"])
+        if isinstance(defect, ImportError) and not (defect.name or "").startswith("d3m"):
+            talk.failed(_unusable_package(defect))
+            sys.exit(EXIT_CODES["machine"])
         traceback.print_exc()
         message = f"The program has a defect ({type(defect).__name__})."
         talk.failed(D3MError(message, "Please report it with the text above.", "machine"))
@@ -160,13 +165,31 @@ def _check_environment() -> None:
 
         numpy.zeros(1).sum()
     except Exception as error:
-        where = os.environ.get("PYTHONPATH")
-        mend = (
-            f"The environment variable PYTHONPATH names other packages ({where}): unset it."
-            if where
-            else "Install the package again into an environment of its own."
-        )
-        raise D3MError(f"numpy cannot be used here ({type(error).__name__}).", mend, "machine") from error
+        raise D3MError(f"numpy cannot be used here ({type(error).__name__}).", _repair(), "machine") from error
+
+
+def _unusable_package(error: ImportError) -> D3MError:
+    """What a user is told when a package that we need is missing, damaged, or another program's."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return D3MError(f"A Python package that is needed cannot be used ({reason}).", _repair(), "machine")
+
+
+def _repair() -> str:
+    """How to mend packages that cannot be used: PYTHONPATH is named if it may be at fault."""
+    where = os.environ.get("PYTHONPATH")
+    if where:
+        return f"The environment variable PYTHONPATH names other packages ({where}): unset it."
+    return "Install the package again into an environment of its own."
+
+
+def _foreign_place(package: str) -> str | None:
+    """The entry of PYTHONPATH that a package is taken from, if it is taken from one."""
+    spec = PathFinder.find_spec(package)
+    origin = None if spec is None else spec.origin
+    for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        if entry and origin is not None and Path(origin).is_relative_to(Path(entry).absolute()):
+            return entry
+    return None
 
 
 def _end_with(pid: int, direct: bool) -> None:
@@ -207,6 +230,8 @@ def require_torch() -> None:
         D3MError: torch is missing, too old, or only half installed.
     """
     mend = "Install torch 2.2 or later: `pip install torch`; inside 3D Slicer use the PyTorch extension."
+    if place := _foreign_place("torch"):
+        mend += f" It is taken from {place}, because the environment variable PYTHONPATH names that folder: unset it."
     try:
         import torch
 

@@ -20,6 +20,8 @@ Mask = NDArray[np.bool_]
 MIN_DICE_VOXELS = 50
 """Dice is defined for patients with at least this many enhancing voxels."""
 PERCENTILES = (0.5, 99.5)
+SSIM_REACH = 6
+"""Voxels: SSIM at a point depends on nothing farther away (scikit-image's Gaussian ends at 5)."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,14 @@ def ssim_map(image: Image, real: Image) -> Image:
     return result
 
 
+def _box(mask: Mask, margin: int) -> tuple[slice, ...]:
+    """Where a mask is, and some voxels around."""
+    return tuple(
+        slice(max(int(index.min()) - margin, 0), int(index.max()) + margin + 1) if len(index) else slice(None)
+        for index in np.nonzero(mask)
+    )
+
+
 def mean_in(values: Image, region: Mask) -> float:
     """Mean over a region; NaN where it is empty."""
     return float(values[region].mean()) if region.any() else float("nan")
@@ -123,7 +133,9 @@ def similarity(image: Image, real: Image, where: Regions) -> Similarity:
         where: The regions.
     """
     image, real = np.where(where.brain, image, 0), np.where(where.brain, real, 0)
-    ssim = ssim_map(image, real)
+    inside = _box(where.brain, SSIM_REACH)
+    ssim = np.ones(image.shape, np.float32)
+    ssim[inside] = ssim_map(image[inside], real[inside])
     return Similarity(
         psnr(image, real, where.brain),
         psnr(image, real, where.tumour),
@@ -288,6 +300,8 @@ def compare(cemri: Image, t1: Image, t1c: Image, brain: Mask) -> Comparison:
         t1c: (X, Y, Z), the real one, any units, on the same grid.
         brain: (X, Y, Z).
     """
+    inside = _box(brain, SSIM_REACH)  # nothing outside counts, and SSIM takes half the time
+    cemri, t1, t1c, brain = cemri[inside], t1[inside], t1c[inside], brain[inside]
     real = np.where(brain, scale_by_percentiles(t1c, brain), 0)
     synthetic, copied = (np.where(brain, fit(image, real, brain), 0) for image in (cemri, t1))
     difference, real_difference = (cemri - t1)[brain], (real - copied)[brain]

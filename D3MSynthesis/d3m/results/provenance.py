@@ -22,6 +22,9 @@ STATEMENT = (
     "Synthetic image made by a model; no contrast agent was given. For research only, not for the care of a patient."
 )
 
+_NO_PROVENANCE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading raises where somebody else's file, or none, lies under that name."""
+
 
 def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
     """The contents of `provenance.json` but for the list of files.
@@ -78,7 +81,7 @@ def listed_files(folder: Path) -> set[str]:
     try:
         content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
         return {FILE_NAME, *content["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except _NO_PROVENANCE:
         return set()
 
 
@@ -90,8 +93,8 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
             return None
         for name, entry in content["files"].items():
             path = folder / name
-            if path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
+            if not path.is_file() or path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
                 return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except _NO_PROVENANCE:
         return None
     return content if isinstance(content, dict) else None
