@@ -160,3 +160,20 @@ def test_similarity_is_that_of_the_whole_slice() -> None:
     assert found.ssim_tumour == pytest.approx(whole[tumour].mean(), abs=1e-6)
     nothing = np.zeros_like(brain)
     assert np.isnan(metrics.similarity(image, real, metrics.regions(nothing, nothing, nothing)).ssim_brain)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
+def test_export_to_a_full_disk_leaves_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    """A model that does not fit on the disk, or whose place does not exist, ends with a sentence and leaves nothing."""
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from d3m.models.load import load_model, save_model\n"
+        f"model = load_model(Path({str(tiny_model)!r})); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
+        "save_model(Path(sys.argv[1]), model.card, model.network.state_dict())"
+    )
+    for place in (tmp_path / "out", tmp_path / "nosuch/out"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(place)], env=environment(), capture_output=True, text=True, check=False
+        )
+        assert "D3MError: The model cannot be written" in done.stderr.splitlines()[-1]
+        assert list(tmp_path.iterdir()) == []

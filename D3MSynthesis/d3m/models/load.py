@@ -80,11 +80,14 @@ def save_model(folder: Path, card: Card, weights: dict[str, Tensor]) -> Card:
 
     Returns:
         The card as written.
+
+    Raises:
+        D3MError: the model cannot be loaded again, the disk is full, or the folder cannot be written.
     """
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
         kept = {n: v.detach().half().contiguous().cpu() for n, v in weights.items() if not n.startswith(TRAINING_ONLY)}
         save_file(kept, partial / WEIGHTS_NAME, {"format": "pt"})
         (partial / WEIGHTS_NAME).chmod(0o644)  # safetensors makes it readable by its owner alone
@@ -96,6 +99,10 @@ def save_model(folder: Path, card: Card, weights: dict[str, Tensor]) -> Card:
                 path.replace(folder / path.name)
         else:
             partial.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise D3MError(
+            f"The model cannot be written ({error}).", "Free some space, or choose another folder.", "machine"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return card
