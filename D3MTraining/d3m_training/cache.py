@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-
 from d3m.volumes.grid import resample, to_model_input
 from d3m.volumes.types import Case, Floats, GridRecipe, Mask, ModelGrid, Volume
 
@@ -68,7 +67,9 @@ def _on_grid(data: np.ndarray, affine: np.ndarray, grid: ModelGrid, order: int) 
     return resample(data, affine, grid.affine, grid.shape, order=order).transpose(2, 1, 0)
 
 
-def prepare(patient_id: str, case: Case, t1c: Volume, labels: Volume | None, recipe: GridRecipe, stride: int) -> Prepared:
+def prepare(
+    patient_id: str, case: Case, t1c: Volume, labels: Volume | None, recipe: GridRecipe, stride: int
+) -> Prepared:
     """Put one patient on the model's grid, exactly as synthesis does.
 
     Args:
@@ -162,14 +163,14 @@ def is_whole(folder: Path, patient_id: str, key: str | None = None, *, thorough:
     try:
         entry = json.loads((place / "entry.json").read_text(encoding="utf-8"))
         sizes = [(place / name).stat().st_size for name in ("scans.npy", "regions.npy")]
-    except (OSError, ValueError):
+        if sizes != entry["bytes"] or (key is not None and entry["key"] != key):
+            return False
+        if not thorough:
+            return True
+        scans, regions = (np.load(place / name, mmap_mode="r") for name in ("scans.npy", "regions.npy"))
+        return bool(_content_hash(scans, regions) == entry["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):  # whatever damage looks like, the entry is made again
         return False
-    if sizes != entry.get("bytes") or (key is not None and entry.get("key") != key):
-        return False
-    if not thorough:
-        return True
-    scans, regions = (np.load(place / name, mmap_mode="r") for name in ("scans.npy", "regions.npy"))
-    return bool(_content_hash(scans, regions) == entry["sha256"])
 
 
 def open_entry(folder: Path, patient_id: str) -> Entry:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-
+from d3m.batch.cases import safe_id
 from d3m.errors import D3MError
-from d3m.volumes.naming import assign
-from d3m.volumes.read import read_case, read_volume
+from d3m.volumes.headers import corner_distance
+from d3m.volumes.naming import EXTENSIONS, assign
+from d3m.volumes.read import read_case, read_raw, read_volume
 from d3m.volumes.types import Case, Floats, Volume
-from d3m_training.labels import Scheme, decide_scheme, label_values
-from d3m_training.splits import group_of
+
+from d3m_training.labels import Scheme, decide_schemes, label_values
+from d3m_training.splits import PARTS, group_of
 
 IMAGES = ("t1", "t2", "flair", "t1c")
+SAME_GRID_MM = 0.5
+"""Headers of T1, T1c and labels may place a voxel this far apart: rounding, not another position."""
+SAME_CORRELATION = 0.995
+"""Above it T1c is one of the inputs, in another scale; T1 and T1c of 79 patients reach 0.88 in the brain."""
+_CALLED = {"t1c": "T1c", "seg": "The label file"}
 
 
 @dataclass(frozen=True)
@@ -55,8 +64,8 @@ class Checked:
     patients: tuple[Patient, ...]
     """Those without a fault."""
     faults: tuple[Fault, ...]
-    scheme: Scheme | None
-    """None where no patient is annotated."""
+    schemes: dict[str, Scheme]
+    """Of each annotated patient."""
     hashes: dict[str, tuple[str, ...]]
     """Content hashes of each patient's files, in the order t1, t2, flair, t1c, seg."""
 
@@ -70,75 +79,141 @@ def find_patients(place: Path) -> tuple[list[Patient], list[Fault]]:
     """The patients of a folder of any depth, or of a CSV manifest.
 
     Args:
-        place: A folder with one folder a patient (at any depth), or a .csv with columns id, t1, t2, flair, t1c and,
-            if wanted, seg, group, split, enhancing_label; relative paths are relative to it.
+        place: A folder whose files are named in one of the styles of `d3m.volumes.naming`, at any depth; folders called
+            train, validation, test or unlabelled say the part of a split. Or a .csv with columns id, t1, t2, flair,
+            t1c and, if wanted, seg, group, split, enhancing_label; relative paths are relative to it.
 
     Returns:
-        Patients whose four images are named, and a fault for each who lacks one.
+        Patients whose four images are named, and a fault for each who lacks one or whose files have unknown names.
 
     Raises:
-        D3MError: nothing was found, or names of no known style.
+        D3MError: nothing was found, or names of no known style; a manifest that cannot be used.
     """
+    faults: list[Fault] = []
     if place.is_dir():
-        rows = _folder_rows(place)
+        rows, faults = _folder_rows(place)
     elif place.is_file():
         rows = _manifest_rows(place)
     else:
         raise D3MError(f"{place.name} is neither a folder nor a manifest.", "Give the data set's folder or a .csv.")
-    patients, faults = [], []
+    patients: list[Patient] = []
     seen: set[str] = set()
     for row in rows:
         identifier = row["id"]
-        if identifier in seen:
+        if identifier.lower() in seen:  # folders of some systems do not tell upper from lower case
             raise D3MError(f"Two patients have the id {identifier}.", "Give each an id of its own.")
-        seen.add(identifier)
+        seen.add(identifier.lower())
         missing = [name for name in IMAGES if not row.get(name)]
         if missing:
-            faults.append(Fault(identifier, f"no {', '.join(missing)}"))
-            continue
-        stated = row.get("enhancing_label") or None
-        patients.append(
-            Patient(
-                identifier,
-                *(Path(row[name]) for name in IMAGES),
-                Path(row["seg"]) if row.get("seg") else None,
-                row.get("group") or group_of(identifier),
-                row.get("split") or "",
-                int(stated) if stated else None,
-            )
-        )
+            others = f"; found {row['beside']}" if row.get("beside") else ""
+            faults.append(Fault(identifier, f"no {', '.join(missing)}{others}"))
+        else:
+            patients.append(_patient(row))
     return patients, faults
 
 
-def _folder_rows(place: Path) -> list[dict[str, str]]:
+def _patient(row: dict[str, str]) -> Patient:
+    """A patient of a complete row.
+
+    Raises:
+        D3MError: an id that cannot be a folder's name, an unknown part, or a value that is no number.
+    """
+    identifier, split, stated = row["id"], row.get("split", "").lower(), row.get("enhancing_label", "")
+    if identifier != safe_id(identifier):
+        raise D3MError(f"The id {identifier!r} cannot be the name of a folder.", "Use letters, digits, - and _.")
+    if split not in ("", *PARTS):
+        raise D3MError(f"{identifier} stands in the part {split!r}.", f"The parts are {', '.join(PARTS)}.")
+    if stated not in ("", "3", "4"):
+        raise D3MError(
+            f"{identifier} has the enhancing_label {stated!r}.", "It is 4 until BraTS 2021, 3 from 2023, or empty."
+        )
+    t1, t2, flair, t1c = (Path(row[name]) for name in IMAGES)
+    return Patient(
+        identifier,
+        t1,
+        t2,
+        flair,
+        t1c,
+        Path(row["seg"]) if row.get("seg") else None,
+        row.get("group") or group_of(identifier),
+        split,
+        int(stated) if stated else None,
+    )
+
+
+def _folder_rows(place: Path) -> tuple[list[dict[str, str]], list[Fault]]:
     rows: list[dict[str, str]] = []
+    faults: list[Fault] = []
     unknown: list[str] = []
-    for folder in [place, *sorted(p for p in place.rglob("*") if p.is_dir())]:
-        names = [p.name for p in folder.iterdir() if p.is_file()]
-        found = {identifier: files for identifier, files in assign(names).items() if "t1" in files or "t1c" in files or len(files) > 1}
+    for folder in _folders(place):
+        names = sorted(p.name for p in folder.iterdir() if p.is_file())
+        images = [name for name in names if name.endswith(EXTENSIONS) and not name.startswith(".")]
+        found = assign(names)
         for identifier, files in sorted(found.items()):
-            rows.append({"id": identifier} | {contrast: str(folder / name) for contrast, name in files.items()})
-        if not found:
-            unknown += [name for name in names if name.endswith((".nii", ".nii.gz"))]
+            row = {contrast: str(folder / name) for contrast, name in files.items()}
+            row |= {"id": identifier, "split": _part(place, folder), "beside": _few(images)}
+            _add_row(rows, row)
+        # one patient's folder may hold other images too; elsewhere what has no known name may be a patient
+        odd = [] if len(found) == 1 else [name for name in images if not any(name.startswith(i) for i in found)]
+        if odd:
+            unknown += odd
+            faults.append(Fault(folder.name, f"names of no known style: {_few(odd)}"))
     if not rows:
-        seen = f"; found {', '.join(sorted(unknown)[:4])}" if unknown else ""
+        seen = f"; found {_few(sorted(unknown))}" if unknown else ""
         raise D3MError(
             f"No patients with BraTS-style names were found{seen}.",
             "Name the files <ID>_t1, _t2, _flair, _t1ce, _seg (or -t1n, -t2w, -t2f, -t1c, -seg), or write a manifest.",
         )
-    return rows
+    return rows, faults
+
+
+def _add_row(rows: list[dict[str, str]], row: dict[str, str]) -> None:
+    """Add a row, or what it has to the patient's own where labels lie in a folder of their own."""
+    own = next((r for r in rows if r["id"] == row["id"]), None)
+    if own is None or any(name in own and name in row for name in (*IMAGES, "seg")):
+        rows.append(row)
+    else:
+        own |= {name: row[name] for name in (*IMAGES, "seg") if name in row}
+        own["split"] = own["split"] or row["split"]
+
+
+def _folders(place: Path) -> list[Path]:
+    """A folder and all below it, without hidden ones, in one order whatever the system lists first."""
+    below = (p for p in place.rglob("*") if p.is_dir())
+    return [place, *sorted(p for p in below if not any(n.startswith(".") for n in p.relative_to(place).parts))]
+
+
+def _part(place: Path, folder: Path) -> str:
+    """The part of a split that the data's folders tell by name, the innermost first; folders above do not count."""
+    for name in reversed((place.resolve().name, *folder.relative_to(place).parts)):
+        if name.lower() in PARTS:
+            return name.lower()
+        if name.lower() == "unlabelled":
+            return "train"
+    return ""
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
 
 
 def _manifest_rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as f:
-            rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(f)]
+            rows = [{k.strip().lower(): (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(f)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise D3MError("The manifest cannot be read.", "Save it as CSV in UTF-8.") from error
-    missing = [name for name in ("id", *IMAGES) if not rows or name not in rows[0]]
+    if not rows:
+        raise D3MError("The manifest has no rows.", "Give one row a visit, with columns id,t1,t2,flair,t1c[,seg].")
+    missing = [name for name in ("id", *IMAGES) if name not in rows[0]]
     if missing:
-        raise D3MError(f"The manifest has no column {', '.join(missing)}.", "Its first line must name id,t1,t2,flair,t1c[,seg].")
-    for row in rows:
+        raise D3MError(
+            f"The manifest has no column {', '.join(missing)}.",
+            "Its first line must name id,t1,t2,flair,t1c[,seg], with commas between them.",
+        )
+    for number, row in enumerate(rows, start=2):
+        if not row["id"]:
+            raise D3MError(f"Line {number} of the manifest has no id.", "Give each visit an id of its own.")
         for name in (*IMAGES, "seg"):
             if row.get(name):
                 row[name] = str(path.parent / row[name])
@@ -160,39 +235,79 @@ def check(patients: Sequence[Patient], enhancing: int | None = None, workers: in
 
     Args:
         patients: From `find_patients`.
-        enhancing: Value of the enhancing tumour, where the user states it.
+        enhancing: Value of the enhancing tumour, where the user states it; a manifest's own statement goes first.
         workers: Processes.
 
     Raises:
-        D3MError: the label schemes of the whole set cannot be told or are mixed.
+        D3MError: the label schemes of the whole set are mixed, or contradict what is stated.
     """
-    if workers > 1 and len(patients) > 4:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            looks = list(pool.map(_look, patients))
-    else:
-        looks = [_look(patient) for patient in patients]
-    faults = [Fault(look.id, reason) for look in looks for reason in look.faults]
+    looks = list(in_processes(_look, patients, workers))
+    faults = tuple(Fault(look.id, reason) for look in looks for reason in look.faults)
     bad = {fault.id for fault in faults}
-    values = {look.id: look.values for look in looks if look.values is not None and look.id not in bad}
-    stated = {p.enhancing_label for p in patients if p.enhancing_label is not None}
-    if enhancing is None and len(stated) == 1:
-        enhancing = stated.pop()
-    scheme = decide_scheme(values, enhancing)
     good = tuple(p for p in patients if p.id not in bad)
-    return Checked(good, tuple(faults), scheme, {look.id: look.hashes for look in looks})
+    values = {look.id: look.values for look in looks if look.values is not None and look.id not in bad}
+    stated = {p.id: p.enhancing_label for p in patients if p.enhancing_label is not None}
+    try:
+        schemes = decide_schemes(values, stated, enhancing)
+    except D3MError as error:
+        if not faults:
+            raise
+        listed = "; ".join(f"{fault.id}: {fault.reason}" for fault in faults)  # all that is wrong, in one go
+        raise D3MError(f"{error.message} Besides: {listed}", error.mend, error.kind) from error
+    return Checked(good, faults, schemes, {look.id: look.hashes for look in looks})
+
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+
+def in_processes(function: Callable[[Item], Made], items: Sequence[Item], workers: int) -> Iterator[Made]:
+    """`function` of each item, in order; in several processes where that pays.
+
+    Raises:
+        D3MError: a process was ended from outside, as systems do when memory runs out.
+    """
+    if workers < 2 or len(items) < 5:
+        yield from map(function, items)
+        return
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            yield from pool.map(function, items)
+    except BrokenProcessPool as error:
+        raise D3MError(
+            "A process was ended from outside, probably because the memory did not suffice.",
+            "Close other programs, or use --workers 1.",
+            "machine",
+        ) from error
 
 
 def _look(patient: Patient) -> _Look:
-    faults: list[str] = []
-    values, hashes = None, []
     try:
         case, t1c, seg = read_patient(patient, _as_stored)
-        hashes = [v.sha256 for v in (*case.contrasts(), t1c)] + ([seg.sha256] if seg else [])
-        if seg is not None:
-            values = label_values(seg.data, patient.id)
+        values = None if seg is None else label_values(seg.data, patient.id)
     except D3MError as error:
-        faults.append(error.message)
-    return _Look(patient.id, tuple(faults), values, tuple(hashes))
+        return _Look(patient.id, tuple(_all_faults(patient, error.message)), None, ())
+    hashes = [v.sha256 for v in (*case.contrasts(), t1c)] + ([seg.sha256] if seg else [])
+    return _Look(patient.id, (), values, tuple(hashes))
+
+
+def _all_faults(patient: Patient, first: str) -> list[str]:
+    """What is wrong with each file by itself, after reading them together failed for the reason `first`."""
+    faults: list[str] = []
+    volumes: dict[str, Volume] = {}
+    for name in (*IMAGES, "seg"):
+        path: Path | None = getattr(patient, name)
+        if path is None:
+            continue
+        try:
+            volumes[name] = _read_labels(path) if name == "seg" else read_volume(path, name)
+            if name == "seg":
+                label_values(volumes[name].data, patient.id)
+            if name in ("t1c", "seg") and "t1" in volumes:
+                _check_same_grid(volumes["t1"], volumes[name], _CALLED[name])
+        except D3MError as error:
+            faults.append(error.message)
+    return faults if first in faults else [first, *faults]
 
 
 def _as_stored(data: Floats) -> Floats:
@@ -214,22 +329,30 @@ def read_patient(patient: Patient, relabel: Callable[[Floats], Floats]) -> tuple
     """
     case = read_case(patient.t1, patient.t2, patient.flair)
     t1c = read_volume(patient.t1c, "t1c")
-    _check_same_grid(case.t1, t1c, "T1c")
-    scans = zip(("T1", "T2", "FLAIR"), case.contrasts(), strict=True)
-    for name, volume in scans:
-        if volume.data.shape == t1c.data.shape and np.array_equal(volume.data, t1c.data):
-            raise D3MError(f"T1c and {name} hold the same image.", "The target would stand in the input: give the right file.")
+    _check_same_grid(case.t1, t1c, _CALLED["t1c"])
+    for name, volume in zip(("T1", "T2", "FLAIR"), case.contrasts(), strict=True):
+        if volume.data.shape == t1c.data.shape and _same_image(volume.data[case.brain], t1c.data[case.brain]):
+            raise D3MError(
+                f"T1c and {name} hold the same image.", "The target would stand in the input: give the right file."
+            )
     if patient.seg is None:
         return case, t1c, None
     seg = _read_labels(patient.seg)
-    _check_same_grid(case.t1, seg, "The label file")
+    _check_same_grid(case.t1, seg, _CALLED["seg"])
     return case, t1c, Volume(relabel(seg.data), seg.affine, seg.sha256)
+
+
+def _same_image(one: Floats, other: Floats) -> bool:
+    """Whether values are equal, or equal but for scale and rounding."""
+    if np.array_equal(one, other):
+        return True
+    if one.std() == 0 or other.std() == 0:
+        return False
+    return float(np.corrcoef(one, other)[0, 1]) > SAME_CORRELATION
 
 
 def _read_labels(path: Path) -> Volume:
     """A label map may be empty, which `read_volume` would refuse as a scan."""
-    from d3m.volumes.read import read_raw
-
     return read_raw(path, "seg")
 
 
@@ -239,5 +362,9 @@ def _check_same_grid(t1: Volume, other: Volume, name: str) -> None:
             f"{name} has the shape {' x '.join(map(str, other.data.shape))}, T1 {' x '.join(map(str, t1.data.shape))}.",
             "Training needs scans that were put on one grid.",
         )
-    if np.abs(other.affine - t1.affine).max() > 0.1:
-        raise D3MError(f"{name} lies elsewhere than T1.", "Training needs scans that were put on one grid.")
+    apart = corner_distance(other.affine, t1.affine, t1.data.shape)
+    if apart > SAME_GRID_MM:
+        raise D3MError(
+            f"{name} lies elsewhere than T1: by their headers they are up to {apart:.3g} mm apart.",
+            "Training needs scans that were put on one grid.",
+        )

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from d3m.errors import D3MError
 from d3m.models.recipes import RECIPES
+from d3m.results.files import disk_error
+
 from d3m_training.cache import fingerprint, is_whole, prepare, write_entry
-from d3m_training.datasets import Checked, Fault, Patient, check, find_patients, read_patient
+from d3m_training.datasets import Checked, Fault, Patient, check, find_patients, in_processes, read_patient
 from d3m_training.labels import Scheme, unify
-from d3m_training.splits import Split, check_split, make_split, read_split, write_split
+from d3m_training.splits import PARTS, Split, check_split, conflicts, make_split, read_split, write_split
 
 SPLIT_NAME = "split.json"
-PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -57,81 +57,101 @@ def prepare_cache(
         D3MError: faults in the data (all of them are reported first), or a split that cannot be used.
     """
     patients, faults = collect(data)
+    split, clashes = _stated_split(patients, split_file, sizes, seed)
+    faults += clashes
+    for fault in faults:  # those first that need no reading
+        report(f"{fault.id}: {fault.reason}")
     checked = check(patients, enhancing_label, workers)
-    _report_faults([*faults, *checked.faults], skip_bad, report)
-    if checked.unlabelled:
-        report(f"{len(checked.unlabelled)} patients have no annotation: they serve the image terms alone.")
-    if checked.scheme is not None:
-        report(f"Labels: {checked.scheme.name}.")
-    split = _decide_split(checked, split_file, sizes, seed)
-    cache.mkdir(parents=True, exist_ok=True)
-    write_split(cache / SPLIT_NAME, split)
+    for fault in checked.faults:
+        report(f"{fault.id}: {fault.reason}")
+    faulty = frozenset(fault.id for fault in (*faults, *checked.faults))
+    if faulty and not skip_bad:
+        count = "1 patient" if len(faulty) == 1 else f"{len(faulty)} patients"
+        raise D3MError(f"{count} cannot be used; the reasons stand above.", "Mend them, or add --skip-bad.")
+    if faulty:
+        report(f"{len(faulty)} left out because of faults.")
+    checked = replace(checked, patients=tuple(p for p in checked.patients if p.id not in faulty))
+    groups = {p.id: p.group for p in checked.patients}
+    split = make_split(groups, seed, sizes) if split is None else split.without(faulty)
+    check_split(split, groups)
+    _report_use(checked, split, report)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        write_split(cache / SPLIT_NAME, split)
+    except OSError as error:
+        raise disk_error(error) from error
     recipe, stride = RECIPES[recipe_name], network_stride(recipe_name)
-    wanted = {*split.train, *split.validation, *split.test}
+    wanted = split.ids()
     works = []
     for patient in checked.patients:
-        hashes = [*checked.hashes[patient.id], checked.scheme.name if checked.scheme else ""]
+        scheme = checked.schemes.get(patient.id)
+        hashes = [*checked.hashes[patient.id], scheme.name if scheme else ""]
         key = fingerprint(hashes, recipe.grid, stride)
         if patient.id in wanted and not is_whole(cache, patient.id, key, thorough=True):
-            works.append(_Work(patient, checked.scheme, key, recipe_name, cache))
+            works.append(_Work(patient, scheme, key, recipe_name, cache))
     report(f"{len(wanted)} patients, {len(works)} of them to be prepared.")
-    if workers > 1 and len(works) > 4:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for number, identifier in enumerate(pool.map(_prepare_one, works), start=1):
-                report(f"{number}/{len(works)} {identifier}")
-    else:
-        for work in works:
-            report(_prepare_one(work))
+    for number, identifier in enumerate(in_processes(_prepare_one, works, workers), start=1):
+        report(f"{number}/{len(works)} {identifier}")
     return len(wanted)
 
 
 def collect(data: Sequence[Path]) -> tuple[list[Patient], list[Fault]]:
-    """Patients of several places; a folder's name or its parent's may say the part of the split."""
+    """Patients of several places.
+
+    Raises:
+        D3MError: a place without patients, or two patients with one id.
+    """
     patients: list[Patient] = []
     faults: list[Fault] = []
     for place in data:
         found, bad = find_patients(place)
         patients += found
         faults += bad
-    names = [p.id for p in patients]
-    twice = sorted({n for n in names if names.count(n) > 1})
+    twice = [name for name, count in Counter(p.id for p in patients).items() if count > 1]
     if twice:
         raise D3MError(f"Two patients have the id {twice[0]}.", "Give each an id of its own.")
     return patients, faults
 
 
-def _report_faults(faults: Sequence[Fault], skip_bad: bool, report: Callable[[str], None]) -> None:
-    for fault in faults:
-        report(f"{fault.id}: {fault.reason}")
-    if faults and not skip_bad:
-        count = len({fault.id for fault in faults})
-        raise D3MError(f"{count} patients cannot be used; they are listed above.", "Mend them, or add --skip-bad.")
-    if faults:
-        report(f"{len({fault.id for fault in faults})} patients are left out.")
+def _report_use(checked: Checked, split: Split, report: Callable[[str], None]) -> None:
+    """Say what the data are used for."""
+    if checked.unlabelled:
+        names = ", ".join(checked.unlabelled[:5]) + (", ..." if len(checked.unlabelled) > 5 else "")
+        report(f"{len(checked.unlabelled)} patients have no annotation ({names}): they serve the image terms alone.")
+    for name, count in Counter(scheme.name for scheme in checked.schemes.values()).items():
+        report(f"Labels of {count} patients: {name}.")
+    report(", ".join(f"{part}: {len(ids)}" for part, ids in split.parts().items()) + ".")
+    unused = [p.id for p in checked.patients if p.id not in split.ids()]
+    if unused:
+        report(f"{len(unused)} patients are in no part of the split and are left out.")
 
 
-def _part_by_folder(patient: Patient) -> str:
-    if patient.split:
-        return patient.split
-    parents = [folder.name for folder in patient.t1.parents]
-    return next((name for name in parents if name in (*PARTS, "unlabelled")), "")
+def _stated_split(
+    patients: Sequence[Patient], split_file: Path | None, sizes: tuple[int, int, int] | None, seed: int
+) -> tuple[Split | None, list[Fault]]:
+    """The split of a file or of the data themselves, and a fault for each visit of a patient in two of its parts.
 
-
-def _decide_split(checked: Checked, split_file: Path | None, sizes: tuple[int, int, int] | None, seed: int) -> Split:
-    groups = {p.id: p.group for p in checked.patients}
-    parts = {p.id: _part_by_folder(p) for p in checked.patients}
+    Raises:
+        D3MError: the file cannot be used; only some patients state a part.
+    """
     if split_file is not None:
         split = read_split(split_file)
-    elif sizes is None and all(parts.values()):
-        split = Split(
-            tuple(i for i, part in parts.items() if part in ("train", "unlabelled")),
-            *(tuple(i for i, part in parts.items() if part == name) for name in PARTS[1:]),
-            seed,
-        )
+    elif sizes is None and any(p.split for p in patients):
+        silent = [p.id for p in patients if not p.split]
+        if silent:
+            raise D3MError(
+                f"{len(silent)} patients stand in no part of the split ({silent[0]}), the others do.",
+                "Put all into folders train, validation and test, or give --split or --sizes.",
+            )
+        train, validation, test = (tuple(p.id for p in patients if p.split == part) for part in PARTS)
+        split = Split(train, validation, test, seed)
     else:
-        split = make_split(groups, seed, sizes)
-    check_split(split, groups)
-    return split
+        return None, []
+    return split, [
+        Fault(identifier, f"visits of the patient {clash.patient} stand in {' and in '.join(clash.parts)}")
+        for clash in conflicts(split, {p.id: p.group for p in patients})
+        for identifier in clash.ids
+    ]
 
 
 def _prepare_one(work: _Work) -> str:
@@ -139,5 +159,8 @@ def _prepare_one(work: _Work) -> str:
     case, t1c, labels = read_patient(work.patient, relabel)
     recipe = RECIPES[work.recipe_name]
     entry = prepare(work.patient.id, case, t1c, labels, recipe.grid, network_stride(work.recipe_name))
-    write_entry(work.cache, entry, work.key)
+    try:
+        write_entry(work.cache, entry, work.key)
+    except OSError as error:
+        raise disk_error(error) from error
     return work.patient.id

@@ -164,16 +164,15 @@ def validate_run(
     """
     patients, _ = collect(data)
     checked = check([p for p in patients if p.seg is not None], enhancing_label, workers=1)
-    if not checked.patients or checked.scheme is None:
+    if not checked.patients:
         raise D3MError("No annotated patient was found.", "Validation needs a real T1c and tumour labels.")
     folder = find_model(model_name)
     model = load_model(folder)
     synthesis = Synthesis(model, device, quality, steps, samples, trace=True)
-    relabel = partial(unify, scheme=checked.scheme)
     rows, curves = [], []
     with whole_folder(out) as place:
         for patient in checked.patients:
-            case, t1c, labels = read_patient(patient, relabel)
+            case, t1c, labels = read_patient(patient, partial(unify, scheme=checked.schemes[patient.id]))
             assert labels is not None  # only annotated patients were kept
             row, curve, result = evaluate.evaluate_patient(patient.id, case, t1c, labels, synthesis)
             rows.append(row)

@@ -25,25 +25,32 @@ STYLES = (
     Style("upper case", "_", (("t1", "T1"), ("t2", "T2"), ("flair", "FLAIR"), ("t1c", "T1CE"), ("seg", "seg"))),
     Style("upper case", "_", (("t1", "T1"), ("t2", "T2"), ("flair", "FLAIR"), ("t1c", "T1C"), ("seg", "seg"))),
     Style("upper case", "_", (("t1", "T1"), ("t2", "T2"), ("flair", "Flair"), ("t1c", "T1GD"), ("seg", "GlistrBoost"))),
+    Style("UPENN-GBM", "_", (("t1", "T1"), ("t2", "T2"), ("flair", "FLAIR"), ("t1c", "T1GD"), ("seg", "segm"))),
+    Style(
+        "UCSF-PDGM",
+        "_",
+        (("t1", "T1"), ("t2", "T2"), ("flair", "FLAIR"), ("t1c", "T1c"), ("seg", "tumor_segmentation")),
+    ),
 )
 """Suffixes are compared whole, so that "t1" is never found in "t1ce"."""
 
 
 def split_name(name: str) -> tuple[str, str, str] | None:
     """(id, separator, suffix) of a file's name, or None if it is not an image of any style."""
+    if name.startswith("."):  # hidden: macOS puts "._X_t1.nii.gz" beside the "X_t1.nii.gz" that it copies
+        return None
     for extension in EXTENSIONS:
         if name.endswith(extension):
             stem = name[: -len(extension)]
             break
     else:
         return None
-    for separator in ("_", "-"):
-        identifier, found, suffix = stem.rpartition(separator)
-        if found and any(
-            style.separator == separator and suffix in dict((s, c) for c, s in style.suffixes) for style in STYLES
-        ):
-            return identifier, separator, suffix
-    return None
+    endings = {(style.separator, suffix) for style in STYLES for _, suffix in style.suffixes}
+    found = [ending for ending in endings if stem.endswith("".join(ending))]
+    if not found:
+        return None
+    separator, suffix = max(found, key=lambda ending: len(ending[1]))
+    return stem[: -len(separator) - len(suffix)], separator, suffix
 
 
 def assign(names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -67,7 +74,9 @@ def assign(names: Iterable[str]) -> dict[str, dict[str, str]]:
         candidates = [style for style in STYLES if style.separator == separator]
         best = max(candidates, key=lambda style: sum(suffix in found for _, suffix in style.suffixes))
         # of two files that differ in their extension alone the compressed one comes first
-        assigned = {contrast: sorted(found[suffix], reverse=True)[0] for contrast, suffix in best.suffixes if suffix in found}
+        assigned = {
+            contrast: sorted(found[suffix], reverse=True)[0] for contrast, suffix in best.suffixes if suffix in found
+        }
         if len(assigned) > len(result.get(identifier, {})):
             result[identifier] = assigned
     return result
