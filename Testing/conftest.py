@@ -78,6 +78,7 @@ def tiny_case(tmp_path_factory: pytest.TempPathFactory) -> TinyCase:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an untrained model that is small enough to run in a blink; its field is not zero."""
     import torch
+
     from d3m.diffusion.network import build_network
     from d3m.diffusion.recipe import NetworkSizes, Sampling
     from d3m.models.card import Card

@@ -13,7 +13,7 @@ from torch import nn
 from d3m.errors import D3MError, Notice
 
 BF16_GAIN = 1.25
-"""bfloat16 is chosen when it is this much faster: it is about twice as fast on processors that have it, slower elsewhere."""
+"""bfloat16 is chosen when it is this much faster: twice as fast on processors that have it, slower elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,11 @@ def list_devices() -> list[DeviceInfo]:
     if torch.backends.mps.is_available():
         reason = _why_unusable("mps")
         found.append(DeviceInfo("mps", "Apple GPU", None, not reason, reason))
-    found.append(DeviceInfo("cpu", f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads", _ram(), True))
+    found.append(
+        DeviceInfo(
+            "cpu", f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads", _ram(), True
+        )
+    )
     return found
 
 
@@ -114,7 +118,7 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type != "cpu":
         return torch.float32
-    conv = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
+    conv = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     image = torch.randn(2, 64, 64, 64).contiguous(memory_format=torch.channels_last)
 
     def seconds(dtype: torch.dtype) -> float:

@@ -160,7 +160,9 @@ class Synthesis:
         with torch.inference_mode():
             result = self._result(case, model_input, sample)
         timings = Timings(prepared - started, sampled - prepared, time.monotonic() - sampled)
-        return replace(result, timings=timings, notices=(*model_input.notices, *self._device_notices, *notices, *result.notices))
+        return replace(
+            result, timings=timings, notices=(*model_input.notices, *self._device_notices, *notices, *result.notices)
+        )
 
     def _sample(
         self, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining
@@ -213,7 +215,9 @@ class Synthesis:
         if self.device.type != "cuda":
             return CPU_BATCH
         pixels = model_input.slices.shape[2] * model_input.slices.shape[3]
-        slice_bytes = pixels * self.model.card.recipe.network.widths[0] * 4 * 32  # some 32 maps as wide as the first level
+        slice_bytes = (
+            pixels * self.model.card.recipe.network.widths[0] * 4 * 32
+        )  # some 32 maps as wide as the first level
         free, _ = torch.cuda.mem_get_info(self.device)
         return int(np.clip(free // 2 // slice_bytes, 1, MAX_BATCH))
 

@@ -82,16 +82,21 @@ class Batches:
         ValueError: no entry has a slice with enough brain.
     """
 
-    def __init__(self, entries: Sequence[Entry], settings: BatchSettings, seed: int, target_upper: float = TARGET_UPPER) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], settings: BatchSettings, seed: int, target_upper: float = TARGET_UPPER
+    ) -> None:
         self.entries = list(entries)
         self.settings = settings
         self.seed = seed
         self.target_upper = target_upper
         usable = [np.flatnonzero(e.brain_voxels >= settings.min_brain_voxels) for e in self.entries]
         enhancing = [s[e.enhancing_voxels[s] > 0] for e, s in zip(self.entries, usable, strict=True)]
-        tumour = [s[(e.tumour_voxels[s] > 0) & (e.enhancing_voxels[s] == 0)] for e, s in zip(self.entries, usable, strict=True)]
+        tumour = [
+            s[(e.tumour_voxels[s] > 0) & (e.enhancing_voxels[s] == 0)]
+            for e, s in zip(self.entries, usable, strict=True)
+        ]
         other = [s[e.tumour_voxels[s] == 0] for e, s in zip(self.entries, usable, strict=True)]
-        self._groups = [g for g in (enhancing, tumour, other)]
+        self._groups = [enhancing, tumour, other]
         if not any(len(slices) for slices in usable):
             raise ValueError("no patient has a slice with enough brain")
 
@@ -102,8 +107,11 @@ class Batches:
         return self._augment(picks, rng)
 
     def _pick(self, rng: np.random.Generator) -> tuple[Entry, int]:
-        """A patient with such slices, evenly, then one of them: a patient with a large tumour is not seen more often."""
-        shares = [share if any(len(s) for s in group) else 0.0 for share, group in zip(self.settings.shares, self._groups, strict=True)]
+        """A patient with such slices, evenly, then one of them: a large tumour is not seen more often."""
+        shares = [
+            share if any(len(s) for s in group) else 0.0
+            for share, group in zip(self.settings.shares, self._groups, strict=True)
+        ]
         group = self._groups[rng.choice(3, p=np.array(shares) / sum(shares))]
         patient = rng.choice([k for k, slices in enumerate(group) if len(slices)])
         return self.entries[patient], int(rng.choice(group[patient]))
@@ -163,7 +171,9 @@ class Batches:
         extent = torch.tensor([size[1], size[0]], dtype=torch.float32)
         return (2 * position + 1) / extent - 1
 
-    def _recolour(self, condition: Tensor, target: Tensor, brain: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _recolour(
+        self, condition: Tensor, target: Tensor, brain: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
         """Gamma, gain, bias field, noise and blur; T1 and T1c change together, since one is the other's scale."""
         s, n = self.settings, len(condition)
         stacked = condition.reshape(n, -1, 3, *condition.shape[2:])

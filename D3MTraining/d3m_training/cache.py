@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+
 from d3m.volumes.grid import resample, to_model_input
 from d3m.volumes.types import Case, Floats, GridRecipe, Mask, ModelGrid, Volume
 

@@ -35,14 +35,20 @@ def prepare(
     data: Annotated[list[Path], typer.Argument(help="Folders of BraTS-style patients, or CSV manifests.")],
     cache: Annotated[Path, typer.Option(help="Folder for the prepared arrays; outside the source tree.")],
     recipe: Annotated[RecipeName, typer.Option(help="Grid and normalisation.")] = RecipeName.default,
-    split: Annotated[Optional[Path], typer.Option(help="Split file to use instead of a new random one.", show_default=False)] = None,
+    split: Annotated[
+        Optional[Path], typer.Option(help="Split file to use instead of a new random one.", show_default=False)
+    ] = None,
     sizes: Annotated[
-        Optional[str], typer.Option(help="Patients for train,validation,test, such as 1001,250,219.", show_default=False)
+        Optional[str],
+        typer.Option(help="Patients for train,validation,test, such as 1001,250,219.", show_default=False),
     ] = None,
     enhancing_label: Annotated[
-        Optional[int], typer.Option(help="Value of the enhancing tumour (4 until BraTS 2021, 3 from 2023).", show_default=False)
+        Optional[int],
+        typer.Option(help="Value of the enhancing tumour (4 until BraTS 2021, 3 from 2023).", show_default=False),
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave patients with faults out instead of stopping.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave patients with faults out instead of stopping.")
+    ] = False,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     seed: Annotated[int, typer.Option(help="Decides a new random split.")] = 0,
 ) -> None:
@@ -60,7 +66,9 @@ def prepare(
             except ValueError as error:
                 raise D3MError("--sizes is not three numbers.", "Give for example --sizes 40,7,13.") from error
             asked = (a, b, c)
-        done = prepare_cache(data, cache, recipe.value, split, asked, enhancing_label, skip_bad, workers, seed, typer.echo)
+        done = prepare_cache(
+            data, cache, recipe.value, split, asked, enhancing_label, skip_bad, workers, seed, typer.echo
+        )
         typer.echo(f"{done} patients are prepared.")
 
 
@@ -69,9 +77,15 @@ def train(
     cache: Annotated[Path, typer.Option(help="From `prepare`.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and logs; training resumes from it.")],
     recipe: Annotated[RecipeName, typer.Option(help="What the model is trained as.")] = RecipeName.default,
-    iterations: Annotated[Optional[int], typer.Option(help="Batches (default: the recipe's).", show_default=False)] = None,
-    batch: Annotated[Optional[int], typer.Option(help="Slices in a batch (default: the recipe's).", show_default=False)] = None,
-    init: Annotated[Optional[Path], typer.Option(help="Model folder whose weights training starts from.", show_default=False)] = None,
+    iterations: Annotated[
+        Optional[int], typer.Option(help="Batches (default: the recipe's).", show_default=False)
+    ] = None,
+    batch: Annotated[
+        Optional[int], typer.Option(help="Slices in a batch (default: the recipe's).", show_default=False)
+    ] = None,
+    init: Annotated[
+        Optional[Path], typer.Option(help="Model folder whose weights training starts from.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides slices, augmentation and noise.")] = 0,
     threads: Annotated[Optional[int], typer.Option(help="Cores to use (default: all).", show_default=False)] = None,
     validate_every: Annotated[int, typer.Option(help="Iterations between validations; 0: never.")] = 1000,
@@ -93,7 +107,9 @@ def validate(
     quality: Annotated[str, typer.Option(help="preview, standard or best.")] = "standard",
     steps: Annotated[Optional[int], typer.Option(help="Reverse steps.", show_default=False)] = None,
     samples: Annotated[Optional[int], typer.Option(help="Samples that are averaged.", show_default=False)] = None,
-    enhancing_label: Annotated[Optional[int], typer.Option(help="Value of the enhancing tumour.", show_default=False)] = None,
+    enhancing_label: Annotated[
+        Optional[int], typer.Option(help="Value of the enhancing tumour.", show_default=False)
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     write_card: Annotated[
         bool, typer.Option("--write-card", help="Put the calibrated threshold and the table into the model's card.")
@@ -111,10 +127,14 @@ def validate(
 def export(
     run: Annotated[Path, typer.Option(help="Folder of a training.")],
     out: Annotated[Path, typer.Option(help="Model folder to write.")],
-    name: Annotated[Optional[str], typer.Option(help="Name of the model (default: the folder's).", show_default=False)] = None,
+    name: Annotated[
+        Optional[str], typer.Option(help="Name of the model (default: the folder's).", show_default=False)
+    ] = None,
     texts: Annotated[
         Optional[Path],
-        typer.Option(help="JSON with the card's texts: title, data, limits, licence, citation, ...", show_default=False),
+        typer.Option(
+            help="JSON with the card's texts: title, data, limits, licence, citation, ...", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Turn a training's best weights into a model folder: card and weights, ready for `d3m synthesize --model`."""
@@ -128,7 +148,9 @@ def export(
 
 
 @app.command()
-def sample(out: Annotated[Path, typer.Option(help="Folder for the five files.")], seed: Annotated[int, typer.Option()] = 7) -> None:
+def sample(
+    out: Annotated[Path, typer.Option(help="Folder for the five files.")], seed: Annotated[int, typer.Option()] = 7
+) -> None:
     """Make the sample case: a simulated patient with a ring-enhancing glioma."""
     with session(Talk("auto")):
         from d3m_training.phantom import write_sample
@@ -140,5 +162,3 @@ def sample(out: Annotated[Path, typer.Option(help="Folder for the five files.")]
 def main() -> None:
     """Entry point of the command."""
     app(prog_name="d3m-training")
-
-

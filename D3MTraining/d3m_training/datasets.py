@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+
 from d3m.batch.cases import safe_id
 from d3m.errors import D3MError
 from d3m.volumes.headers import corner_distance
 from d3m.volumes.naming import EXTENSIONS, assign
 from d3m.volumes.read import read_case, read_raw, read_volume
 from d3m.volumes.types import Case, Floats, Volume
-
 from d3m_training.labels import Scheme, decide_schemes, label_values
 from d3m_training.splits import PARTS, group_of
 

@@ -1,4 +1,4 @@
-"""Per patient numbers of a model on patients with a real T1c, through the same `Synthesis` and metrics that users have."""
+"""Per patient numbers of a model on patients with a real T1c, through the `Synthesis` and metrics that users have."""
 
 from __future__ import annotations
 
@@ -152,9 +152,7 @@ def _gains(
     return 1000 * (before - error(last.after)), 1000 * (before - error(blurred))
 
 
-def _spread_correlation(
-    result: Result, axial: Callable[[np.ndarray], np.ndarray], error: Floats, brain: Mask
-) -> float:
+def _spread_correlation(result: Result, axial: Callable[[np.ndarray], np.ndarray], error: Floats, brain: Mask) -> float:
     if result.uncertainty is None:
         return float("nan")
     from scipy.stats import spearmanr

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
 from d3m.errors import D3MError
 from d3m.volumes.types import Floats
-
 from d3m_training.cache import ENHANCING, NECROSIS, OEDEMA
 
 ROUNDING = 0.01

@@ -1,7 +1,8 @@
 """A simulated patient: ICBM152 tissue, a glioma, and four scans from signal equations.
 
 The tissue maps are the ICBM152 2009a ones that nilearn ships (Copyright (C) 1993-2009 Louis Collins, McConnell Brain
-Imaging Centre, Montreal Neurological Institute, McGill University; Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033).
+Imaging Centre, Montreal Neurological Institute, McGill University; Fonov et al. 2011,
+doi:10.1016/j.neuroimage.2010.07.033).
 Signal: inversion recovery and spin echo (Bernstein, King and Zhou 2004, Handbook of MRI Pulse Sequences, ch. 14).
 Relaxation times at 3 T: grey and white matter after Wansapura et al. 1999, doi:10.1002/(SICI)1522-2586(199904)9:4<531,
 the others rounded from Stanisz et al. 2005, doi:10.1002/mrm.20605; tumour, oedema and necrosis are plausible values.
@@ -102,14 +103,21 @@ def make_phantom(seed: int, tumour: TumourShape | None = TumourShape(), spacing_
         "flair": {n: inversion_recovery(t, 9.0, 2.5, 0.11, False) for n, t in TISSUES.items()},
         "t1c": {n: inversion_recovery(t, 2.3, 1.0, 0.003, True) for n, t in TISSUES.items()},
     }
-    fields = {"t1": (bias := _bias_field(rng, shape)), "t2": _bias_field(rng, shape), "flair": _bias_field(rng, shape), "t1c": bias}
+    fields = {
+        "t1": (bias := _bias_field(rng, shape)),
+        "t2": _bias_field(rng, shape),
+        "flair": _bias_field(rng, shape),
+        "t1c": bias,
+    }
     scans = {
         name: _scan(anatomy, signals[name], texture, fields[name], rng, 0.013 if name in ("t1", "t1c") else 0.018)
         for name in ("t1", "t2", "flair", "t1c")
     }
     gain = LEVELS / np.percentile(scans["t1c"][anatomy.brain], 99.9)  # one scanner: T1 and T1c share their scale
     scaled = {
-        name: np.rint(scan * (gain if name in ("t1", "t1c") else LEVELS / np.percentile(scan[anatomy.brain], 99.9))).clip(1, 400)
+        name: np.rint(
+            scan * (gain if name in ("t1", "t1c") else LEVELS / np.percentile(scan[anatomy.brain], 99.9))
+        ).clip(1, 400)
         for name, scan in scans.items()
     }
     images = {name: np.where(anatomy.brain, scan, 0).astype(np.int16) for name, scan in scaled.items()}
@@ -117,7 +125,12 @@ def make_phantom(seed: int, tumour: TumourShape | None = TumourShape(), spacing_
 
 
 def _scan(
-    anatomy: Anatomy, signal: dict[str, float], texture: np.ndarray, bias: np.ndarray, rng: np.random.Generator, noise: float
+    anatomy: Anatomy,
+    signal: dict[str, float],
+    texture: np.ndarray,
+    bias: np.ndarray,
+    rng: np.random.Generator,
+    noise: float,
 ) -> np.ndarray:
     """Partial volumes times signals, blurred by the point spread, with bias field and Rician noise."""
     image = np.zeros(anatomy.brain.shape, np.float32)
@@ -142,7 +155,9 @@ def _bias_field(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """exp of a random smooth polynomial: some 10 per cent from side to side."""
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij", sparse=True)
     c = rng.normal(0, 0.07, 6)
-    return np.exp(c[0] * x + c[1] * y + c[2] * z + c[3] * x * y + c[4] * (x**2 - 0.3) + c[5] * (z**2 - 0.3)).astype(np.float32)
+    return np.exp(c[0] * x + c[1] * y + c[2] * z + c[3] * x * y + c[4] * (x**2 - 0.3) + c[5] * (z**2 - 0.3)).astype(
+        np.float32
+    )
 
 
 def write_sample(out: Path, seed: int = 7) -> None:

@@ -203,7 +203,12 @@ def _piece(mask: np.ndarray, seed: np.ndarray) -> np.ndarray:
 
 
 def _vessels(
-    rng: np.random.Generator, position: np.ndarray, csf: np.ndarray, brain: np.ndarray, shape: tuple[int, ...], spacing: float
+    rng: np.random.Generator,
+    position: np.ndarray,
+    csf: np.ndarray,
+    brain: np.ndarray,
+    shape: tuple[int, ...],
+    spacing: float,
 ) -> dict[str, np.ndarray]:
     """Sinuses, deep veins, large arteries, cortical veins and choroid plexus."""
     vessel = np.zeros(shape, np.float32)
@@ -221,7 +226,9 @@ def _vessels(
     return {"vessel": vessel * brain, "choroid": choroid * brain}
 
 
-def _tube(position: np.ndarray, line: tuple[tuple[float, float, float], ...], radius: float, spacing: float) -> np.ndarray:
+def _tube(
+    position: np.ndarray, line: tuple[tuple[float, float, float], ...], radius: float, spacing: float
+) -> np.ndarray:
     """Fraction of each voxel inside a tube around a polyline."""
     result = np.zeros(position.shape[1:], np.float32)
     margin = radius + 2 * spacing

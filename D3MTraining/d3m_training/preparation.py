@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from d3m.errors import D3MError
 from d3m.models.recipes import RECIPES
-from d3m.results.files import disk_error
-
 from d3m_training.cache import fingerprint, is_whole, prepare, write_entry
 from d3m_training.datasets import Checked, Fault, Patient, check, find_patients, in_processes, read_patient
 from d3m_training.labels import Scheme, unify
@@ -75,11 +74,9 @@ def prepare_cache(
     split = make_split(groups, seed, sizes) if split is None else split.without(faulty)
     check_split(split, groups)
     _report_use(checked, split, report)
-    try:
+    with _writing():
         cache.mkdir(parents=True, exist_ok=True)
         write_split(cache / SPLIT_NAME, split)
-    except OSError as error:
-        raise disk_error(error) from error
     recipe, stride = RECIPES[recipe_name], network_stride(recipe_name)
     wanted = split.ids()
     works = []
@@ -154,13 +151,21 @@ def _stated_split(
     ]
 
 
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        from d3m.results.files import disk_error  # here, because it brings torch, which preparation can do without
+
+        raise disk_error(error) from error
+
+
 def _prepare_one(work: _Work) -> str:
     relabel = partial(unify, scheme=work.scheme) if work.scheme else lambda data: data
     case, t1c, labels = read_patient(work.patient, relabel)
     recipe = RECIPES[work.recipe_name]
     entry = prepare(work.patient.id, case, t1c, labels, recipe.grid, network_stride(work.recipe_name))
-    try:
+    with _writing():
         write_entry(work.cache, entry, work.key)
-    except OSError as error:
-        raise disk_error(error) from error
     return work.patient.id

@@ -25,7 +25,12 @@ PICTURES = 4
 
 
 def quick_validation(
-    recipe: Recipe, entries: Sequence[Entry], out: Path, report: Callable[[str], None], weights: dict[str, Tensor], iteration: int
+    recipe: Recipe,
+    entries: Sequence[Entry],
+    out: Path,
+    report: Callable[[str], None],
+    weights: dict[str, Tensor],
+    iteration: int,
 ) -> float:
     """Sample the validation patients with `preview` quality and measure.
 
@@ -68,7 +73,9 @@ def quick_validation(
             _draw(out / "pictures" / f"{iteration:07d}_{number}.png", slices, target, label, sample)
     dice = float(np.mean(dices, axis=0).max()) if dices else float("nan")
     tumour = float(np.mean(psnrs)) if psnrs else float("nan")
-    report(f"validation at {iteration}: ET Dice {dice:.3f} (n={len(dices)}), tumour PSNR {tumour:.2f} dB (n={len(psnrs)})")
+    report(
+        f"validation at {iteration}: ET Dice {dice:.3f} (n={len(dices)}), tumour PSNR {tumour:.2f} dB (n={len(psnrs)})"
+    )
     return dice + 0.1 * tumour
 
 

@@ -18,8 +18,8 @@ from d3m.models.card import Card
 from d3m.models.load import load_model, save_model
 from d3m.models.recipes import RECIPES, Recipe
 from d3m.models.store import find_model
-from d3m.results.files import whole_folder
 from d3m.results.figure import draw_figure
+from d3m.results.files import whole_folder
 from d3m.synthesis import Synthesis
 from d3m_training import evaluate
 from d3m_training.batches import Batches, BatchSettings
@@ -46,9 +46,20 @@ def recipe_settings(name: str) -> tuple[TrainSettings, BatchSettings, LossSettin
         save_every=2000, validate_every=5000,
     )  # fmt: skip
     plain = BatchSettings(
-        size=16, crop=256, context=context, flip=False, rotation_degrees=0, scaling=0, elastic_pixels=0, gamma=0, gain=0,
-        bias_field=0, noise=0, blur_share=0, centred=True,
-    )  # fmt: skip
+        size=16,
+        crop=256,
+        context=context,
+        flip=False,
+        rotation_degrees=0,
+        scaling=0,
+        elastic_pixels=0,
+        gamma=0,
+        gain=0,
+        bias_field=0,
+        noise=0,
+        blur_share=0,
+        centred=True,
+    )
     return published, plain, PUBLISHED_LOSS if name == "paper" else SEED_LOSS
 
 
@@ -178,7 +189,8 @@ def validate_run(
             rows.append(row)
             curves.append(curve)
             draw_figure(place / f"{patient.id}.png", result, case)
-            report(f"{row.id}: PSNR {row.psnr_brain:.2f} {row.psnr_tumour:.2f} {row.psnr_enhancing:.2f}, Dice {row.dice:.3f}")
+            psnr = f"{row.psnr_brain:.2f} {row.psnr_tumour:.2f} {row.psnr_enhancing:.2f}"
+            report(f"{row.id}: PSNR {psnr}, Dice {row.dice:.3f}")
         threshold = evaluate.best_threshold(curves)
         report(f"Best mask threshold: {threshold}")
         rows = [_at_threshold(row, curve, threshold) for row, curve in zip(rows, curves, strict=True)]
@@ -188,9 +200,14 @@ def validate_run(
         report(evaluate.markdown(summary))
     if write_card:
         s = synthesis.sampling
-        note = f"{len(rows)} patients, {quality}: {s.steps} steps, {s.samples} samples, {synthesis.dtype}; threshold chosen on them."
+        how = f"{quality}: {s.steps} steps, {s.samples} samples, {synthesis.dtype}"
+        note = f"{len(rows)} patients, {how}; the mask's threshold was chosen on them."
         card = replace(
-            model.card, mask_threshold=threshold, validation=summary, patients=evaluate.patient_rows(rows), validation_note=note
+            model.card,
+            mask_threshold=threshold,
+            validation=summary,
+            patients=evaluate.patient_rows(rows),
+            validation_note=note,
         )
         (folder / "card.json").write_text(card.to_json(), encoding="utf-8")
 
@@ -198,6 +215,9 @@ def validate_run(
 def _at_threshold(row: evaluate.Evaluated, curve: evaluate.MaskCurve, threshold: float) -> evaluate.Evaluated:
     k = evaluate.THRESHOLDS.index(threshold)
     return replace(
-        row, dice=curve.dice[k], false_positive_ml=curve.false_positive_ml[k], false_negative_ml=curve.false_negative_ml[k],
+        row,
+        dice=curve.dice[k],
+        false_positive_ml=curve.false_positive_ml[k],
+        false_negative_ml=curve.false_negative_ml[k],
         false_slices=curve.false_slices[k],
-    )  # fmt: skip
+    )

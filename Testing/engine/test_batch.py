@@ -13,6 +13,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+
 from conftest import TinyCase, write_case
 from d3m.batch.cases import find_cases, safe_id
 from d3m.batch.local import Row, run_batch

@@ -8,15 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import d3m
 import nibabel
 import numpy as np
 import pytest
 from click.testing import Result as Ended
+from typer.testing import CliRunner
+
+import d3m
 from conftest import AFFINE, SHAPE, TinyCase
 from d3m.cli import app
 from engine.command_helpers import d3m_command, environment, events
-from typer.testing import CliRunner
 
 PROGRESS_KEYS = {"stage", "fraction", "step", "steps", "eta_s", "message"}
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from matplotlib.image import imread
+
 from conftest import TinyCase
 from d3m.models.load import load_model
 from d3m.results.figure import COLUMNS, draw_figure
 from d3m.synthesis import Result, Synthesis
 from d3m.volumes.read import read_case
 from d3m.volumes.types import Case
-from matplotlib.image import imread
 
 
 @pytest.fixture(scope="module")

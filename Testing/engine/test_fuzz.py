@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from conftest import TinyCase
 from d3m import metrics
 from d3m.batch.cases import find_cases
@@ -24,8 +27,6 @@ from d3m.models.recipes import RECIPES
 from d3m.results.files import check_output
 from d3m.results.provenance import read_provenance
 from engine.command_helpers import ENGINE, d3m_command, environment, events
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 T = TypeVar("T")
 json_values = st.recursive(

@@ -10,8 +10,9 @@ import sys
 import zipfile
 from pathlib import Path
 
-import d3m
 import pytest
+
+import d3m
 from engine.command_helpers import environment
 
 CHECKOUT = Path(d3m.__file__).resolve().parents[2]

@@ -52,7 +52,9 @@ def test_fit_is_the_least_squares_line() -> None:
     brain = RNG.random(SHAPE) > 0.3
     gain, offset = np.polyfit(a[brain], b[brain], 1)
     np.testing.assert_allclose(metrics.fit(a, b, brain), np.clip(gain * a + offset, 0, 1), atol=1e-9)
-    assert metrics.psnr(metrics.fit(a, b, brain), b, brain) >= metrics.psnr(np.clip(1.1 * gain * a + offset, 0, 1), b, brain)
+    assert metrics.psnr(metrics.fit(a, b, brain), b, brain) >= metrics.psnr(
+        np.clip(1.1 * gain * a + offset, 0, 1), b, brain
+    )
 
 
 def test_auc_is_the_share_of_pairs() -> None:
@@ -67,7 +69,7 @@ def test_auc_is_the_share_of_pairs() -> None:
 
 
 def test_regions_have_their_distances() -> None:
-    """The ring starts two voxels from the enhancing tumour and ends at four; normal tissue keeps clear of the tumour."""
+    """The ring starts two voxels from the enhancing tumour and ends at four; normal tissue keeps clear of it."""
     brain = np.ones((21, 21, 21), bool)
     enhancing = np.zeros_like(brain)
     enhancing[10, 10, 10] = True

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from d3m.errors import D3MError
 from d3m.models.card import Card
 from d3m.models.load import load_model
 from d3m.models.store import find_model, import_model, list_models, read_card, remove_model
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 links = pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
 

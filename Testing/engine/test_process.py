@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+
 from conftest import TinyCase
 from engine.command_helpers import ENGINE, d3m_command, environment, events, start
 

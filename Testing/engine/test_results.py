@@ -12,8 +12,8 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import TinyCase
 
+from conftest import TinyCase
 from d3m.errors import D3MError
 from d3m.models.load import load_model
 from d3m.results.files import check_output, whole_folder, write_nifti, write_result
@@ -44,7 +44,9 @@ def test_every_file_of_the_interface_is_there(made: tuple[Path, Result, Case]) -
     )  # fmt: skip
 
 
-def test_images_lie_on_t1s_grid_and_say_that_they_are_synthetic(made: tuple[Path, Result, Case], tiny_case: TinyCase) -> None:
+def test_images_lie_on_t1s_grid_and_say_that_they_are_synthetic(
+    made: tuple[Path, Result, Case], tiny_case: TinyCase
+) -> None:
     """Shape, affine and orientation of T1; the header says what the image is; the mask holds 0 and 1."""
     out, result, _ = made
     t1 = nibabel.load(tiny_case.t1)

@@ -9,9 +9,9 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from conftest import TinyCase
 from nibabel import orientations
 
+from conftest import TinyCase
 from d3m import devices
 from d3m.devices import choose_device
 from d3m.errors import D3MError
@@ -184,7 +184,7 @@ def test_every_device_here_gives_the_same_picture(clean: Result, tiny_case: Tiny
 
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
 def test_published_recipes_run(tiny_case: TinyCase, tmp_path: Path, solver: str) -> None:
-    """Recipes "paper" and "seed" go from files to a result: 256 x 256 slices, percentile scale (with a small network)."""
+    """Recipes "paper" and "seed" go from files to a result: 256 x 256 slices, percentile scale (small network)."""
     from d3m.diffusion.network import build_network
     from d3m.diffusion.recipe import Sampling
     from d3m.models.card import Card

@@ -6,13 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
+from nibabel import orientations
+from scipy import ndimage
+
 from d3m.errors import D3MError
 from d3m.volumes.grid import to_model_input
 from d3m.volumes.read import read_case, read_volume
 from d3m.volumes.types import GridRecipe
 from engine.volume_helpers import SHAPE, brains, lps_affine, put, rotation, with_head
-from nibabel import orientations
-from scipy import ndimage
 
 AFFINE = lps_affine()
 ROOM = (72, 80, 64)

@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+
 from d3m.errors import D3MError
 from d3m.volumes.read import read_volume
 from engine.volume_helpers import brains, lps_affine, nifti_bytes, nrrd_bytes, put, rotation

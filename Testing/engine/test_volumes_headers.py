@@ -8,11 +8,12 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from d3m.errors import D3MError
 from d3m.volumes.read import read_case, read_volume
 from engine.volume_helpers import brains, lps_affine, nifti_bytes, put, rotation
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 AFFINE = rotation(7, 2) @ lps_affine()
 

@@ -9,10 +9,23 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+
 from conftest import AFFINE, tiny_volumes
 
-STYLE_2021 = {"t1": "_t1.nii.gz", "t1c": "_t1ce.nii.gz", "t2": "_t2.nii.gz", "flair": "_flair.nii.gz", "seg": "_seg.nii.gz"}
-STYLE_2023 = {"t1": "-t1n.nii.gz", "t1c": "-t1c.nii.gz", "t2": "-t2w.nii.gz", "flair": "-t2f.nii.gz", "seg": "-seg.nii.gz"}
+STYLE_2021 = {
+    "t1": "_t1.nii.gz",
+    "t1c": "_t1ce.nii.gz",
+    "t2": "_t2.nii.gz",
+    "flair": "_flair.nii.gz",
+    "seg": "_seg.nii.gz",
+}
+STYLE_2023 = {
+    "t1": "-t1n.nii.gz",
+    "t1c": "-t1c.nii.gz",
+    "t2": "-t2w.nii.gz",
+    "flair": "-t2f.nii.gz",
+    "seg": "-seg.nii.gz",
+}
 STYLE_UPPER = {"t1": "_T1.nii", "t1c": "_T1Gd.nii", "t2": "_T2.nii", "flair": "_FLAIR.nii", "seg": "_seg.nii"}
 
 

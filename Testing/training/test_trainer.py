@@ -24,6 +24,7 @@ from d3m_training.methods.d3m import PUBLISHED_LOSS, SEED_LOSS, D3MTraining, Los
 from d3m_training.trainer import TrainSettings, learning_rate, train
 
 SIZES = NetworkSizes(widths=(8, 16), context=(-1, 0, 1), auxiliary_regions=2, deformation_widths=(8, 8))
+PUBLISHED_RANGE = {"image_skip": False, "image_upper": 1.0, "mask_amplitude": 1.0}
 SETTINGS = TrainSettings(iterations=6, log_every=2, save_every=3, validate_every=0)
 
 
@@ -47,7 +48,9 @@ def _batches(folder: Path, **changes: object) -> Batches:
     return Batches(entries, replace(settings, **changes), seed=3)  # type: ignore[arg-type]
 
 
-def _module(loss: LossSettings | None = None, recipe: DiffusionRecipe | None = None, dropout: float = 0.1) -> D3MTraining:
+def _module(
+    loss: LossSettings | None = None, recipe: DiffusionRecipe | None = None, dropout: float = 0.1
+) -> D3MTraining:
     torch.manual_seed(5)
     network = build_network(SIZES, dropout)
     return D3MTraining(network, recipe or DiffusionRecipe(), loss or LossSettings(), torch.float32)
@@ -61,15 +64,16 @@ def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     """Whoever stops a training in the middle gets the same weights, averages and optimiser state in the end."""
     batches = _batches(tmp_path / "cache")
     train(_module(), batches, SETTINGS, tmp_path / "whole", report=_quiet)
-    class Stopped(Exception):
+
+    class StoppedError(Exception):
         """The machine went down."""
 
     def stop(_: dict[str, torch.Tensor], iteration: int) -> float:
         if iteration == 4:
-            raise Stopped
+            raise StoppedError
         return math.nan
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         train(_module(), batches, replace(SETTINGS, validate_every=1), tmp_path / "resumed", stop, report=_quiet)
     lines: list[str] = []
     train(_module(), batches, SETTINGS, tmp_path / "resumed", report=lines.append)
@@ -117,7 +121,9 @@ network(torch.ones(1, 2)).sum().backward(); optimizer.step()
 for i in (1, 2):
     c.save_checkpoint(Path(sys.argv[1]), i, 0.0, network, c.Ema(network, 0.9), optimizer)
 """
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    )
     assert done.returncode == -signal.SIGKILL
     network = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(network.parameters())
@@ -157,11 +163,11 @@ def test_patients_without_enhancement_or_labels_train(tmp_path: Path) -> None:
         (LossSettings(), DiffusionRecipe()),
         (
             replace(PUBLISHED_LOSS),
-            DiffusionRecipe(training_warp="velocity", warp_mask=True, image_skip=False, image_upper=1, mask_amplitude=1),
+            DiffusionRecipe(training_warp="velocity", warp_mask=True, **PUBLISHED_RANGE),
         ),
         (
             replace(SEED_LOSS),
-            DiffusionRecipe(image_velocity="seed", training_warp="step", image_skip=False, image_upper=1, mask_amplitude=1),
+            DiffusionRecipe(image_velocity="seed", training_warp="step", **PUBLISHED_RANGE),
         ),
     ],
     ids=["default", "paper", "seed"],

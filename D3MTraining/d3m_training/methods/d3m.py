@@ -159,9 +159,7 @@ class D3MTraining(nn.Module):
         estimated = estimate_from_outputs(network, image.float(), mask.float(), state, condition, noise, self.recipe)
         return estimated, regions
 
-    def _data_terms(
-        self, batch: Batch, x0: Tensor, enhancing: Tensor, e: Estimate, regions: Tensor | None
-    ) -> Terms:
+    def _data_terms(self, batch: Batch, x0: Tensor, enhancing: Tensor, e: Estimate, regions: Tensor | None) -> Terms:
         """Weighted squared errors of the data predictions before and after the warp, mask, field and regions."""
         s = self.settings
         labelled = batch.labelled[:, None, None, None]
@@ -233,7 +231,9 @@ class D3MTraining(nn.Module):
         with torch.no_grad():
             length = losses.mean_over(e.displacement.norm(dim=1, keepdim=True), brain)
             blurred = functional.avg_pool2d(functional.pad(e.x0_before, (1, 1, 1, 1), mode="replicate"), 3, 1)
-            gain = losses.mean_over((e.x0_before - x0).square(), weight) - losses.mean_over((blurred - x0).square(), weight)
+            gain = losses.mean_over((e.x0_before - x0).square(), weight) - losses.mean_over(
+                (blurred - x0).square(), weight
+            )
         return Terms(losses.finite(total), *(v.detach() for v in (before, after, mask, dice, regions, length, gain)))
 
 
