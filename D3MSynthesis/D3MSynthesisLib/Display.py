@@ -1,0 +1,409 @@
+"""How nodes look: window, colours, overlays, layouts, the replay of the steps. MRML alone.
+
+Slice views are reached through their composite nodes, so all of this works in the application and without a window.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import slicer
+
+if TYPE_CHECKING:
+    from D3MSynthesisLib.Scene import Nodes
+
+MARK = "synthetic, research use only"
+UPPER_EDGE = 7
+"""Place in a view's corner annotation that Slicer's own annotations leave free (vtkCornerAnnotation::UpperEdge)."""
+OVERLAYS = ("none", "subtraction", "probability", "magnitude", "uncertainty")
+PROBABILITY_FLOOR = 0.05
+"""Below this the probability is transparent."""
+
+# Anchors of perceptually even colour maps, from dark to light, and of a diverging one with white in the middle.
+_MAPS = {
+    "sequential": ((0.00, 0.00, 0.01), (0.26, 0.04, 0.41), (0.58, 0.15, 0.40), (0.87, 0.32, 0.23), (0.99, 0.65, 0.04), (0.99, 1.00, 0.64)),
+    "magnitude": ((0.27, 0.00, 0.33), (0.23, 0.32, 0.55), (0.13, 0.57, 0.55), (0.37, 0.79, 0.38), (0.99, 0.91, 0.14)),
+    "diverging": ((0.02, 0.19, 0.38), (0.26, 0.58, 0.76), (0.97, 0.97, 0.97), (0.95, 0.45, 0.25), (0.60, 0.02, 0.10)),
+}  # fmt: skip
+_TITLES = {
+    "subtraction": "CEMRI - T1", "probability": "probability", "magnitude": "moved by (mm)", "uncertainty": "spread",
+}  # fmt: skip
+
+
+def applyDefaults(nodes: Nodes) -> None:
+    """First look of a run's nodes."""
+    import numpy as np
+
+    image = slicer.util.arrayFromVolume(nodes.cemri)
+    change = slicer.util.arrayFromVolume(nodes.subtraction)
+    brain = change != 0  # only the brain is synthesised
+    if not brain.any():
+        brain = image != 0
+    inside = image[brain] if brain.any() else image.ravel()
+    low, high = (float(value) for value in np.percentile(inside, (1, 99.5)))
+    _window(nodes.cemri, low, max(high, low + 1e-6))
+    limit = float(np.percentile(np.abs(change[brain]), 99.5)) if brain.any() else 1.0
+    _colours(nodes.subtraction, "diverging", -limit or -1.0, limit or 1.0)
+    _colours(nodes.probability, "sequential", 0.0, 1.0, PROBABILITY_FLOOR)
+    lengths = slicer.util.arrayFromVolume(nodes.magnitude)
+    top = _upper(lengths[lengths > 0])
+    _colours(nodes.magnitude, "magnitude", 0.0, top, 0.02 * top)
+    if nodes.uncertainty is not None:
+        spread = slicer.util.arrayFromVolume(nodes.uncertainty)
+        top = _upper(spread[spread > 0])
+        _colours(nodes.uncertainty, "sequential", 0.0, top, 0.05 * top)
+    _transformDisplay(nodes.deformation)
+    display = nodes.segmentation.GetDisplayNode()
+    display.SetOpacity2DFill(0.3)
+    display.SetOpacity2DOutline(1.0)
+    _stepsDisplay(nodes, low, high)
+
+
+def _upper(values: Any) -> float:
+    """Upper end of a colour range: the 99th percentile of what is not zero."""
+    import numpy as np
+
+    return max(float(np.percentile(values, 99)), 1e-3) if values.size else 1.0
+
+
+def _window(volume: Any, low: float, high: float) -> None:
+    display = volume.GetDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(low, high)
+
+
+def _colours(volume: Any, kind: str, low: float, high: float, floor: float | None = None) -> None:
+    display = volume.GetDisplayNode()
+    display.SetAndObserveColorNodeID(colourNode(volume.GetScene(), kind).GetID())
+    display.SetInterpolate(True)
+    _window(volume, low, high)
+    if floor is not None:
+        display.SetThreshold(floor, 1e9)
+        display.SetApplyThreshold(True)
+
+
+def colourNode(scene: Any, kind: str) -> Any:
+    """A colour table: "sequential", "magnitude" or "diverging" (transparent in the middle); one of each in a scene."""
+    import numpy as np
+
+    tag = f"D3M{kind}"
+    node = scene.GetSingletonNode(tag, "vtkMRMLColorTableNode")
+    if node is not None:
+        return node
+    node = slicer.vtkMRMLColorTableNode()
+    node.SetSingletonTag(tag)
+    node.SetName(f"D3M {kind}")
+    node.SetTypeToUser()
+    node.SetNumberOfColors(256)
+    anchors = np.array(_MAPS[kind])
+    position = np.linspace(0, len(anchors) - 1, 256)
+    colours = np.stack([np.interp(position, range(len(anchors)), anchors[:, c]) for c in range(3)], 1)
+    alpha = np.ones(256)
+    if kind == "diverging":
+        alpha = np.clip(np.abs(np.linspace(-1, 1, 256)) * 4 - 0.4, 0, 1)
+    for index, (red, green, blue) in enumerate(colours):
+        node.SetColor(index, f"{index}", float(red), float(green), float(blue), float(alpha[index]))
+    return scene.AddNode(node)
+
+
+def _transformDisplay(transform: Any) -> None:
+    """Field drawn to scale; Slicer draws where tissue was moved *to*."""
+    display = transform.GetDisplayNode()
+    display.SetVisibility(False)
+    display.SetVisibility2D(False)
+    display.SetVisibility3D(False)
+    display.SetGridSpacingMm(6.0)
+    display.SetGridResolutionMm(1.0)
+    display.SetGridScalePercent(100)
+    display.SetGridShowNonWarped(False)
+    display.SetGlyphSpacingMm(4.0)
+    display.SetGlyphScalePercent(100)
+    display.SetGlyphDisplayRangeMinMm(0.25)
+    display.SetGlyphDisplayRangeMaxMm(50.0)
+
+
+def _stepsDisplay(nodes: Nodes, low: float, high: float) -> None:
+    from D3MSynthesisLib import Scene
+
+    for name, node in Scene.proxies(nodes).items():
+        node.CreateDefaultDisplayNodes()
+        if name == "field":
+            _transformDisplay(node)
+        elif name == "mask":
+            _colours(node, "sequential", 0.0, 1.0, PROBABILITY_FLOOR)
+        else:
+            _window(node, low, high)
+
+
+def composites(scene: Any) -> list[Any]:
+    """The composite nodes of all slice views."""
+    return [
+        scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
+        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode"))
+    ]
+
+
+def _composite(scene: Any, view: str) -> Any:
+    return next((node for node in composites(scene) if node.GetLayoutName() == view), None)
+
+
+def _alive(node: Any) -> bool:
+    return node is not None and node.GetScene() is not None
+
+
+def _id(node: Any) -> str | None:
+    return node.GetID() if _alive(node) else None
+
+
+def _setForeground(scene: Any, node: Any, opacity: float) -> None:
+    for composite in composites(scene):
+        composite.SetForegroundVolumeID(_id(node))
+        composite.SetForegroundOpacity(opacity)
+
+
+def _setBackground(scene: Any, node: Any) -> None:
+    for composite in composites(scene):
+        composite.SetBackgroundVolumeID(_id(node))
+
+
+def showResult(nodes: Nodes) -> None:
+    """The synthetic image in every slice view, the mask over it; T1 gets the same window, to be compared by eye."""
+    scene = nodes.cemri.GetScene()
+    _setBackground(scene, nodes.cemri)
+    setOverlay(nodes, "none")
+    setDeformation(nodes, "off")
+    setMask(nodes)
+    for volume in (nodes.t1, nodes.reference):
+        if _alive(volume) and volume.GetDisplayNode() is not None:
+            display = nodes.cemri.GetDisplayNode()
+            _window(volume, display.GetWindowLevelMin(), display.GetWindowLevelMax())
+    markViews()
+
+
+def setMask(nodes: Nodes, visible: bool = True, fill: bool = True, outline: bool = True, opacity: float = 0.3) -> None:
+    """Show the predicted mask: filled, as outline, or both; `opacity` is that of the filling."""
+    display = nodes.segmentation.GetDisplayNode() if _alive(nodes.segmentation) else None
+    if display is None:
+        return
+    display.SetVisibility(visible)
+    display.SetVisibility2DFill(fill)
+    display.SetVisibility2DOutline(outline)
+    display.SetOpacity2DFill(opacity)
+
+
+def setOverlay(nodes: Nodes, name: str, opacity: float = 0.6) -> None:
+    """Lay one image over the slice views, with a colour legend.
+
+    Args:
+        nodes: The run.
+        name: One of `OVERLAYS`.
+        opacity: 0 to 1.
+
+    Raises:
+        ValueError: there is no such overlay.
+    """
+    if name not in OVERLAYS:
+        raise ValueError(f"There is no overlay {name!r}.")
+    scene = nodes.cemri.GetScene()
+    chosen = None if name == "none" else getattr(nodes, name)
+    _setForeground(scene, chosen, opacity if _alive(chosen) else 0.0)
+    for other in OVERLAYS[1:]:
+        _legend(getattr(nodes, other), _TITLES[other], other == name)
+
+
+def _legend(volume: Any, title: str, visible: bool) -> None:
+    if not _alive(volume):
+        return
+    logic = getattr(slicer, "vtkSlicerColorLogic", None)
+    if logic is None:
+        return
+    legend = logic.GetColorLegendDisplayNode(volume)
+    if legend is None:
+        if not visible:
+            return
+        legend = logic.AddDefaultColorLegendDisplayNode(volume)
+        if legend is None:
+            return
+        legend.SetTitleText(title)
+        legend.SetLabelFormat("%.3g")
+        legend.SetNumberOfLabels(5)
+    legend.SetVisibility(visible)
+
+
+def setDeformation(nodes: Nodes, mode: str, opacity: float = 0.6) -> None:
+    """Show the deformation of the last step, or of the step that is replayed.
+
+    Args:
+        nodes: The run.
+        mode: "off"; "magnitude": colours, by how many millimetres; "grid": a grid that was moved with the tissue;
+            "arrows": where tissue was moved to.
+        opacity: Of the colours.
+
+    Raises:
+        ValueError: there is no such mode.
+    """
+    from D3MSynthesisLib import Scene
+
+    if mode not in ("off", "magnitude", "grid", "arrows"):
+        raise ValueError(f"There is no such picture of the deformation: {mode!r}.")
+    scene = nodes.cemri.GetScene()
+    shown = _foreground(scene)
+    if mode == "magnitude":
+        setOverlay(nodes, "magnitude", opacity)
+    elif shown is not None and shown is nodes.magnitude:
+        setOverlay(nodes, "none")
+    step = Scene.proxies(nodes).get("field")
+    replaying = step is not None and _background(scene) in _stepImages(nodes)
+    for transform, active in ((nodes.deformation, not replaying), (step, replaying)):
+        display = transform.GetDisplayNode() if _alive(transform) else None
+        if display is None:
+            continue
+        visible = active and mode in ("grid", "arrows")
+        if visible:
+            display.SetVisualizationMode(display.VIS_MODE_GRID if mode == "grid" else display.VIS_MODE_GLYPH)
+        display.SetVisibility(visible)
+        display.SetVisibility2D(visible)
+    nodes.cemri.SetAttribute("D3M.DeformationShown", mode)
+
+
+def _foreground(scene: Any) -> Any:
+    found = composites(scene)
+    return scene.GetNodeByID(found[0].GetForegroundVolumeID()) if found and found[0].GetForegroundVolumeID() else None
+
+
+def _background(scene: Any) -> Any:
+    found = composites(scene)
+    return scene.GetNodeByID(found[0].GetBackgroundVolumeID()) if found and found[0].GetBackgroundVolumeID() else None
+
+
+def setFade(nodes: Nodes, fraction: float) -> None:
+    """Fade from the synthetic image (0) to the real T1c (1), if there is one."""
+    if not _alive(nodes.reference):
+        return
+    scene = nodes.cemri.GetScene()
+    setOverlay(nodes, "none")
+    _setBackground(scene, nodes.cemri)
+    _setForeground(scene, nodes.reference, min(max(fraction, 0.0), 1.0))
+
+
+def _stepImages(nodes: Nodes) -> list[Any]:
+    from D3MSynthesisLib import Scene
+
+    found = Scene.proxies(nodes)
+    return [found[name] for name in ("before", "after") if name in found]
+
+
+def showStep(nodes: Nodes, done: int, image: str = "after", mask: bool = True) -> None:
+    """Show one step of the reverse process in every slice view.
+
+    Args:
+        nodes: The run; it must have kept its steps.
+        done: Steps done, from 1 (nearly noise) to `nodes.steps` (the result).
+        image: "before" or "after" the warp of this step.
+        mask: Lay the probability of this step over it.
+
+    Raises:
+        ValueError: there is no such step or image.
+    """
+    from D3MSynthesisLib import Scene
+
+    if not 1 <= done <= nodes.steps or image not in ("before", "after"):
+        raise ValueError("There is no such step.")
+    scene = nodes.cemri.GetScene()
+    selectStep(nodes, done)
+    found = Scene.proxies(nodes)
+    display = nodes.cemri.GetDisplayNode()
+    for name in ("before", "after"):
+        _window(found[name], display.GetWindowLevelMin(), display.GetWindowLevelMax())
+    _setBackground(scene, found[image])
+    _setForeground(scene, found["mask"] if mask else None, 0.5 if mask else 0.0)
+    for other in OVERLAYS[1:]:
+        _legend(getattr(nodes, other), _TITLES[other], False)
+    setMask(nodes, visible=False)
+    mode = nodes.cemri.GetAttribute("D3M.DeformationShown") or "off"
+    setDeformation(nodes, "off" if mode == "magnitude" else mode)
+
+
+def selectStep(nodes: Nodes, done: int) -> None:
+    """Fill the nodes of the replay with one step."""
+    from D3MSynthesisLib import Scene
+
+    nodes.browser.SetSelectedItemNumber(nodes.stepAfter.GetItemNumberFromIndexValue(str(done), False))
+    Scene.updateProxies(nodes)
+
+
+def showFinal(nodes: Nodes) -> None:
+    """Leave the replay: the result again, the deformation as it was chosen."""
+    mode = nodes.cemri.GetAttribute("D3M.DeformationShown") or "off"
+    showResult(nodes)
+    setDeformation(nodes, mode)
+
+
+def setLayout(nodes: Nodes, name: str) -> None:
+    """Arrange the views.
+
+    Args:
+        nodes: The run.
+        name: "sideBySide": T1 and the synthetic image, axial and linked; "fourUp": the synthetic image in three
+            directions and the mask as a surface; "beforeAfter": the image before and after the last warp, linked.
+
+    Raises:
+        ValueError: there is no such layout, or no steps were kept for "beforeAfter".
+    """
+    scene = nodes.cemri.GetScene()
+    if name == "sideBySide":
+        _pair(scene, nodes.t1 if _alive(nodes.t1) else nodes.cemri, nodes.cemri)
+    elif name == "beforeAfter":
+        if not nodes.steps:
+            raise ValueError("The steps were not kept.")
+        selectStep(nodes, nodes.steps)
+        before, after = _stepImages(nodes)
+        display = nodes.cemri.GetDisplayNode()
+        for node in (before, after):
+            _window(node, display.GetWindowLevelMin(), display.GetWindowLevelMax())
+        _pair(scene, before, after)
+    elif name == "fourUp":
+        _arrange(scene, slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        _orient(scene, {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"})
+        _setBackground(scene, nodes.cemri)
+        if _alive(nodes.segmentation):
+            nodes.segmentation.CreateClosedSurfaceRepresentation()
+    else:
+        raise ValueError(f"There is no layout {name!r}.")
+
+
+def _pair(scene: Any, left: Any, right: Any) -> None:
+    _arrange(scene, slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
+    _orient(scene, {"Red": "Axial", "Yellow": "Axial"})
+    for view, node in (("Red", left), ("Yellow", right)):
+        composite = _composite(scene, view)
+        if composite is not None:
+            composite.SetBackgroundVolumeID(_id(node))
+            composite.SetLinkedControl(False)  # else the second choice would change the first view too
+    for composite in composites(scene):
+        composite.SetLinkedControl(True)
+
+
+def _arrange(scene: Any, arrangement: int) -> None:
+    layout = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    if layout is not None:
+        layout.SetViewArrangement(arrangement)
+
+
+def _orient(scene: Any, orientations: dict[str, str]) -> None:
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceNode")):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLSliceNode")
+        if node.GetLayoutName() in orientations:
+            node.SetOrientation(orientations[node.GetLayoutName()])
+
+
+def markViews(text: str = MARK) -> None:
+    """Write the mark at the upper edge of every slice view. Only the application has such views; else nothing is done."""
+    application = getattr(slicer, "app", None)
+    manager = application.layoutManager() if hasattr(application, "layoutManager") else None
+    if manager is None:
+        return
+    for name in manager.sliceViewNames():
+        view = manager.sliceWidget(name).sliceView()
+        view.cornerAnnotation().SetText(UPPER_EDGE, text)
+        view.scheduleRender()

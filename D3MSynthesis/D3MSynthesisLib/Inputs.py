@@ -1,0 +1,283 @@
+"""The volumes that go in: which node is which scan, whether they can be used, and how they are written for the engine.
+
+Everything is written in the local frame of T1, that is, before any transform that T1 is under. T2 and FLAIR are brought
+into that frame as they are *shown*, so that a registration which is not hardened counts; results are then put under the
+transform of T1. So nothing is used untransformed in silence, and nothing is transformed twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import slicer
+import vtk
+
+SYNTHETIC = "D3M.Synthetic"
+"""Attribute of every node that this module made."""
+MAX_SHEAR = 1e-3
+"""Cosine between two axes above which a volume is resampled rather than written with its own axes."""
+CONTRASTS = ("T1", "T2", "FLAIR", "T1 with contrast")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which node is which scan; None where no node fits."""
+
+    t1: Any = None
+    t2: Any = None
+    flair: Any = None
+    t1c: Any = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.t1, self.t2, self.flair, self.t1c))
+
+
+# "T1 w/o contrast", "non-contrast", "pre", "nativ": said to be without, although the word for it is there
+_WITHOUT = re.compile(
+    r"\b(?:w ?/ ?o|without|no|non|not|ohne|sans|sin)[ _-]*(?:iv[ _-]*)?(?:contrast|contr|gado\w*|gad|gd|km|ce|enh\w*)\b"
+    r"|\bpre[ _-]*(?:contrast|contr|gado\w*|gad|gd|km)?\b|\bnative?\b|\bunenhanced\b|\bnoncontrast\b|\bprecontrast\b"
+    r"|\bt1n\b"
+)
+_WITH = re.compile(
+    r"t1w?[ _-]*(?:ce|gd|gad|c|km|post)(?![a-z])|t1c\w{0,2}(?![a-z0-9])|\+[ ]?(?:c|gd|gad|km)\b|\bc\+|\bce\b|\bpost\b"
+    r"|post[ _-]?(?:contrast|gad|gd|con)|\bgd\b|\bgad\b|gado\w*|gadavist|dotarem|prohance|omniscan|magnevist"
+    r"|contrast|\bcontr\b|\bkm\b|\benhanced\b|\benh\b|\b(?:w|with) ?/? ?c\b"
+)
+_FLAIR = re.compile(r"flair|(?<![a-z0-9])t2[ _-]?f(?![a-z0-9])|\btirm\b|dark[ _-]?fluid|da[ _-]?fl\b")
+_T1 = re.compile(r"(?<![a-z0-9])t1|mprage|mp2rage|bravo|\bspgr\b|\bfspgr\b|\btfl\b|\bvibe\b")
+_T2 = re.compile(r"(?<![a-z0-9])t2(?!\*)")
+_OTHER = re.compile(
+    r"t2 ?\*|t2[ _-]?star|\bswi\b|\bgre\b|\bdwi\b|\badc\b|\bdti\b|trace|\bperf|\bdsc\b|\bdce\b|\basl\b|\bbold\b|\bep2d"
+    r"|(?<![a-z])(?:seg|mask|label|pred\w*|probability|synthetic|subtraction|difference|deformation|uncertainty)"
+    r"|\blocali[sz]er\b|\bscout\b|\bsurvey\b|\bmap\b|\bmag(?:nitude)?\b|\bphase\b"
+)
+
+
+def contrastOf(description: str) -> str | None:
+    """Which scan a name or description speaks of: "t1", "t2", "flair", "t1c", or None.
+
+    A T1 that anything says to be with contrast is never taken for a T1: its rim is what is to be predicted.
+    """
+    text = re.sub(r"[_\s]+", " ", description.lower())
+    if _OTHER.search(text):
+        return None
+    isT1, isT2 = _T1.search(text) is not None, _T2.search(text) is not None
+    if _FLAIR.search(text) and not (isT1 and not isT2 and "t2" not in text):  # T1 FLAIR is a T1
+        return None if _WITH.search(_WITHOUT.sub(" ", text)) and "t1" not in text and "contrast" in text else "flair"
+    if isT1 and not isT2:
+        return "t1c" if _WITH.search(_WITHOUT.sub(" ", text)) else "t1"
+    if isT2 and not isT1:
+        return "t2"
+    return None
+
+
+def nodeDescription(node: Any) -> str:
+    """What a node says about itself: its name, and the descriptions of its DICOM series if it came from one."""
+    texts = [node.GetName() or ""]
+    instances = node.GetAttribute("DICOM.instanceUIDs")
+    database = getattr(slicer, "dicomDatabase", None)
+    if instances and database is not None:
+        for tag in ("0008,103E", "0018,1030"):
+            texts.append(database.instanceValue(instances.split()[0], tag) or "")
+        if database.instanceValue(instances.split()[0], "0018,0010"):
+            texts.append("with contrast")
+    return " ; ".join(text for text in texts if text)
+
+
+def assignInputs(nodes: Iterable[Any], describe: Callable[[Any], str] = nodeDescription) -> Assignment:
+    """Find T1, T2, FLAIR, and a real T1 with contrast, among volume nodes, by what they say about themselves.
+
+    Args:
+        nodes: In the order of the scene; nodes made by this module are left out.
+        describe: Gives the text for a node.
+
+    Returns:
+        The group of nodes with a common name (such as the patient's in BraTS names) that fills most places; within
+        a group the first node of a kind.
+    """
+    groups: dict[str, dict[str, Any]] = {}
+    everything: dict[str, Any] = {}
+    for node in nodes:
+        if node is None or node.GetAttribute(SYNTHETIC):
+            continue
+        text = describe(node)
+        kind = contrastOf(text)
+        if kind is None:
+            continue
+        stem = re.sub(r"(?i)[ _-]*(t1|t2|flair|mprage).*$", "", node.GetName() or "")
+        groups.setdefault(stem, {}).setdefault(kind, node)
+        everything.setdefault(kind, node)
+    best = max(groups.values(), key=lambda found: sum(kind in found for kind in ("t1", "t2", "flair")), default={})
+    if not {"t1", "t2", "flair"} <= best.keys():
+        best = everything
+    return Assignment(**best)
+
+
+def readiness(t1: Any, t2: Any, flair: Any, brainMask: Any = None, reference: Any = None) -> str | None:
+    """Why the synthesis cannot run with these nodes yet, in one sentence; None if it can."""
+    scans = list(zip(CONTRASTS, (t1, t2, flair), strict=False))
+    missing = [name for name, node in scans if node is None]
+    if missing:
+        return f"Choose {_and(missing)}."
+    named = [*scans, ("The real T1c", reference)]
+    seen: dict[str, str] = {}
+    for name, node in [*named, ("The brain mask", brainMask)]:
+        if node is None:
+            continue
+        if node.GetID() in seen:
+            return f"{seen[node.GetID()]} and {name[0].lower() + name[1:] if name.startswith('The') else name} are the same volume."
+        seen[node.GetID()] = name
+        fault = _fault(name, node)
+        if fault:
+            return fault
+    for name, node in scans:
+        if node.GetAttribute(SYNTHETIC):
+            return f"{name} is a synthetic image; choose an acquired scan."
+    if contrastOf(nodeDescription(t1)) == "t1c":
+        return "The volume chosen as T1 says that it is with contrast; choose the T1 before contrast."
+    return None
+
+
+def _fault(name: str, node: Any) -> str | None:
+    if node.IsA("vtkMRMLSegmentationNode"):
+        return None if node.GetSegmentation().GetNumberOfSegments() else f"{name} has no segment."
+    image = node.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0:
+        return f"{name} has no voxels."
+    if image.GetNumberOfScalarComponents() != 1:
+        return f"{name} is a colour or vector volume, not a scan."
+    if min(image.GetDimensions()) < 2:
+        return f"{name} is a single slice; a volume is needed."
+    return None
+
+
+def _and(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def transformNotice(t1: Any, t2: Any, flair: Any) -> str | None:
+    """A sentence for the panel when inputs are under transforms: what is done about it; None if none is."""
+    named = [(name, node) for name, node in zip(CONTRASTS, (t1, t2, flair), strict=False) if node is not None]
+    under = [name for name, node in named if node.GetParentTransformNode() is not None]
+    if not under:
+        return None
+    resampled = [name for name, node in named if t1 is not None and toFrameOf(node, t1) is None]
+    text = f"{_and(under)} {'is' if len(under) == 1 else 'are'} under a transform: it is used as it is shown"
+    if resampled:
+        text += f", {_and(resampled)} resampled onto T1 since that transform is not rigid"
+    return text + "; the volumes themselves stay unchanged."
+
+
+def hardenedCopies(nodes: Iterable[Any]) -> list[Any]:
+    """Copies of volume nodes with the transforms that they are under applied to them; the nodes stay as they are."""
+    copies = []
+    for node in nodes:
+        copy = slicer.mrmlScene.AddNewNodeByClass(node.GetClassName(), f"{node.GetName()} hardened")
+        image = vtk.vtkImageData()
+        image.DeepCopy(node.GetImageData())
+        copy.CopyOrientation(node)
+        copy.SetAndObserveImageData(image)
+        copy.CreateDefaultDisplayNodes()
+        copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+        copy.HardenTransform()
+        copies.append(copy)
+    return copies
+
+
+def matrixOf(node: Any) -> Any:
+    """Voxel index to RAS in the node's local frame, as numpy (4, 4)."""
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def toFrameOf(node: Any, t1: Any) -> Any:
+    """The matrix from a node's local frame to T1's; None if it is not linear, or shears so that voxels lose right angles."""
+    import numpy as np
+
+    matrix = vtk.vtkMatrix4x4()
+    source, target = node.GetParentTransformNode(), t1.GetParentTransformNode()
+    if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(source, target, matrix):
+        return None
+    result = slicer.util.arrayFromVTKMatrix(matrix)
+    axes = (result @ matrixOf(node))[:3, :3] if hasattr(node, "GetIJKToRASMatrix") else result[:3, :3]
+    axes = axes / np.linalg.norm(axes, axis=0)
+    return result if abs(axes.T @ axes - np.eye(3)).max() <= MAX_SHEAR else None
+
+
+def writeInput(node: Any, t1: Any, path: Path) -> None:
+    """Write a volume or a segmentation without loss, in T1's local frame, as NRRD.
+
+    Args:
+        node: A volume; of a segmentation all visible segments are written as one mask on T1's grid.
+        t1: Its frame is written in.
+        path: Ends with .nrrd.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if node.IsA("vtkMRMLSegmentationNode"):
+        image, matrix = _maskOnT1(node, t1), matrixOf(t1)
+    else:
+        frame = toFrameOf(node, t1)
+        if frame is None:
+            image, matrix = _resampled(node, t1), matrixOf(t1)
+        else:
+            image, matrix = node.GetImageData(), frame @ matrixOf(node)
+    copy = slicer.vtkMRMLScalarVolumeNode()  # outside the scene: nobody sees it, and a proxy node cannot change it
+    copy.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    copy.SetAndObserveImageData(image)
+    storage = slicer.vtkMRMLNRRDStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetUseCompression(True)
+    storage.SetCompressionParameter(storage.GetCompressionParameterFastest())
+    if not storage.WriteData(copy) or not path.is_file():
+        raise OSError("The temporary folder cannot be written.")
+
+
+def _maskOnT1(segmentation: Any, t1: Any) -> Any:
+    """All visible segments as one binary image on T1's grid; the segmentation's own transform is honoured by the exporter."""
+    import numpy as np
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    shape = t1.GetImageData().GetDimensions()[::-1]
+    mask = np.zeros(shape, np.uint8)
+    display = segmentation.GetDisplayNode()
+    for index in range(segmentation.GetSegmentation().GetNumberOfSegments()):
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(index)
+        if display is None or display.GetSegmentVisibility(identifier):
+            mask |= slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, t1).astype(np.uint8)
+    image = vtk.vtkImageData()
+    image.SetDimensions(shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(mask.reshape(-1), deep=True))
+    return image
+
+
+def _resampled(node: Any, t1: Any) -> Any:
+    """The voxels of a volume on T1's grid, through whatever transforms both are under, linearly interpolated."""
+    toNode = vtk.vtkGeneralTransform()  # T1's local frame to the node's
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(t1.GetParentTransformNode(), node.GetParentTransformNode(), toNode)
+    rasToIjk = vtk.vtkMatrix4x4()
+    node.GetRASToIJKMatrix(rasToIjk)
+    whole = vtk.vtkGeneralTransform()
+    whole.PostMultiply()
+    whole.Concatenate(slicer.util.vtkMatrixFromArray(matrixOf(t1)))
+    whole.Concatenate(toNode)
+    whole.Concatenate(rasToIjk)
+    plain = vtk.vtkImageData()  # voxel indices are the coordinates
+    plain.ShallowCopy(node.GetImageData())
+    plain.SetSpacing(1, 1, 1)
+    plain.SetOrigin(0, 0, 0)
+    reslice = vtk.vtkImageReslice()
+    reslice.SetInputData(plain)
+    reslice.SetResliceTransform(whole)
+    reslice.SetInterpolationModeToLinear()
+    reslice.SetOutputSpacing(1, 1, 1)
+    reslice.SetOutputOrigin(0, 0, 0)
+    reslice.SetOutputExtent(*(bound for size in t1.GetImageData().GetDimensions() for bound in (0, size - 1)))
+    reslice.Update()
+    return reslice.GetOutput()

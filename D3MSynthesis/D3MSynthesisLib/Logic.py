@@ -1,0 +1,478 @@
+"""The scripting interface: from three volume nodes to the nodes of a result, waiting or in the background."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import slicer
+import vtk
+
+from D3MSynthesisLib import Inputs, Scene
+from D3MSynthesisLib.Inputs import assignInputs, readiness, transformNotice
+from D3MSynthesisLib.Scene import Frame, Nodes
+from D3MSynthesisLib.Worker import Outcome, Worker, findPython
+
+__all__ = ["EngineInfo", "Nodes", "ProgressEvent", "SynthesisError", "SynthesisLogic", "assignInputs", "readiness",
+           "transformNotice"]  # fmt: skip
+
+FOLDER_PREFIX = "d3m-run-"
+
+
+class SynthesisError(Exception):
+    """A run that did not come to a result, told to a person.
+
+    Attributes:
+        kind: "input", "machine", "interrupted" (cancelled), or "defect" (of ours).
+        message: What is wrong, in one sentence.
+        mend: What to do, in one sentence.
+        details: The engine's log, for the button "details".
+    """
+
+    def __init__(self, message: str, mend: str = "", kind: str = "input", details: str = "") -> None:
+        super().__init__(message, mend)
+        self.message, self.mend, self.kind, self.details = message, mend, kind, details
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.mend}".strip()
+
+
+@dataclass(frozen=True)
+class ProgressEvent:
+    """Where a run stands."""
+
+    stage: str
+    """"inputs", "read", "model", "prepare", "sample", "restore", "write" or "nodes"."""
+    fraction: float
+    """0 to 1."""
+    step: int | None = None
+    steps: int | None = None
+    eta_s: float | None = None
+    """Seconds that remain, estimated."""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that the engine can compute on."""
+
+    name: str
+    title: str
+    memoryBytes: int | None
+    usable: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a quality costs on the device that would be chosen."""
+
+    quality: str
+    device: str
+    seconds: float
+    memoryMb: float
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model that the engine finds."""
+
+    name: str
+    title: str
+    removable: bool
+    folder: str
+    costs: tuple[Cost, ...]
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What the engine says about itself and this machine."""
+
+    version: str
+    torch: str
+    devices: tuple[Device, ...] = ()
+    models: tuple[ModelInfo, ...] = ()
+
+    @staticmethod
+    def fromJson(text: str) -> EngineInfo:
+        """Read the answer of `d3m info --json`.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            content = json.loads(text[text.index("{") :])
+            devices = tuple(
+                Device(d["name"], d["title"], d.get("memory_bytes"), bool(d["usable"]), d.get("reason") or "")
+                for d in content["devices"]
+            )
+            models = tuple(
+                ModelInfo(m["name"], m["title"], bool(m["removable"]), m["folder"], tuple(
+                    Cost(c["quality"], c["device"], float(c["seconds"]), float(c["memory_mb"])) for c in m["costs"]
+                ))
+                for m in content["models"]
+            )  # fmt: skip
+            return EngineInfo(content["version"], content["torch"], devices, models)
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError("This is not the engine's answer.") from error
+
+
+@dataclass
+class _Run:
+    """A run that is going on."""
+
+    folder: Path
+    frame: Frame
+    reference: Any
+    progress: Callable[[ProgressEvent], None] | None
+    finished: Callable[[Nodes | None, SynthesisError | None], None] | None
+    names: list[str] = field(default_factory=list)
+    """Names of nodes, to be taken out of every report."""
+    nodes: Nodes | None = None
+    error: SynthesisError | None = None
+
+
+class SynthesisLogic:
+    """Starts runs of the engine and brings their results into the scene.
+
+    Args:
+        scene: The scene; Slicer's own by default.
+        qt: See `Worker`: None chooses, False takes a plain subprocess.
+    """
+
+    def __init__(self, scene: Any = None, qt: Any = None) -> None:
+        self._scene = scene
+        self._qt = qt
+        self._run: _Run | None = None
+        self._worker: Worker | None = None
+        self._infoWorker: Worker | None = None
+        self._log = ""
+        self._lastNames: list[str] = []
+        self._observed: Any = None
+        self._observation: int | None = None
+        removeStaleFolders()
+
+    @property
+    def scene(self) -> Any:
+        """The scene that results are put into."""
+        return slicer.mrmlScene if self._scene is None else self._scene
+
+    @property
+    def running(self) -> bool:
+        """Whether a synthesis is going on."""
+        return self._run is not None
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether a synthesis was cancelled and its process has not ended yet."""
+        return self._worker is not None and self._worker.cancelling
+
+    @property
+    def log(self) -> str:
+        """What the engine wrote in the run that is going on, or in the last one."""
+        return self._worker.log if self._worker is not None and self._worker.running else self._log
+
+    def run(
+        self,
+        t1: Any,
+        t2: Any,
+        flair: Any,
+        quality: str = "standard",
+        wait: bool = True,
+        *,
+        brainMask: Any = None,
+        reference: Any = None,
+        model: str | None = None,
+        steps: int | None = None,
+        samples: int | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        trace: bool = False,
+        python: str | None = None,
+        progress: Callable[[ProgressEvent], None] | None = None,
+        finished: Callable[[Nodes | None, SynthesisError | None], None] | None = None,
+    ) -> Nodes | None:
+        """Synthesise a contrast-enhanced image. Every run makes new nodes; nothing is overwritten, inputs stay as they are.
+
+        Args:
+            t1: Volume nodes. Transforms that they are under count as they are shown; results are put under T1's.
+            t2: See `t1`.
+            flair: See `t1`.
+            quality: "preview", "standard" or "best".
+            wait: Return when it is done; else return at once and call `finished` later, on the main thread.
+            brainMask: Volume or segmentation node, if the skull is still on.
+            reference: A real T1c, to compare with.
+            model: A model's name or folder; the one that ships by default.
+            steps: Reverse steps instead of the quality's.
+            samples: Samples instead of the quality's; more than one gives an uncertainty.
+            seed: Decides the noise.
+            device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+            trace: Keep every step, to be replayed.
+            python: Interpreter that has torch, instead of Slicer's own.
+            progress: Called with every event, on the main thread.
+            finished: Called once with nodes or error.
+
+        Returns:
+            The nodes; None without `wait`.
+
+        Raises:
+            SynthesisError: the request is at fault; with `wait`, anything that ended the run.
+        """
+        if self.running:
+            raise SynthesisError("A synthesis is going on.", "Wait for it, or cancel it.")
+        fault = readiness(t1, t2, flair, brainMask, reference)
+        if fault:
+            raise SynthesisError(fault)
+        self._stopInfo()
+        given = {"t1": t1, "t2": t2, "flair": flair, "brain-mask": brainMask, "reference": reference}
+        folder = newFolder()
+        frame = Frame(t1.GetName() or "", Inputs.matrixOf(t1).copy(), t1, t1.GetParentTransformNode())
+        names = [node.GetName() for node in given.values() if node is not None]
+        run = _Run(folder, frame, reference, progress, finished, names)
+        self._lastNames = names
+        try:
+            arguments = ["synthesize"]
+            for name, node in given.items():
+                if node is not None:  # names of nodes are never names of files
+                    path = folder / f"{name}.nrrd"
+                    Inputs.writeInput(node, t1, path)
+                    arguments += [f"--{name}", str(path)]
+            arguments += ["--out", str(folder / "result"), "--quality", quality, "--seed", str(int(seed)),
+                          "--device", device, "--progress", "json", "--parent-pid", str(os.getpid())]  # fmt: skip
+            for option, value in (("--model", model), ("--steps", steps), ("--samples", samples)):
+                if value is not None:
+                    arguments += [option, str(value)]
+            if trace:
+                arguments.append("--trace")
+            self._run = run
+            self._worker = Worker(self._onEvent, self._onFinished, False if wait else self._qt)
+            self._observeScene()
+            self._tell(ProgressEvent("inputs", 0.0, message="Starting the engine"))
+            self._worker.start(arguments, folder, python)
+        except OSError as error:
+            self._clean(run)
+            raise self._cannotStart(error, python) from error
+        except BaseException:
+            self._clean(run)
+            raise
+        if not wait:
+            return None
+        try:
+            self._worker.wait()
+        finally:
+            if self._worker is not None and self._worker.running:  # an interrupt from the keyboard
+                self._worker.shutdown()
+        if run.error is not None:
+            raise run.error
+        return run.nodes
+
+    def cancel(self) -> None:
+        """Stop the run; `finished` is told within two seconds, and the scene stays as it was."""
+        if self._worker is not None:
+            self._worker.cancel()
+
+    def poll(self) -> None:
+        """Deliver events of a plain subprocess; call it ten times a second where there is no QProcess."""
+        for worker in (self._worker, self._infoWorker):
+            if worker is not None:
+                worker.poll()
+
+    def shutdown(self) -> None:
+        """End everything now: the scene, the module or the application is closing."""
+        self._stopInfo()
+        if self._worker is not None and self._worker.running:
+            self._worker.shutdown()
+
+    def requestInfo(
+        self, finished: Callable[[EngineInfo | None, SynthesisError | None], None], wait: bool = False, python: str | None = None
+    ) -> None:
+        """Ask the engine for devices, models, and what each quality costs here.
+
+        Args:
+            finished: Called with the answer or an error, on the main thread.
+            wait: Call it before this returns.
+            python: Interpreter instead of Slicer's own.
+        """
+        self._stopInfo()
+        folder = newFolder()
+
+        def done(outcome: Outcome) -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._infoWorker = None
+            if outcome.status == "cancelled":
+                return
+            try:
+                if outcome.status != "done":
+                    raise ValueError(outcome.message)
+                info = EngineInfo.fromJson(outcome.output)
+            except ValueError:
+                message = outcome.message or "The engine gave no answer."
+                finished(None, SynthesisError(message, outcome.mend, outcome.kind or "defect", outcome.details))
+            else:
+                finished(info, None)
+
+        worker = Worker(lambda _: None, done, False if wait else self._qt)
+        try:
+            worker.start(["info", "--json"], folder, python)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            finished(None, self._cannotStart(error, python))
+            return
+        self._infoWorker = worker
+        if wait:
+            worker.wait()
+
+    def _stopInfo(self) -> None:
+        if self._infoWorker is not None:
+            self._infoWorker.shutdown()
+            self._infoWorker = None
+
+    def _cannotStart(self, error: OSError, python: str | None) -> SynthesisError:
+        if python and not shutil.which(python):
+            return SynthesisError("The Python that was chosen cannot be started.", "Choose another one, or none.", "machine")
+        return SynthesisError(
+            "The synthesis cannot be started.", "Check that the temporary folder can be written and has space.", "machine",
+            str(error.strerror or error),
+        )  # fmt: skip
+
+    def _tell(self, event: ProgressEvent) -> None:
+        if self._run is not None and self._run.progress is not None:
+            self._run.progress(event)
+
+    def _onEvent(self, event: dict[str, Any]) -> None:
+        def number(name: str, kind: type) -> Any:
+            value = event.get(name)
+            return kind(value) if isinstance(value, (int, float)) and value == value else None
+
+        fraction = number("fraction", float)
+        self._tell(
+            ProgressEvent(event["stage"], min(max(fraction or 0.0, 0.0), 1.0), number("step", int), number("steps", int),
+                          number("eta_s", float), str(event.get("message") or ""))
+        )  # fmt: skip
+
+    def _onFinished(self, outcome: Outcome) -> None:
+        run = self._run
+        if run is None:
+            return
+        self._log = outcome.details
+        nodes: Nodes | None = None
+        error: SynthesisError | None = None
+        try:
+            if outcome.status == "done":
+                self._tell(ProgressEvent("nodes", 0.99, message="Showing the result"))
+                reference = run.reference if run.reference is not None and run.reference.GetScene() is self.scene else None
+                frame = run.frame
+                if frame.t1.GetScene() is self.scene:  # it may have been put under another transform meanwhile
+                    frame = Frame(frame.name, frame.ijkToRAS, frame.t1, frame.t1.GetParentTransformNode())
+                else:
+                    frame = Frame(frame.name, frame.ijkToRAS, None, frame.parentTransform)
+                nodes = Scene.addRun(self.scene, run.folder / "result", frame, reference)
+            else:
+                error = SynthesisError(outcome.message, outcome.mend, outcome.kind, outcome.details)
+        except (ValueError, OSError, MemoryError) as fault:
+            import traceback
+
+            error = SynthesisError(
+                "The result cannot be read.", "Try again, and report it if it happens again.", "defect",
+                f"{outcome.details}\n{traceback.format_exc()}" if not isinstance(fault, MemoryError) else outcome.details,
+            )  # fmt: skip
+        finally:
+            self._clean(run)
+        run.nodes, run.error = nodes, error
+        if run.finished is not None:
+            run.finished(nodes, error)
+
+    def _clean(self, run: _Run) -> None:
+        self._run = None
+        self._observeScene(False)
+        shutil.rmtree(run.folder, ignore_errors=True)
+
+    def _observeScene(self, active: bool = True) -> None:
+        """A scene that is closed ends the run; nothing of it may come into the next one."""
+        if self._observation is not None:
+            self._observed.RemoveObserver(self._observation)
+            self._observed = self._observation = None
+        if active:
+            self._observed = self.scene
+            self._observation = self.scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, self._onSceneClose)
+
+    def _onSceneClose(self, caller: Any, event: str) -> None:
+        del caller, event
+        self.shutdown()
+
+    def report(self, error: SynthesisError | None = None, info: EngineInfo | None = None) -> str:
+        """A text to be copied into a report: versions, device, error and log; no patient, no node, no file."""
+        application = getattr(slicer, "app", None)
+        version = getattr(application, "applicationVersion", None)
+        lines = [
+            "D3M for 3D Slicer: report (synthetic images, research use only)",
+            f"Slicer {version if isinstance(version, str) else 'core'}; VTK {vtk.vtkVersion.GetVTKVersion()}; "
+            f"Python {platform.python_version()}; {platform.system()} {platform.machine()}",
+        ]
+        with contextlib.suppress(ImportError):
+            import d3m
+
+            lines.append(f"D3M {d3m.__version__}")
+        if info is not None:
+            lines.append(f"torch {info.torch}; devices: " + "; ".join(f"{d.name} {d.title}" for d in info.devices))
+        if error is not None:
+            lines += [f"Error ({error.kind}): {error.message}", f"Mend: {error.mend}"]
+        lines += ["Log:", (error.details if error is not None else "") or self.log or "(empty)"]
+        return withoutNames("\n".join(lines), self._lastNames) + "\n"
+
+
+def withoutNames(text: str, names: list[str]) -> str:
+    """A text without these names, without paths, and without the user's name."""
+    text = re.sub(r'File "[^"]*?([\w.]+\.py)"', r'File "\1"', text)  # which line of the code it was may be told
+    text = re.sub(r"(?:[A-Za-z]:)?(?:[\\/][^\\/\s'\":;,()<>|]+)+[\\/]?", _shortPath, text)
+    for name in sorted({name for name in names if len(name) > 2}, key=len, reverse=True):
+        text = text.replace(name, "<node>")
+    user = Path("~").expanduser().name
+    return re.sub(rf"\b{re.escape(user)}\b", "<user>", text) if len(user) > 2 and user != "root" else text
+
+
+def _shortPath(found: re.Match[str]) -> str:
+    return "<path>" if len(re.findall(r"[\\/]", found.group())) > 1 or found.start() == 0 else found.group()
+
+
+def newFolder() -> Path:
+    """A new temporary folder for one run, with this process's number in its name."""
+    application = getattr(slicer, "app", None)
+    place = getattr(application, "temporaryPath", None)
+    parent = place if isinstance(place, str) and Path(place).is_dir() else None
+    return Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=parent))
+
+
+def removeStaleFolders() -> None:
+    """Remove the folders of runs whose Slicer died: they hold scans of patients."""
+    if sys.platform == "win32":
+        return  # there a signal 0 would end the process that is asked for
+    places = {tempfile.gettempdir(), getattr(getattr(slicer, "app", None), "temporaryPath", None)}
+    for place in places:
+        if not isinstance(place, str):
+            continue
+        for folder in Path(place).glob(f"{FOLDER_PREFIX}*"):
+            number = folder.name[len(FOLDER_PREFIX) :].split("-")[0]
+            if not number.isdigit() or int(number) == os.getpid():
+                continue
+            try:
+                os.kill(int(number), 0)
+            except ProcessLookupError:
+                shutil.rmtree(folder, ignore_errors=True)
+            except (PermissionError, OverflowError):
+                continue
+
+
+def interpreter(python: str | None = None) -> str:
+    """The interpreter that runs will use."""
+    return findPython(python)

@@ -1,0 +1,442 @@
+"""Nodes from results. MRML alone: runs in Slicer as under its core without a window.
+
+Geometry: what lies on T1's grid gets T1's own geometry; the field and the steps lie on the model's grid. Everything is
+put under the transform that T1 is under, so results follow T1. The field is stored once, as a transform *from* parent:
+at a point of the result it leads, in RAS millimetres, to the point that the value was taken from.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import slicer
+import vtk
+
+from D3MSynthesisLib import Display
+from D3MSynthesisLib.Inputs import SYNTHETIC
+from D3MSynthesisLib.Results import STEP_IMAGES, Image, Output, readOutput
+
+PREFIX = "D3M."
+RUN, ROLE = PREFIX + "Run", PREFIX + "Role"
+SEGMENT_ID = "EnhancingTumour"
+SEGMENT_NAME = "Enhancing tumour (predicted)"
+SEGMENT_COLOUR = (0.95, 0.35, 0.15)
+TERMINOLOGY = (
+    "Segmentation category and type - 3D Slicer General Anatomy list"
+    "~SCT^49755003^Morphologically Altered Structure~SCT^86049000^Neoplasm, Primary~^^"
+    "~Anatomic codes - DICOM master list~SCT^12738006^Brain~^^"
+)
+MAX_NAME = 80
+"""Characters of T1's name that results bear: file names are made of node names when a scene is saved."""
+
+
+@dataclass
+class Nodes:
+    """The nodes of one run. Nodes that a run has not, or that the user deleted, are None."""
+
+    runID: str
+    folderItem: int
+    t1: Any
+    cemri: Any
+    subtraction: Any = None
+    probability: Any = None
+    segmentation: Any = None
+    deformation: Any = None
+    magnitude: Any = None
+    uncertainty: Any = None
+    reference: Any = None
+    """The real T1c that the run was compared with."""
+    browser: Any = None
+    stepBefore: Any = None
+    stepAfter: Any = None
+    stepMask: Any = None
+    stepField: Any = None
+    """Sequences over steps done."""
+    segmentID: str = SEGMENT_ID
+
+    @property
+    def steps(self) -> int:
+        """Number of steps that can be replayed; 0 without a trace."""
+        return self.stepAfter.GetNumberOfDataNodes() if self.stepAfter is not None else 0
+
+    @property
+    def threshold(self) -> float:
+        """Probability, 0 to 1, from which a voxel belongs to the mask."""
+        return float(self.cemri.GetAttribute(PREFIX + "Threshold") or 0.5)
+
+    @property
+    def enhancingVolumeMl(self) -> float:
+        """Volume of the mask in ml, in the space that the results are shown in."""
+        return float(self.cemri.GetAttribute(PREFIX + "EnhancingVolumeMl") or 0.0)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What the run was made from, with what, and how."""
+        return json.loads(self.cemri.GetAttribute(PREFIX + "Provenance") or "{}")
+
+    @property
+    def comparison(self) -> dict[str, Any] | None:
+        """Numbers beside a real T1c, if one was given."""
+        text = self.cemri.GetAttribute(PREFIX + "Comparison")
+        return json.loads(text) if text else None
+
+    @property
+    def notices(self) -> list[str]:
+        """Sentences that the user should read with the result."""
+        return [str(notice["message"]) for notice in self.provenance.get("notices", [])]
+
+    def all(self) -> list[Any]:
+        """Every node that the run made."""
+        roles = {field.name for field in fields(self)} - {"runID", "folderItem", "t1", "reference", "segmentID"}
+        return [node for node in (getattr(self, role) for role in sorted(roles)) if node is not None]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where results go: what is remembered of T1 from the start of the run, since its node may be gone."""
+
+    name: str
+    ijkToRAS: Any
+    """(4, 4), T1's voxels to its local frame."""
+    t1: Any = None
+    parentTransform: Any = None
+
+
+def isSynthetic(node: Any) -> bool:
+    """Whether a node was made by a synthesis."""
+    return node is not None and node.GetAttribute(SYNTHETIC) is not None
+
+
+def addRun(scene: Any, folder: Path, frame: Frame, reference: Any = None, threshold: float | None = None) -> Nodes:
+    """Make the nodes of a run from the engine's output folder.
+
+    Args:
+        scene: The scene that gets them.
+        folder: A complete output folder.
+        frame: T1's name, geometry and transform.
+        reference: The real T1c that was given for comparison.
+        threshold: Of the mask; the engine's own by default.
+
+    Raises:
+        ValueError: the folder is not complete. The scene is unchanged then.
+    """
+    output = readOutput(folder)
+    made: list[Any] = []
+    scene.StartState(scene.BatchProcessState)
+    try:
+        builder = _Builder(scene, output, frame, made)
+        return builder.run(reference, threshold)
+    except BaseException:
+        for node in made:
+            scene.RemoveNode(node)
+        raise
+    finally:
+        scene.EndState(scene.BatchProcessState)
+
+
+class _Builder:
+    """Makes the nodes of one run."""
+
+    def __init__(self, scene: Any, output: Output, frame: Frame, made: list[Any]) -> None:
+        self.scene, self.output, self.frame, self.made = scene, output, frame, made
+        name = " ".join(frame.name.split()) or "T1"
+        self.name = name if len(name) <= MAX_NAME else name[: MAX_NAME - 1].rstrip() + "…"
+        self.runID = uuid.uuid4().hex[:12]
+
+    def run(self, reference: Any, threshold: float | None) -> Nodes:
+        import numpy as np
+
+        output = self.output
+        images = {name: output.image(name) for name in ("cemri", "subtraction", "enhancement_probability")}
+        cemri = self.volume("cemri", "synthetic CEMRI", images["cemri"], self.frame.ijkToRAS)
+        subtraction = self.volume("subtraction", "synthetic subtraction", images["subtraction"], self.frame.ijkToRAS)
+        probability = self.volume(
+            "probability", "enhancement probability", images["enhancement_probability"], self.frame.ijkToRAS
+        )
+        mask = output.image("enhancement_mask").array > 0
+        if threshold is None:
+            threshold = thresholdOf(images["enhancement_probability"].array, mask)
+        field = output.image("deformation")
+        deformation = self.transform("deformation", "deformation (last step)", field)
+        length = np.linalg.norm(field.array.astype(np.float64), axis=-1).astype(np.float32)
+        magnitude = self.volume("magnitude", "deformation magnitude (mm)", Image(length, field.ijkToRAS))
+        uncertainty = None
+        if output.has("uncertainty"):
+            uncertainty = self.volume("uncertainty", "uncertainty", output.image("uncertainty"), self.frame.ijkToRAS)
+        segmentation = self.segmentation(cemri, mask)
+        nodes = Nodes(self.runID, 0, self.frame.t1, cemri, subtraction, probability, segmentation, deformation,
+                      magnitude, uncertainty, reference)  # fmt: skip
+        if output.steps:
+            self.steps(nodes)
+        content = {name: value for name, value in output.provenance.items() if name != "files"}
+        cemri.SetAttribute(PREFIX + "Provenance", json.dumps(content, ensure_ascii=False))
+        if output.comparison is not None:
+            cemri.SetAttribute(PREFIX + "Comparison", json.dumps(output.comparison))
+        for role, node in (("T1", self.frame.t1), ("T1c", reference)):
+            if node is not None:
+                cemri.SetNodeReferenceID(PREFIX + role, node.GetID())
+        _setVolumeOfMask(nodes, threshold, mask)
+        nodes.folderItem = self.hierarchy(nodes)
+        Display.applyDefaults(nodes)
+        return nodes
+
+    def node(self, className: str, role: str, suffix: str) -> Any:
+        """A new, marked node under T1's transform."""
+        node = self.scene.AddNewNodeByClass(className, self.scene.GenerateUniqueName(f"{self.name} {suffix}"))
+        self.made.append(node)
+        self.mark(node, role)
+        return node
+
+    def mark(self, node: Any, role: str) -> None:
+        settings, model = self.output.provenance.get("settings", {}), self.output.provenance.get("model", {})
+        for name, value in (
+            ("Synthetic", "yes"),
+            ("Run", self.runID),
+            ("Role", role),
+            ("Seed", settings.get("seed")),
+            ("Quality", settings.get("quality")),
+            ("Steps", settings.get("steps")),
+            ("Model", model.get("name")),
+            ("ModelSha256", model.get("weights_sha256")),
+            ("Version", self.output.provenance.get("software", {}).get("version")),
+        ):
+            node.SetAttribute(PREFIX + name, str(value))
+        node.SetDescription("Synthetic, made by D3M; research use only")
+
+    def volume(self, role: str, suffix: str, image: Image, ijkToRAS: Any = None) -> Any:
+        """A scalar volume; T1's own matrix is more exact than the file's 32 bits."""
+        node = self.node("vtkMRMLScalarVolumeNode", role, suffix)
+        _fill(node, image, image.ijkToRAS if ijkToRAS is None else ijkToRAS)
+        self.place(node)
+        node.CreateDefaultDisplayNodes()
+        return node
+
+    def transform(self, role: str, suffix: str, image: Image) -> Any:
+        node = self.node("vtkMRMLTransformNode", role, suffix)
+        node.SetAndObserveTransformFromParent(gridTransform(image))
+        self.place(node)
+        node.CreateDefaultDisplayNodes()
+        return node
+
+    def place(self, node: Any) -> None:
+        parent = self.frame.parentTransform
+        if parent is not None and parent.GetScene() is not None:
+            node.SetAndObserveTransformNodeID(parent.GetID())
+
+    def segmentation(self, cemri: Any, mask: Any) -> Any:
+        node = self.node("vtkMRMLSegmentationNode", "segmentation", "enhancing tumour (predicted)")
+        node.CreateDefaultDisplayNodes()
+        self.place(node)
+        node.SetReferenceImageGeometryParameterFromVolumeNode(cemri)
+        segmentation = node.GetSegmentation()
+        segmentation.SetSourceRepresentationName("Binary labelmap")
+        identifier = segmentation.AddEmptySegment(SEGMENT_ID, SEGMENT_NAME, SEGMENT_COLOUR)
+        segment = segmentation.GetSegment(identifier)
+        segment.SetTag(segment.GetTerminologyEntryTagName(), TERMINOLOGY)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype("uint8"), node, identifier, cemri)
+        return node
+
+    def steps(self, nodes: Nodes) -> None:
+        """Sequences of every step: image before and after the warp, mask, field; in one browser."""
+        browser = self.node("vtkMRMLSequenceBrowserNode", "browser", "steps")
+        texts = {"before": "before warp", "after": "after warp", "mask": "mask at step", "field": "deformation at step"}
+        sequences = {}
+        for name in STEP_IMAGES:
+            sequence = self.node("vtkMRMLSequenceNode", f"step{name.capitalize()}", texts[name])
+            sequence.SetIndexName("steps done")
+            sequence.SetIndexUnit("")
+            sequence.SetIndexType(sequence.NumericIndex)
+            sequences[name] = sequence
+            for done in self.output.steps:
+                image = self.output.step(done, name)
+                kind = "vtkMRMLTransformNode" if name == "field" else "vtkMRMLScalarVolumeNode"
+                node = slicer.mrmlScene.CreateNodeByClass(kind)
+                node.UnRegister(None)
+                node.SetName(f"{self.name} {texts[name]}")
+                self.mark(node, f"proxy{name.capitalize()}")
+                if name == "field":
+                    node.SetAndObserveTransformFromParent(gridTransform(image))
+                else:
+                    _fill(node, image, image.ijkToRAS)
+                sequence.SetDataNodeAtValue(node, str(done))
+        browser.SetIndexDisplayFormat("%.0f")
+        for sequence in sequences.values():
+            browser.AddSynchronizedSequenceNode(sequence)
+            browser.SetRecording(sequence, False)
+            browser.SetOverwriteProxyName(sequence, False)
+            browser.SetSaveChanges(sequence, False)
+        nodes.browser = browser
+        nodes.stepBefore, nodes.stepAfter, nodes.stepMask, nodes.stepField = (sequences[name] for name in STEP_IMAGES)
+        browser.SetSelectedItemNumber(len(self.output.steps) - 1)
+        updateProxies(nodes)
+        self.made += proxies(nodes).values()
+
+    def hierarchy(self, nodes: Nodes) -> int:
+        """A folder for the run under T1's study, or beside T1."""
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
+        parent = hierarchy.GetSceneItemID()
+        if self.frame.t1 is not None and self.frame.t1.GetScene() is not None:
+            item = _item(hierarchy, self.frame.t1)
+            level = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelStudy()
+            parent = hierarchy.GetItemAncestorAtLevel(item, level) or hierarchy.GetItemParent(item) or parent
+        settings = self.output.provenance.get("settings", {})
+        title = f"{nodes.cemri.GetName()} ({settings.get('quality')}, seed {settings.get('seed')})"
+        folder = hierarchy.CreateFolderItem(parent, hierarchy.GenerateUniqueItemName(title))
+        hierarchy.SetItemAttribute(folder, RUN, self.runID)
+        hierarchy.SetItemAttribute(folder, SYNTHETIC, "yes")
+        for node in [*nodes.all(), *proxies(nodes).values()]:
+            hierarchy.SetItemParent(_item(hierarchy, node), folder)
+        return int(folder)
+
+
+def _item(hierarchy: Any, node: Any) -> int:
+    """A node's item; under Slicer's core nobody else makes it."""
+    return int(hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), node))
+
+
+def _fill(node: Any, image: Image, ijkToRAS: Any) -> None:
+    slicer.util.updateVolumeFromArray(node, image.array)
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijkToRAS))
+
+
+def gridTransform(image: Image) -> Any:
+    """A field of RAS millimetres, (K, J, I, 3), on its own oriented grid, as a VTK transform."""
+    import numpy as np
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    affine = np.asarray(image.ijkToRAS, float)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    directions = np.eye(4)
+    directions[:3, :3] = affine[:3, :3] / spacing
+    grid = vtk.vtkImageData()
+    grid.SetDimensions(image.array.shape[2::-1])
+    grid.SetSpacing(spacing)
+    grid.SetOrigin(affine[:3, 3])
+    vectors = numpy_to_vtk(np.ascontiguousarray(image.array, np.float32).reshape(-1, 3), deep=True)
+    vectors.SetName("displacement")
+    grid.GetPointData().SetScalars(vectors)
+    transform = slicer.vtkOrientedGridTransform()
+    transform.SetDisplacementGridData(grid)
+    transform.SetGridDirectionMatrix(slicer.util.vtkMatrixFromArray(directions))
+    transform.SetInterpolationModeToLinear()
+    return transform
+
+
+def thresholdOf(probability: Any, mask: Any) -> float:
+    """The threshold that made this mask, as nearly as it can be told; 0.5 if nothing is in it."""
+    if not mask.any() or mask.all():
+        return 0.5
+    inside, outside = float(probability[mask].min()), float(probability[~mask].max())
+    for digits in (1, 2, 3):  # a model's threshold is a round number
+        value = round(inside - 0.5 * 10**-digits + 1e-9, digits)
+        for candidate in (value, round(value + 10**-digits, digits)):
+            if outside < candidate <= inside:
+                return candidate
+    return inside
+
+
+def voxelMl(node: Any) -> float:
+    """Volume of a voxel in ml as shown in the world: a transform with scale counts."""
+    import numpy as np
+
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    size = abs(np.linalg.det(slicer.util.arrayFromVTKMatrix(matrix)[:3, :3]))
+    parent = node.GetParentTransformNode()
+    toWorld = vtk.vtkMatrix4x4()
+    if parent is not None and parent.IsTransformToWorldLinear():
+        parent.GetMatrixTransformToWorld(toWorld)
+        size *= abs(np.linalg.det(slicer.util.arrayFromVTKMatrix(toWorld)[:3, :3]))
+    return float(size) / 1000
+
+
+def _setVolumeOfMask(nodes: Nodes, threshold: float, mask: Any) -> float:
+    volume = float(mask.sum()) * voxelMl(nodes.cemri)
+    nodes.cemri.SetAttribute(PREFIX + "Threshold", f"{threshold:.6g}")
+    nodes.cemri.SetAttribute(PREFIX + "EnhancingVolumeMl", f"{volume:.6g}")
+    return volume
+
+
+def setThreshold(nodes: Nodes, threshold: float) -> float:
+    """Make the mask anew from the probability.
+
+    Args:
+        nodes: The run.
+        threshold: Probability from 0 to 1.
+
+    Returns:
+        The enhancing volume in ml.
+    """
+    probability = slicer.util.arrayFromVolume(nodes.probability)
+    mask = (probability >= threshold) & (probability > 0)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        mask.astype("uint8"), nodes.segmentation, nodes.segmentID, nodes.probability
+    )
+    return _setVolumeOfMask(nodes, threshold, mask)
+
+
+def sequencesLogic(scene: Any) -> Any:
+    """The logic that fills proxy nodes: the application's, or one of our own without it."""
+    modules = getattr(slicer, "modules", None)
+    if modules is not None and hasattr(modules, "sequences"):
+        logic = modules.sequences.logic()
+        if logic.GetMRMLScene() is scene:
+            return logic
+    logic = slicer.vtkSlicerSequencesLogic()
+    logic.SetMRMLScene(scene)
+    return logic
+
+
+def updateProxies(nodes: Nodes) -> None:
+    """Fill the nodes that show the chosen step, and keep them under T1's transform."""
+    scene = nodes.browser.GetScene()
+    sequencesLogic(scene).UpdateProxyNodesFromSequences(nodes.browser)
+    parent = nodes.cemri.GetTransformNodeID()
+    for node in proxies(nodes).values():
+        if node.GetTransformNodeID() != parent:
+            node.SetAndObserveTransformNodeID(parent)
+
+
+def proxies(nodes: Nodes) -> dict[str, Any]:
+    """The nodes that show the chosen step: "before", "after", "mask", "field"."""
+    if nodes.browser is None:
+        return {}
+    sequences = dict(zip(STEP_IMAGES, (nodes.stepBefore, nodes.stepAfter, nodes.stepMask, nodes.stepField), strict=True))
+    found = {name: nodes.browser.GetProxyNode(sequence) for name, sequence in sequences.items() if sequence is not None}
+    return {name: node for name, node in found.items() if node is not None}
+
+
+def findRuns(scene: Any) -> list[Nodes]:
+    """The runs of a scene, the newest last; after a scene was opened again, too."""
+    roles = {field.name for field in fields(Nodes)}
+    runs: dict[str, dict[str, Any]] = {}
+    for index in range(scene.GetNumberOfNodes()):
+        node = scene.GetNthNode(index)
+        run, role = node.GetAttribute(RUN), node.GetAttribute(ROLE)
+        if run and role in roles:
+            runs.setdefault(run, {})[role] = node
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    result = []
+    for run, found in runs.items():
+        cemri = found.get("cemri")
+        if cemri is None:
+            continue
+        item = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(cemri)) if hierarchy.GetItemByDataNode(cemri) else 0
+        t1, t1c = (cemri.GetNodeReference(PREFIX + role) for role in ("T1", "T1c"))
+        result.append(Nodes(runID=run, folderItem=int(item), t1=t1, reference=t1c, **found))
+    return result
+
+
+def removeRun(nodes: Nodes) -> None:
+    """Take a run out of the scene, its folder too."""
+    scene = nodes.cemri.GetScene()
+    for node in [*proxies(nodes).values(), *nodes.all()]:
+        if node.GetScene() is not None:
+            scene.RemoveNode(node)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    if nodes.folderItem and hierarchy.GetItemAttribute(nodes.folderItem, RUN) == nodes.runID:
+        hierarchy.RemoveItem(nodes.folderItem)

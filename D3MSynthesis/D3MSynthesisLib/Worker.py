@@ -1,0 +1,481 @@
+"""The engine as a child process: command line in, progress out, and an end that is certain.
+
+A crash, too little memory or a cancel ends the child alone, never Slicer, and the memory of the GPU is free again.
+In the application the process is a QProcess, whose signals arrive on the main thread; scripts and tests use a plain
+subprocess, which is looked after by `Worker.poll` or `Worker.wait`. What is said and what it means is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+GRACE_S = 1.0
+"""Time between asking the child to stop and killing it, so that a cancel is done within two seconds."""
+LOG_CHARACTERS = 200_000
+"""The end of the child's talk that is kept; a child gone mad must not fill Slicer's memory."""
+MAX_LINE = 1 << 20
+"""Characters of one line, for the same reason."""
+
+BOOTSTRAP = """
+import sys
+sys.path[0:1] = []
+import importlib.util, os, runpy, shutil
+package, folder, parent = sys.argv[1:4]
+starter = os.getppid()
+if hasattr(os, "setsid"):
+    try:
+        os.setsid()
+    except OSError:
+        pass
+print('{"stage": "started", "pid": %d}' % os.getpid(), flush=True)
+spec = importlib.util.spec_from_file_location("d3m", os.path.join(package, "__init__.py"), submodule_search_locations=[package])
+sys.modules["d3m"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+sys.argv[1:4] = []
+def orphan():
+    try:
+        os.kill(int(parent), 0)
+        return os.getppid() != starter
+    except OSError:
+        return True
+try:
+    runpy.run_module("d3m", run_name="__main__", alter_sys=True)
+finally:
+    if folder and os.name != "nt" and orphan():
+        shutil.rmtree(folder, ignore_errors=True)
+"""
+"""What the child runs. The engine is loaded from exactly one folder, so that nothing that lies beside it, and no other
+package of that name, is found. The child leads a group of its own, says its number (Slicer's launcher has another),
+and removes the folder of its run if nobody is left to do so."""
+
+SLICER_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "LD_LIBRARY_PATH", "LD_PRELOAD",
+                    "DYLD_LIBRARY_PATH", "DYLD_FRAMEWORK_PATH", "QT_PLUGIN_PATH", "SSL_CERT_FILE",
+                    "PYTHONUSERBASE", "PYTHONPLATLIBDIR")  # fmt: skip
+"""Variables that Slicer's launcher, or a user's shell, sets for one Python and that break another."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a child ended."""
+
+    status: str
+    """"done", "error" or "cancelled"."""
+    kind: str = ""
+    """Of an error: "input", "machine", "interrupted", or "defect"."""
+    message: str = ""
+    """What went wrong, in one sentence."""
+    mend: str = ""
+    """What to do about it, in one sentence."""
+    details: str = ""
+    """The end of the child's log."""
+    exitCode: int | None = None
+    output: str = ""
+    """What was said on stdout, without the lines of progress."""
+
+
+def findPython(userChoice: str | None = None) -> str:
+    """The interpreter for the child: the user's, inside Slicer PythonSlicer, else the running one."""
+    if userChoice:
+        return userChoice
+    return shutil.which("PythonSlicer") or sys.executable
+
+
+def childEnvironment(python: str) -> dict[str, str]:
+    """The environment of the child.
+
+    Slicer's own settings for Python and for libraries are taken away: PythonSlicer is a launcher that sets what it
+    needs by itself, and any other interpreter would die of them. Packages of the user's home are not looked at.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in SLICER_VARIABLES}
+    for name, value in os.environ.items():  # the launcher keeps what it found under this name
+        if name.startswith("LAUNCHER_") and not isSlicerPython(python):
+            environment.pop(name, None)
+    environment |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1",
+                    "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+    return environment
+
+
+def isSlicerPython(python: str) -> bool:
+    """Whether this is the launcher of Slicer's own Python."""
+    return Path(python).stem.startswith("PythonSlicer")
+
+
+def engineFolder() -> Path:
+    """The folder of the package `d3m`, beside this one in the checkout as in Slicer's installed layout."""
+    return Path(__file__).resolve().parents[1] / "d3m"
+
+
+class Worker:
+    """One run of the engine at a time.
+
+    Args:
+        onEvent: Called with every JSON object that the child prints, on the main thread.
+        onFinished: Called once with the outcome, on the main thread, after the last event.
+        qt: The module `qt` to make the process a QProcess, False for a plain subprocess, None to choose:
+            QProcess in the application.
+    """
+
+    def __init__(
+        self, onEvent: Callable[[dict[str, Any]], None], onFinished: Callable[[Outcome], None], qt: Any = None
+    ) -> None:
+        self._onEvent = onEvent
+        self._onFinished = onFinished
+        self._qt = _applicationQt() if qt is None else qt
+        self._process: _PlainProcess | _QtProcess | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._cancelled = False
+        self._askedAt: float | None = None
+        self._childPid: int | None = None
+        self._last: dict[str, Any] = {}
+        self._log: list[str] = []
+        self._logSize = 0
+        self._output: list[str] = []
+        self._partial = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether a child is alive, or its end has not been told yet."""
+        return self._process is not None
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether the child was asked to stop and has not ended yet."""
+        return self.running and self._cancelled
+
+    @property
+    def log(self) -> str:
+        """What the child wrote on stderr, and what it said on stdout that is no progress."""
+        return "".join(self._log)
+
+    def start(self, arguments: list[str], folder: Path, python: str | None = None, engine: Path | None = None) -> None:
+        """Start `d3m` with these arguments.
+
+        Args:
+            arguments: Without the program's name.
+            folder: The run's own folder: the child works in it, and removes it if Slicer dies.
+            python: Interpreter that the user chose.
+            engine: Folder of the package, if not the one beside this.
+
+        Raises:
+            RuntimeError: a child is running.
+            OSError: the interpreter cannot be started.
+        """
+        if self.running:
+            raise RuntimeError("A run is going on.")
+        self._reset()
+        program = findPython(python)
+        command = [program, "-s", "-c", BOOTSTRAP, str(engine or engineFolder()), str(folder), str(os.getpid()), *arguments]
+        environment = childEnvironment(program)
+        if self._qt:
+            self._process = _QtProcess(self._qt, self._stdout, self._stderr, self._ended)
+        else:
+            self._process = _PlainProcess(self._stdout, self._stderr, self._ended)
+        try:
+            self._process.start(command, environment, str(folder))
+        except OSError:
+            self._process = None
+            raise
+
+    def cancel(self) -> None:
+        """Ask the child to stop; it is killed with all its children if it has not ended a second later."""
+        process = self._process
+        if process is None or self._cancelled:
+            return
+        self._cancelled = True
+        self._askedAt = time.monotonic()
+        self._signal(kill=False)
+        process.later(GRACE_S, self._killIfAlive)
+
+    def _killIfAlive(self) -> None:
+        if self._process is not None and self._cancelled:
+            self._signal(kill=True)
+
+    def _signal(self, kill: bool) -> None:
+        if self._process is not None:
+            signalTree({pid for pid in (self._childPid, self._process.pid()) if pid}, kill)
+            if kill:
+                self._process.kill()
+
+    def poll(self) -> None:
+        """Deliver what a plain subprocess has said so far; a QProcess does so by itself."""
+        if self._process is not None:
+            self._process.poll()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Deliver everything until the child has ended.
+
+        Returns:
+            Whether it has ended.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while self._process is not None:
+            self._process.poll(0.05)
+            if until is not None and time.monotonic() > until:
+                break
+        return self._process is None
+
+    def shutdown(self) -> None:
+        """End the child now, at the latest in two seconds: Slicer or the scene is closing."""
+        self.cancel()
+        if not self.wait(GRACE_S):
+            self._signal(kill=True)
+            self.wait(GRACE_S)
+
+    def _stdout(self, text: str) -> None:
+        lines = (self._partial + text).split("\n")
+        self._partial = lines.pop()[-MAX_LINE:]
+        for line in lines:
+            self._line(line)
+
+    def _line(self, line: str) -> None:
+        event = parseEvent(line)
+        if event is None:
+            if line.strip():
+                self._output.append(line[:MAX_LINE])
+                self._stderr(line + "\n")
+            return
+        if event["stage"] == "started":
+            self._childPid = event["pid"] if isinstance(event.get("pid"), int) else None
+            return
+        self._last = event
+        if not self._cancelled and event["stage"] not in ("done", "error"):
+            self._onEvent(event)
+
+    def _stderr(self, text: str) -> None:
+        self._log.append(text)
+        self._logSize += len(text)
+        while self._logSize > LOG_CHARACTERS and len(self._log) > 1:
+            self._logSize -= len(self._log.pop(0))
+
+    def _ended(self, exitCode: int | None) -> None:
+        if self._partial:
+            self._line(self._partial)
+            self._partial = ""
+        self._signalRest()
+        self._process = None
+        self._onFinished(self._outcome(exitCode))
+
+    def _signalRest(self) -> None:
+        """Children that the child has left behind end too."""
+        if self._childPid and os.name != "nt":
+            with contextlib.suppress(OSError):
+                os.killpg(self._childPid, signal.SIGKILL)
+
+    def _outcome(self, exitCode: int | None) -> Outcome:
+        common = {"details": self.log, "exitCode": exitCode, "output": "\n".join(self._output)}
+        stage = self._last.get("stage")
+        if self._cancelled:
+            return Outcome("cancelled", "interrupted", "The synthesis was cancelled.", "", **common)
+        if stage == "done" and exitCode == 0:
+            return Outcome("done", **common)
+        if stage == "error":
+            texts = {name: str(self._last.get(name) or "") for name in ("kind", "message", "mend")}
+            if exitCode == 1:
+                texts["kind"] = "defect"
+            return Outcome("error", **texts, **common)
+        if exitCode == 0 and self._output and stage is None:
+            return Outcome("done", **common)  # commands that print a text, such as `info --json`
+        return Outcome("error", *explainEnd(exitCode, self.log), **common)
+
+
+def parseEvent(line: str) -> dict[str, Any] | None:
+    """The JSON object of a line of progress, or None for any other line."""
+    text = line.strip()
+    if not (text.startswith("{") and text.endswith("}")):
+        return None
+    try:
+        event = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("stage"), str) else None
+
+
+def explainEnd(exitCode: int | None, log: str) -> tuple[str, str, str]:
+    """Kind, message and mend for a child that ended without saying why."""
+    missing = re.findall(r"(?:ModuleNotFoundError|ImportError).*?'([\w.]+)'", log)
+    if missing:
+        return ("machine", f"A Python package that the synthesis needs is missing or damaged ({missing[-1]}).",
+                "Install what is missing with the button of this panel, then try again.")  # fmt: skip
+    lowered = log.lower()
+    if "memoryerror" in lowered or "bad_alloc" in lowered or "out of memory" in lowered or "cannot allocate" in lowered:
+        return ("machine", "The memory of this machine does not suffice.",
+                "Close other programs, choose the quality preview, or do not keep the steps.")  # fmt: skip
+    if exitCode is not None and exitCode < 0 or exitCode in (137, 134, 139):
+        number = -exitCode if exitCode is not None and exitCode < 0 else (exitCode or 128) - 128
+        why = " Most often the system ends it because memory has run out." if number == 9 else ""
+        return ("machine", f"The synthesis process was ended from outside or crashed (signal {number}).{why}",
+                "Close other programs or choose the quality preview, then try again.")  # fmt: skip
+    return ("defect", "The synthesis process ended without a result.", "See the details, and report them.")
+
+
+def signalTree(pids: set[int], kill: bool) -> None:
+    """Ask the groups that these processes lead, and the processes, to end; or kill them."""
+    if os.name == "nt":
+        if kill:  # there is no gentle way for a console program without a window
+            for pid in pids:
+                subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True, check=False)
+        return
+    number = signal.SIGKILL if kill else signal.SIGTERM
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            if os.getpgid(pid) == pid:
+                os.killpg(pid, number)
+            else:
+                os.kill(pid, number)
+
+
+def _applicationQt() -> Any:
+    """The module `qt` inside the application, else None."""
+    try:
+        import qt
+        import slicer
+    except ImportError:
+        return None
+    return qt if hasattr(slicer, "app") and hasattr(qt, "QProcess") else None
+
+
+class _PlainProcess:
+    """A subprocess; two threads read it, and everything is delivered by `poll`."""
+
+    def __init__(
+        self, onStdout: Callable[[str], None], onStderr: Callable[[str], None], onEnd: Callable[[int | None], None]
+    ) -> None:
+        self._onText = {"out": onStdout, "err": onStderr}
+        self._onEnd = onEnd
+        self._queue: queue.Queue[tuple[str, str]] = queue.Queue()
+        self._open = 2
+        self._timers: list[tuple[float, Callable[[], None]]] = []
+
+    def start(self, command: list[str], environment: dict[str, str], folder: str) -> None:
+        self._child = subprocess.Popen(
+            command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, encoding="utf-8", errors="replace", start_new_session=os.name != "nt",
+        )  # fmt: skip
+        for name, stream in (("out", self._child.stdout), ("err", self._child.stderr)):
+            threading.Thread(target=self._read, args=(name, stream), daemon=True).start()
+
+    def _read(self, name: str, stream: Any) -> None:
+        while text := stream.readline(MAX_LINE):
+            self._queue.put((name, text))
+        self._queue.put(("end", name))
+
+    def pid(self) -> int | None:
+        return self._child.pid
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        self._timers.append((time.monotonic() + seconds, action))
+
+    def kill(self) -> None:
+        self._child.kill()
+
+    def poll(self, patience: float = 0.0) -> None:
+        """Deliver what has come; wait `patience` seconds for the first piece."""
+        for timer in [timer for timer in self._timers if timer[0] <= time.monotonic()]:
+            self._timers.remove(timer)
+            timer[1]()
+        try:
+            item = self._queue.get(timeout=patience) if patience else self._queue.get_nowait()
+            while True:
+                if item[0] == "end":
+                    self._open -= 1
+                else:
+                    self._onText[item[0]](item[1])
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            pass
+        # A grandchild may hold the pipes open after the child has ended: then the end counts, not the pipes.
+        code = self._child.poll()
+        if code is not None and (self._open <= 0 or self._queue.empty() and self._sinceEnd() > 0.2):
+            for stream in (self._child.stdout, self._child.stderr):
+                if self._open <= 0 and stream is not None:
+                    stream.close()
+            self._onEnd(code)
+
+    def _sinceEnd(self) -> float:
+        self._endedAt: float = getattr(self, "_endedAt", time.monotonic())
+        return time.monotonic() - self._endedAt
+
+
+class _QtProcess:
+    """A QProcess, for the application: its signals come on the main thread, in every version of Slicer."""
+
+    def __init__(
+        self, qt: Any, onStdout: Callable[[str], None], onStderr: Callable[[str], None], onEnd: Callable[[int | None], None]
+    ) -> None:
+        self._qt = qt
+        self._onStdout, self._onStderr, self._onEnd = onStdout, onStderr, onEnd
+        self._decoders = {name: _decoder() for name in ("out", "err")}
+        self._done = False
+
+    def start(self, command: list[str], environment: dict[str, str], folder: str) -> None:
+        qt = self._qt
+        self._process = qt.QProcess()
+        variables = qt.QProcessEnvironment()
+        for name, value in environment.items():
+            variables.insert(name, value)
+        self._process.setProcessEnvironment(variables)
+        self._process.setWorkingDirectory(folder)
+        self._process.connect("readyReadStandardOutput()", self._readOut)
+        self._process.connect("readyReadStandardError()", self._readErr)
+        self._process.connect("finished(int,QProcess::ExitStatus)", self._finished)
+        self._process.start(command[0], command[1:])
+        if not self._process.waitForStarted(10000):
+            raise OSError("the interpreter cannot be started")
+
+    def _readOut(self) -> None:
+        self._onStdout(self._decoders["out"].decode(_bytes(self._process.readAllStandardOutput())))
+
+    def _readErr(self) -> None:
+        self._onStderr(self._decoders["err"].decode(_bytes(self._process.readAllStandardError())))
+
+    def _finished(self, exitCode: int = 0, exitStatus: Any = 0) -> None:
+        if self._done:
+            return
+        self._done = True
+        self._readOut()
+        self._readErr()
+        crashed = int(getattr(exitStatus, "value", exitStatus)) != 0
+        self._onEnd(-int(exitCode) if crashed and int(exitCode) > 0 else int(exitCode))
+
+    def pid(self) -> int | None:
+        number = self._process.processId
+        return int(number() if callable(number) else number) or None
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        self._qt.QTimer.singleShot(int(seconds * 1000), action)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def poll(self, patience: float = 0.0) -> None:
+        if patience and not self._done and self._process.waitForFinished(int(patience * 1000)) and not self._done:
+            self._finished(self._process.exitCode(), self._process.exitStatus())
+
+
+def _decoder() -> Any:
+    """A decoder that waits for the rest of a character that was cut between two pieces."""
+    import codecs
+
+    return codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+
+def _bytes(array: Any) -> bytes:
+    """The bytes of a QByteArray, in PythonQt as in PySide."""
+    data = array.data()
+    return data.encode("utf-8", "surrogateescape") if isinstance(data, str) else bytes(data)
