@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 import time
 from dataclasses import asdict
 from enum import Enum
@@ -362,4 +364,7 @@ def main() -> None:
     """Entry point of the command."""
     # Threads that wait for each other in a busy loop are twenty times slower when another program has one of the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):  # a console that cannot show a path's characters must not fail a run
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name="d3m")

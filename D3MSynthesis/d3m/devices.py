@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -48,11 +50,7 @@ def list_devices() -> list[DeviceInfo]:
     if torch.backends.mps.is_available():
         reason = _why_unusable("mps")
         found.append(DeviceInfo("mps", "Apple GPU", None, not reason, reason))
-    found.append(
-        DeviceInfo(
-            "cpu", f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads", _ram(), True
-        )
-    )
+    found.append(DeviceInfo("cpu", f"{_processor()}, {torch.get_num_threads()} threads", _ram(), True))
     return found
 
 
@@ -69,6 +67,15 @@ def _why_unusable(name: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _processor() -> str:
+    """The processor as its maker calls it, where the system tells, else its kind."""
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as f:
+        for line in f:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _ram() -> int | None:

@@ -147,6 +147,19 @@ def test_foreign_torch_names_the_variable(tmp_path: Path) -> None:
     assert f"It is taken from {tmp_path}, because the environment variable PYTHONPATH" in done.stderr
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii:strict"])
+def test_any_console_encoding(encoding: str, tiny_case: TinyCase, tiny_model: Path, tmp_path: Path) -> None:
+    """A console that cannot show the folder's name does not turn a good run into an error."""
+    scans = ["--t1", tiny_case.t1, "--t2", tiny_case.t2, "--flair", tiny_case.flair, "--model", tiny_model]
+    out = tmp_path / "結果"
+    done = d3m_command(
+        "synthesize", *scans, "--out", out, "--quality", "preview", env=environment(PYTHONIOENCODING=encoding)
+    )
+    assert done.returncode == 0, done.stderr
+    assert (out / "provenance.json").is_file()
+    assert "figure.png" in done.stdout
+
+
 def test_similarity_is_that_of_the_whole_slice() -> None:
     """SSIM near the brain equals the map computed over the whole field of view, also at the picture's border."""
     rng = np.random.default_rng(1)
