@@ -170,12 +170,12 @@ def _curve(probability: Floats, true: Mask, brain: Mask, voxel_ml: float) -> Mas
     )
 
 
-def best_threshold(curves: Iterable[MaskCurve]) -> float:
-    """The threshold with the largest mean Dice over the patients for whom Dice is defined."""
+def best_threshold(curves: Iterable[MaskCurve]) -> float | None:
+    """The threshold with the largest mean Dice over the patients for whom Dice is defined, or None without any."""
     table = np.array([curve.dice for curve in curves])
     table = table[~np.isnan(table).any(axis=1)]
     if not len(table):
-        return 0.5
+        return None
     return THRESHOLDS[int(table.mean(axis=0).argmax())]
 
 
@@ -237,10 +237,19 @@ def write_table(path: Path, rows: Sequence[Evaluated]) -> None:
             writer.writerow({k: v if isinstance(v, str) else f"{v:.5g}" for k, v in asdict(row).items()})
 
 
-def markdown(summary: Sequence[ValidationRow]) -> str:
-    """The summary as a Markdown table."""
+def markdown(summary: Sequence[ValidationRow], rows: Sequence[Evaluated]) -> str:
+    """The summary as a Markdown table, and for how many patients which quantity is not defined.
+
+    Args:
+        summary: Of `rows`.
+        rows: The patients.
+    """
     lines = ["| quantity | mean | sd | n | copied T1 |", "|---|---|---|---|---|"]
     for row in summary:
         copied = "" if row.t1_copy is None else f"{row.t1_copy:.3f}"
         lines.append(f"| {row.name} | {row.mean:.3f} | {row.sd:.3f} | {row.n} | {copied} |")
+    for field in fields(Evaluated):
+        missing = 0 if field.name == "id" else len(rows) - len(_defined(rows, field.name))
+        if missing:
+            lines += [""] * (lines[-1].startswith("|")) + [f"- {field.name}: not defined for {missing} of {len(rows)}."]
     return "\n".join(lines) + "\n"

@@ -173,8 +173,10 @@ def validate_run(
     Raises:
         D3MError: no annotated patient; a model that cannot be loaded.
     """
-    patients, _ = collect(data)
+    patients, faults = collect(data)
     checked = check([p for p in patients if p.seg is not None], enhancing_label, workers=1)
+    for fault in (*faults, *checked.faults):
+        report(f"Left out: {fault.id}: {fault.reason}")
     if not checked.patients:
         raise D3MError("No annotated patient was found.", "Validation needs a real T1c and tumour labels.")
     folder = find_model(model_name)
@@ -192,12 +194,17 @@ def validate_run(
             psnr = f"{row.psnr_brain:.2f} {row.psnr_tumour:.2f} {row.psnr_enhancing:.2f}"
             report(f"{row.id}: PSNR {psnr}, Dice {row.dice:.3f}")
         threshold = evaluate.best_threshold(curves)
-        report(f"Best mask threshold: {threshold}")
-        rows = [_at_threshold(row, curve, threshold) for row, curve in zip(rows, curves, strict=True)]
+        if threshold is None:
+            threshold = model.card.mask_threshold
+            report(f"No patient has enough enhancing tumour to choose the mask's threshold; it stays {threshold}.")
+        else:
+            report(f"Best mask threshold: {threshold}")
+            rows = [_at_threshold(row, curve, threshold) for row, curve in zip(rows, curves, strict=True)]
         summary = evaluate.summarise(rows)
         evaluate.write_table(place / "patients.csv", rows)
-        (place / "summary.md").write_text(evaluate.markdown(summary), encoding="utf-8")
-        report(evaluate.markdown(summary))
+        table = evaluate.markdown(summary, rows)
+        (place / "summary.md").write_text(table, encoding="utf-8")
+        report(table)
     if write_card:
         s = synthesis.sampling
         how = f"{quality}: {s.steps} steps, {s.samples} samples, {synthesis.dtype}"
