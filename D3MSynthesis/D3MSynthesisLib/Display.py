@@ -18,6 +18,9 @@ UPPER_EDGE = 7
 OVERLAYS = ("none", "subtraction", "probability", "magnitude", "uncertainty")
 PROBABILITY_FLOOR = 0.05
 """Below this the probability is transparent."""
+SEEN_MM = 3.0
+"""Length at which a long arrow is drawn at least."""
+MAX_ENLARGEMENT = 20
 
 # Anchors of perceptually even colour maps, from dark to light, and of a diverging one with white in the middle.
 _MAPS = {
@@ -52,7 +55,7 @@ def applyDefaults(nodes: Nodes) -> None:
         spread = slicer.util.arrayFromVolume(nodes.uncertainty)
         top = _upper(spread[spread > 0])
         _colours(nodes.uncertainty, "sequential", 0.0, top, 0.05 * top)
-    _transformDisplay(nodes.deformation)
+    _transformDisplay(nodes.deformation, enlargement(nodes))
     display = nodes.segmentation.GetDisplayNode()
     display.SetOpacity2DFill(0.3)
     display.SetOpacity2DOutline(1.0)
@@ -106,19 +109,25 @@ def colourNode(scene: Any, kind: str) -> Any:
     return scene.AddNode(node)
 
 
-def _transformDisplay(transform: Any) -> None:
-    """Field drawn to scale; Slicer draws where tissue was moved *to*."""
+def enlargement(nodes: Nodes) -> int:
+    """How many times grid and arrows are drawn larger than they are, since most fields are fractions of a millimetre."""
+    top = nodes.magnitude.GetDisplayNode().GetWindowLevelMax()
+    return min(max(round(SEEN_MM / top), 1), MAX_ENLARGEMENT)
+
+
+def _transformDisplay(transform: Any, factor: int) -> None:
+    """Slicer draws where tissue was moved *to*."""
     display = transform.GetDisplayNode()
     display.SetVisibility(False)
     display.SetVisibility2D(False)
     display.SetVisibility3D(False)
     display.SetGridSpacingMm(6.0)
     display.SetGridResolutionMm(1.0)
-    display.SetGridScalePercent(100)
+    display.SetGridScalePercent(100 * factor)
     display.SetGridShowNonWarped(False)
     display.SetGlyphSpacingMm(4.0)
-    display.SetGlyphScalePercent(100)
-    display.SetGlyphDisplayRangeMinMm(0.25)
+    display.SetGlyphScalePercent(100 * factor)
+    display.SetGlyphDisplayRangeMinMm(0.5 / factor)
     display.SetGlyphDisplayRangeMaxMm(50.0)
 
 
@@ -128,7 +137,7 @@ def _stepsDisplay(nodes: Nodes, low: float, high: float) -> None:
     for name, node in Scene.proxies(nodes).items():
         node.CreateDefaultDisplayNodes()
         if name == "field":
-            _transformDisplay(node)
+            _transformDisplay(node, enlargement(nodes))
         elif name == "mask":
             _colours(node, "sequential", 0.0, 1.0, PROBABILITY_FLOOR)
         else:
@@ -375,6 +384,9 @@ def setLayout(nodes: Nodes, name: str) -> None:
 def _pair(scene: Any, left: Any, right: Any) -> None:
     _arrange(scene, slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
     _orient(scene, {"Red": "Axial", "Yellow": "Axial"})
+    shown = _foreground(scene)
+    if shown is not None and shown.GetAttribute("D3M.Role") not in OVERLAYS:
+        _setForeground(scene, None, 0.0)  # a fade or a step would cover one of the two
     for view, node in (("Red", left), ("Yellow", right)):
         composite = _composite(scene, view)
         if composite is not None:

@@ -148,11 +148,13 @@ class SynthesisLogic:
     Args:
         scene: The scene; Slicer's own by default.
         qt: See `Worker`: None chooses, False takes a plain subprocess.
+        engine: Folder of the package `d3m`, if not the one beside this.
     """
 
-    def __init__(self, scene: Any = None, qt: Any = None) -> None:
+    def __init__(self, scene: Any = None, qt: Any = None, engine: Path | None = None) -> None:
         self._scene = scene
         self._qt = qt
+        self._engine = engine
         self._run: _Run | None = None
         self._worker: Worker | None = None
         self._infoWorker: Worker | None = None
@@ -258,7 +260,7 @@ class SynthesisLogic:
             self._worker = Worker(self._onEvent, self._onFinished, False if wait else self._qt)
             self._observeScene()
             self._tell(ProgressEvent("inputs", 0.0, message="Starting the engine"))
-            self._worker.start(arguments, folder, python)
+            self._worker.start(arguments, folder, python, self._engine)
         except OSError as error:
             self._clean(run)
             raise self._cannotStart(error, python) from error
@@ -323,7 +325,7 @@ class SynthesisLogic:
 
         worker = Worker(lambda _: None, done, False if wait else self._qt)
         try:
-            worker.start(["info", "--json"], folder, python)
+            worker.start(["info", "--json"], folder, python, self._engine)
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
             finished(None, self._cannotStart(error, python))
