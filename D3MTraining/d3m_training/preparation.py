@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from d3m_training.labels import Scheme, unify
 from d3m_training.splits import PARTS, Split, check_split, conflicts, make_split, read_split, write_split
 
 SPLIT_NAME = "split.json"
+GRID_NAME = "grid.json"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def prepare_cache(
     _report_use(checked, split, report)
     with _writing():
         cache.mkdir(parents=True, exist_ok=True)
+        (cache / GRID_NAME).write_text(json.dumps(_grid(recipe_name)) + "\n", encoding="utf-8")
         write_split(cache / SPLIT_NAME, split)
     recipe, stride = RECIPES[recipe_name], network_stride(recipe_name)
     wanted = split.ids()
@@ -90,6 +93,29 @@ def prepare_cache(
     for number, identifier in enumerate(in_processes(_prepare_one, works, workers), start=1):
         report(f"{number}/{len(works)} {identifier}")
     return len(wanted)
+
+
+def _grid(recipe_name: str) -> dict[str, object]:
+    """What must be equal for a cache to serve a recipe, as JSON has it."""
+    grid = {**asdict(RECIPES[recipe_name].grid), "stride": network_stride(recipe_name)}
+    return dict(json.loads(json.dumps(grid)))
+
+
+def check_grid(cache: Path, recipe_name: str) -> None:
+    """Find out whether a cache was prepared for a recipe.
+
+    Raises:
+        D3MError: it was prepared on another grid or scale, or not at all.
+    """
+    try:
+        grid = json.loads((cache / GRID_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise D3MError("The cache is not prepared.", "Run `d3m-training prepare` first.") from error
+    if grid != _grid(recipe_name):
+        raise D3MError(
+            f"The cache was prepared on another grid than that of the recipe {recipe_name}.",
+            f"Run `d3m-training prepare --recipe {recipe_name}`, into another folder if you need both.",
+        )
 
 
 def collect(data: Sequence[Path]) -> tuple[list[Patient], list[Fault]]:

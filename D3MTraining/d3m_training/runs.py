@@ -27,7 +27,7 @@ from d3m_training.cache import TARGET_UPPER, open_entry
 from d3m_training.datasets import check, read_patient
 from d3m_training.labels import unify
 from d3m_training.methods.d3m import PUBLISHED_LOSS, SEED_LOSS, D3MTraining, LossSettings
-from d3m_training.preparation import SPLIT_NAME, collect
+from d3m_training.preparation import SPLIT_NAME, check_grid, collect
 from d3m_training.quick import quick_validation
 from d3m_training.splits import read_split
 from d3m_training.trainer import TrainSettings, train
@@ -89,8 +89,7 @@ def train_run(
     settings, batch_settings, loss = recipe_settings(recipe_name)
     settings = replace(settings, iterations=iterations or settings.iterations, seed=seed, validate_every=validate_every)
     batch_settings = replace(batch_settings, size=batch or batch_settings.size)
-    if not (cache / SPLIT_NAME).is_file():
-        raise D3MError("The cache is not prepared.", "Run `d3m-training prepare` first.")
+    check_grid(cache, recipe_name)
     split = read_split(cache / SPLIT_NAME)
     try:
         entries, held_out = ([open_entry(cache, i) for i in ids] for ids in (split.train, split.validation))

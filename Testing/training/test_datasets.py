@@ -19,6 +19,7 @@ from d3m_training.cache import ENHANCING, open_entry
 from d3m_training.cli import app
 from d3m_training.datasets import check, find_patients
 from d3m_training.labels import POST_TREATMENT, UNTIL_2021
+from d3m_training.preparation import check_grid
 from training.data_helpers import (
     STYLE_2021,
     STYLE_2023,
@@ -399,3 +400,16 @@ def test_validation_without_enhancing_tumour(patient: dict[str, Path], tiny_mode
     assert "- psnr_tumour: not defined for 1 of 2." in summary
     assert "it stays 0.5" in ended.output
     assert "Left out: cut: T2 " in ended.output
+
+
+def test_a_cache_serves_its_own_recipe(patient: dict[str, Path], tmp_path: Path) -> None:
+    """Training on arrays of another grid or scale would go on for days and be worth nothing: it does not start."""
+    copy_patient(patient, tmp_path / "data" / "train", "a")
+    assert _prepare(tmp_path / "data", "--cache", tmp_path / "cache")[0] == 0
+    check_grid(tmp_path / "cache", "default")
+    for cache, recipe in (("cache", "paper"), ("absent", "default")):
+        options = ["--cache", tmp_path / cache, "--out", tmp_path / "run", "--recipe", recipe, "--iterations", 1]
+        ended = CliRunner().invoke(app, ["train", *map(str, options)])
+        assert ended.exit_code == 2
+        assert "d3m-training prepare" in ended.output
+    assert not (tmp_path / "run").exists()
