@@ -1,0 +1,50 @@
+"""How many augmented slices a second the training gets here.
+
+    python Testing/benchmarks/batches.py
+
+Prints slices a second for one process with one thread and for all cores, on a made-up cache of ordinary size.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from d3m.models.recipes import DEFAULT
+from d3m_training.batches import Batches, BatchSettings
+from d3m_training.cache import Prepared, open_entry, write_entry
+
+PATIENTS, SLICES, HEIGHT, WIDTH, DRAWS = 4, 140, 192, 160, 30
+
+
+def main() -> None:
+    """Measure and print."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as place:
+        entries = []
+        for k in range(PATIENTS):
+            scans = rng.random((SLICES, 4, HEIGHT, WIDTH), np.float32).astype(np.float16)
+            regions = np.ones((SLICES, 2, HEIGHT, WIDTH), np.uint8)
+            regions[:, 1] = rng.integers(0, 4, (SLICES, 1, 1))
+            write_entry(Path(place), Prepared(f"patient{k}", scans, regions, True), "benchmark")
+            entries.append(open_entry(Path(place), f"patient{k}"))
+        batches = Batches(entries, BatchSettings(context=DEFAULT.network.context), seed=0)
+        for threads in sorted({1, torch.get_num_threads()}):
+            torch.set_num_threads(threads)
+            for number in range(3):
+                batches.draw(number)
+            start = time.perf_counter()
+            for number in range(DRAWS):
+                batches.draw(number)
+            rate = DRAWS * batches.settings.size / (time.perf_counter() - start)
+            print(
+                f"{threads} threads: {rate:.0f} augmented slices a second (crop {batches.settings.crop}, one process)"
+            )
+
+
+if __name__ == "__main__":
+    main()
