@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
@@ -161,4 +162,5 @@ def sample(
 
 def main() -> None:
     """Entry point of the command."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `d3m`: cores are shared with other programs
     app(prog_name="d3m-training")
