@@ -24,7 +24,8 @@ MAX_ENLARGEMENT = 20
 
 # Anchors of perceptually even colour maps, from dark to light, and of a diverging one with white in the middle.
 _MAPS = {
-    "sequential": ((0.00, 0.00, 0.01), (0.26, 0.04, 0.41), (0.58, 0.15, 0.40), (0.87, 0.32, 0.23), (0.99, 0.65, 0.04), (0.99, 1.00, 0.64)),
+    "sequential": ((0.00, 0.00, 0.01), (0.26, 0.04, 0.41), (0.58, 0.15, 0.40), (0.87, 0.32, 0.23), (0.99, 0.65, 0.04),
+                   (0.99, 1.00, 0.64)),
     "magnitude": ((0.27, 0.00, 0.33), (0.23, 0.32, 0.55), (0.13, 0.57, 0.55), (0.37, 0.79, 0.38), (0.99, 0.91, 0.14)),
     "diverging": ((0.02, 0.19, 0.38), (0.26, 0.58, 0.76), (0.97, 0.97, 0.97), (0.95, 0.45, 0.25), (0.60, 0.02, 0.10)),
 }  # fmt: skip
@@ -110,7 +111,7 @@ def colourNode(scene: Any, kind: str) -> Any:
 
 
 def enlargement(nodes: Nodes) -> int:
-    """How many times grid and arrows are drawn larger than they are, since most fields are fractions of a millimetre."""
+    """How many times grid and arrows are drawn enlarged: most fields are fractions of a millimetre."""
     top = nodes.magnitude.GetDisplayNode().GetWindowLevelMax()
     return min(max(round(SEEN_MM / top), 1), MAX_ENLARGEMENT)
 
@@ -410,7 +411,7 @@ def _orient(scene: Any, orientations: dict[str, str]) -> None:
 
 
 def markViews(text: str = MARK) -> None:
-    """Write the mark at the upper edge of every slice view. Only the application has such views; else nothing is done."""
+    """Write the mark at the upper edge of every slice view; without the application nothing is done."""
     application = getattr(slicer, "app", None)
     manager = application.layoutManager() if hasattr(application, "layoutManager") else None
     if manager is None:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import slicer
 import vtk
+
+import slicer
 
 SYNTHETIC = "D3M.Synthetic"
 """Attribute of every node that this module made."""
@@ -129,7 +130,8 @@ def readiness(t1: Any, t2: Any, flair: Any, brainMask: Any = None, reference: An
         if node is None:
             continue
         if node.GetID() in seen:
-            return f"{seen[node.GetID()]} and {name[0].lower() + name[1:] if name.startswith('The') else name} are the same volume."
+            other = name[0].lower() + name[1:] if name.startswith("The") else name
+            return f"{seen[node.GetID()]} and {other} are the same volume."
         seen[node.GetID()] = name
         fault = _fault(name, node)
         if fault:
@@ -196,7 +198,7 @@ def matrixOf(node: Any) -> Any:
 
 
 def toFrameOf(node: Any, t1: Any) -> Any:
-    """The matrix from a node's local frame to T1's; None if it is not linear, or shears so that voxels lose right angles."""
+    """The matrix from a node's local frame to T1's; None if it is not linear, or shears the voxels."""
     import numpy as np
 
     matrix = vtk.vtkMatrix4x4()
@@ -240,7 +242,7 @@ def writeInput(node: Any, t1: Any, path: Path) -> None:
 
 
 def _maskOnT1(segmentation: Any, t1: Any) -> Any:
-    """All visible segments as one binary image on T1's grid; the segmentation's own transform is honoured by the exporter."""
+    """All visible segments as one binary image on T1's grid; the exporter honours transforms."""
     import numpy as np
     from vtk.util.numpy_support import numpy_to_vtk
 
@@ -260,7 +262,9 @@ def _maskOnT1(segmentation: Any, t1: Any) -> Any:
 def _resampled(node: Any, t1: Any) -> Any:
     """The voxels of a volume on T1's grid, through whatever transforms both are under, linearly interpolated."""
     toNode = vtk.vtkGeneralTransform()  # T1's local frame to the node's
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(t1.GetParentTransformNode(), node.GetParentTransformNode(), toNode)
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
+        t1.GetParentTransformNode(), node.GetParentTransformNode(), toNode
+    )
     rasToIjk = vtk.vtkMatrix4x4()
     node.GetRASToIJKMatrix(rasToIjk)
     whole = vtk.vtkGeneralTransform()

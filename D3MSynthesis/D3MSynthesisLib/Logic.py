@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import slicer
 import vtk
 
+import slicer
 from D3MSynthesisLib import Inputs, Scene
 from D3MSynthesisLib.Inputs import assignInputs, readiness, transformNotice
 from D3MSynthesisLib.Scene import Frame, Nodes
@@ -204,7 +204,7 @@ class SynthesisLogic:
         progress: Callable[[ProgressEvent], None] | None = None,
         finished: Callable[[Nodes | None, SynthesisError | None], None] | None = None,
     ) -> Nodes | None:
-        """Synthesise a contrast-enhanced image. Every run makes new nodes; nothing is overwritten, inputs stay as they are.
+        """Synthesise a contrast-enhanced image in new nodes; nothing is overwritten, inputs stay as they are.
 
         Args:
             t1: Volume nodes. Transforms that they are under count as they are shown; results are put under T1's.
@@ -296,7 +296,10 @@ class SynthesisLogic:
             self._worker.shutdown()
 
     def requestInfo(
-        self, finished: Callable[[EngineInfo | None, SynthesisError | None], None], wait: bool = False, python: str | None = None
+        self,
+        finished: Callable[[EngineInfo | None, SynthesisError | None], None],
+        wait: bool = False,
+        python: str | None = None,
     ) -> None:
         """Ask the engine for devices, models, and what each quality costs here.
 
@@ -341,9 +344,12 @@ class SynthesisLogic:
 
     def _cannotStart(self, error: OSError, python: str | None) -> SynthesisError:
         if python and not shutil.which(python):
-            return SynthesisError("The Python that was chosen cannot be started.", "Choose another one, or none.", "machine")
+            return SynthesisError(
+                "The Python that was chosen cannot be started.", "Choose another one, or none.", "machine"
+            )
         return SynthesisError(
-            "The synthesis cannot be started.", "Check that the temporary folder can be written and has space.", "machine",
+            "The synthesis cannot be started.", "Check that the temporary folder can be written and has space.",
+            "machine",
             str(error.strerror or error),
         )  # fmt: skip
 
@@ -358,8 +364,8 @@ class SynthesisLogic:
 
         fraction = number("fraction", float)
         self._tell(
-            ProgressEvent(event["stage"], min(max(fraction or 0.0, 0.0), 1.0), number("step", int), number("steps", int),
-                          number("eta_s", float), str(event.get("message") or ""))
+            ProgressEvent(event["stage"], min(max(fraction or 0.0, 0.0), 1.0), number("step", int),
+                          number("steps", int), number("eta_s", float), str(event.get("message") or ""))
         )  # fmt: skip
 
     def _onFinished(self, outcome: Outcome) -> None:
@@ -372,7 +378,9 @@ class SynthesisLogic:
         try:
             if outcome.status == "done":
                 self._tell(ProgressEvent("nodes", 0.99, message="Showing the result"))
-                reference = run.reference if run.reference is not None and run.reference.GetScene() is self.scene else None
+                reference = (
+                    run.reference if run.reference is not None and run.reference.GetScene() is self.scene else None
+                )
                 frame = run.frame
                 if frame.t1.GetScene() is self.scene:  # it may have been put under another transform meanwhile
                     frame = Frame(frame.name, frame.ijkToRAS, frame.t1, frame.t1.GetParentTransformNode())
@@ -386,7 +394,7 @@ class SynthesisLogic:
 
             error = SynthesisError(
                 "The result cannot be read.", "Try again, and report it if it happens again.", "defect",
-                f"{outcome.details}\n{traceback.format_exc()}" if not isinstance(fault, MemoryError) else outcome.details,
+                outcome.details if isinstance(fault, MemoryError) else f"{outcome.details}\n{traceback.format_exc()}",
             )  # fmt: skip
         finally:
             self._clean(run)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import slicer
 import vtk
 
+import slicer
 from D3MSynthesisLib import Display
 from D3MSynthesisLib.Inputs import SYNTHETIC
 from D3MSynthesisLib.Results import STEP_IMAGES, Image, Output, readOutput
@@ -405,7 +405,9 @@ def proxies(nodes: Nodes) -> dict[str, Any]:
     """The nodes that show the chosen step: "before", "after", "mask", "field"."""
     if nodes.browser is None:
         return {}
-    sequences = dict(zip(STEP_IMAGES, (nodes.stepBefore, nodes.stepAfter, nodes.stepMask, nodes.stepField), strict=True))
+    sequences = dict(
+        zip(STEP_IMAGES, (nodes.stepBefore, nodes.stepAfter, nodes.stepMask, nodes.stepField), strict=True)
+    )
     found = {name: nodes.browser.GetProxyNode(sequence) for name, sequence in sequences.items() if sequence is not None}
     return {name: node for name, node in found.items() if node is not None}
 

@@ -42,7 +42,8 @@ if hasattr(os, "setsid"):
     except OSError:
         pass
 print('{"stage": "started", "pid": %d}' % os.getpid(), flush=True)
-spec = importlib.util.spec_from_file_location("d3m", os.path.join(package, "__init__.py"), submodule_search_locations=[package])
+start = os.path.join(package, "__init__.py")
+spec = importlib.util.spec_from_file_location("d3m", start, submodule_search_locations=[package])
 sys.modules["d3m"] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 sys.argv[1:4] = []
@@ -101,7 +102,7 @@ def childEnvironment(python: str) -> dict[str, str]:
     needs by itself, and any other interpreter would die of them. Packages of the user's home are not looked at.
     """
     environment = {name: value for name, value in os.environ.items() if name not in SLICER_VARIABLES}
-    for name, value in os.environ.items():  # the launcher keeps what it found under this name
+    for name in os.environ:  # the launcher keeps what it found under this name
         if name.startswith("LAUNCHER_") and not isSlicerPython(python):
             environment.pop(name, None)
     environment |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1",
@@ -180,7 +181,16 @@ class Worker:
             raise RuntimeError("A run is going on.")
         self._reset()
         program = findPython(python)
-        command = [program, "-s", "-c", BOOTSTRAP, str(engine or engineFolder()), str(folder), str(os.getpid()), *arguments]
+        command = [
+            program,
+            "-s",
+            "-c",
+            BOOTSTRAP,
+            str(engine or engineFolder()),
+            str(folder),
+            str(os.getpid()),
+            *arguments,
+        ]
         environment = childEnvironment(program)
         if self._qt:
             self._process = _QtProcess(self._qt, self._stdout, self._stderr, self._ended)
@@ -316,7 +326,7 @@ def explainEnd(exitCode: int | None, log: str) -> tuple[str, str, str]:
     if "memoryerror" in lowered or "bad_alloc" in lowered or "out of memory" in lowered or "cannot allocate" in lowered:
         return ("machine", "The memory of this machine does not suffice.",
                 "Close other programs, choose the quality preview, or do not keep the steps.")  # fmt: skip
-    if exitCode is not None and exitCode < 0 or exitCode in (137, 134, 139):
+    if (exitCode is not None and exitCode < 0) or exitCode in (137, 134, 139):
         number = -exitCode if exitCode is not None and exitCode < 0 else (exitCode or 128) - 128
         why = " Most often the system ends it because memory has run out." if number == 9 else ""
         return ("machine", f"The synthesis process was ended from outside or crashed (signal {number}).{why}",
@@ -344,6 +354,7 @@ def _applicationQt() -> Any:
     """The module `qt` inside the application, else None."""
     try:
         import qt
+
         import slicer
     except ImportError:
         return None
@@ -401,7 +412,7 @@ class _PlainProcess:
             pass
         # A grandchild may hold the pipes open after the child has ended: then the end counts, not the pipes.
         code = self._child.poll()
-        if code is not None and (self._open <= 0 or self._queue.empty() and self._sinceEnd() > 0.2):
+        if code is not None and (self._open <= 0 or (self._queue.empty() and self._sinceEnd() > 0.2)):
             for stream in (self._child.stdout, self._child.stderr):
                 if self._open <= 0 and stream is not None:
                     stream.close()
@@ -416,7 +427,11 @@ class _QtProcess:
     """A QProcess, for the application: its signals come on the main thread, in every version of Slicer."""
 
     def __init__(
-        self, qt: Any, onStdout: Callable[[str], None], onStderr: Callable[[str], None], onEnd: Callable[[int | None], None]
+        self,
+        qt: Any,
+        onStdout: Callable[[str], None],
+        onStderr: Callable[[str], None],
+        onEnd: Callable[[int | None], None],
     ) -> None:
         self._qt = qt
         self._onStdout, self._onStderr, self._onEnd = onStdout, onStderr, onEnd

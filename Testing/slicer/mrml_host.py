@@ -1,4 +1,4 @@
-"""The least that stands in for the application around Slicer's MRML core: a scene, its logics, slice views off screen."""
+"""The least that stands in for the application around Slicer's MRML core: scene, logics, slice views off screen."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import slicer
 import slicer.util
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
+
+import slicer
 
 MANAGERS = (
     "vtkMRMLVolumeGlyphSliceDisplayableManager",
@@ -77,7 +78,10 @@ class MRMLHost:
             self.logics[module] = logic
         slicer.mrmlScene = scene
         slicer.modules = types.SimpleNamespace(
-            **{name.lower(): types.SimpleNamespace(logic=lambda kept=logic: kept) for name, logic in self.logics.items()}
+            **{
+                name.lower(): types.SimpleNamespace(logic=lambda kept=logic: kept)
+                for name, logic in self.logics.items()
+            }
         )
         return scene
 

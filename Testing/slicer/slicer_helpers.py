@@ -31,7 +31,9 @@ def rotation(degrees_z: float, degrees_x: float) -> np.ndarray:
     return turn @ np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
 
 
-def affine(name: str, shape: tuple[int, int, int] = SHAPE, spacing: tuple[float, float, float] = (1.0, 1.1, 1.4)) -> np.ndarray:
+def affine(
+    name: str, shape: tuple[int, int, int] = SHAPE, spacing: tuple[float, float, float] = (1.0, 1.1, 1.4)
+) -> np.ndarray:
     """Voxels to RAS with the volume's centre near the origin: an orientation's name, or "oblique"."""
     axes = rotation(14, -9) @ ORIENTATIONS["LPS"] if name == "oblique" else ORIENTATIONS[name]
     matrix = np.eye(4)
@@ -150,7 +152,7 @@ def write_provenance(folder: Path) -> None:
     (folder / "provenance.json").write_text(json.dumps(content), encoding="utf-8")
 
 
-FAKE_ENGINE = '''
+FAKE_ENGINE = """
 import json, os, pathlib, shutil, signal, subprocess, sys, time
 def say(**event): print(json.dumps(event), flush=True)
 behaviour = (pathlib.Path(__file__).parent / "behaviour.txt").read_text()
@@ -161,14 +163,16 @@ if behaviour == "environment":
 say(stage="read", fraction=0.0, step=None, steps=None, eta_s=None, message="Reading")
 say(stage="sample", fraction=0.5, step=1, steps=2, eta_s=1.5, message="Step 1 of 2")
 if behaviour == "garbage":
-    sys.stdout.buffer.write(b"\\xff\\xfe not text\\n{broken\\n[1, 2]\\n{\\"no\\": \\"stage\\"}\\n{\\"stage\\": 3}\\nno newline yet")
+    sys.stdout.buffer.write(b"\\xff\\xfe not text\\n{broken\\n[1, 2]\\n{\\"no\\": \\"stage\\"}\\n{\\"stage\\": 3}\\n")
+    sys.stdout.buffer.write(b"no newline yet")
     sys.stdout.flush()
     print(" \\u5c71 on stderr", file=sys.stderr)
     say(stage="sample", fraction="half", step="one", steps=None, eta_s=float("nan"), message=None)
 if behaviour in ("slow", "stubborn"):
     if behaviour == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"])
+        deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"
+        child = subprocess.Popen([sys.executable, "-c", deaf])
         (pathlib.Path(__file__).parent / "grandchild.txt").write_text(str(child.pid))
     (pathlib.Path(__file__).parent / "pid.txt").write_text(str(os.getpid()))
     time.sleep(60)
@@ -188,7 +192,7 @@ if source.exists():
 if behaviour == "cut":
     (pathlib.Path(out) / "cemri.nii.gz").write_bytes(b"short")
 say(stage="done", out=out)
-'''
+"""
 
 
 def fake_engine(folder: Path, behaviour: str, source: Path | None = None) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,9 @@ import pytest
 from slicer_helpers import make_output
 
 slicer = pytest.importorskip("slicer")
-from D3MSynthesisLib import Display, Scene  # noqa: E402
 from mrml_host import MRMLHost, readPicture, savePicture  # noqa: E402
+
+from D3MSynthesisLib import Display, Scene  # noqa: E402
 
 PICTURES = Path(__file__).parent / "pictures"
 POSITION = (4.0, 1.0, 6.0)
@@ -22,14 +22,14 @@ TOLERANCE = 0.005
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MRMLHost, Scene.Nodes]]:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[MRMLHost, Scene.Nodes]:
     """A result with steps and a real T1c, in three views."""
     host = MRMLHost((180, 180))
     host.addViews()
     made = make_output(tmp_path_factory.mktemp("display") / "out", "LPS")
     t1 = slicer.util.addVolumeFromArray(made.t1.T.copy(), ijkToRAS=made.matrix, name="T1")
     real = slicer.util.addVolumeFromArray(made.cemri.T[::-1, :, ::-1].copy(), ijkToRAS=made.matrix, name="T1c")
-    yield host, Scene.addRun(host.scene, made.folder, Scene.Frame("T1", made.matrix, t1), real)
+    return host, Scene.addRun(host.scene, made.folder, Scene.Frame("T1", made.matrix, t1), real)
 
 
 def draw(nodes: Scene.Nodes, name: str) -> None:
@@ -126,7 +126,9 @@ def test_colour_ranges(shown: tuple[MRMLHost, Scene.Nodes]) -> None:
     assert probability.GetApplyThreshold()
     assert probability.GetLowerThreshold() == pytest.approx(Display.PROBABILITY_FLOOR)
     length = slicer.util.arrayFromVolume(nodes.magnitude)
-    assert nodes.magnitude.GetDisplayNode().GetWindowLevelMax() == pytest.approx(np.percentile(length[length > 0], 99), rel=1e-4)
+    assert nodes.magnitude.GetDisplayNode().GetWindowLevelMax() == pytest.approx(
+        np.percentile(length[length > 0], 99), rel=1e-4
+    )
 
 
 def test_legend_follows_the_overlay(shown: tuple[MRMLHost, Scene.Nodes]) -> None:
@@ -141,7 +143,7 @@ def test_legend_follows_the_overlay(shown: tuple[MRMLHost, Scene.Nodes]) -> None
 
 
 def test_layouts(shown: tuple[MRMLHost, Scene.Nodes]) -> None:
-    """Side by side and before/after show two axial, linked views of different images; four-up restores the directions."""
+    """Pairs show two axial, linked views of different images; four-up restores the directions."""
     host, nodes = shown
     composites = {view.node.GetLayoutName(): view.logic.GetSliceCompositeNode() for view in host.views.values()}
     layout = host.scene.GetFirstNodeByClass("vtkMRMLLayoutNode")

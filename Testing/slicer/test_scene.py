@@ -10,8 +10,9 @@ from slicer_helpers import FIELD_SHAPE, SHAPE, MadeOutput, affine, make_output, 
 
 slicer = pytest.importorskip("slicer")
 import vtk  # noqa: E402
-from D3MSynthesisLib import Inputs, Results, Scene  # noqa: E402
 from mrml_host import MRMLHost  # noqa: E402
+
+from D3MSynthesisLib import Inputs, Results, Scene  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,9 @@ def t1_node(made: MadeOutput, name: str = "T1") -> object:
 def add(host: MRMLHost, made: MadeOutput, name: str = "T1", **options: object) -> Scene.Nodes:
     """The nodes of an output folder beside its T1."""
     t1 = t1_node(made, name)
-    return Scene.addRun(host.scene, made.folder, Scene.Frame(name, made.matrix, t1, t1.GetParentTransformNode()), **options)
+    return Scene.addRun(
+        host.scene, made.folder, Scene.Frame(name, made.matrix, t1, t1.GetParentTransformNode()), **options
+    )
 
 
 @pytest.mark.parametrize("orientation", ["RAS", "LPS", "LAS", "PIR", "ASL", "SRA", "oblique"])
@@ -296,7 +299,9 @@ def test_saved_files_are_read_by_others(host: MRMLHost, tmp_path: Path) -> None:
     field = sitk.ReadImage(str(first / "deformation.nii.gz"))
     vector = np.array(field[14, 16, 10]) * [-1, -1, 1]
     np.testing.assert_allclose(vector, made.field[14, 16, 10], atol=1e-4)
-    mask = sitk.Resample(sitk.ReadImage(str(first / "enhancement.seg.nrrd")), image, sitk.Transform(), sitk.sitkNearestNeighbor)
+    mask = sitk.Resample(
+        sitk.ReadImage(str(first / "enhancement.seg.nrrd")), image, sitk.Transform(), sitk.sitkNearestNeighbor
+    )
     np.testing.assert_array_equal(sitk.GetArrayFromImage(mask) > 0, made.mask.T)
     assert (first / "provenance.json").is_file()
     assert not list(tmp_path.glob(".d3m*"))

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from D3MSynthesisLib.Worker import Outcome, Worker, childEnvironment, explainEnd, findPython, parseEvent
 from slicer_helpers import fake_engine
+
+from D3MSynthesisLib.Worker import Outcome, Worker, childEnvironment, explainEnd, findPython, parseEvent
 
 LIBRARY = str(Path(__file__).resolve().parents[2] / "D3MSynthesis")
 
@@ -20,7 +21,9 @@ LIBRARY = str(Path(__file__).resolve().parents[2] / "D3MSynthesis")
 class Heard:
     """A worker and what it told."""
 
-    def __init__(self, folder: Path, behaviour: str, arguments: tuple[str, ...] = (), python: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, behaviour: str, arguments: tuple[str, ...] = (), python: str | None = None
+    ) -> None:
         self.events: list[dict[str, object]] = []
         self.outcomes: list[Outcome] = []
         self.package = fake_engine(folder, behaviour)
@@ -199,7 +202,9 @@ def test_poisoned_environment_does_not_reach_the_child(tmp_path: Path, monkeypat
         assert name not in seen["env"]
     assert (seen["env"]["PYTHONNOUSERSITE"], seen["env"]["PYTHONUTF8"], seen["flags"]) == ("1", "1", 1)
     assert Path(seen["file"]).parent == heard.package
-    assert not [path for path in seen["path"] if path in ("", ".", str(poison), str(heard.folder), str(heard.package.parent))]
+    assert not [
+        path for path in seen["path"] if path in ("", ".", str(poison), str(heard.folder), str(heard.package.parent))
+    ]
 
 
 def test_slicers_python_is_preferred_and_the_users_choice_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +239,8 @@ def test_parent_killed(tmp_path: Path) -> None:
     script = (
         f"import sys; sys.path.insert(0, {LIBRARY!r})\nimport os\nfrom pathlib import Path\n"
         "from D3MSynthesisLib.Worker import Worker\n"
-        f"w = Worker(print, print, qt=False); w.start([str(os.getpid())], Path({str(run)!r}), None, Path({str(package)!r}))\n"
+        "w = Worker(print, print, qt=False)\n"
+        f"w.start([str(os.getpid())], Path({str(run)!r}), None, Path({str(package)!r}))\n"
         "w.wait()\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
