@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
-import re
 import shutil
-import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,112 +15,14 @@ import vtk
 
 import slicer
 from D3MSynthesisLib import Inputs, Scene
+from D3MSynthesisLib.Engine import Cost, Device, EngineInfo, ModelInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Inputs import assignInputs, readiness, transformNotice
 from D3MSynthesisLib.Scene import Frame, Nodes
-from D3MSynthesisLib.Worker import Outcome, Worker, findPython
+from D3MSynthesisLib.Traces import newFolder, removeStaleFolders, withoutNames
+from D3MSynthesisLib.Worker import Outcome, Worker
 
-__all__ = ["EngineInfo", "Nodes", "ProgressEvent", "SynthesisError", "SynthesisLogic", "assignInputs", "readiness",
-           "transformNotice"]  # fmt: skip
-
-FOLDER_PREFIX = "d3m-run-"
-
-
-class SynthesisError(Exception):
-    """A run that did not come to a result, told to a person.
-
-    Attributes:
-        kind: "input", "machine", "interrupted" (cancelled), or "defect" (of ours).
-        message: What is wrong, in one sentence.
-        mend: What to do, in one sentence.
-        details: The engine's log, for the button "details".
-    """
-
-    def __init__(self, message: str, mend: str = "", kind: str = "input", details: str = "") -> None:
-        super().__init__(message, mend)
-        self.message, self.mend, self.kind, self.details = message, mend, kind, details
-
-    def __str__(self) -> str:
-        return f"{self.message} {self.mend}".strip()
-
-
-@dataclass(frozen=True)
-class ProgressEvent:
-    """Where a run stands."""
-
-    stage: str
-    """"inputs", "read", "model", "prepare", "sample", "restore", "write" or "nodes"."""
-    fraction: float
-    """0 to 1."""
-    step: int | None = None
-    steps: int | None = None
-    eta_s: float | None = None
-    """Seconds that remain, estimated."""
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device that the engine can compute on."""
-
-    name: str
-    title: str
-    memoryBytes: int | None
-    usable: bool
-    reason: str
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a quality costs on the device that would be chosen."""
-
-    quality: str
-    device: str
-    seconds: float
-    memoryMb: float
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """A model that the engine finds."""
-
-    name: str
-    title: str
-    removable: bool
-    folder: str
-    costs: tuple[Cost, ...]
-
-
-@dataclass(frozen=True)
-class EngineInfo:
-    """What the engine says about itself and this machine."""
-
-    version: str
-    torch: str
-    devices: tuple[Device, ...] = ()
-    models: tuple[ModelInfo, ...] = ()
-
-    @staticmethod
-    def fromJson(text: str) -> EngineInfo:
-        """Read the answer of `d3m info --json`.
-
-        Raises:
-            ValueError: it is something else.
-        """
-        try:
-            content = json.loads(text[text.index("{") :])
-            devices = tuple(
-                Device(d["name"], d["title"], d.get("memory_bytes"), bool(d["usable"]), d.get("reason") or "")
-                for d in content["devices"]
-            )
-            models = tuple(
-                ModelInfo(m["name"], m["title"], bool(m["removable"]), m["folder"], tuple(
-                    Cost(c["quality"], c["device"], float(c["seconds"]), float(c["memory_mb"])) for c in m["costs"]
-                ))
-                for m in content["models"]
-            )  # fmt: skip
-            return EngineInfo(content["version"], content["torch"], devices, models)
-        except (KeyError, TypeError, IndexError) as error:
-            raise ValueError("This is not the engine's answer.") from error
+__all__ = ["Cost", "Device", "EngineInfo", "ModelInfo", "Nodes", "ProgressEvent", "SynthesisError", "SynthesisLogic",
+           "assignInputs", "readiness", "transformNotice"]  # fmt: skip
 
 
 @dataclass
@@ -439,50 +337,3 @@ class SynthesisLogic:
             lines += [f"Error ({error.kind}): {error.message}", f"Mend: {error.mend}"]
         lines += ["Log:", (error.details if error is not None else "") or self.log or "(empty)"]
         return withoutNames("\n".join(lines), self._lastNames) + "\n"
-
-
-def withoutNames(text: str, names: list[str]) -> str:
-    """A text without these names, without paths, and without the user's name."""
-    text = re.sub(r'File "[^"]*?([\w.]+\.py)"', r'File "\1"', text)  # which line of the code it was may be told
-    text = re.sub(r"(?:[A-Za-z]:)?(?:[\\/][^\\/\s'\":;,()<>|]+)+[\\/]?", _shortPath, text)
-    for name in sorted({name for name in names if len(name) > 2}, key=len, reverse=True):
-        text = text.replace(name, "<node>")
-    user = Path("~").expanduser().name
-    return re.sub(rf"\b{re.escape(user)}\b", "<user>", text) if len(user) > 2 and user != "root" else text
-
-
-def _shortPath(found: re.Match[str]) -> str:
-    return "<path>" if len(re.findall(r"[\\/]", found.group())) > 1 or found.start() == 0 else found.group()
-
-
-def newFolder() -> Path:
-    """A new temporary folder for one run, with this process's number in its name."""
-    application = getattr(slicer, "app", None)
-    place = getattr(application, "temporaryPath", None)
-    parent = place if isinstance(place, str) and Path(place).is_dir() else None
-    return Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-", dir=parent))
-
-
-def removeStaleFolders() -> None:
-    """Remove the folders of runs whose Slicer died: they hold scans of patients."""
-    if sys.platform == "win32":
-        return  # there a signal 0 would end the process that is asked for
-    places = {tempfile.gettempdir(), getattr(getattr(slicer, "app", None), "temporaryPath", None)}
-    for place in places:
-        if not isinstance(place, str):
-            continue
-        for folder in Path(place).glob(f"{FOLDER_PREFIX}*"):
-            number = folder.name[len(FOLDER_PREFIX) :].split("-")[0]
-            if not number.isdigit() or int(number) == os.getpid():
-                continue
-            try:
-                os.kill(int(number), 0)
-            except ProcessLookupError:
-                shutil.rmtree(folder, ignore_errors=True)
-            except (PermissionError, OverflowError):
-                continue
-
-
-def interpreter(python: str | None = None) -> str:
-    """The interpreter that runs will use."""
-    return findPython(python)

@@ -19,7 +19,8 @@ vtk = pytest.importorskip("vtk")
 from mrml_host import MRMLHost  # noqa: E402
 
 from D3MSynthesisLib import Scene  # noqa: E402
-from D3MSynthesisLib.Logic import FOLDER_PREFIX, EngineInfo, SynthesisError, SynthesisLogic  # noqa: E402
+from D3MSynthesisLib.Logic import SynthesisLogic  # noqa: E402
+from D3MSynthesisLib.Traces import FOLDER_PREFIX  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -154,29 +155,3 @@ def test_cancel_and_close_leave_the_scene_as_it_was(inputs: list[object], tiny_m
         assert scene.GetNumberOfNodes() == count
     else:
         assert Scene.findRuns(scene) == []
-
-
-def test_error_of_the_engine_is_told_and_reported_without_names(inputs: list[object], tmp_path: Path) -> None:
-    """A model that is not there: one sentence and its mend; the report names no patient, no node and no path."""
-    t1, t2, flair, _ = inputs
-    logic = SynthesisLogic(qt=False)
-    with pytest.raises(SynthesisError) as caught:
-        logic.run(t1, t2, flair, model=str(tmp_path / "no-model"), device="cpu")
-    assert caught.value.kind == "input"
-    assert caught.value.mend
-    report = logic.report(caught.value)
-    assert caught.value.mend in report
-    for secret in ("Doe", "John", str(tmp_path), tempfile.gettempdir()):
-        assert secret not in report
-    assert own_folders() == []
-
-
-def test_engine_says_what_it_has(host: MRMLHost) -> None:
-    """Devices and models for the panel come from the engine's own process."""
-    answers: list[tuple[EngineInfo | None, SynthesisError | None]] = []
-    SynthesisLogic(qt=False).requestInfo(lambda info, error: answers.append((info, error)), wait=True)
-    info, error = answers[0]
-    assert error is None
-    assert info is not None
-    assert any(device.name == "cpu" and device.usable for device in info.devices)
-    assert own_folders() == []

@@ -1,0 +1,130 @@
+"""What the engine's process needs and says: the interpreter, a clean environment, lines of progress, how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BOOTSTRAP = """
+import sys
+sys.path[0:1] = []
+import importlib.util, os, runpy, shutil
+package, folder, parent = sys.argv[1:4]
+starter = os.getppid()
+if hasattr(os, "setsid"):
+    try:
+        os.setsid()
+    except OSError:
+        pass
+print('{"stage": "started", "pid": %d}' % os.getpid(), flush=True)
+start = os.path.join(package, "__init__.py")
+spec = importlib.util.spec_from_file_location("d3m", start, submodule_search_locations=[package])
+sys.modules["d3m"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+sys.argv[1:4] = []
+def orphan():
+    try:
+        os.kill(int(parent), 0)
+        return os.getppid() != starter
+    except OSError:
+        return True
+try:
+    runpy.run_module("d3m", run_name="__main__", alter_sys=True)
+finally:
+    if folder and os.name != "nt" and orphan():
+        shutil.rmtree(folder, ignore_errors=True)
+"""
+"""What the child runs. The engine is loaded from exactly one folder, so that nothing that lies beside it, and no other
+package of that name, is found. The child leads a group of its own, says its number (Slicer's launcher has another),
+and removes the folder of its run if nobody is left to do so."""
+
+SLICER_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "LD_LIBRARY_PATH", "LD_PRELOAD",
+                    "DYLD_LIBRARY_PATH", "DYLD_FRAMEWORK_PATH", "QT_PLUGIN_PATH", "SSL_CERT_FILE",
+                    "PYTHONUSERBASE", "PYTHONPLATLIBDIR")  # fmt: skip
+"""Variables that Slicer's launcher, or a user's shell, sets for one Python and that break another."""
+
+
+def findPython(userChoice: str | None = None) -> str:
+    """The interpreter for the child: the user's, inside Slicer PythonSlicer, else the running one."""
+    if userChoice:
+        return userChoice
+    return shutil.which("PythonSlicer") or sys.executable
+
+
+def childEnvironment(python: str) -> dict[str, str]:
+    """The environment of the child.
+
+    Slicer's own settings for Python and for libraries are taken away: PythonSlicer is a launcher that sets what it
+    needs by itself, and any other interpreter would die of them. Packages of the user's home are not looked at.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in SLICER_VARIABLES}
+    for name in os.environ:  # the launcher keeps what it found under this name
+        if name.startswith("LAUNCHER_") and not isSlicerPython(python):
+            environment.pop(name, None)
+    environment |= {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", "PYTHONNOUSERSITE": "1", "PYTHONUNBUFFERED": "1",
+                    "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+    return environment
+
+
+def isSlicerPython(python: str) -> bool:
+    """Whether this is the launcher of Slicer's own Python."""
+    return Path(python).stem.startswith("PythonSlicer")
+
+
+def engineFolder() -> Path:
+    """The folder of the package `d3m`, beside this one in the checkout as in Slicer's installed layout."""
+    return Path(__file__).resolve().parents[1] / "d3m"
+
+
+def parseEvent(line: str) -> dict[str, Any] | None:
+    """The JSON object of a line of progress, or None for any other line."""
+    text = line.strip()
+    if not (text.startswith("{") and text.endswith("}")):
+        return None
+    try:
+        event = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("stage"), str) else None
+
+
+def explainEnd(exitCode: int | None, log: str) -> tuple[str, str, str]:
+    """Kind, message and mend for a child that ended without saying why."""
+    missing = re.findall(r"(?:ModuleNotFoundError|ImportError).*?'([\w.]+)'", log)
+    if missing:
+        return ("machine", f"A Python package that the synthesis needs is missing or damaged ({missing[-1]}).",
+                "Install what is missing with the button of this panel, then try again.")  # fmt: skip
+    lowered = log.lower()
+    if "memoryerror" in lowered or "bad_alloc" in lowered or "out of memory" in lowered or "cannot allocate" in lowered:
+        return ("machine", "The memory of this machine does not suffice.",
+                "Close other programs, choose the quality preview, or do not keep the steps.")  # fmt: skip
+    if (exitCode is not None and exitCode < 0) or exitCode in (137, 134, 139):
+        number = -exitCode if exitCode is not None and exitCode < 0 else (exitCode or 128) - 128
+        why = " Most often the system ends it because memory has run out." if number == 9 else ""
+        return ("machine", f"The synthesis process was ended from outside or crashed (signal {number}).{why}",
+                "Close other programs or choose the quality preview, then try again.")  # fmt: skip
+    return ("defect", "The synthesis process ended without a result.", "See the details, and report them.")
+
+
+def signalTree(pids: set[int], kill: bool) -> None:
+    """Ask the groups that these processes lead, and the processes, to end; or kill them."""
+    if os.name == "nt":
+        if kill:  # there is no gentle way for a console program without a window
+            for pid in pids:
+                subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True, check=False)
+        return
+    number = signal.SIGKILL if kill else signal.SIGTERM
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            if os.getpgid(pid) == pid:
+                os.killpg(pid, number)
+            else:
+                os.kill(pid, number)
