@@ -25,7 +25,7 @@ SHAPE, AFFINE = (240, 240, 155), np.array([[-1, 0, 0, 0], [0, -1, 0, 239], [0, 0
 """Grid of the BraTS data: LPS, 1 mm."""
 RELAXIVITY = 4.5
 """Of gadolinium, 1 / (mM s)."""
-LEVELS = 115.0
+LEVELS = 110.0
 """The brightest one per thousand of a scan gets this value, so that the files stay small."""
 
 
@@ -42,11 +42,11 @@ class Tissue:
 TISSUES = {
     "white": Tissue(0.70, 0.832, 0.075),
     "grey": Tissue(0.83, 1.331, 0.098),
-    "csf": Tissue(1.00, 3.8, 1.2),
+    "csf": Tissue(0.94, 3.8, 0.8),
     "oedema": Tissue(0.84, 1.40, 0.150),
-    "necrosis": Tissue(0.94, 2.4, 0.35),
-    "rim": Tissue(0.84, 1.50, 0.120, 0.22),
-    "vessel": Tissue(0.90, 1.60, 0.060, 0.34),
+    "necrosis": Tissue(0.94, 2.0, 0.20),
+    "rim": Tissue(0.84, 1.30, 0.095, 0.22),
+    "vessel": Tissue(0.85, 1.60, 0.055, 0.34),
     "choroid": Tissue(0.90, 1.80, 0.180, 0.20),
 }
 
@@ -56,7 +56,7 @@ class Phantom:
     """Four scans and the truth, all on one grid."""
 
     t1: np.ndarray
-    """(X, Y, Z) int16, 0 outside the brain."""
+    """(X, Y, Z) uint8, 0 outside the brain."""
     t2: np.ndarray
     flair: np.ndarray
     t1c: np.ndarray
@@ -99,7 +99,7 @@ def make_phantom(seed: int, tumour: TumourShape | None = TumourShape(), spacing_
     texture = _texture(rng, shape, spacing_mm)
     signals = {
         "t1": {n: inversion_recovery(t, 2.3, 1.0, 0.003, False) for n, t in TISSUES.items()},
-        "t2": {n: spin_echo(t, 5.0, 0.1) for n, t in TISSUES.items()},
+        "t2": {n: spin_echo(t, 4.5, 0.08) for n, t in TISSUES.items()},
         "flair": {n: inversion_recovery(t, 9.0, 2.5, 0.11, False) for n, t in TISSUES.items()},
         "t1c": {n: inversion_recovery(t, 2.3, 1.0, 0.003, True) for n, t in TISSUES.items()},
     }
@@ -117,10 +117,10 @@ def make_phantom(seed: int, tumour: TumourShape | None = TumourShape(), spacing_
     scaled = {
         name: np.rint(
             scan * (gain if name in ("t1", "t1c") else LEVELS / np.percentile(scan[anatomy.brain], 99.9))
-        ).clip(1, 400)
+        ).clip(1, 255)
         for name, scan in scans.items()
     }
-    images = {name: np.where(anatomy.brain, scan, 0).astype(np.int16) for name, scan in scaled.items()}
+    images = {name: np.where(anatomy.brain, scan, 0).astype(np.uint8) for name, scan in scaled.items()}
     return Phantom(**images, seg=anatomy.labels, affine=AFFINE @ scale)
 
 
@@ -136,7 +136,9 @@ def _scan(
     image = np.zeros(anatomy.brain.shape, np.float32)
     for name, fraction in anatomy.fractions.items():
         image += fraction * np.float32(signal[name])
-    image = ndimage.gaussian_filter(image * texture, 0.45) * bias
+    # the outermost voxels hold dark bone and dura as well
+    edge = np.clip(ndimage.gaussian_filter(anatomy.brain.astype(np.float32), 0.9) * 1.7 - 0.5, 0.12, 1)
+    image = ndimage.gaussian_filter(image * texture, 0.45) * edge * bias
     sigma = noise * signal["white"] * (2.0 if signal["white"] < 0.2 else 1.0)
     real = image + rng.normal(0, sigma, image.shape).astype(np.float32)
     return np.hypot(real, rng.normal(0, sigma, image.shape).astype(np.float32))

@@ -20,14 +20,14 @@ VESSELS = (  # polylines in ICBM152 RAS millimetres, and radius
     (((0, 62, 12), (0, 55, 38), (0, 30, 58), (0, 0, 70), (0, -30, 73), (0, -60, 60), (0, -85, 32), (0, -96, 2)), 2.6),
     (((3, 8, 16), (3, -15, 15), (2, -33, 9), (0, -42, 9)), 1.0),
     (((-3, 8, 16), (-3, -15, 15), (-2, -33, 9), (0, -42, 9)), 1.0),
-    (((0, -42, 9), (0, -50, 12), (0, -65, 6), (0, -84, -6)), 1.8),
-    (((0, -90, -8), (22, -86, -14), (42, -72, -20), (54, -52, -26)), 2.2),
-    (((0, -90, -8), (-22, -86, -14), (-42, -72, -20), (-54, -52, -26)), 2.2),
+    (((0, -42, 9), (0, -50, 12), (0, -65, 6), (0, -84, -6)), 1.2),
+    (((0, -90, -8), (22, -86, -14), (42, -72, -20), (54, -52, -26)), 1.3),
+    (((0, -90, -8), (-22, -86, -14), (-42, -72, -20), (-54, -52, -26)), 1.3),
     (((6, 4, -18), (18, 4, -18), (30, 6, -16), (42, 0, -6), (46, -12, 4)), 1.1),
     (((-6, 4, -18), (-18, 4, -18), (-30, 6, -16), (-42, 0, -6), (-46, -12, 4)), 1.1),
     (((2, 10, -16), (2, 32, -6), (2, 38, 12), (2, 22, 30), (2, 0, 40)), 0.9),
     (((-2, 10, -16), (-2, 32, -6), (-2, 38, 12), (-2, 22, 30), (-2, 0, 40)), 0.9),
-    (((0, -14, -24), (0, -20, -32), (0, -24, -44)), 1.4),
+    (((0, -8, -24), (1, -9, -32), (0, -13, -42)), 1.4),
 )
 CHOROID = (((18, -38, 8), (24, -36, 0), (28, -26, -12)), ((-18, -38, 8), (-24, -36, 0), (-28, -26, -12)))
 
@@ -36,13 +36,13 @@ CHOROID = (((18, -38, 8), (24, -36, 0), (28, -26, -12)), ((-18, -38, 8), (-24, -
 class TumourShape:
     """Where a glioma lies and how it looks."""
 
-    centre_mni: tuple[float, float, float] = (30.0, -18.0, 28.0)
+    centre_mni: tuple[float, float, float] = (36.0, -20.0, 29.0)
     """ICBM152 RAS millimetres."""
-    radius_mm: float = 15.0
+    radius_mm: float = 16.0
     """Of the enhancing part's outer surface."""
-    rim_mm: float = 4.5
+    rim_mm: float = 7.0
     """Mean thickness of the rim."""
-    oedema_mm: float = 17.0
+    oedema_mm: float = 14.0
     """How far the oedema reaches along white matter."""
     enhancement: Literal["ring", "solid", "none"] = "ring"
 
@@ -88,6 +88,10 @@ def make_anatomy(
         distance = _tumour_distance(rng, position, tumour, shape, spacing)
         person = person - _mass_effect(position, tumour)
     white, grey, brain = _tissue(person)
+    leaves = grey * _leaves(rng, person, shape, spacing)
+    white, grey = white + leaves, grey - leaves
+    brain = _stripped(rng, white + grey, brain, shape, spacing)
+    white, grey = white * brain, grey * brain
     csf = np.clip(1 - white - grey, 0, 1)
     fractions = {"white": white, "grey": grey, "csf": csf}
     fractions |= _vessels(rng, person, csf, brain, shape, spacing)
@@ -136,6 +140,27 @@ def _tissue(position: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return white * brain, grey * brain, brain
 
 
+def _leaves(rng: np.random.Generator, position: np.ndarray, shape: tuple[int, ...], spacing: float) -> np.ndarray:
+    """Share of white matter in the cerebellum's cortex: its leaves are too thin for the atlas, which calls all grey."""
+    x, y, z = position
+    below = (-4 - 0.25 * np.abs(x) - 0.4 * np.maximum(-55 - y, 0) - z) / 2.5
+    cerebellum = 1 / ((1 + np.exp(-np.clip(below, -20, 20))) * (1 + np.exp(np.clip((y + 34) / 2.5, -20, 20))))
+    height = np.hypot(y + 50, z + 30) + 2.5 * _noise(rng, shape, 4.0 / spacing)
+    return (cerebellum * (0.42 + 0.13 * np.cos(2 * np.pi * height / 5.0))).astype(np.float32)
+
+
+def _stripped(
+    rng: np.random.Generator, tissue: np.ndarray, brain: np.ndarray, shape: tuple[int, ...], spacing: float
+) -> np.ndarray:
+    """The brain as a skull stripping leaves it: the outer fluid is cut here and kept there."""
+    depth = ndimage.distance_transform_edt(brain, sampling=spacing)
+    kept = brain & ((tissue > 0.5) | (depth > 1.6 + 1.4 * _noise(rng, shape, 4.0 / spacing)))
+    labels, count = ndimage.label(ndimage.binary_closing(kept, iterations=1))
+    if count > 1:
+        labels = labels == np.bincount(labels.ravel())[1:].argmax() + 1
+    return ndimage.binary_fill_holes(labels > 0)
+
+
 def _tumour_distance(
     rng: np.random.Generator, position: np.ndarray, tumour: TumourShape, shape: tuple[int, ...], spacing: float
 ) -> np.ndarray:
@@ -143,8 +168,9 @@ def _tumour_distance(
     stretch = np.array([1.0, 0.8, 1.15])[:, None, None, None]
     offset = (position - np.array(tumour.centre_mni)[:, None, None, None]) * stretch
     distance = np.sqrt((offset**2).sum(axis=0))
-    bend = 0.16 * _noise(rng, shape, 7.0 / spacing) + 0.07 * _noise(rng, shape, 2.5 / spacing)
-    return (distance * (1 + bend)).astype(np.float32)
+    bend = 0.22 * _noise(rng, shape, 7.0 / spacing) + 0.11 * _noise(rng, shape, 3.5 / spacing)
+    # bent no more far out than at the surface, or islands of tumour would arise there
+    return (distance + np.minimum(distance, tumour.radius_mm) * bend).astype(np.float32)
 
 
 def _mass_effect(position: np.ndarray, tumour: TumourShape) -> np.ndarray:
@@ -168,7 +194,7 @@ def _lesions(
     """Soft fractions of necrosis, rim and oedema, and the labels."""
     allowed = brain & (csf < 0.75)
     core = (distance < tumour.radius_mm) & allowed
-    thickness = tumour.rim_mm * np.clip(1 + 0.45 * _noise(rng, shape, 6.0 / spacing), 0.25, 2.2)
+    thickness = tumour.rim_mm * np.clip(1 + 0.5 * _noise(rng, shape, 4.5 / spacing), 0.45, 2.2)
     necrosis = core & (distance < tumour.radius_mm - thickness)
     if tumour.enhancement == "solid":
         necrosis &= distance < 0.25 * tumour.radius_mm
@@ -188,6 +214,11 @@ def _lesions(
         "rim": ndimage.gaussian_filter(enhancing.astype(np.float32), 0.6 / spacing),
         "necrosis": ndimage.gaussian_filter(necrosis.astype(np.float32), 0.6 / spacing),
     }
+    # neither is the oedema equally wet everywhere, nor is necrosis all fluid
+    soft["oedema"] *= np.clip(0.85 + 0.14 * _noise(rng, shape, 5.0 / spacing), 0.3, 1.15)
+    debris = soft["necrosis"] * np.clip(0.25 + 0.2 * _noise(rng, shape, 2.0 / spacing), 0, 0.7)
+    soft["oedema"] += debris
+    soft["necrosis"] -= debris
     # the rim is not uniformly vascular
     patchy = np.clip(0.85 + 0.2 * _noise(rng, shape, 3.0 / spacing), 0.35, 1)
     soft["oedema"] += soft["rim"] * (1 - patchy)
@@ -217,7 +248,7 @@ def _vessels(
     depth = ndimage.distance_transform_edt(brain, sampling=spacing)
     # a cortical vein runs where two noise fields are both zero: the crossing of two surfaces is a line
     first, second = (_noise(rng, shape, 6.0 / spacing) for _ in range(2))
-    closeness = np.sqrt(first**2 + second**2) * 6.0  # roughly millimetres from the line
+    closeness = np.sqrt(first**2 + second**2) * 5.0  # roughly millimetres from the line
     cortical = np.clip(1.1 - closeness, 0, 1) * (csf > 0.35) * (depth < 14) * (position[2] > -15)
     vessel = np.maximum(vessel, 0.8 * cortical)
     choroid = np.zeros(shape, np.float32)
