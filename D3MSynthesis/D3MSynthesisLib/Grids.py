@@ -59,3 +59,20 @@ def voxelMl(node: Any) -> float:
         parent.GetMatrixTransformToWorld(toWorld)
         size *= abs(np.linalg.det(slicer.util.arrayFromVTKMatrix(toWorld)[:3, :3]))
     return float(size) / 1000
+
+
+def writeMask(segmentation: Any, identifier: str, mask: Any, ijkToRAS: Any) -> None:
+    """Make a mask, (K, J, I) bool, the contents of a segment.
+
+    `slicer.util` has a function for it that leaves a display node in the scene at every call, which a slider would feel.
+    """
+    import numpy as np
+    from vtk.util.numpy_support import numpy_to_vtk
+
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(mask.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(mask, np.uint8).reshape(-1), deep=True))
+    image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijkToRAS))
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    if not logic.SetBinaryLabelmapToSegment(image, segmentation, identifier, logic.MODE_REPLACE):
+        raise ValueError("The mask cannot be stored in the segmentation.")

@@ -15,8 +15,8 @@ from typing import Any
 
 import slicer
 from D3MSynthesisLib import Display
-from D3MSynthesisLib.Grids import gridTransform, thresholdOf, voxelMl
-from D3MSynthesisLib.Inputs import SYNTHETIC
+from D3MSynthesisLib.Grids import gridTransform, thresholdOf, voxelMl, writeMask
+from D3MSynthesisLib.Inputs import SYNTHETIC, matrixOf
 from D3MSynthesisLib.Results import STEP_IMAGES, Image, Output, readOutput
 
 PREFIX = "D3M."
@@ -236,7 +236,7 @@ class _Builder:
         identifier = segmentation.AddEmptySegment(SEGMENT_ID, SEGMENT_NAME, SEGMENT_COLOUR)
         segment = segmentation.GetSegment(identifier)
         segment.SetTag(segment.GetTerminologyEntryTagName(), TERMINOLOGY)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype("uint8"), node, identifier, cemri)
+        writeMask(node, identifier, mask, self.frame.ijkToRAS)
         return node
 
     def steps(self, nodes: Nodes) -> None:
@@ -321,9 +321,7 @@ def setThreshold(nodes: Nodes, threshold: float) -> float:
     """
     probability = slicer.util.arrayFromVolume(nodes.probability)
     mask = (probability >= threshold) & (probability > 0)
-    slicer.util.updateSegmentBinaryLabelmapFromArray(
-        mask.astype("uint8"), nodes.segmentation, nodes.segmentID, nodes.probability
-    )
+    writeMask(nodes.segmentation, nodes.segmentID, mask, matrixOf(nodes.probability))
     return _setVolumeOfMask(nodes, threshold, mask)
 
 
@@ -382,11 +380,26 @@ def findRuns(scene: Any) -> list[Nodes]:
 
 
 def removeRun(nodes: Nodes) -> None:
-    """Take a run out of the scene, its folder too."""
+    """Take a run out of the scene: nodes, what displays and stores them, and its folder."""
     scene = nodes.cemri.GetScene()
-    for node in [*proxies(nodes).values(), *nodes.all()]:
-        if node.GetScene() is not None:
-            scene.RemoveNode(node)
+    # the browser goes before the nodes that it fills, or it would fill new ones
+    doomed = [node for node in [*nodes.all(), *proxies(nodes).values()] if node.GetScene() is not None]
+    helpers = []
+    for node in doomed:
+        if node.IsA("vtkMRMLDisplayableNode"):
+            displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
+            helpers += displays
+            if node.IsA("vtkMRMLTransformNode"):  # each display of a transform has colours of its own
+                helpers += [display.GetColorNode() for display in displays if display is not None]
+        if node.IsA("vtkMRMLStorableNode"):
+            helpers += [node.GetNthStorageNode(index) for index in range(node.GetNumberOfStorageNodes())]
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    for node in doomed:
+        item = hierarchy.GetItemByDataNode(node)
+        if item:
+            hierarchy.RemoveItem(item, False, False)
     if nodes.folderItem and hierarchy.GetItemAttribute(nodes.folderItem, RUN) == nodes.runID:
-        hierarchy.RemoveItem(nodes.folderItem)
+        hierarchy.RemoveItem(nodes.folderItem, False, False)
+    for node in [*doomed, *helpers]:
+        if node is not None and node.GetScene() is not None:
+            scene.RemoveNode(node)

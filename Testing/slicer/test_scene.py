@@ -242,6 +242,14 @@ def test_saving_and_reopening_the_scene(host: MRMLHost, tmp_path: Path, kind: st
         np.testing.assert_allclose(moved, made.field[14, 16, 10] * done / 3, atol=1e-4)
     assert again.folderItem
     assert again.provenance["settings"]["seed"] == 7
+    colour = np.ones(4)
+    again.subtraction.GetDisplayNode().GetColorNode().GetColor(128, colour)
+    assert colour[3] == pytest.approx(0, abs=0.01), "zero is transparent"
+    third = Scene.addRun(scene, made.folder, Scene.Frame(again.t1.GetName(), made.matrix, again.t1))
+    assert [run.runID for run in Scene.findRuns(scene)] == [again.runID, third.runID]
+    assert len(slicer.util.getNodesByClass("vtkMRMLColorTableNode")) == len(
+        {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode")}
+    )
 
 
 @pytest.mark.parametrize("name", ["", "x" * 300, "a/b\\c:d*?[1]<>|", "山田 Ö"])
@@ -314,3 +322,20 @@ def test_scene_helper_shapes() -> None:
 
     for name in ("RAS", "LPS", "LAS", "PIR", "ASL", "SRA"):
         assert "".join(nibabel.aff2axcodes(affine(name, SHAPE))) == name
+
+
+def test_many_runs_leave_nothing_behind_when_removed(host: MRMLHost, tmp_path: Path) -> None:
+    """Nodes, display and storage nodes and items of a removed run are gone, however often it is done."""
+    host.openScene()
+    made = make_output(tmp_path / "out", steps=2)
+    t1 = t1_node(made)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(host.scene)
+    counts = []
+    for _ in range(4):
+        nodes = Scene.addRun(host.scene, made.folder, Scene.Frame("T1", made.matrix, t1))
+        Scene.setThreshold(nodes, 0.4)
+        Scene.removeRun(nodes)
+        items = vtk.vtkIdList()
+        hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
+        counts.append((host.scene.GetNumberOfNodes(), items.GetNumberOfIds()))
+    assert len(set(counts)) == 1, counts
