@@ -64,7 +64,7 @@ def voxelMl(node: Any) -> float:
 def writeMask(segmentation: Any, identifier: str, mask: Any, ijkToRAS: Any) -> None:
     """Make a mask, (K, J, I) bool, the contents of a segment.
 
-    `slicer.util` has a function for it that leaves a display node in the scene at every call, which a slider would feel.
+    `slicer.util` has a function for it that leaves a display node in the scene at every call; a slider would make many.
     """
     import numpy as np
     from vtk.util.numpy_support import numpy_to_vtk
