@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import vtk
+
 import slicer
 from D3MSynthesisLib.Colours import colourNode
 
@@ -23,6 +25,8 @@ SEEN_MM = 3.0
 """Length at which a long arrow is drawn at least."""
 MAX_ENLARGEMENT = 20
 
+_LENGTHS = ((0.30, 0.50, 0.60), (0.25, 0.85, 0.55), (1.00, 0.90, 0.20))
+"""Colours of grid and arrows, from no deformation to the longest."""
 _TITLES = {
     "subtraction": "CEMRI - T1", "probability": "probability", "magnitude": "moved by (mm)", "uncertainty": "spread",
 }  # fmt: skip
@@ -50,7 +54,7 @@ def applyDefaults(nodes: Nodes) -> None:
         spread = slicer.util.arrayFromVolume(nodes.uncertainty)
         top = _upper(spread[spread > 0])
         _colours(nodes.uncertainty, "sequential", 0.0, top, 0.05 * top)
-    _transformDisplay(nodes.deformation, enlargement(nodes))
+    _transformDisplay(nodes.deformation, nodes)
     display = nodes.segmentation.GetDisplayNode()
     display.SetOpacity2DFill(0.3)
     display.SetOpacity2DOutline(1.0)
@@ -86,8 +90,9 @@ def enlargement(nodes: Nodes) -> int:
     return min(max(round(SEEN_MM / top), 1), MAX_ENLARGEMENT)
 
 
-def _transformDisplay(transform: Any, factor: int) -> None:
-    """Slicer draws where tissue was moved *to*."""
+def _transformDisplay(transform: Any, nodes: Nodes) -> None:
+    """Slicer draws where tissue was moved *to*; colours are over the range of the magnitude."""
+    factor, top = enlargement(nodes), nodes.magnitude.GetDisplayNode().GetWindowLevelMax()
     display = transform.GetDisplayNode()
     display.SetVisibility(False)
     display.SetVisibility2D(False)
@@ -100,6 +105,10 @@ def _transformDisplay(transform: Any, factor: int) -> None:
     display.SetGlyphScalePercent(100 * factor)
     display.SetGlyphDisplayRangeMinMm(0.5 / factor)
     display.SetGlyphDisplayRangeMaxMm(50.0)
+    colours = vtk.vtkColorTransferFunction()  # Slicer's own has everything below a millimetre in dark grey
+    for share, colour in zip((0.0, 0.3, 1.0), _LENGTHS, strict=True):
+        colours.AddRGBPoint(share * top, *colour)
+    display.SetColorMap(colours)
 
 
 def _stepsDisplay(nodes: Nodes, low: float, high: float) -> None:
@@ -108,7 +117,7 @@ def _stepsDisplay(nodes: Nodes, low: float, high: float) -> None:
     for name, node in Scene.proxies(nodes).items():
         node.CreateDefaultDisplayNodes()
         if name == "field":
-            _transformDisplay(node, enlargement(nodes))
+            _transformDisplay(node, nodes)
         elif name == "mask":
             _colours(node, "sequential", 0.0, 1.0, PROBABILITY_FLOOR)
         else:
