@@ -224,12 +224,14 @@ class Synthesis:
     def _result(self, case: Case, model_input: ModelInput, sample: VolumeSample) -> Result:
         grid, card = model_input.grid, self.model.card
         low, high = model_input.scales[0]
-        cemri = restore_cemri(sample.image.numpy(), model_input, case.t1, case.brain)
+        gain = card.enhancement_gain if card.recipe.grid.target == "t1_scale" else 1.0
+        t1 = model_input.slices[:, 0]
+        cemri = restore_cemri(t1 + gain * (sample.image.numpy() - t1), model_input, case.t1, case.brain)
         probability = np.where(case.brain, to_t1_grid(sample.probability.numpy(), grid), 0).astype(np.float32)
         mask = probability >= card.mask_threshold
         uncertainty = None
         if sample.spread is not None:
-            spread = to_t1_grid(sample.spread.numpy(), grid) * (high - low)
+            spread = to_t1_grid(gain * sample.spread.numpy(), grid) * (high - low)
             uncertainty = np.where(case.brain, spread, 0).astype(np.float32)
         volume_ml = float(mask.sum() * abs(np.linalg.det(case.t1.affine[:3, :3])) / 1000)
         notices = () if mask.any() else (Notice("no-enhancement", "The model predicts no enhancing tumour."),)

@@ -82,6 +82,17 @@ def test_mask_is_the_probability_at_the_cards_threshold(clean: Result, tiny_mode
     assert clean.enhancing_volume_ml == pytest.approx(clean.enhancement_mask.sum() / 1000)
 
 
+def test_enhancement_gain_scales_the_difference_to_t1(clean: Result, tiny_case: TinyCase, tiny_model: Path) -> None:
+    """A card's gain of one half halves the subtraction, and leaves mask and field as they are."""
+    model = load_model(tiny_model)
+    model = replace(model, card=replace(model.card, enhancement_gain=0.5))
+    case = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
+    result = Synthesis(model, "cpu").run(case)
+    np.testing.assert_allclose(result.subtraction, 0.5 * clean.subtraction, atol=1e-2)
+    np.testing.assert_array_equal(result.displacement, clean.displacement)
+    np.testing.assert_array_equal(result.enhancement_mask, clean.enhancement_mask)
+
+
 def test_displacement_is_in_millimetres_of_the_slices(clean: Result) -> None:
     """The field has no component through the slices of the model's grid, and none outside the brain."""
     through = clean.grid.affine[:3, 2] / np.linalg.norm(clean.grid.affine[:3, 2])

@@ -59,6 +59,9 @@ class Card:
     """Of `weights.safetensors`, in hexadecimal."""
     mask_threshold: float = 0.5
     """Probability from which a voxel counts as enhancing tumour, 0 to 1; calibrated on validation patients."""
+    enhancement_gain: float = 1.0
+    """Factor on the synthetic image's difference to T1, 0 to 2, for models on T1's scale: below 1 it shrinks what a
+    model that saw few patients overstates; calibrated on validation patients. The trace shows the image without it."""
     contrasts: tuple[str, ...] = CONTRASTS
     """What the model is conditioned on, in the order of its channels."""
     data: str = ""
@@ -172,6 +175,8 @@ def _check(card: Card) -> None:
         raise _fail("card.weights_sha256", "is not a SHA-256 hash")
     if not 0 < card.mask_threshold < 1:
         raise _fail("card.mask_threshold", f"is {card.mask_threshold}, not between 0 and 1")
+    if not 0 < card.enhancement_gain <= 2:
+        raise _fail("card.enhancement_gain", f"is {card.enhancement_gain}, not between 0 and 2")
     if card.contrasts != CONTRASTS:
         raise _fail("card.contrasts", f"is not {', '.join(CONTRASTS)}")
     _check_sizes(card.recipe.network)
