@@ -4,8 +4,8 @@ The tissue maps are the ICBM152 2009a ones that nilearn ships (Copyright (C) 199
 Imaging Centre, Montreal Neurological Institute, McGill University; Fonov et al. 2011,
 doi:10.1016/j.neuroimage.2010.07.033).
 Signal: inversion recovery and spin echo (Bernstein, King and Zhou 2004, Handbook of MRI Pulse Sequences, ch. 14).
-Relaxation times at 3 T: grey and white matter after Wansapura et al. 1999, doi:10.1002/(SICI)1522-2586(199904)9:4<531,
-the others rounded from Stanisz et al. 2005, doi:10.1002/mrm.20605; tumour, oedema and necrosis are plausible values.
+Relaxation times at 3 T: grey and white matter near Wansapura et al. 1999, doi:10.1002/(SICI)1522-2586(199904)9:4<531;
+CSF, vessels, choroid plexus and tumour have plausible values that were chosen for appearance.
 Relaxivity of gadolinium 4.5 /(mM s), Rohrer et al. 2005, doi:10.1097/01.rli.0000184756.66360.d3.
 """
 
