@@ -150,7 +150,7 @@ def export(
 
 @app.command()
 def sample(
-    out: Annotated[Path, typer.Option(help="Folder for the five files.")], seed: Annotated[int, typer.Option()] = 7
+    out: Annotated[Path, typer.Option(help="Folder for the five files.")], seed: Annotated[int, typer.Option()] = 11
 ) -> None:
     """Make the sample case: a simulated patient with a ring-enhancing glioma."""
     with session(Talk("auto")):

@@ -36,13 +36,13 @@ CHOROID = (((18, -38, 8), (24, -36, 0), (28, -26, -12)), ((-18, -38, 8), (-24, -
 class TumourShape:
     """Where a glioma lies and how it looks."""
 
-    centre_mni: tuple[float, float, float] = (36.0, -20.0, 29.0)
+    centre_mni: tuple[float, float, float] = (-40.0, -8.0, 22.0)
     """ICBM152 RAS millimetres."""
     radius_mm: float = 16.0
     """Of the enhancing part's outer surface."""
     rim_mm: float = 7.0
     """Mean thickness of the rim."""
-    oedema_mm: float = 14.0
+    oedema_mm: float = 13.0
     """How far the oedema reaches along white matter."""
     enhancement: Literal["ring", "solid", "none"] = "ring"
 

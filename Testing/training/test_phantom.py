@@ -106,7 +106,9 @@ def test_enhancement_only_where_gadolinium_goes(sample: dict[str, np.ndarray]) -
     white = np.percentile(t1[t1 > 0], 90)
     assert np.median(gain[seg == 4]) > 0.4 * white
     assert abs(np.median(gain[seg == 2])) < 0.03 * white
-    assert abs(np.median(gain[seg == 1])) < 0.05 * white
+    inner = ndimage.binary_erosion(seg == 1)  # a voxel away from the rim, whose partial volume enhances
+    assert inner.sum() > 500
+    assert abs(np.median(gain[inner])) < 0.03 * white
     elsewhere = gain[(t1 > 0) & ~ndimage.binary_dilation(seg == 4, iterations=2)]
     share = (elsewhere > 0.3 * white).mean()
     assert 0.0005 < share < 0.03  # sinuses, veins, choroid plexus
