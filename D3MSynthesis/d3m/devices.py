@@ -138,13 +138,3 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
         return best
 
     return torch.bfloat16 if seconds(torch.float32) > BF16_GAIN * seconds(torch.bfloat16) else torch.float32
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on the device now, or None if unknown."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return None

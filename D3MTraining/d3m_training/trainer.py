@@ -6,7 +6,7 @@ import csv
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -180,8 +180,3 @@ class _Log:
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
-
-
-def describe(settings: TrainSettings) -> dict[str, object]:
-    """The settings for a card or a log."""
-    return asdict(settings)

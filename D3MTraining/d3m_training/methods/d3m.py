@@ -26,7 +26,6 @@ from d3m.diffusion.sampler import (
     to_probability,
 )
 from d3m.diffusion.schedule import diffuse, make_schedule, time_pairs, velocity
-from d3m.diffusion.warp import warp
 from d3m_training import losses
 from d3m_training.batches import Batch
 from d3m_training.cache import ENHANCING, NECROSIS
@@ -235,9 +234,3 @@ class D3MTraining(nn.Module):
                 (blurred - x0).square(), weight
             )
         return Terms(losses.finite(total), *(v.detach() for v in (before, after, mask, dice, regions, length, gain)))
-
-
-def warp_gain(estimated: Estimate, x0: Tensor, weight: Tensor) -> Tensor:
-    """Weighted squared error before the warp minus after it; positive when the warp helps."""
-    before = losses.mean_over((estimated.x0_before - x0).square(), weight)
-    return before - losses.mean_over((warp(estimated.x0_before, estimated.displacement) - x0).square(), weight)
