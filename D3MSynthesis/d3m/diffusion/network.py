@@ -11,10 +11,8 @@ from torch.nn import functional
 
 from d3m.diffusion.blocks import ResidualBlock, SpaceToDepth, TimeMLP, upsample
 from d3m.diffusion.deformation import CompactDeformation
-from d3m.diffusion.recipe import NetworkSizes
-
-CONTRASTS = 3
-"""Channels of one slice of the condition: t1, t2, flair."""
+from d3m.diffusion.published import PublishedNetwork
+from d3m.diffusion.recipe import CONTRASTS, NetworkSizes
 
 
 class D3MNetwork(Protocol):
@@ -149,7 +147,5 @@ def build_network(sizes: NetworkSizes, dropout: float = 0.0) -> nn.Module:
         dropout: For training; the compact network alone has it.
     """
     if sizes.architecture == "published":
-        from d3m.diffusion.published import PublishedNetwork
-
         return PublishedNetwork(sizes)
     return CompactNetwork(sizes, dropout)

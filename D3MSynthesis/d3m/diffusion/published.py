@@ -15,8 +15,7 @@ from torch.nn import functional
 
 from d3m.diffusion.blocks import SpaceToDepth, TimeMLP, upsample
 from d3m.diffusion.deformation import PublishedDeformation
-from d3m.diffusion.network import CONTRASTS
-from d3m.diffusion.recipe import NetworkSizes
+from d3m.diffusion.recipe import CONTRASTS, NetworkSizes
 
 HEADS, HEAD_WIDTH = 4, 32
 
