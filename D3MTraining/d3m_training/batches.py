@@ -5,7 +5,9 @@ A batch is a function of the settings, the seed and its number alone: nothing ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,6 +107,20 @@ class Batches:
         rng = np.random.default_rng((self.seed, number))
         picks = [self._pick(rng) for _ in range(self.settings.size)]
         return self._augment(picks, rng)
+
+    def ahead(self, numbers: Iterable[int], workers: int = 2) -> Iterator[Batch]:
+        """The batches of these numbers in order, drawn by threads while the caller works with earlier ones.
+
+        Threads serve, since numpy and torch release the interpreter's lock; a batch does not depend on who draws it.
+        """
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(workers) as pool:
+            for number in numbers:
+                waiting.append(pool.submit(self.draw, number))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
     def _pick(self, rng: np.random.Generator) -> tuple[Entry, int]:
         """A patient with such slices, evenly, then one of them: a large tumour is not seen more often."""

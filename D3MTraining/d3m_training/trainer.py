@@ -92,11 +92,12 @@ def train(
     started, first = time.monotonic(), iteration
     last_path, best_path = folder / "last.safetensors", folder / "best.safetensors"
     module.train()
-    while iteration < settings.iterations:
-        number = iteration * accelerator.num_processes + accelerator.process_index
+    processes, own = accelerator.num_processes, accelerator.process_index
+    numbers = range(iteration * processes + own, settings.iterations * processes, processes)
+    for number, drawn in zip(numbers, batches.ahead(numbers), strict=True):
         torch.manual_seed(settings.seed * 1_000_003 + number)  # dropout
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + number)
-        batch = _to(batches.draw(number), accelerator.device)
+        batch = _to(drawn, accelerator.device)
         rate = learning_rate(settings, iteration)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["relative_rate"]

@@ -221,3 +221,12 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     for iteration in range(4):
         save_checkpoint(tmp_path, iteration, 0.0, network, Ema(network, 0.9), optimizer)
     assert [p.name for p in sorted(tmp_path.iterdir())] == [f"checkpoint-{k:08d}.safetensors" for k in (2, 3)]
+
+
+def test_batches_drawn_ahead_are_the_same(tmp_path: Path) -> None:
+    """Threads that draw ahead change neither a batch nor the order."""
+    batches = _batches(tmp_path / "cache")
+    for number, batch in enumerate(batches.ahead(range(5))):
+        expected = batches.draw(number)
+        assert torch.equal(batch.condition, expected.condition)
+        assert torch.equal(batch.target, expected.target)
