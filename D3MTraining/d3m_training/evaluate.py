@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from nibabel import orientations
 from scipy import ndimage
+from scipy.stats import spearmanr
 
 from d3m import metrics
 from d3m.models.card import PatientRow, ValidationRow
 from d3m.synthesis import Result, Synthesis
+from d3m.volumes.grid import resample
 from d3m.volumes.types import Case, Floats, Mask, Volume
 from d3m_training.cache import ENHANCING, scale_target
 
@@ -126,8 +128,6 @@ def evaluate_patient(
 
 
 def _field_on_t1(result: Result) -> Floats:
-    from d3m.volumes.grid import resample
-
     grid = result.grid
     parts = [resample(result.displacement[..., k], grid.affine, grid.t1_affine, grid.t1_shape) for k in range(3)]
     return np.stack(parts, axis=-1)
@@ -137,8 +137,6 @@ def _gains(
     result: Result, target: Floats, axial: Callable[[np.ndarray], np.ndarray], where: Mask, low: float, high: float
 ) -> tuple[float, float]:
     """What the last warp and a fixed blur in its place take off the error, times 1000."""
-    from d3m.volumes.grid import resample
-
     if not result.trace:
         return float("nan"), float("nan")
     last, grid = result.trace[-1], result.grid
@@ -155,8 +153,6 @@ def _gains(
 def _spread_correlation(result: Result, axial: Callable[[np.ndarray], np.ndarray], error: Floats, brain: Mask) -> float:
     if result.uncertainty is None:
         return float("nan")
-    from scipy.stats import spearmanr
-
     return float(spearmanr(axial(result.uncertainty)[brain][::7], error[brain][::7]).statistic)
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -125,7 +125,6 @@ def write_result(
     case: Case,
     seconds: float,
     reference: Volume | None = None,
-    extra: Callable[[Path], None] | None = None,
 ) -> None:
     """Write everything that belongs to a result.
 
@@ -135,7 +134,6 @@ def write_result(
         case: What it was made from.
         seconds: How long the run took so far.
         reference: A real T1c: `comparison.json` is written too.
-        extra: Called with the folder before it is closed, to add files.
 
     Raises:
         D3MError: the disk is full or cannot be written.
@@ -154,8 +152,6 @@ def write_result(
         if reference is not None:
             _write_text(folder / "comparison.json", json.dumps(compare(result, case, reference), indent=1) + "\n")
         draw_figure(folder / "figure.png", result, case)
-        if extra is not None:
-            extra(folder)
         _write_text(folder / FILE_NAME, add_files(provenance(result, case, seconds), folder))
 
 
