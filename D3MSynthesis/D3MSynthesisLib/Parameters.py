@@ -1,10 +1,75 @@
 """What the panel remembers in the scene."""
 
+import enum
 from typing import Annotated
 
+from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import Default, WithinRange, parameterNodeWrapper
 
 import slicer
+
+
+class Quality(enum.Enum):
+    """How much sampling a user pays for; the values are the engine's."""
+
+    PREVIEW = "preview"
+    STANDARD = "standard"
+    BEST = "best"
+
+    def label(self) -> str:
+        """What the panel calls it."""
+        return {
+            Quality.PREVIEW: _("Preview (fastest)"),
+            Quality.STANDARD: _("Standard"),
+            Quality.BEST: _("Best (slowest)"),
+        }[self]
+
+
+class Overlay(enum.Enum):
+    """What lies over the synthetic image; the values are `Display.setOverlay`'s."""
+
+    NONE = "none"
+    SUBTRACTION = "subtraction"
+    PROBABILITY = "probability"
+    UNCERTAINTY = "uncertainty"
+
+    def label(self) -> str:
+        """What the panel calls it."""
+        return {
+            Overlay.NONE: _("Nothing"),
+            Overlay.SUBTRACTION: _("Subtraction (synthetic minus T1)"),
+            Overlay.PROBABILITY: _("Probability of enhancing tumour"),
+            Overlay.UNCERTAINTY: _("Uncertainty (spread of samples)"),
+        }[self]
+
+
+class Deformation(enum.Enum):
+    """How the deformation is drawn; the values are `Display.setDeformation`'s."""
+
+    OFF = "off"
+    MAGNITUDE = "magnitude"
+    GRID = "grid"
+    ARROWS = "arrows"
+
+    def label(self) -> str:
+        """What the panel calls it."""
+        return {
+            Deformation.OFF: _("Off"),
+            Deformation.MAGNITUDE: _("Magnitude in millimetres"),
+            Deformation.GRID: _("Grid"),
+            Deformation.ARROWS: _("Arrows"),
+        }[self]
+
+
+class StepImage(enum.Enum):
+    """Which image of a step is replayed; the values are `Display.showStep`'s."""
+
+    AFTER = "after"
+    BEFORE = "before"
+
+    def label(self) -> str:
+        """What the panel calls it."""
+        return {StepImage.AFTER: _("after the warp"), StepImage.BEFORE: _("before the warp")}[self]
 
 
 @parameterNodeWrapper
@@ -16,11 +81,25 @@ class D3MSynthesisParameterNode:
     flair: slicer.vtkMRMLScalarVolumeNode
     brainMask: slicer.vtkMRMLScalarVolumeNode | slicer.vtkMRMLSegmentationNode | None
     reference: slicer.vtkMRMLScalarVolumeNode
+
+    model: str
+    """Name of a model; empty: the one that ships."""
+    quality: Annotated[Quality, Default(Quality.STANDARD)]
     steps: Annotated[int, WithinRange(0, 1000), Default(0)]
     """Reverse steps; 0 takes the quality's."""
     samples: Annotated[int, WithinRange(0, 32), Default(0)]
     """Samples; 0 takes the quality's."""
     seed: Annotated[int, WithinRange(0, 999999), Default(0)]
+    device: Annotated[str, Default("auto")]
     keepSteps: Annotated[bool, Default(True)]
     python: str
     """Interpreter that has torch, if it is not Slicer's own."""
+
+    maskVisible: Annotated[bool, Default(True)]
+    maskFill: Annotated[bool, Default(True)]
+    maskOutline: Annotated[bool, Default(True)]
+    maskOpacity: Annotated[float, WithinRange(0.0, 1.0), Default(0.3)]
+    overlay: Annotated[Overlay, Default(Overlay.NONE)]
+    overlayOpacity: Annotated[float, WithinRange(0.0, 1.0), Default(0.6)]
+    deformation: Annotated[Deformation, Default(Deformation.OFF)]
+    stepImage: Annotated[StepImage, Default(StepImage.AFTER)]

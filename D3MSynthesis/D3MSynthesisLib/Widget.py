@@ -1,4 +1,4 @@
-"""The panel: inputs, model, settings, the run, and what is shown of its result."""
+"""The panel: binds widgets, parameter node and logic; inputs, settings and the run. Nothing is computed here."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 import slicer
-from D3MSynthesisLib import Display, Inputs, Install, Results, Scene
-from D3MSynthesisLib.Engine import EngineInfo, ProgressEvent, SynthesisError
-from D3MSynthesisLib.Parameters import D3MSynthesisParameterNode
+from D3MSynthesisLib import Inputs, Install, Scene
+from D3MSynthesisLib.Engine import Cost, EngineInfo, ProgressEvent, SynthesisError
+from D3MSynthesisLib.ModelPart import ModelPart
+from D3MSynthesisLib.Parameters import D3MSynthesisParameterNode, Quality
+from D3MSynthesisLib.ResultPart import ResultPart
 
-QUALITIES = ("preview", "standard", "best")
-OVERLAYS = ("none", "subtraction", "probability", "uncertainty")
-DEFORMATIONS = ("off", "magnitude", "grid", "arrows")
-LAYOUTS = {"sideBySideButton": "sideBySide", "fourUpButton": "fourUp", "beforeAfterButton": "beforeAfter"}
-INPUTS = ("t1", "t2", "flair", "brainMask", "reference")
+SCANS = ("t1", "t2", "flair", "reference")
+SAMPLE_FILES = {"t1": "sample_t1", "t2": "sample_t2", "flair": "sample_flair", "reference": "sample_t1c"}
 
 
 def duration(seconds: float) -> str:
@@ -27,6 +26,11 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return _("{n} s").format(n=max(1, round(seconds)))
     return _("{n} min").format(n=round(seconds / 60))
+
+
+def memory(megabytes: float) -> str:
+    """An amount of memory, told to a person."""
+    return _("{n} GB").format(n=f"{megabytes / 1024:.1f}")
 
 
 def askUser(question: str) -> bool:
@@ -53,17 +57,12 @@ class Panel(VTKObservationMixin):
         self.parameters: Any = None
         self.info: EngineInfo | None = None
         self.error: SynthesisError | None = None
-        self.nodes: Any = None
+        self.devices: list[str] = []
         self._guiTag: Any = None
-        self._busy = False
+        self._asked = False
         self._closing = False
-        for box, texts in (
-            (ui.qualityBox, (_("Preview"), _("Standard"), _("Best"))),
-            (ui.overlayBox, (_("Nothing"), _("Subtraction"), _("Probability"), _("Uncertainty"))),
-            (ui.deformationBox, (_("Off"), _("Magnitude"), _("Grid"), _("Arrows"))),
-        ):
-            box.addItems(list(texts))
-        ui.qualityBox.setCurrentIndex(1)
+        self.models = ModelPart(ui, self._chooseModel, lambda question: self.confirm(question), self._fail)
+        self.result = ResultPart(ui, self._fail)
         self._connect()
         self._fail(None)
         scene = slicer.mrmlScene
@@ -71,34 +70,26 @@ class Panel(VTKObservationMixin):
         self.addObserver(scene, scene.EndCloseEvent, self._onSceneChanged)
         self.addObserver(scene, scene.EndImportEvent, self._onSceneChanged)
         self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
+        self.addObserver(scene, scene.NodeRemovedEvent, self._onNodeRemoved)
 
     def _connect(self) -> None:
         ui = self.ui
         ui.applyButton.connect("clicked(bool)", self.onApply)
         ui.sampleButton.connect("clicked(bool)", self.onSample)
+        ui.assignButton.connect("clicked(bool)", self.onAssign)
+        ui.hardenButton.connect("clicked(bool)", self.onHarden)
+        ui.deviceBox.connect("activated(int)", self.onDevice)
         ui.detailsButton.connect("toggled(bool)", ui.detailsText.setVisible)
         ui.reportButton.connect("clicked(bool)", self.onReport)
-        ui.saveButton.connect("clicked(bool)", self.onSave)
-        ui.removeButton.connect("clicked(bool)", self.onRemove)
-        for box in (ui.maskBox, ui.fillBox, ui.outlineBox):
-            box.connect("toggled(bool)", self.onMask)
-        ui.opacitySlider.connect("valueChanged(double)", self.onMask)
-        ui.thresholdSlider.connect("valueChanged(double)", self.onThreshold)
-        ui.stepSlider.connect("valueChanged(double)", self.onStep)
-        ui.fadeSlider.connect("valueChanged(double)", self.onFade)
-        ui.overlayBox.connect("currentIndexChanged(int)", self.onOverlay)
-        ui.deformationBox.connect("currentIndexChanged(int)", self.onDeformation)
-        ui.qualityBox.connect("currentIndexChanged(int)", self.update)
-        ui.modelBox.connect("currentIndexChanged(int)", self.update)
-        for name, layout in LAYOUTS.items():
-            getattr(ui, name).connect("clicked(bool)", lambda _on=False, layout=layout: self.onLayout(layout))
 
     # The life of the panel
 
     def enter(self) -> None:
-        """The module is shown: bind to the scene's parameters."""
+        """The module is shown: bind to the scene's parameters, and ask the engine once what it has here."""
         if self.parameters is None:
             self._bind()
+        if not self._asked:
+            qt.QTimer.singleShot(0, self.requestInfo)
 
     def exit(self) -> None:
         """The module is left; a run goes on."""
@@ -114,20 +105,21 @@ class Panel(VTKObservationMixin):
     def _bind(self) -> None:
         self.parameters = D3MSynthesisParameterNode(self.logic.getParameterNode())
         self._guiTag = self.parameters.connectGui(self.ui)
-        self.addObserver(self.parameters, vtk.vtkCommand.ModifiedEvent, self.update)
+        self.addObserver(self.parameters, vtk.vtkCommand.ModifiedEvent, self._onParameters)
+        self.models.show(self.parameters.model)
+        self._showDevices()
+        self.result.bind(self.parameters)
         self._assign()
-        runs = Scene.findRuns(slicer.mrmlScene)
-        self._show(runs[-1] if runs else None, views=False)
         self.update()
 
     def _unbind(self) -> None:
         if self.parameters is not None:
             self.parameters.disconnectGui(self._guiTag)
-            self.removeObserver(self.parameters, vtk.vtkCommand.ModifiedEvent, self.update)
+            self.removeObserver(self.parameters, vtk.vtkCommand.ModifiedEvent, self._onParameters)
             self.parameters = None
+            self.result.bind(None)
 
     def _onStartClose(self, _caller: Any, _event: str) -> None:
-        self.nodes = None
         self._unbind()
 
     def _onSceneChanged(self, _caller: Any, _event: str) -> None:
@@ -139,77 +131,173 @@ class Panel(VTKObservationMixin):
         if not slicer.mrmlScene.IsBatchProcessing():
             qt.QTimer.singleShot(0, self._assign)  # the node has no image yet when it is announced
 
+    def _onNodeRemoved(self, _caller: Any, _event: str) -> None:
+        if not slicer.mrmlScene.IsBatchProcessing():
+            qt.QTimer.singleShot(0, self._onLess)
+
+    def _onLess(self) -> None:
+        nodes = self.result.nodes
+        if self.parameters is not None and nodes is not None and nodes.cemri.GetScene() is None:
+            self.result.refresh()  # the user deleted the run in the data tree
+        self.update()
+
+    def _onParameters(self, _caller: Any, _event: str) -> None:
+        self.result.onParameters()
+        self.update()
+
     # Before the run
 
     def _assign(self) -> None:
         """Fill selectors that are empty; what the user chose stays."""
         if self.parameters is None or self.logic.running:
             return
-        volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        found = Inputs.assignInputs([node for node in volumes if not Scene.isSynthetic(node)])
-        for name, node in zip(("t1", "t2", "flair", "reference"), found, strict=True):
+        for name, node in zip(SCANS, self._found(), strict=True):
             if node is not None and getattr(self.parameters, name) is None:
                 setattr(self.parameters, name, node)
         self.update()
 
+    @staticmethod
+    def _found() -> Any:
+        volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        return Inputs.assignInputs([node for node in volumes if not Scene.isSynthetic(node)])
+
+    def onAssign(self, *_arguments: Any) -> None:
+        """Choose again by names and descriptions, whatever was chosen before."""
+        if self.parameters is not None:
+            for name, node in zip(SCANS, self._found(), strict=True):
+                setattr(self.parameters, name, node)
+
+    def onSample(self, *_arguments: Any) -> None:
+        """Load the sample case and choose it."""
+        try:
+            nodes = {name: slicer.util.loadVolume(str(self.sample / f"{file}.nii.gz"))
+                     for name, file in SAMPLE_FILES.items()}  # fmt: skip
+        except RuntimeError as error:
+            mend = _("Install the extension again.")
+            self._fail(SynthesisError(_("The sample case cannot be loaded."), mend, "machine", str(error)))
+            return
+        if self.parameters is not None:
+            self.parameters.brainMask = None
+            for name, node in nodes.items():
+                setattr(self.parameters, name, node)
+
+    def onHarden(self, *_arguments: Any) -> None:
+        """Choose copies that have their transforms applied."""
+        p = self.parameters
+        names = [name for name in SCANS[:3] if getattr(p, name) is not None
+                 and getattr(p, name).GetParentTransformNode() is not None]  # fmt: skip
+        for name, copy in zip(names, Inputs.hardenedCopies([getattr(p, name) for name in names]), strict=True):
+            setattr(p, name, copy)
+
+    def _chooseModel(self, name: str) -> None:
+        if self.parameters is not None:
+            self.parameters.model = name
+            self.models.show(name)
+            self.update()
+
     def reason(self) -> str | None:
         """Why it cannot run yet."""
-        if self.parameters is None:
-            return _("The scene is closing.")
         p = self.parameters
-        return Inputs.readiness(p.t1, p.t2, p.flair, p.brainMask, p.reference)
+        if p is None:
+            return _("The scene is closing.")
+        return Inputs.readiness(p.t1, p.t2, p.flair, p.brainMask, p.reference) or self.models.reason(p.model)
 
-    def costs(self) -> str:
-        """How long it takes and how much memory, as far as the engine has said."""
-        quality = QUALITIES[self.ui.qualityBox.currentIndex]
-        for model in self.info.models if self.info is not None else ():
-            for cost in model.costs:
-                if model.name == self.ui.modelBox.currentText and cost.quality == quality:
-                    return _("About {time} and {memory} MB of memory on {device}.").format(
-                        time=duration(cost.seconds), memory=round(cost.memoryMb), device=cost.device
-                    )
-        return _("Ready. The first run may ask to install packages.") if self.info is None else _("Ready.")
+    def cost(self) -> Cost | None:
+        """What the chosen settings cost, as far as the engine has said; steps and samples set by hand included."""
+        p, card = self.parameters, self.models.card
+        model = next((m for m in self.info.models if m.name == card.name), None) if self.info and card else None
+        if model is None or p is None:
+            return None
+        index = list(Quality).index(p.quality)
+        qualities = card.recipe.qualities
+        work = [quality.steps * quality.samples for quality in qualities]
+        known = {cost.quality: cost for cost in model.costs}
+        if not all(quality.value in known for quality in Quality):
+            return None
+        first, last = known["preview"], known["best"]
+        each = (last.seconds - first.seconds) / max(work[-1] - work[0], 1)
+        wanted = (p.steps or qualities[index].steps) * (p.samples or qualities[index].samples)
+        cost = known[p.quality.value]
+        if p.device not in ("auto", cost.device):
+            return None
+        return Cost(p.quality.value, cost.device, first.seconds + each * (wanted - work[0]), cost.memoryMb)
+
+    def forecast(self) -> str:
+        """How long it takes and how much memory it needs, before it is started."""
+        if self.info is None:
+            return _("Ready. The first run may ask to install packages.") if not self._asked else _("Ready.")
+        cost = self.cost()
+        if cost is None:
+            return _("Ready.")
+        device = next((d.title for d in self.info.devices if d.name == cost.device), cost.device)
+        return _("Ready: about {time} and {memory} of memory on {device}.").format(
+            time=duration(cost.seconds), memory=memory(cost.memoryMb), device=device
+        )
 
     def update(self, *_arguments: Any) -> None:
-        """Button and sentence above it."""
-        ui, running = self.ui, self.logic.running
+        """Button, and the sentence above it."""
+        ui, running, p = self.ui, self.logic.running, self.parameters
         reason = None if running else self.reason()
         ui.applyButton.setText(_("Cancel") if running else _("Synthesize"))
         ui.applyButton.setEnabled(not self.logic.cancelling if running else reason is None)
         ui.applyButton.setToolTip(reason or "")
         ui.progressBar.setVisible(running)
+        notice = None if p is None else Inputs.transformNotice(p.t1, p.t2, p.flair)
+        ui.transformLabel.setText(notice or "")
+        for widget in (ui.transformLabel, ui.hardenButton):
+            widget.setVisible(notice is not None)
         if not running:
-            notice = None
-            if reason is None and self.parameters is not None:
-                notice = Inputs.transformNotice(self.parameters.t1, self.parameters.t2, self.parameters.flair)
-            ui.stateLabel.setText(reason or " ".join(filter(None, (self.costs(), notice))))
+            ui.stateLabel.setText(reason or self.forecast())
+
+    # What the engine says about this machine
 
     def requestInfo(self) -> None:
-        """Ask the engine for devices, models and costs; without packages there is nothing to ask."""
-        if not Install.torchMissing() and not Install.missing(self.requirements):
-            self.logic.requestInfo(self.onInfo, python=self.parameters.python or None)
+        """Ask the engine for devices and costs; without its packages there is nothing to ask."""
+        if self._closing or self.parameters is None or self.logic.running:
+            return
+        python = self.parameters.python
+        if python or not (Install.torchMissing() or Install.missing(self.requirements)):
+            self._asked = True
+            self.logic.requestInfo(self.onInfo, python=python or None)
 
     def onInfo(self, info: EngineInfo | None, error: SynthesisError | None) -> None:
-        """The engine's answer."""
+        """The engine's answer; an error is told when the user runs it, not before."""
+        del error
         if self._closing or info is None:
-            self.error = error
             return
         self.info = info
-        self.ui.modelBox.clear()
-        self.ui.modelBox.addItems([model.name for model in info.models])
-        self.ui.deviceLabel.setText("\n".join(
-            device.title + ("" if device.memoryBytes is None else f" ({device.memoryBytes / 2**30:.0f} GB)")
-            for device in info.devices if device.usable
-        ))  # fmt: skip
+        self._showDevices()
         self.update()
 
-    # The run
+    def _showDevices(self) -> None:
+        found = self.info.devices if self.info is not None else ()
+        titles = {"auto": _("Automatic"), "cpu": _("Processor")}
+        for device in found:
+            if device.usable:
+                size = "" if device.memoryBytes is None else f" ({memory(device.memoryBytes / 2**20)})"
+                titles[device.name] = device.title + size
+        wanted = self.parameters.device if self.parameters is not None else "auto"
+        titles.setdefault(wanted, _("{name} (not found)").format(name=wanted))
+        self.devices = list(titles)
+        box = self.ui.deviceBox
+        blocked = box.blockSignals(True)
+        box.clear()
+        box.addItems(list(titles.values()))
+        box.setCurrentIndex(self.devices.index(wanted))
+        box.blockSignals(blocked)
+        unusable = [
+            _("{name} is not usable: {reason}").format(name=device.title, reason=device.reason)
+            for device in found
+            if not device.usable
+        ]
+        box.setToolTip("\n".join([_("Where it is computed."), *unusable]))
 
-    def onSample(self, *_arguments: Any) -> None:
-        """Load the sample case."""
-        for scan in ("t1", "t2", "flair", "t1c"):
-            slicer.util.loadVolume(str(self.sample / f"sample_{scan}.nii.gz"))
-        self._assign()
+    def onDevice(self, index: int) -> None:
+        """The user chose a device."""
+        if self.parameters is not None and 0 <= index < len(self.devices):
+            self.parameters.device = self.devices[index]
+
+    # The run
 
     def onApply(self, *_arguments: Any) -> None:
         """Start, or cancel what is going on."""
@@ -224,9 +312,9 @@ class Panel(VTKObservationMixin):
             if not p.python:
                 Install.ensure(self.requirements, self.confirm)
             self.logic.run(
-                p.t1, p.t2, p.flair, QUALITIES[self.ui.qualityBox.currentIndex], wait=False, brainMask=p.brainMask,
-                reference=p.reference, model=self.ui.modelBox.currentText or None, steps=p.steps or None,
-                samples=p.samples or None, seed=p.seed, trace=p.keepSteps, python=p.python or None,
+                p.t1, p.t2, p.flair, p.quality.value, wait=False, brainMask=p.brainMask, reference=p.reference,
+                model=p.model or None, steps=p.steps or None, samples=p.samples or None, seed=p.seed,
+                device=p.device, trace=p.keepSteps, python=p.python or None,
                 progress=self.onProgress, finished=self.onFinished,
             )  # fmt: skip
         except SynthesisError as error:
@@ -234,12 +322,14 @@ class Panel(VTKObservationMixin):
         self.update()
 
     def onProgress(self, event: ProgressEvent) -> None:
-        """Stage, step and remaining time."""
+        """Bar and sentence."""
+        if self._closing:
+            return
         parts = [event.message or event.stage]
-        if event.step is not None and event.steps is not None and not event.message:
-            parts.append(_("step {step} of {steps}").format(step=event.step, steps=event.steps))
+        if event.step is not None and event.steps:
+            parts.append(_("step {n} of {m}").format(n=event.step, m=event.steps))
         if event.eta_s is not None:
-            parts.append(_("{time} left").format(time=duration(event.eta_s)))
+            parts.append(_("about {time} left").format(time=duration(event.eta_s)))
         self.ui.progressBar.setValue(round(100 * event.fraction))
         if not self.logic.cancelling:
             self.ui.stateLabel.setText(", ".join(parts))
@@ -249,13 +339,14 @@ class Panel(VTKObservationMixin):
         if self._closing:
             return
         self._fail(error if error is not None and error.kind != "interrupted" else None)
-        if nodes is not None:
-            self._show(nodes)
-            if self.info is None and self.parameters is not None:
-                self.requestInfo()
+        if nodes is not None and self.parameters is not None:
+            self.result.present(nodes)
         self.update()
+        if self.info is None:
+            self.requestInfo()
 
     def _fail(self, error: SynthesisError | None) -> None:
+        """Show an error, or take it away."""
         self.error = error
         self.ui.errorLabel.setText("" if error is None else str(error))
         self.ui.detailsText.setPlainText("" if error is None else error.details)
@@ -266,110 +357,4 @@ class Panel(VTKObservationMixin):
 
     def onReport(self, *_arguments: Any) -> None:
         """Copy a report without names of patients or files."""
-        qt.QApplication.clipboard().setText(self.logic.report(self.error))
-
-    # The result
-
-    def _show(self, nodes: Any, views: bool = True) -> None:
-        ui = self.ui
-        self.nodes = nodes
-        ui.resultsSection.setEnabled(nodes is not None)
-        ui.saveSection.setEnabled(nodes is not None)
-        ui.volumeLabel.setText("")
-        ui.noticesLabel.setText("")
-        if nodes is None:
-            self._compare(None)
-            return
-        self._busy = True
-        ui.thresholdSlider.setValue(nodes.threshold)
-        ui.stepSlider.setEnabled(nodes.steps > 0)
-        ui.stepSlider.setMaximum(max(nodes.steps, 1))
-        ui.stepSlider.setValue(max(nodes.steps, 1))
-        ui.fadeSlider.setEnabled(nodes.reference is not None)
-        self._busy = False
-        ui.noticesLabel.setText("\n".join(nodes.notices))
-        self._volume(nodes.enhancingVolumeMl)
-        self._compare(nodes.comparison)
-        if views:
-            Display.showResult(nodes)
-            Display.markViews()
-
-    def _volume(self, ml: float) -> None:
-        self.ui.volumeLabel.setText(_("Enhancing tumour (synthetic): {ml} ml").format(ml=f"{ml:.1f}"))
-
-    def _compare(self, comparison: dict[str, Any] | None) -> None:
-        numbers = {name: value for name, value in (comparison or {}).items() if isinstance(value, (int, float))}
-        table = self.ui.comparisonTable
-        table.setVisible(bool(numbers))
-        table.setRowCount(len(numbers))
-        for row, (name, value) in enumerate(numbers.items()):
-            table.setItem(row, 0, qt.QTableWidgetItem(name.replace("_", " ")))
-            table.setItem(row, 1, qt.QTableWidgetItem(f"{value:.3g}"))
-
-    def _active(self) -> bool:
-        return self.nodes is not None and not self._busy
-
-    def onMask(self, *_arguments: Any) -> None:
-        """Mask: on, fill, outline, opacity."""
-        if self._active():
-            ui = self.ui
-            Display.setMask(self.nodes, ui.maskBox.checked, ui.fillBox.checked, ui.outlineBox.checked,
-                            ui.opacitySlider.value)  # fmt: skip
-
-    def onThreshold(self, value: float) -> None:
-        """The mask follows the threshold, the volume beside it."""
-        if self._active():
-            self._volume(Scene.setThreshold(self.nodes, value))
-
-    def onStep(self, value: float) -> None:
-        """Replay: steps done; the last one is the result."""
-        if self._active() and self.nodes.steps:
-            if int(value) >= self.nodes.steps:
-                Display.showFinal(self.nodes)
-            else:
-                Display.showStep(self.nodes, max(1, int(value)))
-
-    def onFade(self, value: float) -> None:
-        """Fade from the synthetic to the real image."""
-        if self._active() and self.nodes.reference is not None:
-            Display.setFade(self.nodes, value)
-
-    def onOverlay(self, index: int) -> None:
-        """One overlay at a time."""
-        if self._active():
-            Display.setOverlay(self.nodes, OVERLAYS[index])
-
-    def onDeformation(self, index: int) -> None:
-        """How the deformation is drawn."""
-        if self._active():
-            Display.setDeformation(self.nodes, DEFORMATIONS[index])
-            drawn = DEFORMATIONS[index] in ("grid", "arrows")
-            self.ui.enlargementLabel.setText(
-                _("Drawn {n} times larger than true; arrows show where tissue moved to.").format(
-                    n=Display.enlargement(self.nodes)
-                ) if drawn else ""
-            )  # fmt: skip
-
-    def onLayout(self, name: str) -> None:
-        """Arrange the views."""
-        if self._active():
-            Display.setLayout(self.nodes, name)
-
-    def onSave(self, *_arguments: Any) -> None:
-        """Save the run into a new folder inside the chosen one."""
-        if not self._active():
-            return
-        try:
-            folder = Results.saveRun(self.nodes, Path(self.ui.saveFolder.currentPath))
-        except OSError as error:
-            self._fail(SynthesisError(_("The result cannot be saved."), _("Choose another folder."), "machine",
-                                      str(error)))  # fmt: skip
-        else:
-            self.ui.savedLabel.setText(_("Saved in {folder}").format(folder=folder))
-
-    def onRemove(self, *_arguments: Any) -> None:
-        """Remove the run's nodes from the scene."""
-        if self._active():
-            Scene.removeRun(self.nodes)
-            runs = Scene.findRuns(slicer.mrmlScene)
-            self._show(runs[-1] if runs else None, views=False)
+        qt.QApplication.clipboard().setText(self.logic.report(self.error, self.info))

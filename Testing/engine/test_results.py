@@ -16,11 +16,11 @@ import SimpleITK as sitk
 from conftest import TinyCase
 from d3m.errors import D3MError
 from d3m.models.load import load_model
-from d3m.results.files import check_output, whole_folder, write_nifti, write_result
+from d3m.results.files import check_output, compare, whole_folder, write_nifti, write_result
 from d3m.results.provenance import read_provenance
 from d3m.synthesis import Result, Synthesis
 from d3m.volumes.read import read_case, read_volume
-from d3m.volumes.types import Case
+from d3m.volumes.types import Case, Volume
 
 
 @pytest.fixture(scope="module")
@@ -211,3 +211,25 @@ def test_comparison_has_numbers(made: tuple[Path, Result, Case]) -> None:
     assert content["psnr_brain_t1"] > 10
     assert content["ssim_brain_t1"] > 0.5
     assert set(content) >= {"psnr_brain", "ssim_brain", "correlation", "predicted_enhancing_volume_ml"}
+    assert content["real_enhancement"] == "estimated"
+
+
+def test_volumes_beside_a_real_mask(made: tuple[Path, Result, Case], tiny_case: TinyCase) -> None:
+    """With a real mask, false and missed enhancement are counted in millilitres of T1's voxels, on any lattice."""
+    _, result, case = made
+    size = np.linalg.norm(case.t1.affine[:3, :3], axis=0).prod() / 1000
+    real = result.enhancement_mask & case.brain
+    real[: real.shape[0] // 2] = False
+    turned = Volume(real[::-1, :, ::-1].astype(np.float32), case.t1.affine @ flipped(real.shape), "mask")
+    found = compare(result, case, read_volume(tiny_case.t1c, "t1c"), turned)
+    assert found["real_enhancement"] == "labels"
+    assert found["real_enhancing_volume_ml"] == pytest.approx(real.sum() * size, abs=1e-3)
+    assert found["false_positive_ml"] == pytest.approx((result.enhancement_mask & ~real).sum() * size, abs=1e-3)
+    assert found["false_negative_ml"] == 0
+
+
+def flipped(shape: tuple[int, ...]) -> np.ndarray:
+    """Index matrix of a volume whose first and last axes run backwards."""
+    matrix = np.diag([-1.0, 1.0, -1.0, 1.0])
+    matrix[:3, 3] = [shape[0] - 1, 0, shape[2] - 1]
+    return matrix

@@ -125,6 +125,7 @@ def write_result(
     case: Case,
     seconds: float,
     reference: Volume | None = None,
+    reference_mask: Volume | None = None,
 ) -> None:
     """Write everything that belongs to a result.
 
@@ -134,6 +135,7 @@ def write_result(
         case: What it was made from.
         seconds: How long the run took so far.
         reference: A real T1c: `comparison.json` is written too.
+        reference_mask: The real enhancing tumour (not zero), for `comparison.json`.
 
     Raises:
         D3MError: the disk is full or cannot be written.
@@ -150,7 +152,8 @@ def write_result(
                 write_nifti(start.with_name(f"{start.name}_{name}.nii.gz"), data, result.grid.affine)
             write_displacement(start.with_name(f"{start.name}_field.nii.gz"), step.displacement, result.grid.affine)
         if reference is not None:
-            _write_text(folder / "comparison.json", json.dumps(compare(result, case, reference), indent=1) + "\n")
+            compared = compare(result, case, reference, reference_mask)
+            _write_text(folder / "comparison.json", json.dumps(compared, indent=1) + "\n")
         draw_figure(folder / "figure.png", result, case)
         _write_text(folder / FILE_NAME, add_files(provenance(result, case, seconds), folder))
 
@@ -205,26 +208,41 @@ def _write_text(path: Path, text: str) -> None:
         os.fsync(f.fileno())
 
 
-def compare(result: Result, case: Case, reference: Volume) -> dict[str, float | None]:
+def compare(result: Result, case: Case, reference: Volume, mask: Volume | None = None) -> dict[str, float | str | None]:
     """The numbers of `comparison.json`: the synthetic image beside a real T1c of the same patient.
 
     Args:
         result: The synthetic one.
         case: Its input.
         reference: A real T1c in the same frame; resampled onto T1's grid.
+        mask: The real enhancing tumour in the same frame (not zero); None: estimated from the T1c's brightness.
     """
-    t1c = resample(reference.data, reference.affine, case.t1.affine, case.t1.data.shape)
-    covered = resample(
-        np.ones(reference.data.shape, bool), reference.affine, case.t1.affine, case.t1.data.shape, order=0
-    )
+    shape, affine = case.t1.data.shape, case.t1.affine
+    t1c = resample(reference.data, reference.affine, affine, shape)
+    covered = resample(np.ones(reference.data.shape, bool), reference.affine, affine, shape, order=0)
     brain = case.brain & covered
     if brain.sum() < 1000:
         raise D3MError("The reference does not overlap the brain in T1.", "Choose a T1c of the same examination.")
-    turn = orientations.io_orientation(case.t1.affine)  # slices must be axial for SSIM
+    turn = orientations.io_orientation(affine)  # slices must be axial for SSIM
 
     def axial(data: np.ndarray) -> np.ndarray:
         return orientations.apply_orientation(data, turn)
 
     measured = metrics.compare(axial(result.cemri), axial(case.t1.data), axial(t1c), axial(brain))
-    values = {name: float(v) if np.isfinite(v) else None for name, v in asdict(measured).items()}
-    return values | {"predicted_enhancing_volume_ml": result.enhancing_volume_ml}
+    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    if mask is None:
+        enhancing = metrics.enhancing_in(case.t1.data, t1c, brain, voxel_ml)
+    else:
+        enhancing = resample(mask.data != 0, mask.affine, affine, shape, order=0)
+    found = metrics.overlap(result.enhancement_mask, enhancing, brain, voxel_ml)
+    numbers = asdict(measured) | {
+        "predicted_enhancing_volume_ml": result.enhancing_volume_ml,
+        "real_enhancing_volume_ml": found.true_ml,
+        "false_positive_ml": found.false_positive_ml,
+        "false_negative_ml": found.false_negative_ml,
+        "dice": found.dice,
+    }
+    values: dict[str, float | str | None] = {
+        name: round(float(v), 4) if np.isfinite(v) else None for name, v in numbers.items()
+    }
+    return values | {"real_enhancement": "estimated" if mask is None else "labels"}
