@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from D3MSynthesisLib.Texts import _
+
 BOOTSTRAP = """
 import sys
 sys.path[0:1] = []
@@ -100,18 +102,19 @@ def explainEnd(exitCode: int | None, log: str) -> tuple[str, str, str]:
     """Kind, message and mend for a child that ended without saying why."""
     missing = re.findall(r"(?:ModuleNotFoundError|ImportError).*?'([\w.]+)'", log)
     if missing:
-        return ("machine", f"A Python package that the synthesis needs is missing or damaged ({missing[-1]}).",
-                "Install what is missing with the button of this panel, then try again.")  # fmt: skip
+        message = _("A Python package that the synthesis needs is missing or damaged ({package}).")
+        return "machine", message.format(package=missing[-1]), _("Press Synthesize to install what is missing.")
     lowered = log.lower()
     if "memoryerror" in lowered or "bad_alloc" in lowered or "out of memory" in lowered or "cannot allocate" in lowered:
-        return ("machine", "The memory of this machine does not suffice.",
-                "Close other programs, choose the quality preview, or do not keep the steps.")  # fmt: skip
+        mend = _("Close other programs, choose the quality preview, or do not keep the steps.")
+        return "machine", _("The memory of this machine does not suffice."), mend
     if (exitCode is not None and exitCode < 0) or exitCode in (137, 134, 139):
         number = -exitCode if exitCode is not None and exitCode < 0 else (exitCode or 128) - 128
-        why = " Most often the system ends it because memory has run out." if number == 9 else ""
-        return ("machine", f"The synthesis process was ended from outside or crashed (signal {number}).{why}",
-                "Close other programs or choose the quality preview, then try again.")  # fmt: skip
-    return ("defect", "The synthesis process ended without a result.", "See the details, and report them.")
+        message = _("The synthesis process was ended from outside or crashed (signal {number}).").format(number=number)
+        if number == 9:
+            message += " " + _("Most often the system ends it because memory has run out.")
+        return "machine", message, _("Close other programs or choose the quality preview, then try again.")
+    return "defect", _("The synthesis process ended without a result."), _("See the details, and report them.")
 
 
 def signalTree(pids: set[int], kill: bool) -> None:

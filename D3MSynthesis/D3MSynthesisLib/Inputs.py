@@ -16,6 +16,7 @@ from typing import Any
 import vtk
 
 import slicer
+from D3MSynthesisLib.Texts import _
 
 SYNTHETIC = "D3M.Synthetic"
 """Attribute of every node that this module made."""
@@ -123,7 +124,7 @@ def readiness(t1: Any, t2: Any, flair: Any, brainMask: Any = None, reference: An
     scans = list(zip(CONTRASTS, (t1, t2, flair), strict=False))
     missing = [name for name, node in scans if node is None]
     if missing:
-        return f"Choose {_and(missing)}."
+        return _("Choose {scans}.").format(scans=_and(missing))
     named = [*scans, ("The real T1c", reference)]
     seen: dict[str, str] = {}
     for name, node in [*named, ("The brain mask", brainMask)]:
@@ -131,34 +132,36 @@ def readiness(t1: Any, t2: Any, flair: Any, brainMask: Any = None, reference: An
             continue
         if node.GetID() in seen:
             other = name[0].lower() + name[1:] if name.startswith("The") else name
-            return f"{seen[node.GetID()]} and {other} are the same volume."
+            return _("{first} and {second} are the same volume.").format(first=seen[node.GetID()], second=other)
         seen[node.GetID()] = name
         fault = _fault(name, node)
         if fault:
             return fault
     for name, node in scans:
         if node.GetAttribute(SYNTHETIC):
-            return f"{name} is a synthetic image; choose an acquired scan."
+            return _("{scan} is a synthetic image; choose an acquired scan.").format(scan=name)
     if contrastOf(nodeDescription(t1)) == "t1c":
-        return "The volume chosen as T1 says that it is with contrast; choose the T1 before contrast."
+        return _("The volume chosen as T1 says that it is with contrast; choose the T1 before contrast.")
     return None
 
 
 def _fault(name: str, node: Any) -> str | None:
     if node.IsA("vtkMRMLSegmentationNode"):
-        return None if node.GetSegmentation().GetNumberOfSegments() else f"{name} has no segment."
+        return None if node.GetSegmentation().GetNumberOfSegments() else _("{scan} has no segment.").format(scan=name)
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0:
-        return f"{name} has no voxels."
+        return _("{scan} has no voxels.").format(scan=name)
     if image.GetNumberOfScalarComponents() != 1:
-        return f"{name} is a colour or vector volume, not a scan."
+        return _("{scan} is a colour or vector volume, not a scan.").format(scan=name)
     if min(image.GetDimensions()) < 2:
-        return f"{name} is a single slice; a volume is needed."
+        return _("{scan} is a single slice; a volume is needed.").format(scan=name)
     return None
 
 
 def _and(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    if len(names) == 1:
+        return names[0]
+    return _("{first} and {last}").format(first=", ".join(names[:-1]), last=names[-1])
 
 
 def transformNotice(t1: Any, t2: Any, flair: Any) -> str | None:
@@ -168,10 +171,13 @@ def transformNotice(t1: Any, t2: Any, flair: Any) -> str | None:
     if not under:
         return None
     resampled = [name for name, node in named if t1 is not None and toFrameOf(node, t1) is None]
-    text = f"{_and(under)} {'is' if len(under) == 1 else 'are'} under a transform: it is used as it is shown"
+    text = _("Under a transform, and used as shown: {scans}. The volumes themselves stay unchanged.")
     if resampled:
-        text += f", {_and(resampled)} resampled onto T1 since that transform is not rigid"
-    return text + "; the volumes themselves stay unchanged."
+        text = _(
+            "Under a transform, and used as shown: {scans}; resampled onto T1, since the transform is not rigid: "
+            "{resampled}. The volumes themselves stay unchanged."
+        )
+    return text.format(scans=_and(under), resampled=_and(resampled) if resampled else "")
 
 
 def hardenedCopies(nodes: Iterable[Any]) -> list[Any]:

@@ -18,6 +18,7 @@ from D3MSynthesisLib import Inputs, Scene
 from D3MSynthesisLib.Engine import Cost, Device, EngineInfo, ModelInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Inputs import assignInputs, readiness, transformNotice
 from D3MSynthesisLib.Scene import Frame, Nodes
+from D3MSynthesisLib.Texts import _
 from D3MSynthesisLib.Traces import newFolder, removeStaleFolders, withoutNames
 from D3MSynthesisLib.Worker import Outcome, Worker
 
@@ -129,7 +130,7 @@ class SynthesisLogic:
             SynthesisError: the request is at fault; with `wait`, anything that ended the run.
         """
         if self.running:
-            raise SynthesisError("A synthesis is going on.", "Wait for it, or cancel it.")
+            raise SynthesisError(_("A synthesis is going on."), _("Wait for it, or cancel it."))
         fault = readiness(t1, t2, flair, brainMask, reference)
         if fault:
             raise SynthesisError(fault)
@@ -157,7 +158,7 @@ class SynthesisLogic:
             self._run = run
             self._worker = Worker(self._onEvent, self._onFinished, False if wait else self._qt)
             self._observeScene()
-            self._tell(ProgressEvent("inputs", 0.0, message="Starting the engine"))
+            self._tell(ProgressEvent("inputs", 0.0, message=_("Starting the engine")))
             self._worker.start(arguments, folder, python, self._engine)
         except OSError as error:
             self._clean(run)
@@ -219,7 +220,7 @@ class SynthesisLogic:
                     raise ValueError(outcome.message)
                 info = EngineInfo.fromJson(outcome.output)
             except ValueError:
-                message = outcome.message or "The engine gave no answer."
+                message = outcome.message or _("The engine gave no answer.")
                 finished(None, SynthesisError(message, outcome.mend, outcome.kind or "defect", outcome.details))
             else:
                 finished(info, None)
@@ -243,10 +244,10 @@ class SynthesisLogic:
     def _cannotStart(self, error: OSError, python: str | None) -> SynthesisError:
         if python and not shutil.which(python):
             return SynthesisError(
-                "The Python that was chosen cannot be started.", "Choose another one, or none.", "machine"
+                _("The Python that was chosen cannot be started."), _("Choose another one, or none."), "machine"
             )
         return SynthesisError(
-            "The synthesis cannot be started.", "Check that the temporary folder can be written and has space.",
+            _("The synthesis cannot be started."), _("Check that the temporary folder can be written and has space."),
             "machine",
             str(error.strerror or error),
         )  # fmt: skip
@@ -275,7 +276,7 @@ class SynthesisLogic:
         error: SynthesisError | None = None
         try:
             if outcome.status == "done":
-                self._tell(ProgressEvent("nodes", 0.99, message="Showing the result"))
+                self._tell(ProgressEvent("nodes", 0.99, message=_("Showing the result")))
                 reference = (
                     run.reference if run.reference is not None and run.reference.GetScene() is self.scene else None
                 )
@@ -291,7 +292,7 @@ class SynthesisLogic:
             import traceback
 
             error = SynthesisError(
-                "The result cannot be read.", "Try again, and report it if it happens again.", "defect",
+                _("The result cannot be read."), _("Try again, and report it if it happens again."), "defect",
                 outcome.details if isinstance(fault, MemoryError) else f"{outcome.details}\n{traceback.format_exc()}",
             )  # fmt: skip
         finally:

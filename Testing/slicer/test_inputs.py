@@ -206,7 +206,7 @@ def test_linear_transforms_count_as_shown(host: MRMLHost, tmp_path: Path, who: s
     np.testing.assert_array_equal(read["t2"].data, before[2].T)
     np.testing.assert_array_equal(Inputs.matrixOf(t2), before[0])
     assert t2.GetTransformNodeID() == before[1]
-    assert ("under a transform" in (Inputs.transformNotice(t1, t2, t2) or "")) == (who != "none")
+    assert ("Under a transform" in (Inputs.transformNotice(t1, t2, t2) or "")) == (who != "none")
 
 
 @pytest.mark.parametrize("kind", ["shear", "warp"])

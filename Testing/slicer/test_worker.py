@@ -160,7 +160,7 @@ def test_missing_package_is_named(tmp_path: Path) -> None:
     """A package that is not installed is named, with the way to get it."""
     outcome = Heard(tmp_path, "missing").end()
     assert "a_package_that_is_not_there" in outcome.message
-    assert "Install" in outcome.mend
+    assert "install" in outcome.mend
 
 
 def test_end_without_a_word() -> None:
