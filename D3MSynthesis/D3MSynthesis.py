@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -42,6 +43,13 @@ def sampleFolder() -> Path:
     here = Path(__file__).resolve().parent
     places = [here / "Resources" / "SampleData", here.parent / "Resources" / "SampleData"]
     return next((place for place in places if (place / "sample_t1.nii.gz").is_file()), places[0])
+
+
+def ijkToRAS(volumeNode):
+    """A volume's matrix as numpy (4, 4)."""
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
 
 
 def registerSampleData():
@@ -104,7 +112,7 @@ class D3MSynthesisWidget(ScriptedLoadableModuleWidget):
 
 
 class D3MSynthesisTest(ScriptedLoadableModuleTest):
-    """A real run on the sample case with the default model."""
+    """Real runs of the default model on the sample case; no network, about half a minute on two cores."""
 
     def setUp(self):
         """Start from an empty scene."""
@@ -112,13 +120,53 @@ class D3MSynthesisTest(ScriptedLoadableModuleTest):
 
     def runTest(self):
         """Run every test."""
-        self.setUp()
-        self.test_sample()
+        for test in (self.test_sample, self.test_deformation, self.test_panel):
+            self.setUp()
+            test()
+
+    def loadSample(self):
+        """The sample's T1, T2, FLAIR and T1c."""
+        return [slicer.util.loadVolume(str(sampleFolder() / f"sample_{scan}.nii.gz")) for scan in SCANS]
 
     def test_sample(self):
-        """The sample gives a result on T1's grid with an enhancing tumour."""
-        t1, t2, flair, t1c = (slicer.util.loadVolume(str(sampleFolder() / f"sample_{scan}.nii.gz")) for scan in SCANS)
+        """The sample gives a marked result on T1's grid with an enhancing tumour, and the inputs stay as they are."""
+        t1, t2, flair, t1c = self.loadSample()
+        before = slicer.util.arrayFromVolume(t1).copy()
         nodes = D3MSynthesisLogic().run(t1, t2, flair, quality="preview", reference=t1c)
         self.assertEqual(nodes.cemri.GetImageData().GetDimensions(), t1.GetImageData().GetDimensions())
+        self.assertIn("synthetic", nodes.cemri.GetName())
+        self.assertEqual(nodes.cemri.GetAttribute("D3M.Synthetic"), "yes")
         self.assertGreater(nodes.enhancingVolumeMl, 0.0)
-        self.assertIsNotNone(nodes.comparison)
+        self.assertGreater(nodes.comparison["psnr_brain"], nodes.comparison["psnr_brain_t1"])
+        self.assertTrue((slicer.util.arrayFromVolume(t1) == before).all())
+
+    def test_deformation(self):
+        """Hardening the transform on the image before the last warp gives the image after it."""
+        import numpy as np
+        from scipy import ndimage
+
+        t1, t2, flair, _t1c = self.loadSample()
+        nodes = D3MSynthesisLogic().run(t1, t2, flair, quality="preview", trace=True)
+        after = nodes.stepAfter.GetNthDataNode(nodes.steps - 1)
+        moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "moved")
+        moved.Copy(nodes.stepBefore.GetNthDataNode(nodes.steps - 1))
+        moved.SetAndObserveTransformNodeID(nodes.deformation.GetID())
+        moved.HardenTransform()
+        expected = slicer.util.arrayFromVolume(after).T
+        index = np.stack(np.meshgrid(*map(np.arange, expected.shape), indexing="ij"), -1)
+        toMoved = np.linalg.inv(ijkToRAS(moved)) @ ijkToRAS(after)  # the hardened volume has a lattice of its own
+        points = np.moveaxis(index @ toMoved[:3, :3].T + toMoved[:3, 3], -1, 0)
+        found = ndimage.map_coordinates(slicer.util.arrayFromVolume(moved).T, points, order=1)
+        core = np.s_[4:-4, 4:-4, 4:-4]
+        difference = np.abs(found - expected)[core]
+        self.assertLess(float(np.percentile(difference, 99.9)), 0.01 * float(np.ptp(expected)))
+
+    def test_panel(self):
+        """The panel finds the scans by name, says that it is ready, and shows a result of the scene."""
+        slicer.util.selectModule("D3MSynthesis")
+        panel = slicer.modules.d3msynthesis.widgetRepresentation().self().panel
+        self.assertFalse(panel.ui.applyButton.enabled)
+        nodes = self.loadSample()
+        slicer.app.processEvents()
+        self.assertEqual([panel.parameters.t1, panel.parameters.t2, panel.parameters.flair], nodes[:3])
+        self.assertTrue(panel.ui.applyButton.enabled)
