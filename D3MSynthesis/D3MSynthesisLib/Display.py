@@ -5,15 +5,13 @@ Slice views are reached through their composite nodes, so all of this works in t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import vtk
 
 import slicer
 from D3MSynthesisLib.Colours import colourNode
-
-if TYPE_CHECKING:
-    from D3MSynthesisLib.Scene import Nodes
+from D3MSynthesisLib.Runs import Nodes, proxies, updateProxies
 
 MARK = "synthetic, research use only"
 UPPER_EDGE = 7
@@ -112,9 +110,7 @@ def _transformDisplay(transform: Any, nodes: Nodes) -> None:
 
 
 def _stepsDisplay(nodes: Nodes, low: float, high: float) -> None:
-    from D3MSynthesisLib import Scene
-
-    for name, node in Scene.proxies(nodes).items():
+    for name, node in proxies(nodes).items():
         node.CreateDefaultDisplayNodes()
         if name == "field":
             _transformDisplay(node, nodes)
@@ -231,8 +227,6 @@ def setDeformation(nodes: Nodes, mode: str, opacity: float = 0.6) -> None:
     Raises:
         ValueError: there is no such mode.
     """
-    from D3MSynthesisLib import Scene
-
     if mode not in ("off", "magnitude", "grid", "arrows"):
         raise ValueError(f"There is no such picture of the deformation: {mode!r}.")
     scene = nodes.cemri.GetScene()
@@ -241,7 +235,7 @@ def setDeformation(nodes: Nodes, mode: str, opacity: float = 0.6) -> None:
         setOverlay(nodes, "magnitude", opacity)
     elif shown is not None and shown is nodes.magnitude:
         setOverlay(nodes, "none")
-    step = Scene.proxies(nodes).get("field")
+    step = proxies(nodes).get("field")
     replaying = step is not None and _background(scene) in _stepImages(nodes)
     for transform, active in ((nodes.deformation, not replaying), (step, replaying)):
         display = transform.GetDisplayNode() if _alive(transform) else None
@@ -276,9 +270,7 @@ def setFade(nodes: Nodes, fraction: float) -> None:
 
 
 def _stepImages(nodes: Nodes) -> list[Any]:
-    from D3MSynthesisLib import Scene
-
-    found = Scene.proxies(nodes)
+    found = proxies(nodes)
     return [found[name] for name in ("before", "after") if name in found]
 
 
@@ -294,13 +286,11 @@ def showStep(nodes: Nodes, done: int, image: str = "after", mask: bool = True) -
     Raises:
         ValueError: there is no such step or image.
     """
-    from D3MSynthesisLib import Scene
-
     if not 1 <= done <= nodes.steps or image not in ("before", "after"):
         raise ValueError("There is no such step.")
     scene = nodes.cemri.GetScene()
     selectStep(nodes, done)
-    found = Scene.proxies(nodes)
+    found = proxies(nodes)
     display = nodes.cemri.GetDisplayNode()
     for name in ("before", "after"):
         _window(found[name], display.GetWindowLevelMin(), display.GetWindowLevelMax())
@@ -315,10 +305,8 @@ def showStep(nodes: Nodes, done: int, image: str = "after", mask: bool = True) -
 
 def selectStep(nodes: Nodes, done: int) -> None:
     """Fill the nodes of the replay with one step."""
-    from D3MSynthesisLib import Scene
-
     nodes.browser.SetSelectedItemNumber(nodes.stepAfter.GetItemNumberFromIndexValue(str(done), False))
-    Scene.updateProxies(nodes)
+    updateProxies(nodes)
 
 
 def showFinal(nodes: Nodes) -> None:

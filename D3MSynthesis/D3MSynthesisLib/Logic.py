@@ -17,7 +17,8 @@ import slicer
 from D3MSynthesisLib import Inputs, Scene
 from D3MSynthesisLib.Engine import Cost, Device, EngineInfo, ModelInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Inputs import assignInputs, readiness, transformNotice
-from D3MSynthesisLib.Scene import Frame, Nodes
+from D3MSynthesisLib.Runs import Nodes
+from D3MSynthesisLib.Scene import Frame
 from D3MSynthesisLib.Texts import _
 from D3MSynthesisLib.Traces import newFolder, removeStaleFolders, withoutNames
 from D3MSynthesisLib.Worker import Outcome, Worker

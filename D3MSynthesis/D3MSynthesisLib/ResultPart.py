@@ -10,7 +10,7 @@ import qt
 from slicer.i18n import tr as _
 
 import slicer
-from D3MSynthesisLib import Display, Results, Scene
+from D3MSynthesisLib import Display, Results, Runs, Scene
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Parameters import Deformation, Overlay
 
@@ -83,7 +83,7 @@ class ResultPart:
 
     def refresh(self) -> None:
         """List the scene's runs again; the newest is chosen."""
-        self.runs = Scene.findRuns(slicer.mrmlScene) if self.parameters is not None else []
+        self.runs = Runs.findRuns(slicer.mrmlScene) if self.parameters is not None else []
         box = self.ui.runBox
         blocked = box.blockSignals(True)
         box.clear()

@@ -117,7 +117,7 @@ def saveRun(nodes: Any, folder: Path) -> Path:
     The files lie in the same frame as T1's own file: transforms that the nodes are under are not applied.
 
     Args:
-        nodes: The run's `Scene.Nodes`.
+        nodes: The run's `Runs.Nodes`.
         folder: An existing folder; in it a folder with the run's name is made, with a number if the name is taken.
 
     Returns:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,8 @@ from D3MSynthesisLib import Display
 from D3MSynthesisLib.Grids import gridTransform, thresholdOf, voxelMl, writeMask
 from D3MSynthesisLib.Inputs import SYNTHETIC, matrixOf
 from D3MSynthesisLib.Results import STEP_IMAGES, Image, Output, readOutput
+from D3MSynthesisLib.Runs import PREFIX, RUN, SEGMENT_ID, Nodes, proxies, updateProxies
 
-PREFIX = "D3M."
-RUN, ROLE = PREFIX + "Run", PREFIX + "Role"
-SEGMENT_ID = "EnhancingTumour"
 SEGMENT_NAME = "Enhancing tumour (predicted)"
 SEGMENT_COLOUR = (0.95, 0.35, 0.15)
 TERMINOLOGY = (
@@ -31,67 +29,6 @@ TERMINOLOGY = (
 )
 MAX_NAME = 80
 """Characters of T1's name that results bear: file names are made of node names when a scene is saved."""
-
-
-@dataclass
-class Nodes:
-    """The nodes of one run. Nodes that a run has not, or that the user deleted, are None."""
-
-    runID: str
-    folderItem: int
-    t1: Any
-    cemri: Any
-    subtraction: Any = None
-    probability: Any = None
-    segmentation: Any = None
-    deformation: Any = None
-    magnitude: Any = None
-    uncertainty: Any = None
-    reference: Any = None
-    """The real T1c that the run was compared with."""
-    browser: Any = None
-    stepBefore: Any = None
-    stepAfter: Any = None
-    stepMask: Any = None
-    stepField: Any = None
-    """Sequences over steps done."""
-    segmentID: str = SEGMENT_ID
-
-    @property
-    def steps(self) -> int:
-        """Number of steps that can be replayed; 0 without a trace."""
-        return self.stepAfter.GetNumberOfDataNodes() if self.stepAfter is not None else 0
-
-    @property
-    def threshold(self) -> float:
-        """Probability, 0 to 1, from which a voxel belongs to the mask."""
-        return float(self.cemri.GetAttribute(PREFIX + "Threshold") or 0.5)
-
-    @property
-    def enhancingVolumeMl(self) -> float:
-        """Volume of the mask in ml, in the space that the results are shown in."""
-        return float(self.cemri.GetAttribute(PREFIX + "EnhancingVolumeMl") or 0.0)
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What the run was made from, with what, and how."""
-        return json.loads(self.cemri.GetAttribute(PREFIX + "Provenance") or "{}")
-
-    @property
-    def comparison(self) -> dict[str, Any] | None:
-        """Numbers beside a real T1c, if one was given."""
-        text = self.cemri.GetAttribute(PREFIX + "Comparison")
-        return json.loads(text) if text else None
-
-    @property
-    def notices(self) -> list[str]:
-        """Sentences that the user should read with the result."""
-        return [str(notice["message"]) for notice in self.provenance.get("notices", [])]
-
-    def all(self) -> list[Any]:
-        """Every node that the run made."""
-        roles = {field.name for field in fields(self)} - {"runID", "folderItem", "t1", "reference", "segmentID"}
-        return [node for node in (getattr(self, role) for role in sorted(roles)) if node is not None]
 
 
 @dataclass(frozen=True)
@@ -323,60 +260,6 @@ def setThreshold(nodes: Nodes, threshold: float) -> float:
     mask = (probability >= threshold) & (probability > 0)
     writeMask(nodes.segmentation, nodes.segmentID, mask, matrixOf(nodes.probability))
     return _setVolumeOfMask(nodes, threshold, mask)
-
-
-def sequencesLogic(scene: Any) -> Any:
-    """The logic that fills proxy nodes: the application's, or one of our own without it."""
-    modules = getattr(slicer, "modules", None)
-    if modules is not None and hasattr(modules, "sequences"):
-        logic = modules.sequences.logic()
-        if logic.GetMRMLScene() is scene:
-            return logic
-    logic = slicer.vtkSlicerSequencesLogic()
-    logic.SetMRMLScene(scene)
-    return logic
-
-
-def updateProxies(nodes: Nodes) -> None:
-    """Fill the nodes that show the chosen step, and keep them under T1's transform."""
-    scene = nodes.browser.GetScene()
-    sequencesLogic(scene).UpdateProxyNodesFromSequences(nodes.browser)
-    parent = nodes.cemri.GetTransformNodeID()
-    for node in proxies(nodes).values():
-        if node.GetTransformNodeID() != parent:
-            node.SetAndObserveTransformNodeID(parent)
-
-
-def proxies(nodes: Nodes) -> dict[str, Any]:
-    """The nodes that show the chosen step: "before", "after", "mask", "field"."""
-    if nodes.browser is None:
-        return {}
-    sequences = dict(
-        zip(STEP_IMAGES, (nodes.stepBefore, nodes.stepAfter, nodes.stepMask, nodes.stepField), strict=True)
-    )
-    found = {name: nodes.browser.GetProxyNode(sequence) for name, sequence in sequences.items() if sequence is not None}
-    return {name: node for name, node in found.items() if node is not None}
-
-
-def findRuns(scene: Any) -> list[Nodes]:
-    """The runs of a scene, the newest last; after a scene was opened again, too."""
-    roles = {field.name for field in fields(Nodes)}
-    runs: dict[str, dict[str, Any]] = {}
-    for index in range(scene.GetNumberOfNodes()):
-        node = scene.GetNthNode(index)
-        run, role = node.GetAttribute(RUN), node.GetAttribute(ROLE)
-        if run and role in roles:
-            runs.setdefault(run, {})[role] = node
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    result = []
-    for run, found in runs.items():
-        cemri = found.get("cemri")
-        if cemri is None:
-            continue
-        item = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(cemri)) if hierarchy.GetItemByDataNode(cemri) else 0
-        t1, t1c = (cemri.GetNodeReference(PREFIX + role) for role in ("T1", "T1c"))
-        result.append(Nodes(runID=run, folderItem=int(item), t1=t1, reference=t1c, **found))
-    return result
 
 
 def removeRun(nodes: Nodes) -> None:

@@ -12,7 +12,7 @@ from slicer_helpers import make_output
 slicer = pytest.importorskip("slicer")
 from mrml_host import MRMLHost, readPicture, savePicture  # noqa: E402
 
-from D3MSynthesisLib import Display, Scene  # noqa: E402
+from D3MSynthesisLib import Display, Runs, Scene  # noqa: E402
 
 PICTURES = Path(__file__).parent / "pictures"
 POSITION = (4.0, 1.0, 6.0)
@@ -22,7 +22,7 @@ TOLERANCE = 0.005
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[MRMLHost, Scene.Nodes]:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[MRMLHost, Runs.Nodes]:
     """A result with steps and a real T1c, in three views."""
     host = MRMLHost((180, 180))
     host.addViews()
@@ -32,7 +32,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[MRMLHost, Scene.Nod
     return host, Scene.addRun(host.scene, made.folder, Scene.Frame("T1", made.matrix, t1), real)
 
 
-def draw(nodes: Scene.Nodes, name: str) -> None:
+def draw(nodes: Runs.Nodes, name: str) -> None:
     """Choose what is shown from one starting point."""
     nodes.cemri.SetAttribute("D3M.DeformationShown", "off")
     Display.showResult(nodes)
@@ -56,7 +56,7 @@ NAMES = ("mask", "outline", "subtraction", "probability", "magnitude", "grid", "
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_views_look_as_they_did(shown: tuple[MRMLHost, Scene.Nodes], tmp_path: Path, name: str) -> None:
+def test_views_look_as_they_did(shown: tuple[MRMLHost, Runs.Nodes], tmp_path: Path, name: str) -> None:
     """Rendered slice views agree with the stored picture, which a person has looked at."""
     host, nodes = shown
     draw(nodes, name)
@@ -81,7 +81,7 @@ def test_pictures_differ_from_each_other() -> None:
                 assert share > TOLERANCE, (first, second)
 
 
-def test_filling_has_the_opacity_that_was_set(shown: tuple[MRMLHost, Scene.Nodes]) -> None:
+def test_filling_has_the_opacity_that_was_set(shown: tuple[MRMLHost, Runs.Nodes]) -> None:
     """The mask's filling is a mix of the image and the segment's colour; switched off, nothing of it is left."""
     host, nodes = shown
     Display.showResult(nodes)
@@ -97,7 +97,7 @@ def test_filling_has_the_opacity_that_was_set(shown: tuple[MRMLHost, Scene.Nodes
     np.testing.assert_array_equal(host.picture(POSITION), bare)
 
 
-def test_first_look(shown: tuple[MRMLHost, Scene.Nodes]) -> None:
+def test_first_look(shown: tuple[MRMLHost, Runs.Nodes]) -> None:
     """The window comes from the synthetic image's own percentiles, and T1 is seen with the same one."""
     _, nodes = shown
     Display.showResult(nodes)
@@ -111,7 +111,7 @@ def test_first_look(shown: tuple[MRMLHost, Scene.Nodes]) -> None:
         assert not display.GetAutoWindowLevel()
 
 
-def test_colour_ranges(shown: tuple[MRMLHost, Scene.Nodes]) -> None:
+def test_colour_ranges(shown: tuple[MRMLHost, Runs.Nodes]) -> None:
     """Zero is the middle of the subtraction's colours; low probability and no motion are transparent."""
     _, nodes = shown
     display = nodes.subtraction.GetDisplayNode()
@@ -131,7 +131,7 @@ def test_colour_ranges(shown: tuple[MRMLHost, Scene.Nodes]) -> None:
     )
 
 
-def test_legend_follows_the_overlay(shown: tuple[MRMLHost, Scene.Nodes]) -> None:
+def test_legend_follows_the_overlay(shown: tuple[MRMLHost, Runs.Nodes]) -> None:
     """The colour legend in mm is there with the magnitude, and gone with it."""
     _, nodes = shown
     Display.setOverlay(nodes, "magnitude")
@@ -142,7 +142,7 @@ def test_legend_follows_the_overlay(shown: tuple[MRMLHost, Scene.Nodes]) -> None
     assert not legend.GetVisibility()
 
 
-def test_layouts(shown: tuple[MRMLHost, Scene.Nodes]) -> None:
+def test_layouts(shown: tuple[MRMLHost, Runs.Nodes]) -> None:
     """Pairs show two axial, linked views of different images; four-up restores the directions."""
     host, nodes = shown
     composites = {view.node.GetLayoutName(): view.logic.GetSliceCompositeNode() for view in host.views.values()}
@@ -165,12 +165,12 @@ def test_layouts(shown: tuple[MRMLHost, Scene.Nodes]) -> None:
     Display.showFinal(nodes)
 
 
-def test_deformation_of_the_step_is_drawn_in_the_replay(shown: tuple[MRMLHost, Scene.Nodes]) -> None:
+def test_deformation_of_the_step_is_drawn_in_the_replay(shown: tuple[MRMLHost, Runs.Nodes]) -> None:
     """While a step is shown the grid is that step's; afterwards that of the last step again, at true place."""
     _, nodes = shown
     Display.showResult(nodes)
     Display.setDeformation(nodes, "arrows")
-    step = Scene.proxies(nodes)["field"].GetDisplayNode()
+    step = Runs.proxies(nodes)["field"].GetDisplayNode()
     final = nodes.deformation.GetDisplayNode()
     assert (bool(final.GetVisibility()), bool(step.GetVisibility())) == (True, False)
     Display.showStep(nodes, 1)
@@ -182,7 +182,7 @@ def test_deformation_of_the_step_is_drawn_in_the_replay(shown: tuple[MRMLHost, S
     assert not final.GetVisibility()
 
 
-def test_small_fields_are_enlarged_and_large_ones_are_not(shown: tuple[MRMLHost, Scene.Nodes]) -> None:
+def test_small_fields_are_enlarged_and_large_ones_are_not(shown: tuple[MRMLHost, Runs.Nodes]) -> None:
     """Arrows of a tenth of a millimetre are drawn larger by a factor that the panel can tell."""
     _, nodes = shown
     display = nodes.magnitude.GetDisplayNode()
@@ -195,7 +195,7 @@ def test_small_fields_are_enlarged_and_large_ones_are_not(shown: tuple[MRMLHost,
         display.SetWindowLevelMinMax(low, high)
 
 
-def test_wrong_words_are_refused(shown: tuple[MRMLHost, Scene.Nodes]) -> None:
+def test_wrong_words_are_refused(shown: tuple[MRMLHost, Runs.Nodes]) -> None:
     """A misspelt overlay, mode, layout or step is an error, not an empty view."""
     _, nodes = shown
     for call in (
@@ -227,6 +227,6 @@ def test_deleted_nodes_do_not_disturb(tmp_path: Path) -> None:
     for layout in ("sideBySide", "fourUp", "beforeAfter"):
         Display.setLayout(nodes, layout)
     Display.setFade(nodes, 0.5)
-    (again,) = Scene.findRuns(host.scene)
+    (again,) = Runs.findRuns(host.scene)
     assert again.segmentation is None
     assert again.t1 is None

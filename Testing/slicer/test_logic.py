@@ -19,7 +19,7 @@ from slicer_helpers import fake_engine, make_output, points, rotation
 slicer = pytest.importorskip("slicer")
 from mrml_host import MRMLHost  # noqa: E402
 
-from D3MSynthesisLib import Display, Inputs, Scene  # noqa: E402
+from D3MSynthesisLib import Display, Inputs, Runs  # noqa: E402
 from D3MSynthesisLib.Logic import EngineInfo, ProgressEvent, SynthesisError, SynthesisLogic  # noqa: E402
 from D3MSynthesisLib.Traces import withoutNames  # noqa: E402
 
@@ -116,7 +116,7 @@ def test_run_with_the_real_engine(host: MRMLHost, scans: dict[str, object], tiny
 
     # the engine's own field: hardening it on the image before the last warp gives the image after it
     Display.selectStep(nodes, nodes.steps)
-    found = Scene.proxies(nodes)
+    found = Runs.proxies(nodes)
     grid = Inputs.matrixOf(found["before"])
     image = slicer.util.arrayFromVolume(found["before"]).copy()
     after = slicer.util.arrayFromVolume(found["after"]).T.astype(float)
@@ -155,7 +155,7 @@ def test_run_with_the_real_engine(host: MRMLHost, scans: dict[str, object], tiny
     assert second.cemri.GetName() != nodes.cemri.GetName()
     assert second.folderItem != nodes.folderItem
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(nodes.cemri), kept)
-    assert [run.runID for run in Scene.findRuns(host.scene)] == [nodes.runID, second.runID]
+    assert [run.runID for run in Runs.findRuns(host.scene)] == [nodes.runID, second.runID]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory and file size")
@@ -239,7 +239,7 @@ def test_scene_closed_during_a_run(host: MRMLHost, tmp_path: Path) -> None:
     assert time.monotonic() - start < 3
     assert told[0][1].kind == "interrupted"
     assert not logic.running
-    assert Scene.findRuns(host.scene) == []
+    assert Runs.findRuns(host.scene) == []
     assert slicer.util.getNodesByClass("vtkMRMLVolumeNode") == []
     again, nodes = fake_logic(host, tmp_path / "again", "success")
     assert again.run(*nodes).cemri is not None
@@ -250,7 +250,7 @@ def test_input_deleted_during_a_run(host: MRMLHost, tmp_path: Path, deleted: int
     """Inputs were written before, so the run finishes; without T1 its place is remembered."""
     logic, nodes = fake_logic(host, tmp_path, "success", "oblique")
     expected = Inputs.matrixOf(nodes[0]).copy()
-    told: list[tuple[Scene.Nodes, object]] = []
+    told: list[tuple[Runs.Nodes, object]] = []
     heard: list[ProgressEvent] = []
     logic.run(*nodes, wait=False, finished=lambda *end: told.append(end), progress=heard.append)
     host.scene.RemoveNode(nodes[deleted])
@@ -266,7 +266,7 @@ def test_input_deleted_during_a_run(host: MRMLHost, tmp_path: Path, deleted: int
 def test_transform_changed_during_a_run(host: MRMLHost, tmp_path: Path) -> None:
     """A transform that T1 was put under meanwhile holds for the results too."""
     logic, nodes = fake_logic(host, tmp_path, "success")
-    told: list[tuple[Scene.Nodes, object]] = []
+    told: list[tuple[Runs.Nodes, object]] = []
     logic.run(*nodes, wait=False, finished=lambda *end: told.append(end))
     parent = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "later")
     nodes[0].SetAndObserveTransformNodeID(parent.GetID())

@@ -18,7 +18,7 @@ slicer = pytest.importorskip("slicer")
 vtk = pytest.importorskip("vtk")
 from mrml_host import MRMLHost  # noqa: E402
 
-from D3MSynthesisLib import Scene  # noqa: E402
+from D3MSynthesisLib import Runs  # noqa: E402
 from D3MSynthesisLib.Logic import SynthesisLogic  # noqa: E402
 from D3MSynthesisLib.Traces import FOLDER_PREFIX  # noqa: E402
 
@@ -98,8 +98,8 @@ def test_run_under_a_transform_with_steps(inputs: list[object], tiny_model: Path
 
     assert nodes.steps == 3
     nodes.browser.SetSelectedItemNumber(nodes.steps - 1)
-    Scene.updateProxies(nodes)
-    proxies = Scene.proxies(nodes)
+    Runs.updateProxies(nodes)
+    proxies = Runs.proxies(nodes)
     moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "moved")
     image = vtk.vtkImageData()
     image.DeepCopy(proxies["before"].GetImageData())
@@ -154,4 +154,4 @@ def test_cancel_and_close_leave_the_scene_as_it_was(inputs: list[object], tiny_m
     if end == "cancel":
         assert scene.GetNumberOfNodes() == count
     else:
-        assert Scene.findRuns(scene) == []
+        assert Runs.findRuns(scene) == []

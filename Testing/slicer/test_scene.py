@@ -12,7 +12,7 @@ slicer = pytest.importorskip("slicer")
 import vtk  # noqa: E402
 from mrml_host import MRMLHost  # noqa: E402
 
-from D3MSynthesisLib import Inputs, Results, Scene  # noqa: E402
+from D3MSynthesisLib import Inputs, Results, Runs, Scene  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def t1_node(made: MadeOutput, name: str = "T1") -> object:
     return slicer.util.addVolumeFromArray(made.t1.T.copy(), ijkToRAS=made.matrix, name=name)
 
 
-def add(host: MRMLHost, made: MadeOutput, name: str = "T1", **options: object) -> Scene.Nodes:
+def add(host: MRMLHost, made: MadeOutput, name: str = "T1", **options: object) -> Runs.Nodes:
     """The nodes of an output folder beside its T1."""
     t1 = t1_node(made, name)
     return Scene.addRun(
@@ -100,7 +100,7 @@ def test_marks_and_terminology(host: MRMLHost, tmp_path: Path) -> None:
     host.openScene()
     nodes = add(host, make_output(tmp_path / "out"))
     assert nodes.cemri.GetName() == "T1 synthetic CEMRI"
-    for node in [*nodes.all(), *Scene.proxies(nodes).values()]:
+    for node in [*nodes.all(), *Runs.proxies(nodes).values()]:
         assert Scene.isSynthetic(node), node.GetName()
         assert (node.GetAttribute("D3M.Seed"), node.GetAttribute("D3M.Quality")) == ("7", "standard")
         assert (node.GetAttribute("D3M.Model"), node.GetAttribute("D3M.ModelSha256")) == ("tiny", "ab" * 32)
@@ -131,7 +131,7 @@ def test_run_stands_in_a_folder_under_the_study_of_t1(host: MRMLHost, tmp_path: 
         for node in nodes.all():
             assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == nodes.folderItem
     Scene.removeRun(first)
-    assert [nodes.runID for nodes in Scene.findRuns(host.scene)] == [second.runID]
+    assert [nodes.runID for nodes in Runs.findRuns(host.scene)] == [second.runID]
 
 
 def test_results_follow_the_transform_of_t1(host: MRMLHost, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_results_follow_the_transform_of_t1(host: MRMLHost, tmp_path: Path) -> N
     parent.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
     t1.SetAndObserveTransformNodeID(parent.GetID())
     nodes = Scene.addRun(host.scene, made.folder, Scene.Frame("T1", made.matrix, t1, parent))
-    for node in [*nodes.all(), *Scene.proxies(nodes).values()]:
+    for node in [*nodes.all(), *Runs.proxies(nodes).values()]:
         if node.IsA("vtkMRMLTransformableNode"):
             assert node.GetTransformNodeID() == parent.GetID(), node.GetName()
     world = np.zeros(6)
@@ -192,7 +192,7 @@ def test_steps_run_from_noise_to_result(host: MRMLHost, tmp_path: Path) -> None:
     for done in (1, 2, 10, 12):
         Display.selectStep(nodes, done)
         assert nodes.browser.GetSelectedItemNumber() == done - 1
-        found = Scene.proxies(nodes)
+        found = Runs.proxies(nodes)
         np.testing.assert_allclose(slicer.util.arrayFromVolume(found["after"]), made.after.T * done / 12, rtol=1e-5)
         assert slicer.util.arrayFromVolume(found["mask"]).max() == pytest.approx(0.1 * done)
         point = points(FIELD_SHAPE, made.field_matrix)[14, 16, 10]
@@ -222,7 +222,7 @@ def test_saving_and_reopening_the_scene(host: MRMLHost, tmp_path: Path, kind: st
     else:
         scene.SetURL(str(next((tmp_path / "scene").glob("*.mrml"))))
         assert scene.Import()
-    (again,) = Scene.findRuns(scene)
+    (again,) = Runs.findRuns(scene)
     assert sorted(node.GetName() for node in again.all()) == names
     assert again.t1.GetName() == 'T1/ax: "Ö" [1]*?'
     assert all(Scene.isSynthetic(node) for node in again.all())
@@ -236,7 +236,7 @@ def test_saving_and_reopening_the_scene(host: MRMLHost, tmp_path: Path, kind: st
     assert again.steps == 3
     for done in (1, 3):
         Display.selectStep(again, done)
-        found = Scene.proxies(again)
+        found = Runs.proxies(again)
         np.testing.assert_allclose(slicer.util.arrayFromVolume(found["before"]), made.before.T * done / 3, rtol=1e-5)
         moved = np.array(found["field"].GetTransformFromParent().TransformPoint(point)) - point
         np.testing.assert_allclose(moved, made.field[14, 16, 10] * done / 3, atol=1e-4)
@@ -246,7 +246,7 @@ def test_saving_and_reopening_the_scene(host: MRMLHost, tmp_path: Path, kind: st
     again.subtraction.GetDisplayNode().GetColorNode().GetColor(128, colour)
     assert colour[3] == pytest.approx(0, abs=0.01), "zero is transparent"
     third = Scene.addRun(scene, made.folder, Scene.Frame(again.t1.GetName(), made.matrix, again.t1))
-    assert [run.runID for run in Scene.findRuns(scene)] == [again.runID, third.runID]
+    assert [run.runID for run in Runs.findRuns(scene)] == [again.runID, third.runID]
     assert len(slicer.util.getNodesByClass("vtkMRMLColorTableNode")) == len(
         {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode")}
     )
@@ -265,7 +265,7 @@ def test_odd_names(host: MRMLHost, tmp_path: Path, name: str) -> None:
     t1.SetName("T1")  # its own name is the user's affair
     assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
     assert host.openScene().ReadFromMRB(str(tmp_path / "scene.mrb"), True)
-    assert len(Scene.findRuns(host.scene)) == 1
+    assert len(Runs.findRuns(host.scene)) == 1
 
 
 @pytest.mark.parametrize("damage", ["missing", "short", "no provenance", "not NIfTI"])
@@ -288,7 +288,7 @@ def test_incomplete_result_changes_nothing(host: MRMLHost, tmp_path: Path, damag
     with pytest.raises((ValueError, OSError)):
         Scene.addRun(host.scene, made.folder, Scene.Frame("T1", made.matrix, t1))
     assert {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode")} == before
-    assert Scene.findRuns(host.scene) == []
+    assert Runs.findRuns(host.scene) == []
 
 
 def test_saved_files_are_read_by_others(host: MRMLHost, tmp_path: Path) -> None:
