@@ -19,7 +19,7 @@ BOOTSTRAP = """
 import sys
 sys.path[0:1] = []
 import importlib.util, os, runpy, shutil
-package, folder, parent = sys.argv[1:4]
+package, program, folder, parent = sys.argv[1:5]
 starter = os.getppid()
 if hasattr(os, "setsid"):
     try:
@@ -27,11 +27,15 @@ if hasattr(os, "setsid"):
     except OSError:
         pass
 print('{"stage": "started", "pid": %d}' % os.getpid(), flush=True)
-start = os.path.join(package, "__init__.py")
-spec = importlib.util.spec_from_file_location("d3m", start, submodule_search_locations=[package])
-sys.modules["d3m"] = module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-sys.argv[1:4] = []
+for place in [package] + [program] * bool(program):
+    name = os.path.basename(place)
+    start = os.path.join(place, "__init__.py")
+    spec = importlib.util.spec_from_file_location(name, start, submodule_search_locations=[place])
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+if program:
+    sys.path += [os.path.dirname(package), os.path.dirname(program)]
+sys.argv[1:5] = []
 def orphan():
     try:
         os.kill(int(parent), 0)
@@ -39,14 +43,15 @@ def orphan():
     except OSError:
         return True
 try:
-    runpy.run_module("d3m", run_name="__main__", alter_sys=True)
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
 finally:
     if folder and os.name != "nt" and orphan():
         shutil.rmtree(folder, ignore_errors=True)
 """
 """What the child runs. The engine is loaded from exactly one folder, so that nothing that lies beside it, and no other
-package of that name, is found. The child leads a group of its own, says its number (Slicer's launcher has another),
-and removes the folder of its run if nobody is left to do so."""
+package of that name, is found. Another program that uses it, such as the training, is loaded in the same way; both are
+then findable, after everything else, for the processes that it starts itself. The child leads a group of its own, says
+its number (Slicer's launcher has another), and removes the folder of its run if nobody is left to do so."""
 
 SLICER_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "LD_LIBRARY_PATH", "LD_PRELOAD",
                     "DYLD_LIBRARY_PATH", "DYLD_FRAMEWORK_PATH", "QT_PLUGIN_PATH", "SSL_CERT_FILE",

@@ -100,7 +100,14 @@ class Worker:
         """What the child wrote on stderr, and what it said on stdout that is no progress."""
         return "".join(self._log)
 
-    def start(self, arguments: list[str], folder: Path, python: str | None = None, engine: Path | None = None) -> None:
+    def start(
+        self,
+        arguments: list[str],
+        folder: Path,
+        python: str | None = None,
+        engine: Path | None = None,
+        program: Path | None = None,
+    ) -> None:
         """Start `d3m` with these arguments.
 
         Args:
@@ -108,6 +115,7 @@ class Worker:
             folder: The run's own folder: the child works in it, and removes it if Slicer dies.
             python: Interpreter that the user chose.
             engine: Folder of the package, if not the one beside this.
+            program: Folder of a package that is run instead and that uses the engine, such as `d3m_training`.
 
         Raises:
             RuntimeError: a child is running.
@@ -116,18 +124,10 @@ class Worker:
         if self.running:
             raise RuntimeError("A run is going on.")
         self._reset()
-        program = findPython(python)
-        command = [
-            program,
-            "-s",
-            "-c",
-            BOOTSTRAP,
-            str(engine or engineFolder()),
-            str(folder),
-            str(os.getpid()),
-            *arguments,
-        ]
-        environment = childEnvironment(program)
+        interpreter = findPython(python)
+        places = [str(engine or engineFolder()), str(program or ""), str(folder)]
+        command = [interpreter, "-s", "-c", BOOTSTRAP, *places, str(os.getpid()), *arguments]
+        environment = childEnvironment(interpreter)
         if self._qt:
             self._process = _QtProcess(self._qt, self._stdout, self._stderr, self._ended)
         else:
