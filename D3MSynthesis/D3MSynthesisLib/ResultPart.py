@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 import slicer
 from D3MSynthesisLib import Display, Results, Runs, Scene
 from D3MSynthesisLib.Engine import SynthesisError
-from D3MSynthesisLib.Parameters import Deformation, Overlay
+from D3MSynthesisLib.Parameters import Deformation, Overlay, StepImage
 
 LAYOUTS = {"sideBySideButton": "sideBySide", "fourUpButton": "fourUp", "beforeAfterButton": "beforeAfter"}
 LOOK = (
@@ -29,18 +29,25 @@ LOOK = (
 
 
 def comparisonRows(comparison: dict[str, Any] | None) -> list[tuple[str, str, str]]:
-    """Rows of the table beside a real T1c: name, synthetic image, copied T1 (or real T1c for volumes)."""
+    """Rows of the table beside a real T1c: name, synthetic image, what to compare it with."""
+    numbers = comparison or {}
+    guessed = numbers.get("real_enhancement") == "estimated"
 
-    def text(name: str, form: str) -> str:
-        value = (comparison or {}).get(name)
-        return format(value, form) if isinstance(value, (int, float)) else ""
+    def text(name: str, form: str, what: str = "{n}") -> str:
+        value = numbers.get(name)
+        return what.format(n=format(value, form)) if isinstance(value, (int, float)) else ""
 
+    copied, real = _("{n} (copied T1)"), _("{n} (real T1c, estimated)") if guessed else _("{n} (real)")
     rows = [
-        (_("PSNR in the brain (dB)"), text("psnr_brain", ".1f"), text("psnr_brain_t1", ".1f")),
-        (_("SSIM in the brain"), text("ssim_brain", ".3f"), text("ssim_brain_t1", ".3f")),
-        (_("Enhancing tumour (ml)"), text("predicted_enhancing_volume_ml", ".1f"), ""),
-        (_("falsely enhancing (ml)"), text("false_positive_ml", ".1f"), ""),
-        (_("missed (ml)"), text("false_negative_ml", ".1f"), ""),
+        (_("PSNR, brain (dB)"), text("psnr_brain", ".1f"), text("psnr_brain_t1", ".1f", copied)),
+        (_("SSIM, brain"), text("ssim_brain", ".3f"), text("ssim_brain_t1", ".3f", copied)),
+        (
+            _("Enhancing tumour (ml)"),
+            text("predicted_enhancing_volume_ml", ".1f"),
+            text("real_enhancing_volume_ml", ".1f", real),
+        ),
+        (_("falsely enhancing (ml)"), text("false_positive_ml", ".1f"), _("estimated") if guessed else ""),
+        (_("missed (ml)"), text("false_negative_ml", ".1f"), _("estimated") if guessed else ""),
     ]
     return [row for row in rows if row[1]]
 
@@ -62,7 +69,7 @@ class ResultPart:
         self._step = 0
         self._filling = False
         ui.comparisonTable.setColumnCount(3)
-        ui.comparisonTable.setHorizontalHeaderLabels([_("In the brain"), _("synthetic"), _("copied T1")])
+        ui.comparisonTable.setHorizontalHeaderLabels(["", _("synthetic"), _("compared with")])
         ui.comparisonTable.verticalHeader().hide()
         ui.comparisonTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
         ui.runBox.connect("activated(int)", self.onRun)
@@ -109,16 +116,20 @@ class ResultPart:
         ui.stepSlider.setValue(max(nodes.steps, 1))
         ui.fadeSlider.setValue(0)
         self._filling = False
-        for widget in (ui.stepSlider, ui.stepImageBox):
-            widget.setEnabled(nodes.steps > 1)
+        ui.stepSlider.setEnabled(nodes.steps > 1)
+        ui.stepImageBox.setEnabled(nodes.steps > 0)
         ui.beforeAfterButton.setEnabled(nodes.steps > 0)
         ui.fadeSlider.setEnabled(nodes.reference is not None)
 
     def present(self, nodes: Any) -> None:
         """Show a run that has just ended, in the views too."""
         self.refresh()
-        self.show(next((run for run in self.runs if run.runID == nodes.runID), nodes))
-        Display.showResult(self.nodes)
+        self._present(next((run for run in self.runs if run.runID == nodes.runID), nodes))
+
+    def _present(self, nodes: Any) -> None:
+        self.show(nodes)
+        self.parameters.stepImage = StepImage.AFTER  # a result is looked at first, not a step on the way
+        Display.showResult(nodes)
         self._apply()
 
     def _tell(self, nodes: Any) -> None:
@@ -136,8 +147,7 @@ class ResultPart:
             for column, text in enumerate(texts):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
         table.resizeRowsToContents()
-        height = table.horizontalHeader().height + sum(table.rowHeight(row) for row in range(len(rows)))
-        table.setFixedHeight(height + 4)
+        table.setFixedHeight((len(rows) + 1) * (table.rowHeight(0) if rows else 0) + 4)  # the header is one row high
 
     def _volume(self) -> None:
         text = ""
@@ -173,7 +183,10 @@ class ResultPart:
         overlay = LOOK.index("overlay")
         if old is not None and look is not None and old[overlay] != look[overlay]:
             self._unfade()
+        image = LOOK.index("stepImage")
         if self.nodes is not None and self.parameters is not None:
+            if old is not None and old[image] != look[image] and not self._replaying():
+                Display.showFinal(self.nodes)
             self._apply()
 
     def _unfade(self) -> None:
@@ -184,7 +197,7 @@ class ResultPart:
     def _apply(self) -> None:
         """Show the run as the parameters say, at the step of the slider."""
         p, nodes = self.parameters, self.nodes
-        if 1 <= self._step < nodes.steps:
+        if self._replaying():
             Display.showStep(nodes, self._step, p.stepImage.value, p.maskVisible)
             Display.setDeformation(nodes, p.deformation.value, p.overlayOpacity)
         else:
@@ -194,15 +207,18 @@ class ResultPart:
             Display.setDeformation(nodes, p.deformation.value, p.overlayOpacity)
         self._enlargement()
 
+    def _replaying(self) -> bool:
+        """Whether a step is shown: an earlier one, or the last one's image before its warp."""
+        before = self.parameters.stepImage is StepImage.BEFORE
+        return self._step >= 1 and (self._step < self.nodes.steps or before)
+
     def _active(self) -> bool:
         return self.nodes is not None and self.parameters is not None and not self._filling
 
     def onRun(self, index: int) -> None:
         """The user chose another run of the scene."""
         if 0 <= index < len(self.runs) and self.parameters is not None:
-            self.show(self.runs[len(self.runs) - 1 - index])
-            Display.showResult(self.nodes)
-            self._apply()
+            self._present(self.runs[len(self.runs) - 1 - index])
 
     def onThreshold(self, value: float) -> None:
         """The mask follows the threshold, the volume beside it."""
@@ -215,7 +231,7 @@ class ResultPart:
         if self._active() and self.nodes.steps:
             self._step = min(max(1, round(value)), self.nodes.steps)
             self._unfade()
-            if self._step == self.nodes.steps:
+            if not self._replaying():
                 Display.showFinal(self.nodes)
             self._apply()
 

@@ -33,6 +33,20 @@ def memory(megabytes: float) -> str:
     return _("{n} GB").format(n=f"{megabytes / 1024:.1f}")
 
 
+def stageText(event: ProgressEvent) -> str:
+    """What is going on, in the application's language."""
+    return {
+        "inputs": _("Starting the engine"),
+        "read": _("Reading the scans"),
+        "model": _("Loading the model"),
+        "prepare": _("Putting the scans on the model's grid"),
+        "sample": _("Synthesising"),
+        "restore": _("Bringing the result back onto T1's grid"),
+        "write": _("Writing the result"),
+        "nodes": _("Showing the result"),
+    }.get(event.stage, event.message or event.stage)
+
+
 def askUser(question: str) -> bool:
     """Ask; closing the window or Escape is a no. Nobody is asked where there is nobody to answer."""
     if slicer.app.testingEnabled() or slicer.util.mainWindow() is None:
@@ -325,7 +339,7 @@ class Panel(VTKObservationMixin):
         """Bar and sentence."""
         if self._closing:
             return
-        parts = [event.message or event.stage]
+        parts = [stageText(event)]
         if event.step is not None and event.steps:
             parts.append(_("step {n} of {m}").format(n=event.step, m=event.steps))
         if event.eta_s is not None:
