@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
@@ -12,6 +15,7 @@ import typer
 
 from d3m.console import Talk, require_torch, session
 from d3m.errors import D3MError
+from d3m.progress import Progress
 
 app = typer.Typer(
     help="Train D3M on your own data: prepare, train, validate, export. For research use only.",
@@ -29,6 +33,39 @@ class RecipeName(str, Enum):
     default = "default"
     paper = "paper"
     seed = "seed"
+
+
+class Mode(str, Enum):
+    """How progress is shown."""
+
+    auto = "auto"
+    json = "json"
+
+
+ProgressOption = Annotated[Mode, typer.Option("--progress", help="json prints one object a line on stdout.")]
+ParentOption = Annotated[
+    Optional[int], typer.Option("--parent-pid", min=1, help="End when this process is gone.", show_default=False)
+]
+
+
+@contextmanager
+def _telling(stage: str, mode: Mode, parent_pid: int | None) -> Iterator[Callable[[str], None]]:
+    """A session whose lines for a person become progress events for a program.
+
+    A line that begins with k/n says which share is done; any other leaves the share as it was.
+    """
+    talk = Talk(mode.value)
+    share = 0.0
+
+    def tell(line: str) -> None:
+        nonlocal share
+        if counted := re.match(r"(\d+)/([1-9]\d*) ", line):
+            share = min(int(counted[1]) / int(counted[2]), 1.0)
+        talk.progress(Progress(stage, share, message=line))
+
+    with session(talk, parent_pid):
+        yield tell if mode is Mode.json else typer.echo
+        talk.done()
 
 
 @app.command()
@@ -52,12 +89,14 @@ def prepare(
     ] = False,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     seed: Annotated[int, typer.Option(help="Decides a new random split.")] = 0,
+    progress: ProgressOption = Mode.auto,
+    parent_pid: ParentOption = None,
 ) -> None:
     """Check every file, then put every patient on the model's grid, once.
 
     Folders named train, validation and test (or a manifest's column split) decide the split; else it is drawn.
     """
-    with session(Talk("auto")):
+    with _telling("prepare", progress, parent_pid) as tell:
         from d3m_training.preparation import prepare_cache
 
         asked = None
@@ -67,10 +106,8 @@ def prepare(
             except ValueError as error:
                 raise D3MError("--sizes is not three numbers.", "Give for example --sizes 40,7,13.") from error
             asked = (a, b, c)
-        done = prepare_cache(
-            data, cache, recipe.value, split, asked, enhancing_label, skip_bad, workers, seed, typer.echo
-        )
-        typer.echo(f"{done} patients are prepared.")
+        done = prepare_cache(data, cache, recipe.value, split, asked, enhancing_label, skip_bad, workers, seed, tell)
+        tell(f"{done} patients are prepared.")
 
 
 @app.command()
@@ -90,14 +127,16 @@ def train(
     seed: Annotated[int, typer.Option(help="Decides slices, augmentation and noise.")] = 0,
     threads: Annotated[Optional[int], typer.Option(help="Cores to use (default: all).", show_default=False)] = None,
     validate_every: Annotated[int, typer.Option(help="Iterations between validations; 0: never.")] = 1000,
+    progress: ProgressOption = Mode.auto,
+    parent_pid: ParentOption = None,
 ) -> None:
     """Train a model; started again with the same folder it goes on exactly where it was."""
-    with session(Talk("auto")):
+    with _telling("train", progress, parent_pid) as tell:
         require_torch()
         from d3m_training.runs import train_run
 
-        best = train_run(cache, out, recipe.value, iterations, batch, init, seed, threads, validate_every, typer.echo)
-        typer.echo(f"Best weights: {best}")
+        best = train_run(cache, out, recipe.value, iterations, batch, init, seed, threads, validate_every, tell)
+        tell(f"Best weights: {best}")
 
 
 @app.command()
@@ -115,13 +154,15 @@ def validate(
     write_card: Annotated[
         bool, typer.Option("--write-card", help="Put the calibrated threshold and the table into the model's card.")
     ] = False,
+    progress: ProgressOption = Mode.auto,
+    parent_pid: ParentOption = None,
 ) -> None:
     """Measure a model on patients with a real T1c and labels: per patient, and in the mean."""
-    with session(Talk("auto")):
+    with _telling("validate", progress, parent_pid) as tell:
         require_torch()
         from d3m_training.runs import validate_run
 
-        validate_run(data, out, model, quality, steps, samples, enhancing_label, device, write_card, typer.echo)
+        validate_run(data, out, model, quality, steps, samples, enhancing_label, device, write_card, tell)
 
 
 @app.command()
@@ -137,15 +178,17 @@ def export(
             help="JSON with the card's texts: title, data, limits, licence, citation, ...", show_default=False
         ),
     ] = None,
+    progress: ProgressOption = Mode.auto,
+    parent_pid: ParentOption = None,
 ) -> None:
     """Turn a training's best weights into a model folder: card and weights, ready for `d3m synthesize --model`."""
-    with session(Talk("auto")):
+    with _telling("export", progress, parent_pid) as tell:
         require_torch()
         from d3m_training.runs import export_run
 
         content = {} if texts is None else json.loads(texts.read_text(encoding="utf-8"))
         card = export_run(run, out, name or out.name, content)
-        typer.echo(f"Exported {card.name} ({card.weights_sha256[:12]}) to {out}")
+        tell(f"Exported {card.name} ({card.weights_sha256[:12]}) to {out}")
 
 
 @app.command()

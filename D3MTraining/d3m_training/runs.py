@@ -183,7 +183,7 @@ def validate_run(
     synthesis = Synthesis(model, device, quality, steps, samples, trace=True)
     rows, curves = [], []
     with whole_folder(out) as place:
-        for patient in checked.patients:
+        for number, patient in enumerate(checked.patients, start=1):
             case, t1c, labels = read_patient(patient, partial(unify, scheme=checked.schemes[patient.id]))
             assert labels is not None  # only annotated patients were kept
             row, curve, result = evaluate.evaluate_patient(patient.id, case, t1c, labels, synthesis)
@@ -191,7 +191,7 @@ def validate_run(
             curves.append(curve)
             draw_figure(place / f"{patient.id}.png", result, case)
             psnr = f"{row.psnr_brain:.2f} {row.psnr_tumour:.2f} {row.psnr_enhancing:.2f}"
-            report(f"{row.id}: PSNR {psnr}, Dice {row.dice:.3f}")
+            report(f"{number}/{len(checked.patients)} {row.id}: PSNR {psnr}, Dice {row.dice:.3f}")
         threshold = evaluate.best_threshold(curves)
         if threshold is None:
             threshold = model.card.mask_threshold

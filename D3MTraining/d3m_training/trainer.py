@@ -112,7 +112,8 @@ def train(
         if iteration % settings.log_every == 0:
             seconds = (time.monotonic() - started) / (iteration - first)
             remaining = seconds * (settings.iterations - iteration)
-            report(log.write(iteration, rate) + f"  {seconds:.2f} s/it  {_clock(remaining)} left")
+            means = log.write(iteration, rate)
+            report(f"{iteration}/{settings.iterations}  {means}  {seconds:.2f} s/it  {_clock(remaining)} left")
         ended = iteration == settings.iterations
         if validate and settings.validate_every and (iteration % settings.validate_every == 0 or ended):
             score = validate(ema.weights, iteration) if accelerator.is_main_process else -math.inf
@@ -176,7 +177,7 @@ class _Log:
         if self._board is not None:
             for name, value in means.items():
                 self._board.add_scalar(name, value, iteration)
-        return f"{iteration:7d}  " + "  ".join(f"{name} {value:.4f}" for name, value in means.items())
+        return "  ".join(f"{name} {value:.4f}" for name, value in means.items())
 
     def close(self) -> None:
         if self._board is not None:
