@@ -1,0 +1,1 @@
+# Of what Slicer includes here nothing is needed to install Python files.
