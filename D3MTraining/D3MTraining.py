@@ -30,7 +30,8 @@ class D3MTraining(ScriptedLoadableModule):
         self.parent.hidden = True
         self.parent.widgetRepresentationCreationEnabled = False
         self.parent.helpText = _(
-            "Trains a model for the module D3M Synthesis on your own annotated scans: prepare, train, validate, export. "
+            "Trains a model for the module D3M Synthesis on your own annotated scans: prepare, train, export, "
+            "validate. "
             "It has no window: use D3MTraining.D3MTrainingLogic from Python, or the command d3m-training. "
             "For research use only."
         )
@@ -273,7 +274,7 @@ class D3MTrainingTest(ScriptedLoadableModuleTest):
             self.assertEqual([patient.id for patient in card.patients], ["P3"])
 
     def test_cancel(self):
-        """A step that is cancelled from its progress says so, and the next one can start."""
+        """A step that is cancelled from its progress says so and leaves no result, and the next one can start."""
         from D3MSynthesisLib.Engine import SynthesisError
 
         with _place() as place:
@@ -282,8 +283,10 @@ class D3MTrainingTest(ScriptedLoadableModuleTest):
             with self.assertRaises(SynthesisError) as caught:
                 logic.prepare(data, place / "cache", progress=lambda _event: logic.cancel())
             self.assertEqual(caught.exception.kind, "interrupted")
-            logic.prepare(data, place / "cache")
-            self.assertTrue((place / "cache" / "split.json").is_file())
+            with self.assertRaises(SynthesisError) as caught:
+                logic.train(place / "cache", place / "run", iterations=1)
+            self.assertEqual(caught.exception.kind, "input")
+            self.assertFalse((place / "run").exists())
 
 
 @contextlib.contextmanager
@@ -292,9 +295,10 @@ def _place():
         yield Path(folder)
 
 
-def _patients(folder, shrink=4):
+def _patients(folder, shrink=6):
     """Two patients for training and one for validation: the sample case in small, mirrored, and brighter."""
     import SimpleITK as sitk
+
     from d3m.models.store import find_sample
 
     sample = find_sample()

@@ -115,11 +115,11 @@ def explainEnd(exitCode: int | None, log: str) -> tuple[str, str, str]:
         return "machine", _("The memory of this machine does not suffice."), mend
     if (exitCode is not None and exitCode < 0) or exitCode in (137, 134, 139):
         number = -exitCode if exitCode is not None and exitCode < 0 else (exitCode or 128) - 128
-        message = _("The synthesis process was ended from outside or crashed (signal {number}).").format(number=number)
+        message = _("The engine's process was ended from outside or crashed (signal {number}).").format(number=number)
         if number == 9:
             message += " " + _("Most often the system ends it because memory has run out.")
         return "machine", message, _("Close other programs or choose the quality preview, then try again.")
-    return "defect", _("The synthesis process ended without a result."), _("See the details, and report them.")
+    return "defect", _("The engine's process ended without a result."), _("See the details, and report them.")
 
 
 def signalTree(pids: set[int], kill: bool) -> None:
