@@ -72,6 +72,8 @@ class ResultPart:
         ui.comparisonTable.setHorizontalHeaderLabels(["", _("synthetic"), _("compared with")])
         ui.comparisonTable.verticalHeader().hide()
         ui.comparisonTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        for column in (1, 2):
+            ui.comparisonTable.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
         ui.runBox.connect("activated(int)", self.onRun)
         ui.thresholdSlider.connect("valueChanged(double)", self.onThreshold)
         ui.stepSlider.connect("valueChanged(double)", self.onStep)

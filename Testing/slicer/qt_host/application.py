@@ -1,0 +1,166 @@
+"""Stand-ins for the application object and for its views."""
+
+from __future__ import annotations
+
+import tempfile
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import vtk
+from mrml_host import SliceView
+from PySide6 import QtCore, QtWidgets
+
+import slicer
+
+
+class StandInIO:
+    """For the application's readers: volumes and segmentations, through Slicer's own storage nodes."""
+
+    def fileType(self, path: str) -> str:
+        """Which reader a file needs."""
+        return "SegmentationFile" if ".seg." in str(path) else "VolumeFile"
+
+    def loadNodes(self, kind: str, properties: dict[str, Any], loaded: Any, _messages: Any = None) -> bool:
+        """Read one file into a new node, and show a volume as the application does."""
+        scene, path = slicer.mrmlScene, Path(properties["fileName"])
+        names = ("vtkMRMLSegmentationNode", "vtkMRMLSegmentationStorageNode")
+        if kind == "VolumeFile":
+            label = properties.get("labelmap")
+            names = ("vtkMRMLLabelMapVolumeNode" if label else "vtkMRMLScalarVolumeNode",
+                     "vtkMRMLVolumeArchetypeStorageNode")  # fmt: skip
+        if not path.is_file():
+            return False
+        storage = scene.AddNewNodeByClass(names[1])
+        storage.SetFileName(str(path))
+        node = scene.AddNewNodeByClass(names[0], scene.GenerateUniqueName(path.name.split(".")[0]))
+        if not storage.ReadData(node):
+            scene.RemoveNode(node)
+            scene.RemoveNode(storage)
+            return False
+        node.SetAndObserveStorageNodeID(storage.GetID())
+        node.CreateDefaultDisplayNodes()
+        if loaded is not None:
+            loaded.AddItem(node)
+        if names[0] == "vtkMRMLScalarVolumeNode" and properties.get("show", True):
+            for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
+                composite = scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
+                composite.SetBackgroundVolumeID(node.GetID())
+        return True
+
+
+class StandInSliceView:
+    """For ctkVTKSliceView: the texts in the corners of one rendered view."""
+
+    def __init__(self, view: SliceView) -> None:
+        self._annotation = vtk.vtkCornerAnnotation()
+        self._annotation.GetTextProperty().SetColor(1.0, 0.9, 0.4)
+        self._annotation.SetMaximumFontSize(13)
+        renderers = view.window.GetRenderers()
+        renderers.InitTraversal()
+        top = [renderers.GetNextItem() for _ in range(renderers.GetNumberOfItems())][-1]
+        top.AddViewProp(self._annotation)
+
+    def cornerAnnotation(self) -> Any:
+        """Slicer's own object for the texts."""
+        return self._annotation
+
+    def scheduleRender(self) -> None:
+        """Views are drawn when a picture is taken."""
+
+
+class StandInLayoutManager:
+    """For the layout manager: which slice views there are."""
+
+    def __init__(self, views: dict[str, SliceView]) -> None:
+        self._views = {name: StandInSliceView(view) for name, view in views.items()}
+
+    def sliceViewNames(self) -> tuple[str, ...]:
+        """Names of the slice views."""
+        return tuple(self._views)
+
+    def sliceWidget(self, name: str) -> Any:
+        """A view's widget."""
+        return types.SimpleNamespace(sliceView=lambda: self._views[name])
+
+
+class StandInModuleManager(QtCore.QObject):
+    """For the module manager: what Slicer's own Python layer connects to."""
+
+    moduleAboutToBeUnloaded = QtCore.Signal(str)
+
+    def connect(self, signature: str, slot: Callable[..., None]) -> None:
+        """Connect a signal that is named as in C++."""
+        getattr(self, signature.split("(")[0]).connect(slot)
+
+    def disconnect(self, signature: str, slot: Callable[..., None]) -> None:
+        """Undo `connect`."""
+        getattr(self, signature.split("(")[0]).disconnect(slot)
+
+
+class StandInApplication:
+    """For slicer.app."""
+
+    def __init__(self, views: dict[str, SliceView]) -> None:
+        self.qt = QtWidgets.QApplication.instance() or QtWidgets.QApplication([])
+        self.qt.setStyle("Fusion")
+        self._layout = StandInLayoutManager(views)
+        self._modules = StandInModuleManager()
+        self._startup: list[Callable[[], None]] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="qt-host-")
+        self.temporaryPath = self._folder.name
+        self.applicationVersion = "5.13 (stand-in)"
+        self.majorVersion, self.minorVersion, self.applicationName, self.revision = 5, 13, "Slicer", "stand-in"
+
+    def connect(self, signature: str, slot: Callable[[], None]) -> None:
+        """Remember who waits for the end of the start-up."""
+        if signature == "startupCompleted()":
+            self._startup.append(slot)
+
+    def startup(self) -> None:
+        """Tell those who wait that the application has started."""
+        for slot in self._startup:
+            slot()
+        self._startup.clear()
+
+    def processEvents(self) -> None:
+        """Let Qt work."""
+        self.qt.processEvents()
+
+    def coreIOManager(self) -> StandInIO:
+        """Readers."""
+        return StandInIO()
+
+    ioManager = coreIOManager
+
+    def layoutManager(self) -> StandInLayoutManager:
+        """Views."""
+        return self._layout
+
+    def moduleManager(self) -> StandInModuleManager:
+        """Modules."""
+        return self._modules
+
+    def topLevelWidgets(self) -> list[Any]:
+        """There is no main window."""
+        return []
+
+    def testingEnabled(self) -> bool:
+        """As when Slicer runs tests: nobody is asked."""
+        return True
+
+    def pauseRender(self) -> None:
+        """Nothing is rendered in between."""
+
+    resumeRender = pauseRender
+
+    def userSettings(self) -> Any:
+        """Settings of the user: none."""
+        return QtCore.QSettings(str(Path(self.temporaryPath) / "settings.ini"), QtCore.QSettings.Format.IniFormat)
+
+    settings = userSettings
+
+    def translate(self, _context: str, text: str) -> str:
+        """No translations."""
+        return text

@@ -1,0 +1,235 @@
+"""Stand-ins for the CTK and qMRML widgets that the panels use, with the properties and signals that are used."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+from PySide6 import QtCore, QtWidgets
+
+from qt_host.bindings import UiLoader, adopt, qt_module
+
+qt = qt_module()
+
+CLOSED_HEIGHT = 22
+"""Pixels of a closed section: its title."""
+
+
+class StandInCollapsibleButton(qt.QGroupBox):
+    """For ctkCollapsibleButton: a titled box that can be closed."""
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self.setCheckable(True)
+        self.setChecked(True)
+        self.toggled.connect(self._show)
+
+    def _show(self, opened: bool) -> None:
+        # children keep their own visibility, which the panel decides on
+        self.setMaximumHeight(16777215 if opened else CLOSED_HEIGHT)
+
+    def event(self, event: QtCore.QEvent) -> bool:
+        """Take over what the .ui file says."""
+        adopt(self, event, ("text", "collapsed"))
+        return super().event(event)
+
+    @property
+    def text(self) -> str:
+        """Title."""
+        return QtWidgets.QGroupBox.title(self)
+
+    @text.setter
+    def text(self, value: str) -> None:
+        self.setTitle(value)
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether only the title is seen."""
+        return not QtWidgets.QGroupBox.isChecked(self)
+
+    @collapsed.setter
+    def collapsed(self, value: bool) -> None:
+        self.setChecked(not value)
+        self._show(not value)
+
+
+class StandInSliderWidget(qt.QWidget):
+    """For ctkSliderWidget: a slider with a number beside it."""
+
+    valueChanged = QtCore.Signal(float)
+    NUMBERS = ("minimum", "maximum", "singleStep", "decimals", "value")
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._slider = QtWidgets.QSlider(QtCore.Qt.Orientation.Horizontal)
+        self._slider.setRange(0, 1000)
+        self._box = QtWidgets.QDoubleSpinBox()
+        layout.addWidget(self._slider)
+        layout.addWidget(self._box)
+        self._slider.sliderMoved.connect(self._moved)
+        self._box.valueChanged.connect(self._changed)
+
+    def _moved(self, place: int) -> None:
+        low, high = self._box.minimum(), self._box.maximum()
+        self._box.setValue(low + (high - low) * place / 1000)
+
+    def _changed(self, value: float) -> None:
+        low, high = self._box.minimum(), self._box.maximum()
+        self._slider.setValue(round(1000 * (value - low) / (high - low)) if high > low else 0)
+        self.valueChanged.emit(value)
+
+    def event(self, event: QtCore.QEvent) -> bool:
+        """Take over what the .ui file says."""
+        adopt(self, event, self.NUMBERS)
+        return super().event(event)
+
+
+def _number(name: str) -> None:
+    setter = "set" + name[0].upper() + name[1:]
+
+    def write(self: StandInSliderWidget, value: float) -> None:
+        getattr(self._box, setter)(int(value) if name == "decimals" else value)
+
+    setattr(StandInSliderWidget, name, property(lambda self: getattr(self._box, name)(), write))
+    setattr(StandInSliderWidget, setter, write)
+
+
+for _name in StandInSliderWidget.NUMBERS:
+    _number(_name)
+
+
+class StandInDirectoryButton(qt.QPushButton):
+    """For ctkDirectoryButton: a folder."""
+
+    directoryChanged = QtCore.Signal(str)
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self.directory = "."
+
+    @property
+    def directory(self) -> str:
+        """The chosen folder."""
+        return self._directory
+
+    @directory.setter
+    def directory(self, value: str) -> None:
+        self._directory = value
+        self.setText(value)
+        self.directoryChanged.emit(value)
+
+
+class StandInWidget(qt.QWidget):
+    """For qMRMLWidget: hands its scene to what it holds, which the .ui file's connections do in the application."""
+
+    mrmlSceneChanged = QtCore.Signal("vtkMRMLScene*")
+
+    def setMRMLScene(self, scene: Any) -> None:
+        """Give every selector the scene."""
+        for child in self.findChildren(QtWidgets.QWidget):
+            if isinstance(child, StandInNodeComboBox):
+                child.setMRMLScene(scene)
+
+
+class StandInNodeComboBox(qt.QComboBox):
+    """For qMRMLNodeComboBox: the nodes of some classes."""
+
+    currentNodeChanged = QtCore.Signal(object)
+    PROPERTIES = ("nodeTypes", "noneEnabled", "addEnabled", "removeEnabled", "renameEnabled", "showChildNodeTypes")
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent)
+        self.nodeTypes: list[str] = []
+        self.noneEnabled, self.addEnabled, self.removeEnabled, self.renameEnabled = False, True, True, False
+        self.showChildNodeTypes = True
+        self._scene: Any = None
+        self._observations: list[int] = []
+        self._identifiers: list[str] = []
+        self.currentIndexChanged.connect(self._picked)
+
+    def event(self, event: QtCore.QEvent) -> bool:
+        """Take over what the .ui file says."""
+        adopt(self, event, self.PROPERTIES)
+        return super().event(event)
+
+    def setMRMLScene(self, scene: Any) -> None:
+        """List the nodes of this scene, now and later."""
+        for observation in self._observations:
+            self._scene.RemoveObserver(observation)
+        self._scene = scene
+        events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
+        self._observations = [scene.AddObserver(event, lambda *_: self._refresh()) for event in events]
+        self._refresh()
+
+    def _fits(self, node: Any) -> bool:
+        kinds = list(self.nodeTypes)
+        return any(node.IsA(kind) if self.showChildNodeTypes else node.GetClassName() == kind for kind in kinds)
+
+    def _refresh(self) -> None:
+        kept = self.currentNodeID
+        self.blockSignals(True)
+        self.clear()
+        nodes = [self._scene.GetNthNode(index) for index in range(self._scene.GetNumberOfNodes())]
+        listed = [node for node in nodes if self._fits(node) and not node.GetHideFromEditors()]
+        self._identifiers = ([""] if self.noneEnabled else []) + [node.GetID() for node in listed]
+        self.addItems((["None"] if self.noneEnabled else []) + [node.GetName() or "" for node in listed])
+        self.setCurrentIndex(self._identifiers.index(kept) if kept in self._identifiers else 0)
+        self.blockSignals(False)
+        if self.currentNodeID != kept:
+            self.currentNodeChanged.emit(self.currentNode())
+
+    def _picked(self, _index: int) -> None:
+        self.currentNodeChanged.emit(self.currentNode())
+
+    @property
+    def currentNodeID(self) -> str:
+        """Of the chosen node; empty for none."""
+        index = QtWidgets.QComboBox.currentIndex(self)
+        return self._identifiers[index] if 0 <= index < len(self._identifiers) else ""
+
+    def currentNode(self) -> Any:
+        """The chosen node, or None."""
+        return self._scene.GetNodeByID(self.currentNodeID) if self._scene is not None and self.currentNodeID else None
+
+    def setCurrentNode(self, node: Any) -> None:
+        """Choose a node of the list, or none."""
+        identifier = node.GetID() if node is not None else ""
+        if identifier not in self._identifiers:
+            self._refresh()
+        if identifier in self._identifiers:
+            self.setCurrentIndex(self._identifiers.index(identifier))
+
+
+def ctk_module() -> types.ModuleType:
+    """The module `ctk` of the code under test; classes that only `parameterNodeWrapper` names do nothing."""
+    module = types.ModuleType("ctk")
+    plain = {
+        "ctkCheckBox": qt.QCheckBox, "ctkComboBox": qt.QComboBox, "ctkDoubleSpinBox": qt.QDoubleSpinBox,
+        "ctkDoubleSlider": qt.QSlider, "ctkCheckablePushButton": qt.QPushButton, "ctkRangeWidget": qt.QWidget,
+        "ctkDoubleRangeSlider": qt.QWidget, "ctkPathLineEdit": qt.QLineEdit, "ctkColorPickerButton": qt.QPushButton,
+    }  # fmt: skip
+    for name, base in plain.items():
+        setattr(module, name, type(base)(f"StandIn{name[3:]}", (base,), {}))
+    module.ctkCollapsibleButton = StandInCollapsibleButton  # type: ignore[attr-defined]
+    module.ctkSliderWidget = StandInSliderWidget  # type: ignore[attr-defined]
+    module.ctkDirectoryButton = StandInDirectoryButton  # type: ignore[attr-defined]
+    return module
+
+
+def qmrml_classes() -> dict[str, type]:
+    """Classes that the application puts into the package `slicer`."""
+    return {
+        "qMRMLWidget": StandInWidget,
+        "qMRMLNodeComboBox": StandInNodeComboBox,
+        "qMRMLSliderWidget": type(StandInSliderWidget)("StandInMRMLSliderWidget", (StandInSliderWidget,), {}),
+        "qMRMLSpinBox": type(qt.QDoubleSpinBox)("StandInMRMLSpinBox", (qt.QDoubleSpinBox,), {}),
+        "qMRMLRangeWidget": type(qt.QWidget)("StandInMRMLRangeWidget", (qt.QWidget,), {}),
+    }
+
+
+def register(ctk: types.ModuleType, classes: dict[str, type]) -> None:
+    """Let the .ui loader know the stand-ins."""
+    UiLoader.classes.update({name: found for name, found in vars(ctk).items() if name.startswith("ctk")})
+    UiLoader.classes.update(classes)
