@@ -1,7 +1,7 @@
 """PySide6 in the manner of PythonQt, Slicer's Qt bindings.
 
-A property is an attribute (`button.text`, `box.enabled`), its setter stays (`button.setText`), and signals are connected
-by their C++ signatures (`connect("clicked(bool)", slot)`).
+A property is an attribute (`button.text`, `box.enabled`), its setter stays (`button.setText`), and signals are
+connected by their C++ signatures (`connect("clicked(bool)", slot)`).
 """
 
 from __future__ import annotations

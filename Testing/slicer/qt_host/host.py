@@ -78,8 +78,8 @@ class Host:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        for widget in self._open:
-            widget.cleanup()
+        for widget in list(self._open):
+            self.closeModule(widget)
         self._undo.close()
 
     @staticmethod
@@ -144,6 +144,9 @@ class Host:
         """What the application does before a module is reloaded, and at its end."""
         widget.cleanup()
         self._open.remove(widget)
+        for selector in widget.parent.findChildren(widgets.StandInNodeComboBox):
+            selector.setMRMLScene(None)
+        self.settle()
 
     def reloadModule(self, widget: Any) -> Any:
         """Reload as the developer's button does: clean up, import every file anew, set up."""

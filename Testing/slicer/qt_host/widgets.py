@@ -16,41 +16,40 @@ CLOSED_HEIGHT = 22
 
 
 class StandInCollapsibleButton(qt.QGroupBox):
-    """For ctkCollapsibleButton: a titled box that can be closed."""
+    """For ctkCollapsibleButton: a titled box that can be closed; what it holds keeps its own state."""
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
-        self.setCheckable(True)
-        self.setChecked(True)
-        self.toggled.connect(self._show)
-
-    def _show(self, opened: bool) -> None:
-        # children keep their own visibility, which the panel decides on
-        self.setMaximumHeight(16777215 if opened else CLOSED_HEIGHT)
+        self._text, self._collapsed = "", False
 
     def event(self, event: QtCore.QEvent) -> bool:
         """Take over what the .ui file says."""
         adopt(self, event, ("text", "collapsed"))
         return super().event(event)
 
+    def _draw(self) -> None:
+        self.setTitle(f"{'▸' if self._collapsed else '▾'} {self._text}")
+        self.setMaximumHeight(CLOSED_HEIGHT if self._collapsed else 16777215)
+
     @property
     def text(self) -> str:
         """Title."""
-        return QtWidgets.QGroupBox.title(self)
+        return self._text
 
     @text.setter
     def text(self, value: str) -> None:
-        self.setTitle(value)
+        self._text = value
+        self._draw()
 
     @property
     def collapsed(self) -> bool:
         """Whether only the title is seen."""
-        return not QtWidgets.QGroupBox.isChecked(self)
+        return self._collapsed
 
     @collapsed.setter
     def collapsed(self, value: bool) -> None:
-        self.setChecked(not value)
-        self._show(not value)
+        self._collapsed = value
+        self._draw()
 
 
 class StandInSliderWidget(qt.QWidget):
@@ -155,10 +154,12 @@ class StandInNodeComboBox(qt.QComboBox):
         return super().event(event)
 
     def setMRMLScene(self, scene: Any) -> None:
-        """List the nodes of this scene, now and later."""
+        """List the nodes of this scene, now and later; None lets go of it."""
         for observation in self._observations:
             self._scene.RemoveObserver(observation)
-        self._scene = scene
+        self._scene, self._observations = scene, []
+        if scene is None:
+            return
         events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
         self._observations = [scene.AddObserver(event, lambda *_: self._refresh()) for event in events]
         self._refresh()

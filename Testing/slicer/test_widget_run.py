@@ -1,0 +1,361 @@
+"""The panel in the host, over the real engine with a tiny model: run, progress, cancel, errors, results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+slicer = pytest.importorskip("slicer")
+pytest.importorskip("PySide6.QtUiTools")
+from qt_host import Host  # noqa: E402
+from slicer_helpers import fake_engine  # noqa: E402
+
+MARK = "synthetic, research use only"
+
+
+def opened(host: Host, tiny_case: object, tiny_model: Path, reference: bool = True) -> object:
+    """The panel with a tiny case loaded and a tiny model chosen."""
+    panel = host.openModule("D3MSynthesis").panel
+    panel.models.importFrom(tiny_model)
+    names = ("t1", "t2", "flair", "t1c") if reference else ("t1", "t2", "flair")
+    for name in names:
+        slicer.util.loadVolume(str(getattr(tiny_case, name)))
+    host.settle()
+    panel.parameters.device = "cpu"
+    return panel
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """The host with the user's folder of models in a place of its own."""
+    monkeypatch.setenv("D3M_MODELS", str(tmp_path / "models"))
+    with Host((120, 120)) as found:
+        yield found
+
+
+def run(host: Host, panel: object) -> list[str]:
+    """Press the button and wait; returns what the line above it said."""
+    said: list[str] = []
+    panel.ui.applyButton.click()
+    assert panel.logic.running, panel.ui.errorLabel.text
+
+    def ended() -> bool:
+        if panel.ui.stateLabel.text not in said:
+            said.append(panel.ui.stateLabel.text)
+        return not panel.logic.running
+
+    host.until(ended, 120)
+    return said
+
+
+def nodes_of(host: Host) -> list[str]:
+    """Identifiers of everything in the scene."""
+    return [host.scene.GetNthNode(index).GetID() for index in range(host.scene.GetNumberOfNodes())]
+
+
+@pytest.fixture(scope="module")
+def done(
+    tmp_path_factory: pytest.TempPathFactory, tiny_case: object, tiny_model: Path
+) -> Iterator[tuple[Host, object, list[str]]]:
+    """A finished run of three steps and a real T1c, and what was said meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("D3M_MODELS", str(tmp_path_factory.mktemp("models")))
+        with Host((120, 120)) as host:
+            panel = opened(host, tiny_case, tiny_model)
+            said = run(host, panel)
+            yield host, panel, said
+
+
+def background(host: Host, view: str = "Red") -> object:
+    """The image in a slice view."""
+    composite = host.views[view].logic.GetSliceCompositeNode()
+    return host.scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
+
+
+def foreground(host: Host) -> object:
+    """The image over it, None if it is not seen."""
+    composite = host.views["Red"].logic.GetSliceCompositeNode()
+    return host.scene.GetNodeByID(composite.GetForegroundVolumeID() or "") if composite.GetForegroundOpacity() else None
+
+
+def test_result_is_shown_and_marked(done: tuple[Host, object, list[str]]) -> None:
+    """After the run the synthetic image is in the views, marked, with its volume beside the threshold."""
+    host, panel, _ = done
+    nodes = panel.result.nodes
+    assert background(host) is nodes.cemri
+    assert panel.ui.errorLabel.text == ""
+    assert f"{nodes.enhancingVolumeMl:.1f} ml" in panel.ui.volumeLabel.text
+    for view in host.application.layoutManager().sliceViewNames():
+        text = host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation()
+        assert MARK in [text.GetText(corner) for corner in range(8)]
+    assert panel.ui.applyButton.text == "Synthesize"
+    assert not panel.ui.progressBar.isVisibleTo(panel.ui.progressBar.parent())
+
+
+def test_progress_names_stages_steps_and_time(done: tuple[Host, object, list[str]]) -> None:
+    """While it runs the line says what is done, which step of how many, and how long it will still take."""
+    said = " | ".join(done[2])
+    for text in ("Starting the engine", "Synthesising", "of 3", "left"):
+        assert text in said
+
+
+def test_table_beside_a_real_image(done: tuple[Host, object, list[str]]) -> None:
+    """The table has the numbers of the comparison, to the digits shown."""
+    _, panel, _ = done
+    table, numbers = panel.ui.comparisonTable, panel.result.nodes.comparison
+    rows = {table.item(row, 0).text(): table.item(row, 1).text() for row in range(table.rowCount)}
+    assert rows["PSNR, brain (dB)"] == f"{numbers['psnr_brain']:.1f}"
+    assert rows["missed (ml)"] == f"{numbers['false_negative_ml']:.1f}"
+    assert rows["Enhancing tumour (ml)"] == f"{numbers['predicted_enhancing_volume_ml']:.1f}"
+
+
+def test_overlays_change_the_views(done: tuple[Host, object, list[str]]) -> None:
+    """Each choice shows its image or drawing, and "nothing" takes it away."""
+    host, panel, _ = done
+    nodes, ui = panel.result.nodes, panel.ui
+    for index, expected in ((1, nodes.subtraction), (2, nodes.probability), (0, None)):
+        ui.overlayBox.setCurrentIndex(index)
+        assert foreground(host) is expected
+    ui.deformationBox.setCurrentIndex(1)
+    assert foreground(host) is nodes.magnitude
+    assert "millimetres" in ui.enlargementLabel.text
+    display = nodes.deformation.GetDisplayNode()
+    for index, mode in ((2, display.VIS_MODE_GRID), (3, display.VIS_MODE_GLYPH)):
+        ui.deformationBox.setCurrentIndex(index)
+        assert foreground(host) is None
+        assert display.GetVisibility2D()
+        assert display.GetVisualizationMode() == mode
+        assert "larger than true" in ui.enlargementLabel.text
+    ui.deformationBox.setCurrentIndex(0)
+    assert not display.GetVisibility2D()
+
+
+def test_mask_switches(done: tuple[Host, object, list[str]]) -> None:
+    """Shown, filled, outlined and the opacity go to the segmentation."""
+    _, panel, _ = done
+    display, ui = panel.result.nodes.segmentation.GetDisplayNode(), panel.ui
+    ui.fillBox.setChecked(False)
+    ui.maskOpacitySlider.setValue(0.8)
+    assert not display.GetVisibility2DFill()
+    assert display.GetVisibility2DOutline()
+    assert display.GetOpacity2DFill() == pytest.approx(0.8)
+    ui.maskBox.setChecked(False)
+    assert not display.GetVisibility()
+    ui.maskBox.setChecked(True)
+    ui.fillBox.setChecked(True)
+    assert display.GetVisibility()
+
+
+def test_threshold_changes_mask_and_volume(done: tuple[Host, object, list[str]]) -> None:
+    """The mask is the probability cut at the slider, voxel for voxel, and the volume follows."""
+    _, panel, _ = done
+    nodes = panel.result.nodes
+    probability = slicer.util.arrayFromVolume(nodes.probability)
+    level = float(np.round(np.percentile(probability[probability > 0], 60), 2))
+    panel.ui.thresholdSlider.setValue(level)
+    mask = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, nodes.segmentID, nodes.cemri)
+    np.testing.assert_array_equal(mask > 0, (probability >= level) & (probability > 0))
+    ml = mask.sum() * np.prod(nodes.cemri.GetSpacing()) / 1000
+    assert f"{ml:.1f} ml" in panel.ui.volumeLabel.text
+
+
+def test_steps_are_replayed(done: tuple[Host, object, list[str]]) -> None:
+    """The slider shows each step before and after its warp, and at its end the result again."""
+    host, panel, _ = done
+    nodes, ui = panel.result.nodes, panel.ui
+    assert ui.stepSlider.maximum == nodes.steps == 3
+    ui.stepSlider.setValue(1)
+    after = slicer.util.arrayFromVolume(background(host)).copy()
+    np.testing.assert_array_equal(after, slicer.util.arrayFromVolume(nodes.stepAfter.GetNthDataNode(0)))
+    ui.stepImageBox.setCurrentIndex(1)
+    before = slicer.util.arrayFromVolume(background(host))
+    np.testing.assert_array_equal(before, slicer.util.arrayFromVolume(nodes.stepBefore.GetNthDataNode(0)))
+    assert (before != after).any()
+    ui.stepSlider.setValue(3)
+    assert background(host) is not nodes.cemri, "the last step before its warp is not the result"
+    ui.stepImageBox.setCurrentIndex(0)
+    assert background(host) is nodes.cemri
+
+
+def test_fading_takes_overlays_away(done: tuple[Host, object, list[str]]) -> None:
+    """Fading to the real image is not mixed with an overlay, and an overlay ends the fading."""
+    host, panel, _ = done
+    nodes, ui = panel.result.nodes, panel.ui
+    ui.overlayBox.setCurrentIndex(1)
+    ui.fadeSlider.setValue(0.5)
+    assert foreground(host) is nodes.reference
+    assert ui.overlayBox.currentIndex == 0
+    ui.overlayBox.setCurrentIndex(1)
+    assert foreground(host) is nodes.subtraction
+    assert ui.fadeSlider.value == 0
+    ui.overlayBox.setCurrentIndex(0)
+
+
+def test_layout_buttons(done: tuple[Host, object, list[str]]) -> None:
+    """Side by side has T1 and the synthetic image, linked; before/after has the last warp's two images."""
+    host, panel, _ = done
+    nodes, ui = panel.result.nodes, panel.ui
+    ui.sideBySideButton.click()
+    assert (background(host, "Red"), background(host, "Yellow")) == (nodes.t1, nodes.cemri)
+    assert host.views["Red"].logic.GetSliceCompositeNode().GetLinkedControl()
+    ui.beforeAfterButton.click()
+    shown = [slicer.util.arrayFromVolume(background(host, view)) for view in ("Red", "Yellow")]
+    np.testing.assert_array_equal(shown[0], slicer.util.arrayFromVolume(nodes.stepBefore.GetNthDataNode(2)))
+    np.testing.assert_array_equal(shown[1], slicer.util.arrayFromVolume(nodes.stepAfter.GetNthDataNode(2)))
+    ui.fourUpButton.click()
+    assert background(host, "Green") is nodes.cemri
+
+
+def test_result_is_saved_as_files(done: tuple[Host, object, list[str]], tmp_path: Path) -> None:
+    """The save button writes everything with its provenance; a folder that is not there is told in one sentence."""
+    _, panel, _ = done
+    panel.ui.saveFolder.directory = str(tmp_path)
+    panel.ui.saveButton.click()
+    (folder,) = tmp_path.iterdir()
+    assert {"synthetic_cemri.nrrd", "enhancement.seg.nrrd", "deformation.nii.gz", "provenance.json"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert str(folder) in panel.ui.savedLabel.text
+    panel.ui.saveFolder.directory = str(tmp_path / "not there")
+    panel.ui.saveButton.click()
+    assert "cannot be saved" in panel.ui.errorLabel.text
+
+
+def test_second_run_overwrites_nothing(host: Host, tiny_case: object, tiny_model: Path) -> None:
+    """Two runs have nodes of their own; either can be shown, and one can be removed."""
+    panel = opened(host, tiny_case, tiny_model)
+    panel.parameters.keepSteps = False
+    run(host, panel)
+    first = panel.result.nodes
+    kept = slicer.util.arrayFromVolume(first.cemri).copy()
+    panel.ui.seedBox.setValue(3)
+    run(host, panel)
+    second = panel.result.nodes
+    assert second.runID != first.runID
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(first.cemri), kept)
+    assert panel.ui.runBox.count == 2
+    panel.ui.runBox.setCurrentIndex(1)
+    panel.result.onRun(1)
+    assert background(host) is first.cemri
+    panel.ui.removeButton.click()
+    assert panel.result.nodes.runID == second.runID
+    assert first.cemri.GetScene() is None
+    host.scene.RemoveNode(second.cemri)
+    host.settle()
+    assert panel.result.nodes is None
+    assert not panel.ui.resultsSection.enabled
+
+
+def test_cancel_is_quick_and_leaves_the_scene(host: Host, tiny_case: object, tiny_model: Path, tmp_path: Path) -> None:
+    """Cancel ends an engine that does not listen within two seconds; the scene is as before, and it can run again."""
+    panel = opened(host, tiny_case, tiny_model)
+    panel.logic._engine = fake_engine(tmp_path / "engine", "stubborn")
+    before = nodes_of(host)
+    panel.ui.applyButton.click()
+    assert panel.ui.applyButton.text == "Cancel"
+    host.until(lambda: "Starting" not in panel.ui.stateLabel.text, 20)
+    start = time.monotonic()
+    panel.ui.applyButton.click()
+    assert not panel.ui.applyButton.enabled
+    host.until(lambda: not panel.logic.running, 10)
+    assert time.monotonic() - start < 2.0
+    assert nodes_of(host) == before
+    assert panel.ui.errorLabel.text == ""
+    assert panel.ui.applyButton.text == "Synthesize"
+    assert panel.ui.applyButton.enabled
+
+
+def test_an_error_is_one_sentence_with_details_and_report(
+    host: Host, tiny_case: object, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong and how to mend it stand in the panel, the log behind a button; the report has no names in it."""
+    panel = opened(host, tiny_case, tiny_model, reference=False)
+    t2 = panel.parameters.t2
+    t2.SetName("MUELLER_ANNA_t2")
+    slicer.util.arrayFromVolume(t2)[:] = 7.0
+    before = nodes_of(host)
+    run(host, panel)
+    ui = panel.ui
+    assert "T2" in ui.errorLabel.text
+    assert nodes_of(host) == before
+    assert not ui.detailsText.isVisibleTo(ui.detailsText.parent())
+    ui.detailsButton.click()
+    assert ui.detailsText.isVisibleTo(ui.detailsText.parent())
+    ui.reportButton.click()
+    report = host.qt.QApplication.clipboard().text()
+    assert ui.errorLabel.text.split(".")[0] in report
+    assert "MUELLER" not in report
+    assert str(Path(tiny_case.t1).parent) not in report
+    panel.ui.errorLabel.setText("")
+
+
+def test_scene_closed_in_the_middle_of_a_run(host: Host, tiny_case: object, tiny_model: Path, tmp_path: Path) -> None:
+    """The run ends with its scene, nothing of it arrives in the next one, and the panel works there."""
+    panel = opened(host, tiny_case, tiny_model)
+    panel.logic._engine = fake_engine(tmp_path / "engine", "stubborn")
+    panel.ui.applyButton.click()
+    host.until(lambda: "Starting" not in panel.ui.stateLabel.text, 20)
+    host.clear()
+    assert not panel.logic.running
+    assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
+    assert "Choose" in panel.ui.stateLabel.text
+    panel.logic._engine = None
+    for name in ("t1", "t2", "flair"):
+        slicer.util.loadVolume(str(getattr(tiny_case, name)))
+    host.settle()
+    run(host, panel)
+    assert background(host) is panel.result.nodes.cemri
+
+
+def test_module_closed_in_the_middle_of_a_run(host: Host, tiny_case: object, tiny_model: Path, tmp_path: Path) -> None:
+    """A reload ends the run; the new panel starts fresh."""
+    widget = host.openModule("D3MSynthesis")
+    panel = widget.panel
+    panel.models.importFrom(tiny_model)
+    for name in ("t1", "t2", "flair"):
+        slicer.util.loadVolume(str(getattr(tiny_case, name)))
+    host.settle()
+    panel.logic._engine = fake_engine(tmp_path / "engine", "stubborn")
+    panel.ui.applyButton.click()
+    host.until(lambda: "Starting" not in panel.ui.stateLabel.text, 20)
+    again = host.reloadModule(widget).panel
+    assert not panel.logic.running
+    assert again.ui.applyButton.text == "Synthesize"
+    assert again.ui.applyButton.enabled
+
+
+def test_forecast_says_time_memory_and_device(host: Host, tiny_case: object, tiny_model: Path) -> None:
+    """Before the run the line says how long it will take; more steps take longer; another device is not guessed."""
+    panel = opened(host, tiny_case, tiny_model)
+    panel.requestInfo()
+    host.until(lambda: panel.info is not None, 60)
+    panel.parameters.device = "auto"
+    assert "about" in panel.ui.stateLabel.text
+    assert "GB" in panel.ui.stateLabel.text
+    few = panel.cost().seconds
+    panel.ui.stepsBox.setValue(900)
+    assert panel.cost().seconds > few
+    panel.parameters.device = "cuda:7"
+    assert panel.cost() is None
+    assert panel.ui.deviceBox.count >= 2
+
+
+def test_declined_installation_is_told(host: Host, tiny_case: object, tiny_model: Path) -> None:
+    """Who declines the installation is told that nothing was installed, and may press the button again."""
+    panel = opened(host, tiny_case, tiny_model)
+    import D3MSynthesisLib.Widget as Widget
+    from D3MSynthesisLib.Engine import SynthesisError
+
+    def ensure(*_arguments: object) -> None:
+        raise SynthesisError("The packages were not installed.", "Press Synthesize to be asked again.", "machine")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Widget.Install, "ensure", ensure)
+        panel.ui.applyButton.click()
+    assert not panel.logic.running
+    assert "asked again" in panel.ui.errorLabel.text
+    assert panel.ui.applyButton.enabled
