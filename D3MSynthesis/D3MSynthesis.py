@@ -163,8 +163,9 @@ class D3MSynthesisTest(ScriptedLoadableModuleTest):
 
     def test_panel(self):
         """The panel finds the scans by name, says that it is ready, and shows a result of the scene."""
-        slicer.util.selectModule("D3MSynthesis")
-        panel = slicer.modules.d3msynthesis.widgetRepresentation().self().panel
+        widget = slicer.modules.d3msynthesis.widgetRepresentation().self()
+        widget.enter()
+        panel = widget.panel
         self.assertFalse(panel.ui.applyButton.enabled)
         nodes = self.loadSample()
         slicer.app.processEvents()

@@ -135,6 +135,7 @@ class Host:
         holder.setMRMLScene = lambda _scene: None
         widget = getattr(module, f"{name}Widget")(holder)
         widget.setup()
+        info.widgetRepresentation = lambda: types.SimpleNamespace(self=lambda: widget)
         widget.enter()
         self._open.append(widget)
         self.settle()
