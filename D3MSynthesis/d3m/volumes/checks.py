@@ -36,7 +36,7 @@ def check_content(data: Floats, contrast: str) -> None:
 
 
 def check_paths(paths: dict[str, Path]) -> None:
-    """Refuse one file (also through links) as two contrasts."""
+    """Refuse one file (also through links) as two contrasts; a folder may hold the series of all three."""
     names = list(paths)
     for index, one in enumerate(names):
         for other in names[index + 1 :]:
@@ -46,7 +46,7 @@ def check_paths(paths: dict[str, Path]) -> None:
 
 def _same_file(one: Path, other: Path) -> bool:
     try:
-        return one.samefile(other)
+        return not one.is_dir() and one.samefile(other)
     except (OSError, ValueError):
         return False  # what cannot be looked at is reported by name when it is read
 

@@ -99,8 +99,8 @@ def open_file(path: Path, contrast: str) -> Iterator[BinaryIO]:
         raise D3MError(f"{name} cannot be opened: {reason}.", "Check the path that you gave.") from error
     if stat.S_ISDIR(status.st_mode):
         raise D3MError(
-            f"{name} is a folder, and folders (DICOM series) are not read here: {path}.",
-            "Give one NIfTI, NRRD or MetaImage file; dcm2niix converts a DICOM series to NIfTI.",
+            f"{name} is a folder, where a file is needed: {path}.",
+            "Give one NIfTI, NRRD or MetaImage file.",
         )
     if not stat.S_ISREG(status.st_mode):
         raise D3MError(f"{name} is not a file but a device or pipe: {path}.", "Give a file on a disk.")

@@ -10,8 +10,9 @@ from typing import BinaryIO
 import numpy as np
 
 from d3m.errors import D3MError, Notice
-from d3m.volumes import checks, nifti, textheaders
+from d3m.volumes import checks, dicom, nifti, textheaders
 from d3m.volumes.brain import find_brain, look, mask_from_file, settle
+from d3m.volumes.dicom_headers import Series, is_dicom
 from d3m.volumes.files import (
     ARCHIVES,
     PICTURES,
@@ -31,16 +32,19 @@ from d3m.volumes.types import CONTRASTS, Affine, Case, Floats, Volume
 
 SNAP_VOXELS = 0.25
 """Scans of one shape whose headers agree to this everywhere share T1's grid: the rest is rounding."""
-KNOWN_FORMATS = "Give a NIfTI (.nii, .nii.gz), NRRD or MetaImage (.mha, .mhd) file."
+KNOWN_FORMATS = "Give a NIfTI (.nii, .nii.gz), NRRD or MetaImage (.mha, .mhd) file, or a DICOM series' folder."
+
+Source = Path | Series
+"""Where a scan is: a file, a folder with a DICOM series, or a series that was chosen."""
 
 
-def read_volume(path: Path, contrast: str) -> Volume:
-    """Read one NIfTI, NRRD or MetaImage file.
+def read_volume(path: Source, contrast: str) -> Volume:
+    """Read one NIfTI, NRRD or MetaImage file, or one DICOM series.
 
     Values that are not finite become background where they are connected to the outside of what is seen.
 
     Args:
-        path: The file; its content decides the format, never its name.
+        path: A file (its content decides the format, never its name), a DICOM series' folder, or a chosen series.
         contrast: "t1", "t2", "flair", "t1c", ...: what messages call it.
 
     Returns:
@@ -54,8 +58,10 @@ def read_volume(path: Path, contrast: str) -> Volume:
     return settle(volume, contrast, look(volume))
 
 
-def read_raw(path: Path, contrast: str) -> Volume:
+def read_raw(path: Source, contrast: str) -> Volume:
     """As `read_volume`, but of any content: values may be infinite or not a number, or all the same."""
+    if isinstance(path, Series) or is_dicom(Path(path)):
+        return dicom.read_series(path, contrast)
     path = Path(path)
     pair = nifti.pair_files(path)
     with open_file(path if pair is None else pair[0], contrast) as file, reading(contrast):
@@ -160,11 +166,6 @@ def _encoded(
 def _unknown(head: bytes, contrast: str, path: Path) -> D3MError:
     """The error for content that is none of the known formats, naming what it is instead."""
     name = label(contrast)
-    if head[128:132] == b"DICM":
-        return D3MError(
-            f"{name} is a single DICOM file, which is not read here: {path}.",
-            "Convert its series to NIfTI with dcm2niix.",
-        )
     if nifti.is_analyze(head):
         return D3MError(
             f"{name} is an Analyze 7.5 file, which cannot tell left from right.",
@@ -176,14 +177,14 @@ def _unknown(head: bytes, contrast: str, path: Path) -> D3MError:
     return D3MError(f"{name} is not an image that can be read: {path}.", KNOWN_FORMATS)
 
 
-def read_case(t1: Path, t2: Path, flair: Path, brain_mask: Path | None = None) -> Case:
+def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None = None) -> Case:
     """Read the three scans of a patient, check that they belong together, and find the brain.
 
     Args:
-        t1: File of the T1 without contrast agent.
-        t2: File of the T2.
-        flair: File of the FLAIR.
-        brain_mask: File that is not zero in the brain, in the same frame of reference; None: the scans are
+        t1: The T1 without contrast agent: a file, a DICOM series' folder, or a chosen series.
+        t2: The T2.
+        flair: The FLAIR.
+        brain_mask: What is not zero in the brain, in the same frame of reference; None: the scans are
             skull-stripped, or one of them is.
 
     Returns:
@@ -193,18 +194,18 @@ def read_case(t1: Path, t2: Path, flair: Path, brain_mask: Path | None = None) -
         D3MError: a file that cannot be used, the same image twice, scans that do not overlap, whole heads
             without a mask, a mask that does not fit.
     """
-    paths = {"t1": Path(t1), "t2": Path(t2), "flair": Path(flair)}
-    checks.check_paths(paths)
+    sources: dict[str, Source] = {"t1": t1, "t2": t2, "flair": flair}
+    checks.check_paths({name: Path(one) for name, one in sources.items() if not isinstance(one, Series)})
     volumes: dict[str, Volume] = {}
     for contrast in CONTRASTS:
-        volume = read_raw(paths[contrast], contrast)
+        volume = read_raw(sources[contrast], contrast)
         checks.check_content(volume.data, contrast)
         volumes[contrast] = _snapped(volume, volumes.get("t1", volume))
     checks.check_fields_of_view(volumes)
     seen = {name: look(volume) for name, volume in volumes.items()}
     mask = None
     if brain_mask is not None:
-        mask = mask_from_file(_snapped(read_raw(Path(brain_mask), "brain_mask"), volumes["t1"]), volumes["t1"])
+        mask = mask_from_file(_snapped(read_raw(brain_mask, "brain_mask"), volumes["t1"]), volumes["t1"])
     brain, found = find_brain(volumes, seen, mask)
     settled = {name: settle(volume, name, seen[name], brain, volumes["t1"].affine) for name, volume in volumes.items()}
     notices: list[Notice] = [notice for volume in settled.values() for notice in volume.notices]
