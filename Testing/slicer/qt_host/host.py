@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import sys
 import time
@@ -68,7 +69,8 @@ class Host:
         if base:
             slicer.__path__.append(str(Path(base) / "slicer"))
             self._undo.callback(slicer.__path__.remove, str(Path(base) / "slicer"))
-            made = {name: importlib.import_module(f"slicer.{name}") for name in LAYER}
+            there = [name for name in LAYER if importlib.util.find_spec(f"slicer.{name}")]  # 5.10 has no packaging
+            made = {name: importlib.import_module(f"slicer.{name}") for name in there}
         else:
             made = layer.modules()
             self._put({f"slicer.{name}": module for name, module in made.items()})
