@@ -10,7 +10,7 @@ import qt
 from slicer.i18n import tr as _
 
 import slicer
-from D3MSynthesisLib import Display, Results, Runs, Scene
+from D3MSynthesisLib import DicomExport, Display, Results, Runs, Scene
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Parameters import Deformation, Overlay, StepImage
 
@@ -265,7 +265,7 @@ class ResultPart:
         try:
             saved = Results.saveRun(self.nodes, folder)
             if dicom:
-                Results.saveDicom(self.nodes, saved)
+                DicomExport.saveDicom(self.nodes, saved, self.parameters.python or None)
         except SynthesisError as error:
             self._fail(error)
         except OSError as error:

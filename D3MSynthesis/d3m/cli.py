@@ -7,17 +7,21 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import d3m
 from d3m.console import Talk, require_torch, session
+from d3m.dicom_command import dicom as dicom_command
 from d3m.errors import D3MError, Notice
 from d3m.progress import Progress
+
+if TYPE_CHECKING:
+    from d3m.volumes.read import Source
 
 app = typer.Typer(
     help="Synthetic contrast-enhanced brain MRI from T1, T2 and FLAIR. Synthetic images, for research use only.",
@@ -29,6 +33,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, import and remove models.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
+app.command("dicom")(dicom_command)
 
 INPUT, OUTPUT, SAMPLING, RUNNING = "Input", "Output", "Sampling", "Running"
 
@@ -95,7 +100,25 @@ ParentOption = Annotated[
 
 
 def _scan(name: str) -> object:
-    return typer.Option(help=f"{name} scan: NIfTI, NRRD or MetaImage.", rich_help_panel=INPUT, show_default=False)
+    text = f"{name} scan: NIfTI, NRRD, MetaImage, or a DICOM series' folder."
+    return typer.Option(help=text, rich_help_panel=INPUT, show_default=False)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a synthesis is asked to do; the sampling is in `settings`, arguments of `Synthesis`."""
+
+    scans: tuple[Path | None, Path | None, Path | None]
+    study: Path | None
+    sample: bool
+    brain_mask: Path | None
+    reference: Path | None
+    reference_mask: Path | None
+    out: Path
+    dicom_out: Path | None
+    model: str | None
+    force: bool
+    settings: dict[str, object]
 
 
 @app.command()
@@ -104,6 +127,14 @@ def synthesize(
     t1: Annotated[Path | None, _scan("T1")] = None,
     t2: Annotated[Path | None, _scan("T2")] = None,
     flair: Annotated[Path | None, _scan("FLAIR")] = None,
+    dicom: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of one DICOM study: T1, T2 and FLAIR are chosen by their descriptions, and said.",
+            rich_help_panel=INPUT,
+            show_default=False,
+        ),
+    ] = None,
     sample: Annotated[
         bool, typer.Option("--sample", help="Use the bundled simulated patient.", rich_help_panel=INPUT)
     ] = False,
@@ -119,9 +150,25 @@ def synthesize(
             help="A real T1c, to compare with: writes comparison.json.", rich_help_panel=INPUT, show_default=False
         ),
     ] = None,
+    reference_mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="The real enhancing tumour, for comparison.json; else it is estimated from the real T1c.",
+            rich_help_panel=INPUT,
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder for the result; it appears whole or not at all.", rich_help_panel=OUTPUT)
     ],
+    dicom_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for a DICOM series marked as synthetic and a DICOM segmentation.",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
     trace: TraceOption = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier result.", rich_help_panel=OUTPUT)] = False,
     model: ModelOption = None,
@@ -142,55 +189,92 @@ def synthesize(
         started = time.monotonic()
         settings: dict[str, object] = {"device": device, "quality": quality.value, "steps": steps, "samples": samples}
         settings |= {"seed": seed, "trace": trace}
-        _synthesize(talk, started, out, (t1, t2, flair), sample, brain_mask, reference, model, force, settings)
+        request = Request(
+            (t1, t2, flair),
+            dicom,
+            sample,
+            brain_mask,
+            reference,
+            reference_mask,
+            out,
+            dicom_out,
+            model,
+            force,
+            settings,
+        )
+        _synthesize(talk, started, request)
         talk.done(out=str(out))
         if progress is not Mode.json:
             typer.echo(f"Figure:  {out / 'figure.png'}")
             typer.echo(f"Volumes: {out / 'cemri.nii.gz'} and others beside it (synthetic, research use only)")
+            if dicom_out is not None:
+                typer.echo(f"DICOM:   {dicom_out}")
 
 
-def _synthesize(
-    talk: Talk,
-    started: float,
-    out: Path,
-    scans: tuple[Path | None, Path | None, Path | None],
-    sample: bool,
-    brain_mask: Path | None,
-    reference: Path | None,
-    model_name: str | None,
-    force: bool,
-    settings: dict[str, object],
-) -> None:
-    from d3m.models.store import find_model, find_sample, read_card
-    from d3m.volumes.read import read_case, read_volume
+def _sources(request: Request, talk: Talk) -> tuple[tuple[Source, Source, Source], Path | None]:
+    """Where the three scans are, and the real T1c.
 
-    if sample and any(scans):
-        raise D3MError("--sample and scans were given.", "Give either --sample or --t1, --t2 and --flair.")
-    if sample:
+    Raises:
+        D3MError: not exactly one of the three ways to give them was used.
+    """
+    from d3m.models.store import find_sample
+    from d3m.volumes.dicom import choose_series
+
+    given = [name for name, used in (("--sample", request.sample), ("--dicom", request.study is not None),
+                                     ("scans", any(request.scans))) if used]  # fmt: skip
+    if len(given) > 1:
+        raise D3MError(
+            f"{' and '.join(given)} were given.", "Give either --sample, or --dicom, or --t1, --t2 and --flair."
+        )
+    if request.sample:
         found = find_sample()
-        scans, reference = (found.t1, found.t2, found.flair), reference or found.t1c
-    missing = [name for name, path in zip(("--t1", "--t2", "--flair"), scans, strict=True) if path is None]
+        return (found.t1, found.t2, found.flair), request.reference or found.t1c
+    if request.study is not None:
+        talk.progress(Progress("read", 0.0, message="Looking at the study"))
+        choice = choose_series(request.study)
+        for notice in choice.notices:
+            talk.notice(notice)
+        return (choice.t1, choice.t2, choice.flair), request.reference
+    missing = [name for name, path in zip(("--t1", "--t2", "--flair"), request.scans, strict=True) if path is None]
     if missing:
         raise D3MError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.",
-            "Give all three scans, or --sample.",
+            "Give all three scans, or --dicom with a study's folder, or --sample.",
         )
-    folder = find_model(model_name)
+    t1, t2, flair = (path for path in request.scans if path is not None)
+    return (t1, t2, flair), request.reference
+
+
+def _synthesize(talk: Talk, started: float, request: Request) -> None:
+    from d3m.models.store import find_model, read_card
+    from d3m.volumes.read import read_case, read_raw, read_volume
+
+    sources, reference = _sources(request, talk)
+    folder = find_model(request.model)
     read_card(folder)
     talk.progress(Progress("read", 0.0, message="Reading the scans"))
-    t1, t2, flair = (path for path in scans if path is not None)
-    case = read_case(t1, t2, flair, brain_mask)
+    case = read_case(*sources, request.brain_mask)
     real = None if reference is None else read_volume(reference, "t1c")
-    _check_out(out, force)
+    real_mask = None if request.reference_mask is None else read_raw(request.reference_mask, "labels")
+    _check_out(request.out, request.force)
+    if request.dicom_out is not None:
+        from d3m.results.dicom import check_dicom_output
+
+        check_dicom_output(request.dicom_out, request.force)
     talk.progress(Progress("model", 0.0, message="Loading the model"))
     require_torch()
     from d3m.models.load import load_model
     from d3m.results.files import write_result
     from d3m.synthesis import Synthesis
 
-    result = Synthesis(load_model(folder), **settings).run(case, talk.progress)  # type: ignore[arg-type]
+    result = Synthesis(load_model(folder), **request.settings).run(case, talk.progress)  # type: ignore[arg-type]
     talk.progress(Progress("write", 0.98, message="Writing the result"))
-    write_result(out, result, case, time.monotonic() - started, real)
+    write_result(request.out, result, case, time.monotonic() - started, real, real_mask)
+    if request.dicom_out is not None:
+        from d3m.results.dicom import content_of, write_dicom
+
+        for notice in write_dicom(request.dicom_out, content_of(result), sources):
+            talk.notice(notice)
     talk.stop()
     for notice in result.notices:
         talk.notice(notice)

@@ -135,7 +135,9 @@ def read_series(source: Path | Series, contrast: str) -> Volume:
         D3MError: whatever keeps the series from being one scan, with the way to mend it.
     """
     notices: list[Notice] = []
-    series = source if isinstance(source, Series) else _only(find_series(Path(source), label(contrast)), contrast, notices)
+    series = (
+        source if isinstance(source, Series) else _only(find_series(Path(source), label(contrast)), contrast, notices)
+    )
     _check_kind(series, contrast)
     frames, left_out = _one_stack(series, contrast)
     notices += left_out
@@ -260,6 +262,11 @@ def _normal(frames: Sequence[Frame]) -> np.ndarray:
     if not 0.5 < length < 2:
         raise D3MError("The directions in a DICOM header make no plane.", "Export the series from the archive again.")
     return normal / length
+
+
+def sorted_frames(series: Series) -> list[Frame]:
+    """The images of a series in the order of their places, from the foot of the normal on; no checks."""
+    return _ordered(list(series.frames))
 
 
 def _ordered(frames: list[Frame]) -> list[Frame]:

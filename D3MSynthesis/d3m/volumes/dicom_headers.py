@@ -68,6 +68,7 @@ class Frame:
     """Number of the frame in a multi-frame file, from 0; None in a file of one image."""
     uid: str
     """SOP instance UID."""
+    sop_class: str
     shape: tuple[int, int]
     """(rows, columns)."""
     orientation: NDArray[np.float64]
@@ -294,6 +295,7 @@ def _frame(
         path,
         index,
         str(header.get("SOPInstanceUID", "")),
+        str(header.get("SOPClassUID", "")),
         (int(header.Rows), int(header.Columns)),
         cosines,
         corner,
