@@ -340,6 +340,7 @@ class _QtProcess:
         self._process.connect("readyReadStandardError()", self._readErr)
         self._process.connect("finished(int,QProcess::ExitStatus)", self._finished)
         self._process.start(command[0], command[1:])
+        self._process.closeWriteChannel()  # whoever asks something on stdin meets its end, instead of waiting for ever
         if not self._process.waitForStarted(10000):
             raise OSError("the interpreter cannot be started")
 

@@ -176,6 +176,12 @@ if behaviour in ("slow", "stubborn"):
         (pathlib.Path(__file__).parent / "grandchild.txt").write_text(str(child.pid))
     (pathlib.Path(__file__).parent / "pid.txt").write_text(str(os.getpid()))
     time.sleep(60)
+if behaviour == "waits":
+    (pathlib.Path(__file__).parent / "pid.txt").write_text(str(os.getpid()))
+    while not (pathlib.Path(__file__).parent / "go.txt").exists():
+        time.sleep(0.02)
+if behaviour == "asks":
+    sys.stdin.read()
 if behaviour == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if behaviour == "memory":

@@ -30,6 +30,7 @@ class StandInCollapsibleButton(qt.QGroupBox):
     def _draw(self) -> None:
         self.setTitle(f"{'▸' if self._collapsed else '▾'} {self._text}")
         self.setMaximumHeight(CLOSED_HEIGHT if self._collapsed else 16777215)
+        self.setFlat(self._collapsed)
 
     @property
     def text(self) -> str:

@@ -1,0 +1,181 @@
+"""The panel and what users do to the scene: odd names, saving and reopening, deleting in the middle, leaving the module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from slicer_helpers import MadeOutput, fake_engine, make_output
+
+slicer = pytest.importorskip("slicer")
+pytest.importorskip("PySide6.QtUiTools")
+from qt_host import Host  # noqa: E402
+
+SCANS = ("t1", "t2", "flair")
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """The host with the user's folder of models in a place of its own."""
+    monkeypatch.setenv("D3M_MODELS", str(tmp_path / "models"))
+    with Host((120, 120)) as found:
+        yield found
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> MadeOutput:
+    """What the engine is going to write."""
+    return make_output(tmp_path / "made")
+
+
+def opened(host: Host, made: MadeOutput, names: tuple[str, str, str] = ("p_t1", "p_t2", "p_flair")) -> object:
+    """The panel with three scans of these names chosen, and an engine that gives `made`."""
+    panel = host.openModule("D3MSynthesis").panel
+    for number, (scan, name) in enumerate(zip(SCANS, names, strict=True)):
+        array = np.ascontiguousarray(made.t1.T + number)
+        node = slicer.util.addVolumeFromArray(array, ijkToRAS=made.matrix, name=name)
+        node.SetName(name)  # an empty name, too
+        setattr(panel.parameters, scan, node)
+    host.settle()
+    panel.logic._engine = fake_engine(made.folder.parent / "engine", "finish", made.folder)
+    return panel
+
+
+def press(host: Host, panel: object) -> None:
+    """Press the button and wait until the run has ended."""
+    assert panel.ui.applyButton.enabled, panel.ui.stateLabel.text
+    panel.ui.applyButton.click()
+    host.until(lambda: not panel.logic.running, 30)
+
+
+def slow(host: Host, panel: object, made: MadeOutput) -> Path:
+    """Start a run that goes on until it is let go; returns the engine's folder."""
+    engine = fake_engine(made.folder.parent / "slow", "waits", made.folder)
+    panel.logic._engine = engine
+    panel.ui.applyButton.click()
+    host.until((engine / "pid.txt").exists, 20)
+    return engine
+
+
+def background(host: Host) -> object:
+    """The image in the red view."""
+    composite = host.views["Red"].logic.GetSliceCompositeNode()
+    return host.scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("MR", "MR", "MR"), ('T1/ax: "Ö" [1]*?', "T2 <b> %s {0}", "FLAIR\\..\\x"), ("x" * 300, "山田\n2", "")],
+    ids=["equal", "special", "long"],
+)
+def test_names_of_nodes_are_only_names(
+    host: Host, made: MadeOutput, tmp_path: Path, names: tuple[str, str, str]
+) -> None:
+    """Whatever the nodes are called, the right ones are used, the result is theirs, and the saved scene opens again."""
+    panel = opened(host, made, names)
+    chosen = [getattr(panel.parameters, scan) for scan in SCANS]
+    press(host, panel)
+    assert panel.ui.errorLabel.text == ""
+    assert [getattr(panel.parameters, scan) for scan in SCANS] == chosen
+    result = panel.result.nodes
+    assert result.t1 is chosen[0]
+    assert "synthetic CEMRI" in result.cemri.GetName()
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(result.cemri), made.cemri.T)
+    assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    host.clear()
+    host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    host.settle()
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(panel.result.nodes.cemri), made.cemri.T)
+
+
+def test_second_run_of_equal_names_is_a_second_result(host: Host, made: MadeOutput) -> None:
+    """Two runs of nodes that are all called MR have two results with names of their own."""
+    panel = opened(host, made, ("MR", "MR", "MR"))
+    press(host, panel)
+    press(host, panel)
+    names = [panel.ui.runBox.itemText(index) for index in range(panel.ui.runBox.count)]
+    assert len(set(names)) == 2
+
+
+def test_result_comes_back_with_a_saved_scene(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """After reopening, the run is in the panel, its steps replay, its deformation is the same, and it can run again."""
+    panel = opened(host, made)
+    press(host, panel)
+    assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    centre = (made.field_matrix @ [14, 16, 10, 1])[:3]  # of a voxel: between voxels Slicer interpolates files otherwise
+    point = [float(value) for value in centre]
+    before = panel.result.nodes.deformation.GetTransformFromParent().TransformPoint(*point)
+    host.clear()
+    assert panel.result.nodes is None
+    assert not panel.ui.resultsSection.enabled
+    host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    host.settle()
+    nodes, ui = panel.result.nodes, panel.ui
+    assert nodes.cemri.GetAttribute("D3M.Synthetic") == "yes"
+    assert nodes.t1 is panel.parameters.t1
+    after = nodes.deformation.GetTransformFromParent().TransformPoint(*point)
+    np.testing.assert_allclose(after, before, atol=1e-4)
+    assert np.abs(np.subtract(after, point)).max() > 0.5, "a field that moves nothing would prove nothing"
+    assert f"{nodes.enhancingVolumeMl:.1f} ml" in ui.volumeLabel.text
+    assert ui.stepSlider.maximum == 3
+    ui.stepSlider.setValue(2)
+    np.testing.assert_allclose(
+        slicer.util.arrayFromVolume(background(host)),
+        slicer.util.arrayFromVolume(nodes.stepAfter.GetNthDataNode(1)),
+    )
+    press(host, panel)
+    assert ui.runBox.count == 2
+
+
+@pytest.mark.parametrize("scan", ["t1", "t2"])
+def test_scan_deleted_in_the_middle_of_a_run(host: Host, made: MadeOutput, scan: str) -> None:
+    """The result still comes, on the grid that T1 had; only the deleted scan must be chosen again."""
+    panel = opened(host, made)
+    engine = slow(host, panel, made)
+    host.scene.RemoveNode(getattr(panel.parameters, scan))
+    host.settle()
+    (engine / "go.txt").write_text("")
+    host.until(lambda: not panel.logic.running, 20)
+    assert panel.ui.errorLabel.text == ""
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(panel.result.nodes.cemri), made.cemri.T)
+    assert not panel.ui.applyButton.enabled
+    assert panel.ui.stateLabel.text == f"Choose {scan.upper()}."
+
+
+def test_older_result_deleted_in_the_middle_of_a_run(host: Host, made: MadeOutput) -> None:
+    """The nodes of an older run may go while another runs; the panel shows the new one."""
+    panel = opened(host, made)
+    press(host, panel)
+    old = panel.result.nodes
+    engine = slow(host, panel, made)
+    for node in old.all():
+        host.scene.RemoveNode(node)
+        host.settle(0.01)
+    (engine / "go.txt").write_text("")
+    host.until(lambda: not panel.logic.running, 20)
+    assert panel.ui.errorLabel.text == ""
+    assert panel.result.nodes.runID != old.runID
+    assert panel.ui.runBox.count == 1
+
+
+def test_leaving_and_coming_back_changes_nothing(host: Host, made: MadeOutput) -> None:
+    """The look that the user gave a result stays when another module is visited."""
+    panel = opened(host, made)
+    press(host, panel)
+    panel.ui.overlayBox.setCurrentIndex(1)
+    slicer.util.setSliceViewerLayers(background=panel.parameters.t1)
+    panel.exit()
+    panel.enter()
+    host.settle()
+    assert background(host) is panel.parameters.t1
+    assert panel.ui.overlayBox.currentIndex == 1
+
+
+def test_engine_that_reads_its_input_does_not_wait(host: Host, made: MadeOutput) -> None:
+    """Nobody answers an engine that asks something: it meets the end of its input and goes on."""
+    panel = opened(host, made)
+    panel.logic._engine = fake_engine(made.folder.parent / "asks", "asks", made.folder)
+    press(host, panel)
+    assert panel.result.nodes is not None
