@@ -1,4 +1,4 @@
-"""The panel and what users do to the scene: odd names, saving, reopening, deleting in the middle, leaving the module."""
+"""The panel and what users do to the scene: odd names, saving, reopening, deleting midway, leaving the module."""
 
 from __future__ import annotations
 
