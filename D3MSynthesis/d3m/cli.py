@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from dataclasses import asdict, dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +17,23 @@ import d3m
 from d3m.console import Talk, require_torch, session
 from d3m.dicom_command import dicom as dicom_command
 from d3m.errors import D3MError, Notice
+from d3m.options import (
+    INPUT,
+    OUTPUT,
+    DeviceOption,
+    Mode,
+    ModelOption,
+    Naming,
+    ParentOption,
+    ProgressOption,
+    Quality,
+    QualityOption,
+    SamplesOption,
+    SeedOption,
+    StepsOption,
+    TraceOption,
+    scan,
+)
 from d3m.progress import Progress
 
 if TYPE_CHECKING:
@@ -34,74 +50,6 @@ app = typer.Typer(
 models_app = typer.Typer(help="List, import and remove models.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
 app.command("dicom")(dicom_command)
-
-INPUT, OUTPUT, SAMPLING, RUNNING = "Input", "Output", "Sampling", "Running"
-
-
-class Quality(str, Enum):
-    """How much sampling a user pays for."""
-
-    preview = "preview"
-    standard = "standard"
-    best = "best"
-
-
-class Mode(str, Enum):
-    """How progress is shown."""
-
-    auto = "auto"
-    json = "json"
-    none = "none"
-
-
-class Naming(str, Enum):
-    """Names of a batch's results."""
-
-    folder = "folder"
-    brats = "brats"
-
-
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        help="A model's name or folder. (default: the one that ships)", rich_help_panel=SAMPLING, show_default=False
-    ),
-]
-QualityOption = Annotated[
-    Quality,
-    typer.Option(
-        help="How much sampling: preview is fastest, best averages several samples.", rich_help_panel=SAMPLING
-    ),
-]
-StepsOption = Annotated[
-    int | None,
-    typer.Option(help="Reverse steps. (default: the quality's)", rich_help_panel=SAMPLING, show_default=False),
-]
-SamplesOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Samples: mean and uncertainty. (default: the quality's)", rich_help_panel=SAMPLING, show_default=False
-    ),
-]
-SeedOption = Annotated[
-    int, typer.Option(help="Decides the noise; the same seed gives the same image.", rich_help_panel=SAMPLING)
-]
-TraceOption = Annotated[bool, typer.Option("--trace", help="Keep every reverse step.", rich_help_panel=OUTPUT)]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUNNING)]
-ProgressOption = Annotated[
-    Mode, typer.Option("--progress", help="json prints one object a line on stdout.", rich_help_panel=RUNNING)
-]
-ParentOption = Annotated[
-    int | None,
-    typer.Option(
-        "--parent-pid", min=1, help="End when this process is gone.", rich_help_panel=RUNNING, show_default=False
-    ),
-]
-
-
-def _scan(name: str) -> object:
-    text = f"{name} scan: NIfTI, NRRD, MetaImage, or a DICOM series' folder."
-    return typer.Option(help=text, rich_help_panel=INPUT, show_default=False)
 
 
 @dataclass(frozen=True)
@@ -124,9 +72,9 @@ class Request:
 @app.command()
 def synthesize(
     *,
-    t1: Annotated[Path | None, _scan("T1")] = None,
-    t2: Annotated[Path | None, _scan("T2")] = None,
-    flair: Annotated[Path | None, _scan("FLAIR")] = None,
+    t1: Annotated[Path | None, scan("T1")] = None,
+    t2: Annotated[Path | None, scan("T2")] = None,
+    flair: Annotated[Path | None, scan("FLAIR")] = None,
     dicom: Annotated[
         Path | None,
         typer.Option(
