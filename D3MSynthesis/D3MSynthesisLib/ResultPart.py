@@ -52,6 +52,15 @@ def comparisonRows(comparison: dict[str, Any] | None) -> list[tuple[str, str, st
     return [row for row in rows if row[1]]
 
 
+def stepsTip(steps: int) -> str:
+    """Why the replay has so many positions."""
+    if steps == 0:
+        return _("The steps of this run were not kept: see the settings.")
+    if steps == 1:
+        return _("This run has one step; the quality Best has more, and more can be chosen in the settings.")
+    return _("Replays the reverse process, from noise to the result.")
+
+
 class ResultPart:
     """Shows one run of the scene, as the parameters say.
 
@@ -71,6 +80,7 @@ class ResultPart:
         ui.comparisonTable.setColumnCount(3)
         ui.comparisonTable.setHorizontalHeaderLabels(["", _("synthetic"), _("compared with")])
         ui.comparisonTable.verticalHeader().hide()
+        ui.comparisonTable.setWordWrap(False)
         ui.comparisonTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
         for column in (1, 2):
             ui.comparisonTable.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
@@ -105,8 +115,9 @@ class ResultPart:
         ui = self.ui
         self.nodes = nodes
         self._step = 0 if nodes is None else nodes.steps
-        ui.resultsSection.setEnabled(nodes is not None)
-        ui.saveSection.setEnabled(nodes is not None)
+        for section in (ui.resultsSection, ui.saveSection):
+            section.setEnabled(nodes is not None)
+            section.setVisible(nodes is not None)
         ui.savedLabel.setText("")
         self._tell(nodes)
         if nodes is None:
@@ -119,6 +130,7 @@ class ResultPart:
         ui.fadeSlider.setValue(0)
         self._filling = False
         ui.stepSlider.setEnabled(nodes.steps > 1)
+        ui.stepSlider.setToolTip(stepsTip(nodes.steps))
         ui.stepImageBox.setEnabled(nodes.steps > 0)
         ui.beforeAfterButton.setEnabled(nodes.steps > 0)
         ui.fadeSlider.setEnabled(nodes.reference is not None)
@@ -149,7 +161,8 @@ class ResultPart:
             for column, text in enumerate(texts):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
         table.resizeRowsToContents()
-        table.setFixedHeight((len(rows) + 1) * (table.rowHeight(0) if rows else 0) + 4)  # the header is one row high
+        height = sum(table.rowHeight(row) for row in range(len(rows)))
+        table.setFixedHeight(height + (table.rowHeight(0) if rows else 0) + 6)  # the header is one row high
 
     def _volume(self) -> None:
         text = ""

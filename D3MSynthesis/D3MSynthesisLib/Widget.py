@@ -75,6 +75,9 @@ class Panel(VTKObservationMixin):
         self._guiTag: Any = None
         self._asked = False
         self._closing = False
+        self._entered = False
+        self._arrived: Any = None
+        """A result that came while another module was shown."""
         self.models = ModelPart(ui, self._chooseModel, lambda question: self.confirm(question), self._fail)
         self.result = ResultPart(ui, self._fail)
         self._connect()
@@ -100,6 +103,7 @@ class Panel(VTKObservationMixin):
 
     def enter(self) -> None:
         """The module is shown: bind to the scene's parameters, and ask the engine once what it has here."""
+        self._entered = True
         if self.parameters is None:
             self._bind()
         if not self._asked:
@@ -107,6 +111,7 @@ class Panel(VTKObservationMixin):
 
     def exit(self) -> None:
         """The module is left; a run goes on."""
+        self._entered = False
         self._unbind()
 
     def cleanup(self) -> None:
@@ -125,6 +130,9 @@ class Panel(VTKObservationMixin):
         self.result.bind(self.parameters)
         self._assign()
         self.update()
+        arrived, self._arrived = self._arrived, None
+        if arrived is not None and arrived.cemri.GetScene() is slicer.mrmlScene:
+            self.result.present(arrived)
 
     def _unbind(self) -> None:
         if self.parameters is not None:
@@ -139,7 +147,8 @@ class Panel(VTKObservationMixin):
     def _onSceneChanged(self, _caller: Any, _event: str) -> None:
         if not self._closing:
             self._unbind()
-            self._bind()
+            if self._entered:
+                self._bind()
 
     def _onNodeAdded(self, _caller: Any, _event: str) -> None:
         if not slicer.mrmlScene.IsBatchProcessing():
@@ -355,6 +364,8 @@ class Panel(VTKObservationMixin):
         self._fail(error if error is not None and error.kind != "interrupted" else None)
         if nodes is not None and self.parameters is not None:
             self.result.present(nodes)
+        else:
+            self._arrived = nodes
         self.update()
         if self.info is None:
             self.requestInfo()

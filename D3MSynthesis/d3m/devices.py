@@ -50,7 +50,9 @@ def list_devices() -> list[DeviceInfo]:
     if torch.backends.mps.is_available():
         reason = _why_unusable("mps")
         found.append(DeviceInfo("mps", "Apple GPU", None, not reason, reason))
-    found.append(DeviceInfo("cpu", f"{_processor()}, {torch.get_num_threads()} threads", _ram(), True))
+    threads = torch.get_num_threads()
+    title = f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    found.append(DeviceInfo("cpu", title, _ram(), True))
     return found
 
 
