@@ -193,8 +193,10 @@ class Panel(VTKObservationMixin):
     def onSample(self, *_arguments: Any) -> None:
         """Load the sample case and choose it."""
         try:
-            nodes = {name: slicer.util.loadVolume(str(self.sample / f"{file}.nii.gz"))
-                     for name, file in SAMPLE_FILES.items()}  # fmt: skip
+            nodes = {
+                name: slicer.util.loadVolume(str(self.sample / f"{file}.nii.gz"))
+                for name, file in reversed(SAMPLE_FILES.items())  # T1 last: it stays in the views
+            }
         except RuntimeError as error:
             mend = _("Install the extension again.")
             self._fail(SynthesisError(_("The sample case cannot be loaded."), mend, "machine", str(error)))
