@@ -310,7 +310,7 @@ def test_trace_keeps_every_step_of_the_first_sample() -> None:
 
 @torch.no_grad()
 def test_several_samples_give_mean_and_spread() -> None:
-    """Mean and spread over samples are numpy's over runs with consecutive seeds; mask and field are the first's."""
+    """Mean and spread over samples are numpy's over runs with consecutive seeds; the field is the first's."""
     slices, brain = _volume()
     runs = [_sampler(Scripted(), seed=3 + k)(slices, brain) for k in range(4)]
     found = _sampler(Scripted(), seed=3, sampling=Sampling(3, samples=4))(slices, brain)
@@ -318,6 +318,8 @@ def test_several_samples_give_mean_and_spread() -> None:
     torch.testing.assert_close(found.image, images.mean(0), atol=1e-6, rtol=0)
     assert found.spread is not None
     torch.testing.assert_close(found.spread, images.std(0), atol=1e-5, rtol=0)
+    chances = torch.stack([run.probability for run in runs])
+    torch.testing.assert_close(found.probability, chances.mean(0), atol=1e-6, rtol=0)
     assert torch.equal(found.displacement, runs[0].displacement)
     assert runs[0].spread is None
 

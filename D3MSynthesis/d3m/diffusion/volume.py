@@ -49,7 +49,7 @@ class VolumeSample:
     spread: Tensor | None
     """(S, H, W) standard deviation over the samples; None for a single one."""
     probability: Tensor
-    """(S, H, W) of enhancing tumour, 0 to 1, of the first sample."""
+    """(S, H, W) of enhancing tumour, 0 to 1, mean over the samples."""
     displacement: Tensor
     """(S, 2, H, W) pixels, of the first sample's last step."""
     trace: tuple[TracedStep, ...]
@@ -88,7 +88,7 @@ class VolumeSampler:
             torch.OutOfMemoryError, RuntimeError: a single slice does not fit into memory.
         """
         counter = _Counter(on_step)
-        mean = torch.zeros(brain.shape)
+        mean, probability = torch.zeros(brain.shape), torch.zeros(brain.shape)
         square = torch.zeros(brain.shape) if self.sampling.samples > 1 else None
         first: VolumeSample | None = None
         for k in range(self.sampling.samples):
@@ -96,11 +96,12 @@ class VolumeSampler:
             first = first or sample
             delta = sample.image - mean  # Welford: no sum of squares that cancels
             mean += delta / (k + 1)
+            probability += (sample.probability - probability) / (k + 1)
             if square is not None:
                 square += delta * (sample.image - mean)
         assert first is not None  # samples >= 1
         spread = None if square is None else (square / (self.sampling.samples - 1)).sqrt()
-        return VolumeSample(mean, spread, first.probability, first.displacement, first.trace)
+        return VolumeSample(mean, spread, probability, first.displacement, first.trace)
 
     def slice_steps(self, brain: Tensor) -> int:
         """Reverse steps of single slices in all: what `on_step` counts up to."""
