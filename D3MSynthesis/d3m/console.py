@@ -194,7 +194,7 @@ def _foreign_place(package: str) -> str | None:
 
 def _end_with(pid: int, direct: bool) -> None:
     """Ask this process to stop once process `pid` is gone."""
-    while _alive(pid) and not (direct and os.getppid() != pid):  # a dead parent's number may live on as a zombie
+    while alive(pid) and not (direct and os.getppid() != pid):  # a dead parent's number may live on as a zombie
         time.sleep(PARENT_POLL_S)
     if sys.platform == "win32":  # there a signal to oneself is an immediate end
         _thread.interrupt_main(signal.SIGTERM)
@@ -204,7 +204,8 @@ def _end_with(pid: int, direct: bool) -> None:
     os._exit(130)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether there is a process of this number on this machine."""
     if sys.platform == "win32":
         import ctypes
 

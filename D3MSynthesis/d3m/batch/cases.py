@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from d3m.errors import D3MError
+from d3m.errors import D3MError, Notice
 from d3m.volumes.naming import assign
 
 CONTRASTS = ("t1", "t2", "flair")
@@ -23,6 +23,10 @@ class CaseFiles:
     """None: the file is missing, and the case will fail with that reason."""
     t2: Path | None
     flair: Path | None
+    notices: tuple[Notice, ...] = ()
+    """What was said about the choice of the files; it goes with the result."""
+    problem: str = ""
+    """Why the files cannot be used, if they cannot."""
 
 
 def find_cases(place: Path) -> list[CaseFiles]:

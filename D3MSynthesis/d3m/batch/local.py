@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import shutil
 import sys
-import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
 
 from d3m.batch.cases import CaseFiles
-from d3m.errors import D3MError, is_out_of_memory
+from d3m.batch.one import Row, copy_whole, run_case, write_summary
+from d3m.errors import D3MError
 from d3m.progress import Progress, ProgressCallback, Remaining
-from d3m.results.files import check_output, disk_error, write_result
-from d3m.results.provenance import read_provenance
+from d3m.results.files import disk_error
 from d3m.synthesis import Synthesis
-from d3m.volumes.read import read_case, read_volume
-from d3m.volumes.types import CONTRASTS
 
 SUMMARY_NAME = "summary.csv"
 LOCK_NAME = ".d3m-batch.lock"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One case in `summary.csv`."""
-
-    id: str
-    status: Literal["done", "skipped", "failed"]
-    reason: str
-    mend: str
-    seconds: float
-    enhancing_ml: float | None
-    notices: str
 
 
 def run_batch(
@@ -68,9 +47,12 @@ def run_batch(
             shutil.rmtree(left_over, ignore_errors=True)
         remaining = Remaining()
         for number, case in enumerate(cases):
-            row = _one(case, out, synthesis, brats_names, _share(progress, number, len(cases), case.id, remaining))
+            tell = _share(progress, number, len(cases), case.id, remaining)
+            row = run_case(case, out / case.id, synthesis, tell).row
+            if brats_names and row.status != "failed":
+                copy_whole(out / case.id / "cemri.nii.gz", out / f"{case.id}-t1c.nii.gz")
             rows.append(row)
-            _write_summary(out / SUMMARY_NAME, rows)
+            write_summary(out / SUMMARY_NAME, rows)
     return rows
 
 
@@ -85,102 +67,6 @@ def _share(
         progress(Progress("case", fraction, event.step, event.steps, remaining(fraction), message))
 
     return tell
-
-
-def _one(case: CaseFiles, out: Path, synthesis: Synthesis, brats_names: bool, progress: ProgressCallback) -> Row:
-    """Run one case, or skip it; what is wrong with it becomes its row."""
-    started = time.monotonic()
-    folder = out / case.id
-    try:
-        if case.t1 is None or case.t2 is None or case.flair is None:
-            missing = [name.upper() for name in CONTRASTS if getattr(case, name) is None]
-            verb = "is" if len(missing) == 1 else "are"
-            raise D3MError(f"{' and '.join(missing)} {verb} missing.", "Add the file, or leave the case out.")
-        paths = (case.t1, case.t2, case.flair)
-        progress(Progress("read", 0.0, message="Reading the scans"))
-        whole = read_provenance(folder)
-        if whole is not None and _same_request(whole, synthesis, paths):
-            row = Row(case.id, "skipped", "", "", 0.0, whole.get("predicted_enhancing_volume_ml"), "")
-        else:
-            check_output(folder, force=True)
-            scans = read_case(*paths)
-            result = synthesis.run(scans, progress)
-            row = Row(
-                case.id, "done", "", "", 0.0, result.enhancing_volume_ml, " ".join(n.message for n in result.notices)
-            )
-    except Exception as error:
-        reason, mend = _explain(error)
-        return Row(case.id, "failed", reason, mend, time.monotonic() - started, None, "")
-    if row.status == "done":
-        progress(Progress("write", 0.98, message="Writing the result"))
-        write_result(folder, result, scans, time.monotonic() - started)  # a full disk ends the batch: no case would fit
-    if brats_names:
-        _copy_brats(folder / "cemri.nii.gz", out / f"{case.id}-t1c.nii.gz")
-    return replace(row, seconds=time.monotonic() - started)
-
-
-def _explain(error: Exception) -> tuple[str, str]:
-    """Reason and mend of a case that failed.
-
-    Raises:
-        D3MError: the user stopped the run.
-    """
-    if isinstance(error, D3MError):
-        if error.kind == "interrupted":
-            raise error
-        return error.message, error.mend
-    if is_out_of_memory(error):
-        return "The memory does not suffice for this case.", "Close other programs, or run it on another machine."
-    traceback.print_exception(error)  # a defect of ours, but the other cases can do without this one
-    return f"The program has a defect ({type(error).__name__}).", "Please report it with the text on the terminal."
-
-
-def _same_request(provenance: dict[str, Any], synthesis: Synthesis, paths: tuple[Path, Path, Path]) -> bool:
-    """Whether a whole result was made from these scans by this model with these settings.
-
-    Raises:
-        D3MError: a scan cannot be read.
-    """
-    sampling = synthesis.sampling
-    wanted = {"steps": sampling.steps, "samples": sampling.samples, "solver": sampling.solver, "seed": synthesis.seed}
-    try:
-        same = (
-            provenance["model"]["weights_sha256"] == synthesis.model.card.weights_sha256
-            and {name: provenance["settings"][name] for name in wanted} == wanted
-            and (not synthesis.trace or any(name.startswith("trace/") for name in provenance["files"]))
-        )
-        hashes = [provenance["inputs"][name]["sha256"] for name in CONTRASTS]
-    except (KeyError, TypeError):  # written by another version
-        return False
-    return same and hashes == [read_volume(p, name).sha256 for name, p in zip(CONTRASTS, paths, strict=True)]
-
-
-def _copy_brats(source: Path, target: Path) -> None:
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        shutil.copyfile(source, partial)
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise disk_error(error) from error
-
-
-def _write_summary(path: Path, rows: list[Row]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as f:
-            writer = csv.DictWriter(f, [field.name for field in fields(Row)])
-            writer.writeheader()
-            for row in rows:
-                content = asdict(row) | {"seconds": f"{row.seconds:.1f}"}
-                writer.writerow(
-                    content | {"enhancing_ml": "" if row.enhancing_ml is None else f"{row.enhancing_ml:.2f}"}
-                )
-            f.flush()
-            os.fsync(f.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise disk_error(error) from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -126,6 +126,7 @@ def write_result(
     seconds: float,
     reference: Volume | None = None,
     reference_mask: Volume | None = None,
+    finish: Callable[[Path, Result, Case], None] | None = None,
 ) -> None:
     """Write everything that belongs to a result.
 
@@ -136,6 +137,7 @@ def write_result(
         seconds: How long the run took so far.
         reference: A real T1c: `comparison.json` is written too.
         reference_mask: The real enhancing tumour (not zero), for `comparison.json`.
+        finish: Called with the folder before its provenance is written; may give the files other names and add some.
 
     Raises:
         D3MError: the disk is full or cannot be written.
@@ -155,6 +157,8 @@ def write_result(
             compared = compare(result, case, reference, reference_mask)
             _write_text(folder / "comparison.json", json.dumps(compared, indent=1) + "\n")
         draw_figure(folder / "figure.png", result, case)
+        if finish is not None:
+            finish(folder, result, case)
         _write_text(folder / FILE_NAME, add_files(provenance(result, case, seconds), folder))
 
 
