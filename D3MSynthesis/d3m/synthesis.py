@@ -16,6 +16,7 @@ from d3m.errors import D3MError, Notice, is_out_of_memory
 from d3m.models.load import Model
 from d3m.models.recipes import QUALITY_NAMES
 from d3m.progress import Progress, ProgressCallback, Remaining, ignore_progress
+from d3m.volumes.familiarity import check
 from d3m.volumes.grid import displacement_mm, restore_cemri, to_model_input, to_t1_grid, volume_from_slices
 from d3m.volumes.types import Case, Floats, Mask, ModelGrid, ModelInput, Volume
 
@@ -153,6 +154,8 @@ class Synthesis:
         started = time.monotonic()
         progress(Progress("prepare", 0.0, message="Putting the scans on the model's grid"))
         model_input = self.prepare(case)
+        usual = self.model.card.familiarity
+        unusual = () if usual is None else check(case, model_input, usual)
         prepared = time.monotonic()
         sample, notices = self._sample(model_input, progress, remaining)
         sampled = time.monotonic()
@@ -161,7 +164,9 @@ class Synthesis:
             result = self._result(case, model_input, sample)
         timings = Timings(prepared - started, sampled - prepared, time.monotonic() - sampled)
         return replace(
-            result, timings=timings, notices=(*model_input.notices, *self._device_notices, *notices, *result.notices)
+            result,
+            timings=timings,
+            notices=(*model_input.notices, *unusual, *self._device_notices, *notices, *result.notices),
         )
 
     def _sample(

@@ -166,6 +166,20 @@ def validate(
 
 
 @app.command()
+def familiarity(
+    data: Annotated[list[Path], typer.Argument(help="Folders of patients with T1c, or CSV manifests.")],
+    model: Annotated[Optional[str], typer.Option(help="A model's name or folder.", show_default=False)] = None,
+    write_card: Annotated[bool, typer.Option("--write-card", help="Put the limits into the model's card.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+) -> None:
+    """Calibrate the check that names unusual cases: its limits, false alarms, and what it catches."""
+    with session(Talk("auto")):
+        from d3m_training.familiarity import familiarity_run
+
+        familiarity_run(data, model, write_card, workers, typer.echo)
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Option(help="Folder of a training.")],
     out: Annotated[Path, typer.Option(help="Model folder to write.")],

@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from d3m.diffusion.recipe import NetworkSizes
 from d3m.errors import D3MError
 from d3m.models.recipes import Recipe
+from d3m.volumes.familiarity import Familiarity
 from d3m.volumes.types import CONTRASTS
 
 SCHEMA_VERSION = 1
@@ -72,6 +73,8 @@ class Card:
     """On what and how the numbers were measured."""
     validation: tuple[ValidationRow, ...] = ()
     patients: tuple[PatientRow, ...] = ()
+    familiarity: Familiarity | None = None
+    """Between which limits ordinary cases lie; None: it was not measured, and nothing is reported as unusual."""
     expected: str = ""
     """What the scans must be like."""
     intended_use: str = "Research only. The images are synthetic; they must not guide the care of a patient."
@@ -177,6 +180,8 @@ def _check(card: Card) -> None:
         raise _fail("card.mask_threshold", f"is {card.mask_threshold}, not between 0 and 1")
     if not 0 < card.enhancement_gain <= 2:
         raise _fail("card.enhancement_gain", f"is {card.enhancement_gain}, not between 0 and 2")
+    if card.familiarity is not None and (problem := card.familiarity.problem()):
+        raise _fail("card.familiarity", problem)
     if card.contrasts != CONTRASTS:
         raise _fail("card.contrasts", f"is not {', '.join(CONTRASTS)}")
     _check_sizes(card.recipe.network)
