@@ -87,7 +87,9 @@ def assignInputs(nodes: Iterable[Any], describe: Callable[[Any], str] = nodeDesc
     return Assignment(**best)
 
 
-def readiness(t1: Any, t2: Any, flair: Any, brainMask: Any = None, reference: Any = None) -> str | None:
+def readiness(
+    t1: Any, t2: Any, flair: Any, brainMask: Any = None, reference: Any = None, referenceMask: Any = None
+) -> str | None:
     """Why the synthesis cannot run with these nodes yet, in one sentence; None if it can."""
     scans = list(zip(CONTRASTS, (t1, t2, flair), strict=False))
     missing = [name for name, node in scans if node is None]
@@ -95,7 +97,7 @@ def readiness(t1: Any, t2: Any, flair: Any, brainMask: Any = None, reference: An
         return _("Choose {scans}.").format(scans=_and(missing))
     named = [*scans, ("The real T1c", reference)]
     seen: dict[str, str] = {}
-    for name, node in [*named, ("The brain mask", brainMask)]:
+    for name, node in [*named, ("The brain mask", brainMask), ("The real tumour", referenceMask)]:
         if node is None:
             continue
         if node.GetID() in seen:

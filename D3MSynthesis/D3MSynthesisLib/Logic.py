@@ -94,6 +94,7 @@ class SynthesisLogic:
         *,
         brainMask: Any = None,
         reference: Any = None,
+        referenceMask: Any = None,
         model: str | None = None,
         steps: int | None = None,
         samples: int | None = None,
@@ -114,6 +115,7 @@ class SynthesisLogic:
             wait: Return when it is done; else return at once and call `finished` later, on the main thread.
             brainMask: Volume or segmentation node, if the skull is still on.
             reference: A real T1c, to compare with.
+            referenceMask: The real enhancing tumour, volume or segmentation node: false and missed enhancement.
             model: A model's name or folder; the one that ships by default.
             steps: Reverse steps instead of the quality's.
             samples: Samples instead of the quality's; more than one gives an uncertainty.
@@ -132,11 +134,12 @@ class SynthesisLogic:
         """
         if self.running:
             raise SynthesisError(_("A synthesis is going on."), _("Wait for it, or cancel it."))
-        fault = readiness(t1, t2, flair, brainMask, reference)
+        fault = readiness(t1, t2, flair, brainMask, reference, referenceMask)
         if fault:
             raise SynthesisError(fault)
         self._stopInfo()
-        given = {"t1": t1, "t2": t2, "flair": flair, "brain-mask": brainMask, "reference": reference}
+        given = {"t1": t1, "t2": t2, "flair": flair, "brain-mask": brainMask, "reference": reference,
+                 "reference-mask": referenceMask}  # fmt: skip
         folder = newFolder()
         frame = Frame(t1.GetName() or "", Inputs.matrixOf(t1).copy(), t1, t1.GetParentTransformNode())
         names = [node.GetName() for node in given.values() if node is not None]

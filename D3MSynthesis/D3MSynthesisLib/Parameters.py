@@ -81,6 +81,7 @@ class D3MSynthesisParameterNode:
     flair: slicer.vtkMRMLScalarVolumeNode
     brainMask: slicer.vtkMRMLScalarVolumeNode | slicer.vtkMRMLSegmentationNode | None
     reference: slicer.vtkMRMLScalarVolumeNode
+    referenceMask: slicer.vtkMRMLScalarVolumeNode | slicer.vtkMRMLSegmentationNode | None
 
     model: str
     """Name of a model; empty: the one that ships."""

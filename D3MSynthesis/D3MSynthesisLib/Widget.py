@@ -225,7 +225,9 @@ class Panel(VTKObservationMixin):
         p = self.parameters
         if p is None:
             return _("The scene is closing.")
-        return Inputs.readiness(p.t1, p.t2, p.flair, p.brainMask, p.reference) or self.models.reason(p.model)
+        return Inputs.readiness(p.t1, p.t2, p.flair, p.brainMask, p.reference, p.referenceMask) or self.models.reason(
+            p.model
+        )
 
     def cost(self) -> Cost | None:
         """What the chosen settings cost, as far as the engine has said; steps and samples set by hand included."""
@@ -335,9 +337,11 @@ class Panel(VTKObservationMixin):
         p = self.parameters
         try:
             if not p.python:
+                self.ui.stateLabel.setText(_("Looking for packages."))
                 Install.ensure(self.requirements, self.confirm)
             self.logic.run(
                 p.t1, p.t2, p.flair, p.quality.value, wait=False, brainMask=p.brainMask, reference=p.reference,
+                referenceMask=p.referenceMask if p.reference is not None else None,
                 model=p.model or None, steps=p.steps or None, samples=p.samples or None, seed=p.seed,
                 device=p.device, trace=p.keepSteps, python=p.python or None,
                 progress=self.onProgress, finished=self.onFinished,

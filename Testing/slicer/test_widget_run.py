@@ -359,3 +359,21 @@ def test_declined_installation_is_told(host: Host, tiny_case: object, tiny_model
     assert not panel.logic.running
     assert "asked again" in panel.ui.errorLabel.text
     assert panel.ui.applyButton.enabled
+
+
+def test_real_tumour_counts_false_and_missed(host: Host, tiny_case: object, tiny_model: Path) -> None:
+    """With the real tumour as a label volume the table counts against it; without a real T1c it is not used."""
+    panel = opened(host, tiny_case, tiny_model)
+    real = slicer.util.loadVolume(str(tiny_case.seg), {"labelmap": True})
+    labels = slicer.util.arrayFromVolume(real)
+    labels[:] = labels == 4
+    panel.ui.referenceMaskSelector.setCurrentNode(real)
+    panel.parameters.keepSteps = False
+    run(host, panel)
+    numbers = panel.result.nodes.comparison
+    assert numbers["real_enhancement"] == "labels"
+    ml = labels.sum() * np.prod(real.GetSpacing()) / 1000
+    assert numbers["real_enhancing_volume_ml"] == pytest.approx(ml, rel=1e-3)
+    panel.parameters.reference = None
+    run(host, panel)
+    assert panel.result.nodes.comparison is None

@@ -123,7 +123,7 @@ def _highdicom() -> Any:
     except ImportError as error:
         raise D3MError(
             "DICOM segmentations cannot be written: the package highdicom is not installed.",
-            'Install it with "pip install highdicom", or leave out --dicom-out.',
+            'Install it with "pip install highdicom" (3D Slicer has it from 5.12 on), or do without DICOM.',
             "machine",
         ) from error
     return highdicom
