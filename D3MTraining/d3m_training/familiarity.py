@@ -97,7 +97,7 @@ def calibrate(patients: Sequence[Looked]) -> Familiarity:
     if len(patients) < MIN_PATIENTS:
         raise D3MError(
             f"{len(patients)} patients do not tell what is usual.",
-            f"Give at least {MIN_PATIENTS}, better all there are.",
+            f"Give at least {MIN_PATIENTS + 1}, better all there are.",
         )
     before, after = (
         np.array([[features[name] for name in CONTRAST_FEATURES] for features in group])
