@@ -96,7 +96,8 @@ KINDS = {
         Kind("moved", "head moved by 4 mm and 4° between scans", _SAME, move=4),
         Kind("thick", "slices of 5 mm", dict.fromkeys(CONTRASTS, Protocol("LPS", (0.9, 0.9, 5.0)))),
         Kind("skull", "skull and scalp, 1 mm", _SAME, skull=True),
-        Kind("dicom", "all but thick slices, as DICOM", MIXED, tilt=12, move=4, skull=True, dicom=True),
+        Kind("dicom", "skull, tilt, three grids, as DICOM", MIXED, tilt=12, skull=True, dicom=True),
+        Kind("all", "the same, and moved between scans", MIXED, tilt=12, move=4, skull=True, dicom=True),
     )
 }
 
@@ -151,7 +152,9 @@ def acquire(scan: Volume, pose: Affine, protocol: Protocol) -> Volume:
         pose: (4, 4), RAS to RAS millimetres, of the anatomy.
         protocol: The grid.
     """
-    axes = orientations.inv_ornt_aff(orientations.axcodes2ornt(tuple(protocol.axes)), (1, 1, 1))[:3, :3]
+    axes = np.zeros((3, 3))
+    for k, (axis, sign) in enumerate(orientations.axcodes2ornt(tuple(protocol.axes))):
+        axes[int(axis), k] = sign
     spacing = np.array(protocol.spacing)
     parts = max(1, round(spacing[2]))
     place = pose @ scan.affine
@@ -328,13 +331,29 @@ def read_scans(patient: Patient) -> dict[str, Volume]:
     return {name: read_volume(getattr(patient, name), name) for name in (*CONTRASTS, "t1c")}
 
 
-def inputs(folder: Path, made: Visit, kind: Kind) -> list[str]:
-    """Write what the scanner gives; the options of `d3m synthesize` that name it."""
+def inputs(folder: Path, made: Visit, kind: Kind, brain: Volume | None = None) -> list[str]:
+    """Write what the scanner gives; the options of `d3m synthesize` that name it.
+
+    Args:
+        folder: New.
+        made: By `visit`.
+        kind: Files or DICOM.
+        brain: The prepared T1's brain (not 0), to be given as a mask beside the folder; None: no mask is given.
+    """
     if kind.dicom:
         write_study(folder, made.scans)
-        return ["--dicom", str(folder)]
-    write_nifti(folder, made.scans)
-    return [text for name in CONTRASTS for text in (f"--{name}", str(folder / f"{name}.nii.gz"))]
+        options = ["--dicom", str(folder)]
+    else:
+        write_nifti(folder, made.scans)
+        options = [text for name in CONTRASTS for text in (f"--{name}", str(folder / f"{name}.nii.gz"))]
+    if brain is not None:
+        t1 = made.scans["t1"]
+        mapping = np.linalg.inv(made.pose @ brain.affine) @ t1.affine
+        mask = _interpolated((brain.data != 0).astype(np.float32), mapping, t1.data.shape, 0)
+        path = folder.parent / "brain.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(mask.astype(np.uint8), t1.affine), path)
+        options += ["--brain-mask", str(path)]
+    return options
 
 
 def synthesize(arguments: Sequence[str], out: Path, quality: str, model: str | None) -> str:
@@ -465,6 +484,7 @@ def measure(
     quality: str = "preview",
     model: Optional[str] = None,
     patients: Annotated[int, typer.Option(help="The first so many patients; 0: all.")] = 0,
+    mask: Annotated[bool, typer.Option("--mask", help="Give the true brain with what has a skull.")] = False,
 ) -> None:
     """Measure what each kind of hospital-like input costs; print a table."""
     found, _ = find_patients(data)
@@ -486,7 +506,8 @@ def measure(
                     pose = np.eye(4)
                 else:
                     made = visit(scans, chosen, seed_of(patient.id))
-                    arguments, pose = inputs(folder / "in", made, chosen), made.pose
+                    brain = scans["t1"] if mask and chosen.skull else None
+                    arguments, pose = inputs(folder / "in", made, chosen, brain), made.pose
                 row = measure_patient(patient.id, scans, labels, arguments, pose, name, quality, model, folder)
             rows.append(row)
             _append(table_file, row)
