@@ -23,14 +23,17 @@ MARGIN = 2
 """Voxels kept around the brain's box."""
 
 
-def plan_grid(t1: Volume, brain: Mask, recipe: GridRecipe, stride: int) -> ModelGrid:
-    """The axial lattice around the brain, along T1's own axes.
+def plan_grid(
+    t1: Volume, brain: Mask, recipe: GridRecipe, stride: int, pose: Affine | None = None
+) -> ModelGrid:
+    """The axial lattice around the brain, along T1's own axes or those of a tilted head.
 
     Args:
         t1: Any orientation; its axes may be oblique.
         brain: (X, Y, Z) on T1's grid, not empty.
         recipe: `size` decides between a square and the brain's box.
         stride: Rows and columns are padded to a multiple of it.
+        pose: (4, 4), RAS to RAS millimetres, rigid: sets the head upright. None or the identity: T1's own axes.
 
     Raises:
         D3MError: the brain does not fit into the recipe's fixed size.
@@ -39,12 +42,16 @@ def plan_grid(t1: Volume, brain: Mask, recipe: GridRecipe, stride: int) -> Model
         orientations.io_orientation(t1.affine), orientations.axcodes2ornt(("L", "P", "S"))
     )
     affine: Affine = t1.affine @ orientations.inv_ornt_aff(to_lps, t1.data.shape)
-    reoriented = orientations.apply_orientation(brain, to_lps)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
     step = np.ones(3)
-    if np.abs(spacing / SPACING_MM - 1).max() > NATIVE_TOLERANCE:
-        step = SPACING_MM / spacing
-    low, high = _box(reoriented)
+    if pose is None or np.array_equal(pose, np.eye(4)):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        if np.abs(spacing / SPACING_MM - 1).max() > NATIVE_TOLERANCE:
+            step = SPACING_MM / spacing
+        low, high = _box(orientations.apply_orientation(brain, to_lps))
+    else:
+        upright = np.diag([-SPACING_MM, -SPACING_MM, SPACING_MM, 1.0])  # LPS where the head is upright
+        affine = np.linalg.inv(pose) @ upright
+        low, high = _bounds(brain, np.linalg.inv(affine) @ t1.affine)
     count = np.ceil((high - low) / step).astype(int) + 1 + 2 * MARGIN
     start = low - MARGIN * step
     rounded = count.copy()
@@ -70,6 +77,16 @@ def _box(mask: Mask) -> tuple[np.ndarray, np.ndarray]:
     """First and last index of `mask` along each axis."""
     bounds = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))[[0, -1]] for axis in range(3)]
     return np.array([b[0] for b in bounds], float), np.array([b[1] for b in bounds], float)
+
+
+def _bounds(mask: Mask, mapping: Affine) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest place of the voxels of `mask` under an affine mapping of their indices."""
+    # only the surface counts, and of it the first and last voxel along each column
+    columns = np.nonzero(mask.any(axis=2))
+    along = mask[columns]
+    ends = [along.argmax(axis=1), mask.shape[2] - 1 - along[:, ::-1].argmax(axis=1)]
+    places = [mapping[:3, :3] @ np.stack([*columns, end]) + mapping[:3, 3:] for end in ends]
+    return np.min([p.min(axis=1) for p in places], axis=0), np.max([p.max(axis=1) for p in places], axis=0)
 
 
 def resample(
@@ -180,7 +197,7 @@ def to_model_input(case: Case, recipe: GridRecipe, stride: int) -> ModelInput:
     Raises:
         D3MError: a contrast does not vary inside the brain; a brain larger than the model's slices.
     """
-    grid = plan_grid(case.t1, case.brain, recipe, stride)
+    grid = plan_grid(case.t1, case.brain, recipe, stride, case.pose)
     brain = _slices_first(resample(case.brain, case.t1.affine, grid.affine, grid.shape, order=0))
     channels, scales = [], []
     notices: list[Notice] = list(case.notices)

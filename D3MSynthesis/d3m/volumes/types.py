@@ -46,6 +46,9 @@ class Case:
     brain: Mask
     """(X, Y, Z) on T1's grid."""
     notices: tuple[Notice, ...] = ()
+    pose: Affine = field(default_factory=lambda: np.eye(4))
+    """(4, 4), RAS to RAS millimetres, rigid: sets a tilted head upright, as the training patients stand; the identity
+    where T1's own axes do."""
 
     def contrasts(self) -> tuple[Volume, Volume, Volume]:
         """The three scans in the order of `CONTRASTS`."""
