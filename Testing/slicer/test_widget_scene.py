@@ -160,6 +160,20 @@ def test_older_result_deleted_in_the_middle_of_a_run(host: Host, made: MadeOutpu
     assert panel.ui.runBox.count == 1
 
 
+def test_leaving_the_module_does_not_lose_the_result(host: Host, made: MadeOutput) -> None:
+    """A run that ends while the user is in another module is shown when the user comes back."""
+    panel = opened(host, made)
+    engine = slow(host, panel, made)
+    panel.exit()
+    (engine / "go.txt").write_text("")
+    host.until(lambda: not panel.logic.running, 20)
+    panel.enter()
+    host.settle()
+    assert panel.result.nodes is not None
+    assert background(host) is panel.result.nodes.cemri
+    assert panel.ui.applyButton.text == "Synthesize"
+
+
 def test_leaving_and_coming_back_changes_nothing(host: Host, made: MadeOutput) -> None:
     """The look that the user gave a result stays when another module is visited."""
     panel = opened(host, made)

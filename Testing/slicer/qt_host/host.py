@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import slicer.util
+import vtk
 from mrml_host import MRMLHost, savePicture
 from PySide6 import QtCore, QtGui
 
@@ -202,11 +203,24 @@ class Host:
         """
         for name in (name for column in columns for name in column):
             self.views[name].fit(position)
+            self._tellVolumes(name)
         grabbed = [[self.views[name].grab() for name in column] for column in columns]
         parts = [self.panelPicture(widget), *(np.concatenate(column) for column in grabbed)]
         height = max(len(part) for part in parts)
         window = [np.pad(part, ((0, height - len(part)), (0, 4), (0, 0))) for part in parts]
+        window[0][len(parts[0]) :, :-4] = parts[0][-1, 0]
         savePicture(path, np.concatenate(window, 1))
+
+    def _tellVolumes(self, name: str) -> None:
+        """In the lower left corner of a view, the images in it, as Slicer's own annotations have them."""
+        composite = self.views[name].logic.GetSliceCompositeNode()
+        shown = [("B", composite.GetBackgroundVolumeID(), 1.0)]
+        shown.append(("F", composite.GetForegroundVolumeID(), composite.GetForegroundOpacity()))
+        texts = [
+            f"{layer}: {self.scene.GetNodeByID(found).GetName()}" for layer, found, share in shown if found and share
+        ]
+        view = self.application.layoutManager().sliceWidget(name).sliceView()
+        view.cornerAnnotation().SetText(vtk.vtkCornerAnnotation.LowerLeft, "\n".join(reversed(texts)))
 
     def panelPicture(self, widget: Any) -> np.ndarray:
         """The panel alone, (height, width, 3) uint8."""
@@ -214,9 +228,10 @@ class Host:
         parent.setAttribute(QtCore.Qt.WidgetAttribute.WA_DontShowOnScreen, True)
         parent.show()
         self.settle()
-        size = parent.layout().minimumSize()
-        parent.resize(PANEL_WIDTH, max(size.height(), 400))
-        self.settle()
+        for _ in range(2):  # lines of text are broken anew when their width is known
+            height = max(parent.layout().minimumSize().height(), parent.layout().totalHeightForWidth(PANEL_WIDTH))
+            parent.resize(PANEL_WIDTH, height)
+            self.settle()
         image = parent.grab().toImage().convertToFormat(QtGui.QImage.Format.Format_RGB888)
         rows = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), image.bytesPerLine())
         return rows[:, : 3 * image.width()].reshape(image.height(), image.width(), 3).copy()
