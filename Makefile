@@ -47,7 +47,7 @@ lock: .venv/test.stamp
 	touch $@
 
 .venv/test.stamp: .venv/demo.stamp
-	$(PIP) --editable ".[dicom,training,phantom,test]"
+	$(PIP) --editable ".[cluster,dicom,training,phantom,test]"
 	touch $@
 
 clean:

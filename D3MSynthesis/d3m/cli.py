@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import d3m
+from d3m.bids_command import bids as bids_command
 from d3m.console import Talk, require_torch, session
 from d3m.dicom_command import dicom as dicom_command
 from d3m.errors import D3MError, Notice
@@ -50,6 +51,7 @@ app = typer.Typer(
 models_app = typer.Typer(help="List, import and remove models.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
 app.command("dicom")(dicom_command)
+app.command("bids")(bids_command)
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def _from_folder(folder: Path) -> list[CaseFiles]:
             paths = {contrast: place / name for contrast, name in files.items()}
             if not paths.keys() & set(CONTRASTS):  # a lone T1c or segmentation: the results of a batch, say
                 continue
-            cases.append(CaseFiles(safe_id(identifier), *(paths.get(contrast) for contrast in CONTRASTS)))
+            cases.append(CaseFiles(safe_id(identifier), paths.get("t1"), paths.get("t2"), paths.get("flair")))
     if not cases:
         seen = f"; found {', '.join(sorted(others)[:3])}" if others else ""
         raise D3MError(
@@ -86,11 +86,12 @@ def _from_table(table: Path) -> list[CaseFiles]:
         raise D3MError(
             f"The table of cases has no column {', '.join(missing)}.", "The first line must name t1,t2,flair[,id]."
         )
+
+    def path(row: dict[str, str], name: str) -> Path | None:
+        return table.parent / row[name] if row[name] else None
+
     return [
-        CaseFiles(
-            safe_id(row.get("id") or f"case{number:04d}"),
-            *(table.parent / row[name] if row[name] else None for name in CONTRASTS),
-        )
+        CaseFiles(safe_id(row.get("id") or f"case{number:04d}"), path(row, "t1"), path(row, "t2"), path(row, "flair"))
         for number, row in enumerate(rows, start=1)
     ]
 

@@ -125,12 +125,18 @@ def run_case(
         scans = read_case(*paths)
         scans = replace(scans, notices=(*scans.notices, *case.notices))
         result = synthesis.run(scans, progress)
+        progress(Progress("write", 0.98, message="Writing the result"))
+        disk: D3MError | None = None
+        try:
+            write_result(folder, result, scans, time.monotonic() - started, finish=finish)
+        except D3MError as error:
+            disk = error
     except Exception as error:
-        reason, mend, kind = _explain(error)
+        reason, mend, kind = explain(error)
         row = Row(case.id, "failed", reason, mend, time.monotonic() - started, None, _text(case.notices))
         return Outcome(row, kind)
-    progress(Progress("write", 0.98, message="Writing the result"))
-    write_result(folder, result, scans, time.monotonic() - started, finish=finish)
+    if disk is not None:
+        raise disk
     seconds = time.monotonic() - started
     return Outcome(Row(case.id, "done", "", "", seconds, result.enhancing_volume_ml, _text(result.notices)))
 
@@ -145,7 +151,7 @@ def _skipped(case: CaseFiles, whole: dict[str, Any], seconds: float) -> Row:
     return Row(case.id, "skipped", "", "", seconds, whole.get("predicted_enhancing_volume_ml"), " ".join(notices))
 
 
-def _explain(error: Exception) -> tuple[str, str, Kind]:
+def explain(error: BaseException) -> tuple[str, str, Kind]:
     """Reason, mend and kind of a case that failed.
 
     Raises:

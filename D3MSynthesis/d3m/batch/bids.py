@@ -1,0 +1,230 @@
+"""Find the cases of a BIDS data set: one for each participant and session.
+
+Names and entities follow the Brain Imaging Data Structure, version 1.10 (bids-specification.readthedocs.io).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from d3m.batch.cases import CaseFiles
+from d3m.errors import D3MError, Notice
+from d3m.volumes.types import CONTRASTS
+
+DESCRIPTION = "dataset_description.json"
+SOFTWARE = "D3M for 3D Slicer"
+"""Name in `GeneratedBy` of what we wrote."""
+SUFFIXES = {"t1": "T1w", "t2": "T2w", "flair": "FLAIR"}
+_LABEL = re.compile(r"[a-zA-Z0-9+]+")
+_NAME = re.compile(r"((?:[a-zA-Z]+-[a-zA-Z0-9+]+_)+)(T1w|T2w|FLAIR)\.nii(?:\.gz)?")
+_CHOSEN_BY = ("rec", "acq", "run")
+"""Entities in which images of one kind may differ; where they differ in another one nothing can be chosen."""
+
+
+@dataclass(frozen=True)
+class BidsCase(CaseFiles):
+    """One participant's examination."""
+
+    subject: str = ""
+    """Without `sub-`."""
+    session: str = ""
+    """Without `ses-`; empty if there are none."""
+
+    def folder(self, out: Path) -> Path:
+        """Where its derivatives lie."""
+        place = out / f"sub-{self.subject}"
+        return (place / f"ses-{self.session}" if self.session else place) / "anat"
+
+
+@dataclass(frozen=True)
+class _Image:
+    path: Path
+    entities: tuple[tuple[str, str], ...]
+
+    def entity(self, name: str) -> str:
+        return dict(self.entities).get(name, "")
+
+    def title(self) -> str:
+        """What it is called in a message: never the participant."""
+        shown = [f"{key}-{value}" for key, value in self.entities if key not in ("sub", "ses")]
+        return "_".join(shown) or "the one without further entities"
+
+
+def find_bids_cases(root: Path, participants: Sequence[str] = (), sessions: Sequence[str] = ()) -> list[BidsCase]:
+    """The cases of a BIDS data set.
+
+    Args:
+        root: Folder of the data set.
+        participants: Labels, with or without `sub-`; none: all.
+        sessions: Labels, with or without `ses-`; none: all.
+
+    Raises:
+        D3MError: it is no BIDS data set, it is empty, or a label does not exist.
+    """
+    check_dataset(root)
+    wanted = _labels(participants, "sub")
+    subjects = {folder.name[4:]: folder for folder in _folders(root, "sub")}
+    if not subjects:
+        raise D3MError("The data set has no participants.", "It must hold folders named sub-<label>.")
+    _check_known(wanted, subjects, "participant")
+    found: list[tuple[str, str, Path]] = []
+    for label, folder in subjects.items():
+        if wanted and label not in wanted:
+            continue
+        inner = [(label, place.name[4:], place) for place in _folders(folder, "ses")]
+        if (folder / "anat").is_dir() or not inner:
+            inner.insert(0, (label, "", folder))
+        found += inner
+    wanted_sessions = _labels(sessions, "ses")
+    _check_known(wanted_sessions, {session for _, session, _ in found}, "session")
+    return [_case(*one) for one in found if not wanted_sessions or one[1] in wanted_sessions]
+
+
+def check_dataset(root: Path) -> dict[str, object]:
+    """The description of a BIDS data set.
+
+    Raises:
+        D3MError: it is none.
+    """
+    mend = "Give the top folder of a BIDS data set."
+    if not root.is_dir():
+        raise D3MError("The BIDS data set is not there.", mend)
+    try:
+        content = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise D3MError(f"The folder is no BIDS data set: it has no {DESCRIPTION}.", mend) from error
+    except (OSError, ValueError) as error:
+        raise D3MError(f"{DESCRIPTION} of the data set cannot be read.", "Check it with the BIDS validator.") from error
+    if not isinstance(content, dict) or "BIDSVersion" not in content:
+        raise D3MError(f"{DESCRIPTION} has no BIDSVersion.", "Check the data set with the BIDS validator.")
+    return content
+
+
+def check_places(root: Path, out: Path) -> None:
+    """Find out before anything is written whether the derivatives can lie in `out`.
+
+    Raises:
+        D3MError: `out` lies inside the data set (but not in its `derivatives`) or around it, holds something else,
+            or cannot be written.
+    """
+    inside, outside = out.resolve(), root.resolve()
+    mend = "Choose another OUTPUT_DIR; inside the data set only derivatives/<name> is possible."
+    allowed = (outside / "derivatives") in inside.parents
+    if inside == outside or (outside in inside.parents and not allowed):
+        raise D3MError("The output folder lies inside the data set.", mend)
+    if inside in outside.parents:
+        raise D3MError("The data set lies inside the output folder.", mend)
+    if out.exists():
+        if not out.is_dir():
+            raise D3MError("The output folder is a file.", "Choose another OUTPUT_DIR.")
+        if any(not path.name.startswith(".") for path in out.iterdir()) and not is_ours(out):
+            raise D3MError("The output folder holds something other than derivatives of D3M.", mend)
+    place = inside
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise D3MError("The output folder cannot be written.", "Choose another OUTPUT_DIR, or change the rights.")
+
+
+def is_ours(out: Path) -> bool:
+    """Whether a folder holds derivatives that we made."""
+    try:
+        content = json.loads((out / DESCRIPTION).read_text(encoding="utf-8"))
+        return any(entry["Name"] == SOFTWARE for entry in content["GeneratedBy"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _folders(place: Path, kind: str) -> list[Path]:
+    """Folders named `<kind>-<label>`.
+
+    Raises:
+        D3MError: a label holds characters that BIDS does not allow.
+    """
+    folders = sorted(p for p in place.glob(f"{kind}-*") if p.is_dir())
+    for folder in folders:
+        if not _LABEL.fullmatch(folder.name[4:]):
+            raise D3MError(
+                f"The folder name {folder.name!r} is not valid in BIDS.", "Labels have letters and digits alone."
+            )
+    return folders
+
+
+def _labels(given: Sequence[str], kind: str) -> set[str]:
+    return {label.removeprefix(f"{kind}-") for label in given}
+
+
+def _check_known(wanted: set[str], known: dict[str, Path] | set[str], kind: str) -> None:
+    missing = sorted(wanted - set(known))
+    if missing:
+        shown = ", ".join(sorted(label for label in known if label)[:5])
+        raise D3MError(
+            f"The data set has no {kind} {', '.join(missing)}.",
+            f"It has, for example: {shown}." if shown else f"It has no {kind}s: leave the option out.",
+        )
+
+
+def _case(subject: str, session: str, folder: Path) -> BidsCase:
+    identifier = f"sub-{subject}" + (f"_ses-{session}" if session else "")
+    anat = folder / "anat"
+    images: dict[str, list[_Image]] = {contrast: [] for contrast in CONTRASTS}
+    for path in sorted(anat.iterdir()) if anat.is_dir() else ():
+        match = _NAME.fullmatch(path.name)
+        if match is None or not path.name.startswith(f"{identifier}_"):
+            continue
+        entities = tuple((key, value) for key, value in (part.split("-") for part in match[1].strip("_").split("_")))
+        keys = dict(entities)
+        if "ce" in keys or keys.get("part", "mag") != "mag":  # a contrast agent was given; a phase image
+            continue
+        contrast = next(name for name, suffix in SUFFIXES.items() if suffix == match[2])
+        images[contrast].append(_Image(path, entities))
+    chosen: dict[str, Path | None] = {}
+    notices: list[Notice] = []
+    problems: list[str] = []
+    for contrast, found in images.items():
+        chosen[contrast] = None
+        if not found:
+            continue
+        best = _best(found)
+        if best is None:
+            problems.append(f"{contrast.upper()} has {len(found)} candidates that cannot be told apart.")
+            continue
+        chosen[contrast] = best.path
+        if not best.path.exists():
+            problems.append(f"The content of {contrast.upper()} is not on this disk: its file is a link to nothing.")
+        elif len(found) > 1:
+            others = ", ".join(image.title() for image in found if image is not best)
+            message = f"{contrast.upper()}: {len(found)} images were found; {best.title()} was taken, not {others}."
+            notices.append(Notice("several-images", message, contrast))
+    return BidsCase(
+        identifier,
+        chosen["t1"],
+        chosen["t2"],
+        chosen["flair"],
+        tuple(notices),
+        " ".join(problems),
+        subject,
+        session,
+    )
+
+
+def _best(found: list[_Image]) -> _Image | None:
+    """The image to take: not a reconstruction (`rec-`), no special acquisition (`acq-`), and of several runs the last.
+
+    The last one, since a scan is repeated when the one before was bad. None: two cannot be told apart.
+    """
+
+    def rank(image: _Image) -> tuple[bool, str, bool, str, int]:
+        rec, acq, run = (image.entity(name) for name in _CHOSEN_BY)
+        return bool(rec), rec, bool(acq), acq, -(int(run) if run.isdigit() else 0)
+
+    ordered = sorted(found, key=rank)
+    others = {tuple(pair for pair in image.entities if pair[0] not in _CHOSEN_BY) for image in found}
+    if len(others) > 1 or (len(ordered) > 1 and rank(ordered[0]) == rank(ordered[1])):
+        return None
+    return ordered[0]

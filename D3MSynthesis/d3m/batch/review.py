@@ -1,0 +1,137 @@
+"""What a lab looks through after a run: a table with its data dictionary, and a page; made from disk alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import d3m
+from d3m.batch.bids import BidsCase
+from d3m.batch.derivatives import FIGURE, STATE, THUMBNAIL, read_row, write_whole
+from d3m.batch.review_page import PAGE
+from d3m.results.provenance import STATEMENT, read_provenance
+
+DICTIONARY: dict[str, dict[str, object]] = {
+    "participant_id": {"Description": "Participant."},
+    "session_id": {"Description": "Session; n/a if the data set has none."},
+    "status": {
+        "Description": "How the case ended.",
+        "Levels": {
+            "done": "The result is whole.",
+            "failed": "There is no result; see reason.",
+            "missing": "The case was not run yet, or its result is not whole.",
+        },
+    },
+    "predicted_enhancing_volume": {
+        "Description": "Volume of enhancing tumour that the model predicts. Synthetic, research use only.",
+        "Units": "ml",
+    },
+    "duration": {"Description": "Time that the case took.", "Units": "s"},
+    "notices": {"Description": "What was unusual about the scans, and which of several images were taken."},
+    "reason": {"Description": "Why the case failed."},
+    "mend": {"Description": "What can be done about it."},
+    "model": {"Description": "Name of the model."},
+    "quality": {"Description": "Quality that was asked for."},
+    "steps": {"Description": "Reverse steps of the sampler."},
+    "samples": {"Description": "Samples averaged."},
+    "seed": {"Description": "Seed of the noise."},
+}
+"""The columns of `summary.tsv`, in order, as BIDS describes a table in its sidecar."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One case on the page and in the table."""
+
+    subject: str
+    session: str
+    status: str
+    volume_ml: float | None
+    seconds: float | None
+    notices: tuple[str, ...]
+    reason: str = ""
+    mend: str = ""
+    settings: tuple[str, ...] = ("", "", "", "", "")
+    """model, quality, steps, samples, seed."""
+    thumbnail: str = ""
+    """Relative to the page; empty if there is none."""
+    figure: str = ""
+
+
+def collect(cases: Sequence[BidsCase], out: Path) -> list[Entry]:
+    """How each case stands, by what lies on disk.
+
+    Args:
+        cases: From `find_bids_cases`.
+        out: Where their derivatives are.
+    """
+    return [_entry(case, out) for case in cases]
+
+
+def _entry(case: BidsCase, out: Path) -> Entry:
+    row = read_row(out / STATE / "cases" / f"{case.id}.json")
+    folder = case.folder(out)
+    whole = read_provenance(folder, hashes=False)
+    if row is not None and row.status == "failed":
+        notices = (row.notices,) if row.notices else ()
+        return Entry(case.subject, case.session, "failed", None, row.seconds, notices, row.reason, row.mend)
+    if whole is None:
+        return Entry(case.subject, case.session, "missing", None, None, tuple(n.message for n in case.notices))
+    settings = whole.get("settings", {})
+    place = folder.relative_to(out).as_posix()
+    return Entry(
+        case.subject,
+        case.session,
+        "done",
+        whole.get("predicted_enhancing_volume_ml"),
+        whole.get("seconds", {}).get("all"),
+        tuple(notice["message"] for notice in whole.get("notices", ())),
+        settings=(
+            str(whole.get("model", {}).get("name", "")),
+            *(str(settings.get(name, "")) for name in ("quality", "steps", "samples", "seed")),
+        ),
+        thumbnail=f"{place}/{case.id}_{THUMBNAIL}",
+        figure=f"{place}/{case.id}_{FIGURE}",
+    )
+
+
+def write_review(entries: Sequence[Entry], out: Path) -> None:
+    """Write `summary.tsv`, `summary.json` and `review.html`.
+
+    Raises:
+        D3MError: the disk is full or cannot be written.
+    """
+    write_whole(out / "summary.tsv", table(entries))
+    write_whole(out / "summary.json", json.dumps(DICTIONARY, indent=1) + "\n")
+    write_whole(out / "review.html", page(entries))
+
+
+def table(entries: Sequence[Entry]) -> str:
+    """The text of `summary.tsv`: n/a where there is nothing, as BIDS wants it."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
+    writer.writerow(DICTIONARY)
+    for entry in entries:
+        volume = "" if entry.volume_ml is None else f"{entry.volume_ml:.3f}"
+        seconds = "" if entry.seconds is None else f"{entry.seconds:.1f}"
+        session = f"ses-{entry.session}" if entry.session else ""
+        cells = [f"sub-{entry.subject}", session, entry.status, volume, seconds, " ".join(entry.notices),
+                 entry.reason, entry.mend, *entry.settings]  # fmt: skip
+        writer.writerow([" ".join(cell.split()) or "n/a" for cell in cells])
+    return text.getvalue()
+
+
+def page(entries: Sequence[Entry]) -> str:
+    """The text of `review.html`: one file that asks nothing of a network; pictures lie beside the results."""
+    data = [
+        [e.subject, e.session, e.status, e.volume_ml, e.seconds, list(e.notices), e.reason, e.mend, e.thumbnail,
+         e.figure]
+        for e in entries
+    ]  # fmt: skip
+    # the data stand in a script element: a "<" in a notice must not end it
+    packed = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return PAGE.replace("@STATEMENT@", STATEMENT).replace("@VERSION@", d3m.__version__).replace("@DATA@", packed)
