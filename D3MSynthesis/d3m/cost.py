@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from d3m.devices import choose_device, fastest_dtype
+from d3m.diffusion.network import slice_memory_mb
 from d3m.diffusion.precision import MixedPrecision
-from d3m.diffusion.recipe import NetworkSizes
 from d3m.models.load import load_model
 from d3m.models.recipes import QUALITY_NAMES
 
@@ -33,11 +33,6 @@ class Cost:
     device: str
     seconds: float
     memory_mb: float
-
-
-def slice_memory_mb(sizes: NetworkSizes, pixels: int) -> float:
-    """Memory of one slice in the network: some 32 maps as wide as the first level, in float32."""
-    return 32 * sizes.widths[0] * pixels * 4 / 2**20 / (4 if sizes.architecture == "compact" else 1)
 
 
 def measure_costs(folder: Path, device: str = "auto") -> list[Cost]:

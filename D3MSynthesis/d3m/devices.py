@@ -87,6 +87,16 @@ def _ram() -> int | None:
         return None
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a computation on the device can still have; None if unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "cpu":
+        with contextlib.suppress(OSError, ValueError, IndexError), Path("/proc/meminfo").open(encoding="ascii") as f:
+            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
+    return None
+
+
 def choose_device(request: str = "auto") -> tuple[torch.device, tuple[Notice, ...]]:
     """The device to compute on.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from d3m.devices import choose_device, fastest_dtype
+from d3m.devices import choose_device, fastest_dtype, free_memory
+from d3m.diffusion.network import slice_memory_mb
 from d3m.diffusion.precision import MixedPrecision
 from d3m.diffusion.recipe import Sampling
 from d3m.diffusion.volume import TracedStep, VolumeSample, VolumeSampler
@@ -20,6 +22,7 @@ from d3m.volumes.familiarity import check
 from d3m.volumes.grid import displacement_mm, restore_cemri, to_model_input, to_t1_grid, volume_from_slices
 from d3m.volumes.types import Case, Floats, Mask, ModelGrid, ModelInput, Volume
 
+CPU = torch.device("cpu")
 MAX_SAMPLES = 64
 """More samples change the mean by less than its display shows."""
 MAX_BATCH = 64
@@ -126,15 +129,50 @@ class Synthesis:
         if quality not in QUALITY_NAMES:
             raise D3MError(f"There is no quality {quality!r}.", f"Choose one of: {', '.join(QUALITY_NAMES)}.")
         self.sampling = _override(recipe.quality(quality), steps, samples, recipe.diffusion.timesteps)
-        self.device, self._device_notices = choose_device(device)
+        chosen, self._device_notices = choose_device(device)
         self.model = model
-        self.dtype = fastest_dtype(self.device)
-        self.network = MixedPrecision(
-            model.network.to(self.device, memory_format=torch.channels_last).eval(),  # type: ignore[call-overload]
-            self.dtype,
-        )
         self.quality, self.seed, self.trace = quality, seed, trace
         self._automatic = device == "auto"
+        try:
+            self._move(chosen)
+        except (RuntimeError, MemoryError) as error:
+            self._device_notices += (self._fall_back(chosen, error),)
+
+    def _move(self, device: torch.device) -> None:
+        """Compute on this device from now on.
+
+        A GPU gets a copy of the network: what lies in a GPU that failed may never be had back.
+        """
+        network = self.model.network if device.type == "cpu" else copy.deepcopy(self.model.network)
+        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device, self.dtype = device, fastest_dtype(device)
+        self.network = MixedPrecision(network.eval(), self.dtype)
+
+    def _fall_back(self, device: torch.device, error: BaseException) -> Notice:
+        """Go on with the CPU where the user left the choice; what failed is said.
+
+        Raises:
+            D3MError: the user chose the device, or there is no other.
+            BaseException: the error itself, if it is a defect of ours.
+        """
+        memory = is_out_of_memory(error)
+        if device.type == "cpu" and not memory:
+            raise error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if device.type == "cpu" or not self._automatic:
+            raise D3MError(
+                f"The memory of {device} does not suffice for a single slice."
+                if memory
+                else f"The device {device} cannot be used ({reason}).",
+                "Close other programs, choose another --device, or a smaller model."
+                if memory
+                else "Use --device auto or --device cpu.",
+                "machine",
+            ) from error
+        self._move(CPU)
+        if memory:
+            return Notice("device-memory", "The GPU's memory did not suffice; the CPU was used instead.")
+        return Notice("device-unusable", f"{device} cannot be used ({reason}); the CPU was used instead.")
 
     def prepare(self, case: Case) -> ModelInput:
         """The case on the model's grid."""
@@ -172,27 +210,15 @@ class Synthesis:
     def _sample(
         self, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining
     ) -> tuple[VolumeSample, tuple[Notice, ...]]:
-        """Sample on the device; `auto` falls back to the CPU when not even one slice fits into a GPU."""
+        """Sample on the device; `auto` goes on with the CPU when a GPU fails or cannot hold a single slice."""
+        device = self.device
         try:
-            return self._sample_on(self.device, model_input, progress, remaining), ()
-        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if self.device.type == "cpu" or not self._automatic:
-                raise D3MError(
-                    f"The memory of {self.device} does not suffice for a single slice.",
-                    "Close other programs, choose another --device, or a smaller model.",
-                    "machine",
-                ) from error
-        self.device = torch.device("cpu")
-        self.dtype = fastest_dtype(self.device)
-        self.network = MixedPrecision(self.model.network.to(self.device), self.dtype)
-        notice = Notice("device-memory", "The GPU's memory did not suffice; the CPU was used instead.")
-        return self._sample_on(self.device, model_input, progress, remaining), (notice,)
+            return self._sample_on(model_input, progress, remaining), ()
+        except (RuntimeError, MemoryError) as error:  # of both kinds: torch.OutOfMemoryError
+            notice = self._fall_back(device, error)
+        return self._sample_on(model_input, progress, remaining), (notice,)
 
-    def _sample_on(
-        self, device: torch.device, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining
-    ) -> VolumeSample:
+    def _sample_on(self, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining) -> VolumeSample:
         recipe = self.model.card.recipe
         sampler = VolumeSampler(
             self.network,
@@ -202,7 +228,7 @@ class Synthesis:
             self.seed,
             self._batch(model_input),
             self.trace,
-            device,
+            self.device,
         )
         brain = torch.from_numpy(model_input.brain)
         total, steps = sampler.slice_steps(brain), self.sampling.steps * self.sampling.samples
@@ -216,15 +242,13 @@ class Synthesis:
             return sampler(torch.from_numpy(model_input.slices), brain, on_step)
 
     def _batch(self, model_input: ModelInput) -> int:
-        """Slices at once: what half of a GPU's free memory holds, a few on a CPU."""
-        if self.device.type != "cuda":
-            return CPU_BATCH
+        """Slices at once: what half of the free memory holds, and no more than is of use."""
+        free, most = free_memory(self.device), MAX_BATCH if self.device.type == "cuda" else CPU_BATCH
+        if free is None:
+            return most
         pixels = model_input.slices.shape[2] * model_input.slices.shape[3]
-        slice_bytes = (
-            pixels * self.model.card.recipe.network.widths[0] * 4 * 32
-        )  # some 32 maps as wide as the first level
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return int(np.clip(free // 2 // slice_bytes, 1, MAX_BATCH))
+        slice_bytes = slice_memory_mb(self.model.card.recipe.network, pixels) * 2**20
+        return int(np.clip(free / 2 // slice_bytes, 1, most))
 
     def _result(self, case: Case, model_input: ModelInput, sample: VolumeSample) -> Result:
         grid, card = model_input.grid, self.model.card

@@ -149,3 +149,17 @@ def build_network(sizes: NetworkSizes, dropout: float = 0.0) -> nn.Module:
     if sizes.architecture == "published":
         return PublishedNetwork(sizes)
     return CompactNetwork(sizes, dropout)
+
+
+def slice_memory_mb(sizes: NetworkSizes, pixels: int) -> float:
+    """Memory of one slice in the network: what its feature maps take at their peak.
+
+    32 maps as wide as the first level in float32, a quarter of it for the compact network, which halves its maps at
+    once. Measured on a CPU: 10 to 25 MB against 30 MB here for the compact network at 192 x 160, 350 to 540 MB against
+    512 MB for the published one at 256 x 256.
+
+    Args:
+        sizes: The network's.
+        pixels: Of a slice.
+    """
+    return 32 * sizes.widths[0] * pixels * 4 / 2**20 / (4 if sizes.architecture == "compact" else 1)

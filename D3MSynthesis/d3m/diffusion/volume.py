@@ -71,7 +71,8 @@ class VolumeSampler:
     seed: int = 0
     """Decides the noise: the same seed gives the same volume, bit for bit on one device."""
     batch: int = 8
-    """Slices at once; halved when memory runs out."""
+    """Slices at once; halved when memory runs out, going on with the slices that were being done. The numbers then
+    differ by rounding at most: the libraries below compute a convolution of few slices in another order."""
     trace: bool = False
     device: torch.device = CPU
 
@@ -118,21 +119,24 @@ class VolumeSampler:
         start, batch = 0, self.batch
         while start < len(wanted):
             index = wanted[start : start + batch]
-            done = counter.done
+            done, full = counter.done, False
             try:
                 for step in self._steps(slices, brain, index, seed):
                     if trace or step.index == self.sampling.steps:
                         self._store(traced[step.index - 1 if trace else 0], step, index, brain)
                     counter.add(len(index))
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or batch == 1:
+            except (RuntimeError, MemoryError) as error:  # of both kinds: torch.OutOfMemoryError
+                if not is_out_of_memory(error) or len(index) == 1:
                     raise
-                counter.done = done
-                batch = max(1, batch // 2)
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+                full = True
+            if not full:
+                start += len(index)
                 continue
-            start += len(index)
+            # only here, where the error with its hold on everything that the network had made is gone
+            counter.done = done
+            batch = max(1, len(index) // 2)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
         last = traced[-1]
         return VolumeSample(last.after, None, last.probability, last.displacement, tuple(traced) if trace else ())
 

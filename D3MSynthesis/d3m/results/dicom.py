@@ -20,12 +20,15 @@ from nibabel import orientations
 
 import d3m
 from d3m.errors import D3MError, Notice
-from d3m.results.files import check_output, whole_folder
+from d3m.results.files import check_output
+from d3m.storage import whole_folder
 from d3m.volumes.dicom import sorted_frames
-from d3m.volumes.dicom_headers import Frame, Series, find_series, is_dicom, require_pydicom
+from d3m.volumes.dicom_choice import series_in
+from d3m.volumes.dicom_headers import is_dicom, require_pydicom
+from d3m.volumes.dicom_series import Frame, Series
 from d3m.volumes.grid import resample
 from d3m.volumes.read import Source, read_raw
-from d3m.volumes.types import Affine, Floats, Mask
+from d3m.volumes.types import CONTRASTS, Affine, Floats, Mask
 
 if TYPE_CHECKING:
     from d3m.synthesis import Result
@@ -144,7 +147,7 @@ def write_dicom(out: Path, content: DicomContent, sources: Sequence[Source]) -> 
     Raises:
         D3MError: a package is missing, or the disk is full or cannot be written.
     """
-    series = [_series_of(source) for source in sources]
+    series = [_series_of(source, contrast) for source, contrast in zip(sources, CONTRASTS, strict=False)]
     t1 = series[0] if series else None
     notices: list[Notice] = []
     image, mask, affine = (content.cemri, content.mask, content.affine) if t1 is not None else _axial(content)
@@ -165,13 +168,10 @@ def write_dicom(out: Path, content: DicomContent, sources: Sequence[Source]) -> 
     return tuple(notices)
 
 
-def _series_of(source: Source) -> Series | None:
+def _series_of(source: Source, contrast: str) -> Series | None:
     if isinstance(source, Series):
         return source
-    if not is_dicom(Path(source)):
-        return None
-    found = find_series(Path(source))
-    return found[0] if len(found) == 1 else None
+    return series_in(Path(source), contrast) if is_dicom(Path(source)) else None
 
 
 def _axial(content: DicomContent) -> tuple[Floats, Mask, Affine]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import gzip
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +17,9 @@ from d3m import metrics
 from d3m.errors import D3MError
 from d3m.results.figure import draw_figure
 from d3m.results.provenance import FILE_NAME, add_files, listed_files, provenance
+from d3m.storage import disk_error as disk_error
+from d3m.storage import existing_parent, write_text
+from d3m.storage import whole_folder as whole_folder
 from d3m.synthesis import Result
 from d3m.volumes.grid import resample
 from d3m.volumes.types import Affine, Case, Volume
@@ -50,7 +49,7 @@ def check_output(out: Path, force: bool) -> None:
                     "The output folder holds something other than an earlier result; it will not be replaced.",
                     "Choose another --out.",
                 )
-        parent = _existing_parent(out)
+        parent = existing_parent(out)
     except (OSError, ValueError) as error:  # a name that is too long or not possible here, a folder without rights
         raise D3MError(f"The output folder cannot be used ({error}).", "Choose another --out.") from error
     if not parent.is_dir():
@@ -64,59 +63,6 @@ def _only_a_result(folder: Path) -> bool:
     ours = listed_files(folder)
     files = (path for path in folder.rglob("*") if not path.is_dir() and not path.name.startswith("."))
     return all(path.relative_to(folder).as_posix() in ours for path in files)
-
-
-def _existing_parent(path: Path) -> Path:
-    path = path.absolute().parent
-    while not path.exists():
-        path = path.parent
-    return path
-
-
-@contextlib.contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its name when the block ends well, and vanishes otherwise.
-
-    An older folder of that name is only removed once the new one stands in its place.
-
-    Raises:
-        D3MError: the disk is full or cannot be written.
-    """
-    out = out.absolute()
-    partial: Path | None = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".d3m-partial-", dir=out.parent))
-        partial.chmod(0o755)
-        yield partial
-        if out.exists():
-            older = partial.with_name(partial.name + "-old")
-            try:  # a signal may come between any two of these lines
-                out.rename(older)
-                partial.rename(out)
-            finally:
-                if out.exists():
-                    shutil.rmtree(older, ignore_errors=True)
-                else:
-                    older.rename(out)
-        else:
-            partial.rename(out)
-    except OSError as error:
-        raise disk_error(error) from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def disk_error(error: OSError) -> D3MError:
-    """What a user is told when writing failed."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return D3MError("The disk is full.", "Free some space, or choose another --out.", "machine")
-    return D3MError(
-        f"The result cannot be written ({error.strerror or error}).",
-        "Choose another --out, or change the rights.",
-        "machine",
-    )
 
 
 def write_result(
@@ -155,11 +101,11 @@ def write_result(
             write_displacement(start.with_name(f"{start.name}_field.nii.gz"), step.displacement, result.grid.affine)
         if reference is not None:
             compared = compare(result, case, reference, reference_mask)
-            _write_text(folder / "comparison.json", json.dumps(compared, indent=1) + "\n")
+            write_text(folder / "comparison.json", json.dumps(compared, indent=1) + "\n")
         draw_figure(folder / "figure.png", result, case)
         if finish is not None:
             finish(folder, result, case)
-        _write_text(folder / FILE_NAME, add_files(provenance(result, case, seconds), folder))
+        write_text(folder / FILE_NAME, add_files(provenance(result, case, seconds), folder))
 
 
 def _images(result: Result) -> dict[str, np.ndarray]:
@@ -203,13 +149,6 @@ def write_nifti(path: Path, data: np.ndarray, affine: Affine, codes: tuple[int, 
 def write_displacement(path: Path, displacement: np.ndarray, affine: Affine) -> None:
     """Write a field of RAS millimetres, (W, H, S, 3), as SimpleITK and Slicer read it: NIfTI, 5-D, intent 1006."""
     write_nifti(path, displacement[:, :, :, None, :].astype(np.float32), affine)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
 
 
 def compare(result: Result, case: Case, reference: Volume, mask: Volume | None = None) -> dict[str, float | str | None]:

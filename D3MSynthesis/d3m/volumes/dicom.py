@@ -1,4 +1,4 @@
-"""DICOM series into Volumes, and which series of a study is which scan.
+"""DICOM series into Volumes.
 
 Slices are ordered by their place along the normal of their plane, never by number or name. What is left out or
 chosen is said in a notice; what cannot be known (two different images at one place, a missing slice) is refused.
@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from d3m.errors import D3MError, Notice
-from d3m.volumes.descriptions import contrast_of
-from d3m.volumes.dicom_headers import Frame, Series, find_series, require_pydicom
+from d3m.volumes.dicom_choice import Choice, choose_series, kind_of, series_in
+from d3m.volumes.dicom_headers import require_pydicom
+from d3m.volumes.dicom_pixels import unpacked
+from d3m.volumes.dicom_series import Frame, Series
 from d3m.volumes.files import check_size, label
+from d3m.volumes.headers import check_affine, three_axes
 from d3m.volumes.types import CONTRASTS, Affine, Floats, Volume
+
+__all__ = ["Choice", "choose_series", "read_series", "sorted_frames"]
 
 SAME_PLANE = 0.02
 """Largest difference of direction cosines within a stack: headers are rounded to three digits."""
@@ -28,8 +31,14 @@ GAP = 1.5
 """Share of the slice spacing above which a slice is missing."""
 UNEVEN = 0.1
 """Largest unevenness of the spacing that rounding may explain."""
-MIN_SLICES = 8
-"""A series with fewer is a localiser or a sample, not a scan of a brain."""
+SIDEWAYS = 0.25
+"""Share of a pixel by which images may lie beside the line through all of them."""
+SAME_ECHO = (0.5, 0.05)
+"""Milliseconds, and share, by which echo times of one echo may differ."""
+USUAL_ECHO = 100.0
+"""Milliseconds; of several echoes the nearest is the T2 (FLAIR), the first one is the T1."""
+MAX_STACKS = 64
+MASKS = ("brain_mask", "labels")
 PACKAGES = {
     "1.2.840.10008.1.2.4.50": ("JPEG", "python-gdcm"),
     "1.2.840.10008.1.2.4.51": ("JPEG", "python-gdcm"),
@@ -39,85 +48,11 @@ PACKAGES = {
     "1.2.840.10008.1.2.4.81": ("JPEG-LS", "pyjpegls"),
     "1.2.840.10008.1.2.4.90": ("JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
     "1.2.840.10008.1.2.4.91": ("JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
+    "1.2.840.10008.1.2.4.201": ("High-Throughput JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
+    "1.2.840.10008.1.2.4.202": ("High-Throughput JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
+    "1.2.840.10008.1.2.4.203": ("High-Throughput JPEG 2000", "pylibjpeg pylibjpeg-openjpeg"),
 }
 """Compressed transfer syntaxes (DICOM PS3.5) and packages, free of the GPL, that decode them."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The series of a study that serve as inputs."""
-
-    t1: Series
-    t2: Series
-    flair: Series
-    notices: tuple[Notice, ...] = ()
-
-
-def choose_series(study: Path) -> Choice:
-    """Choose T1 before contrast, T2 and FLAIR among a study's series.
-
-    By description, and where that says nothing by echo, repetition and inversion time. Derived images, localisers and
-    series with a contrast agent are never chosen.
-
-    Args:
-        study: A folder, with folders inside it or not.
-
-    Raises:
-        D3MError: no series fits one of the three (all are listed), or the folder holds several patients or studies.
-    """
-    found = find_series(study)
-    if len({(one.patient, one.study_uid) for one in found}) > 1:
-        raise D3MError(
-            "The folder holds more than one patient or study.", "Give the folder of one study (--dicom), or one "
-            "folder for each scan (--t1, --t2, --flair).",
-        )  # fmt: skip
-    chosen, notices = {}, []
-    for contrast in CONTRASTS:
-        fitting = [one for one in found if _usable(one) and _kind(one) == contrast]
-        if not fitting:
-            raise _none_fits(contrast, found)
-        # the thinnest slices make the most images; of equals the first that was acquired
-        best = min(fitting, key=lambda one: (-len(one.frames), one.number is None, one.number or 0))
-        chosen[contrast] = best
-        text = f"{label(contrast)} is {best.line()}"
-        if len(fitting) > 1:
-            others = "; ".join(one.line() for one in fitting if one is not best)
-            text += f", chosen for its number of images; also possible: {others}"
-        notices.append(Notice("dicom-choice", text + ".", contrast))
-    return Choice(chosen["t1"], chosen["t2"], chosen["flair"], tuple(notices))
-
-
-def _usable(series: Series) -> bool:
-    return not series.derived and len(series.frames) >= MIN_SLICES and series.modality in ("MR", "")
-
-
-def _kind(series: Series) -> str | None:
-    """By description; by times where it says nothing. Echo and repetition times of usual protocols, milliseconds."""
-    kind = contrast_of(series.description)
-    if kind is None and not _says_something(series.description):
-        te, tr, ti = series.echo_time, series.repetition_time, series.inversion_time
-        if te is not None and tr is not None:
-            if ti is not None and ti > 1500 and te > 60:
-                kind = "flair"
-            elif te > 60 and tr > 2000:
-                kind = "t2"
-            elif te < 30 and tr < 3000:
-                kind = "t1"
-    return "t1c" if kind == "t1" and series.contrast_agent else kind
-
-
-def _says_something(description: str) -> bool:
-    """Whether a description has a word, rather than only a plane or a number."""
-    words = [word for word in description.lower().replace("_", " ").split() if word.isalpha()]
-    return any(word not in ("ax", "axial", "tra", "sag", "cor", "brain", "head", "series") for word in words)
-
-
-def _none_fits(contrast: str, found: Sequence[Series]) -> D3MError:
-    listed = "; ".join(one.line() for one in found[:30])
-    return D3MError(
-        f"No series of this study is a {label(contrast)} that can be used. Found: {listed}.",
-        f"Give the folder of each scan yourself: --t1, --t2, --flair (here: --{contrast}).",
-    )
 
 
 def read_series(source: Path | Series, contrast: str) -> Volume:
@@ -134,16 +69,16 @@ def read_series(source: Path | Series, contrast: str) -> Volume:
     Raises:
         D3MError: whatever keeps the series from being one scan, with the way to mend it.
     """
-    notices: list[Notice] = []
-    series = (
-        source if isinstance(source, Series) else _only(find_series(Path(source), label(contrast)), contrast, notices)
-    )
+    series = source if isinstance(source, Series) else series_in(Path(source), contrast)
+    notices = list(series.notices)
     _check_kind(series, contrast)
+    notices += _what_it_says(series, contrast)
     frames, left_out = _one_stack(series, contrast)
     notices += left_out
     _check_decoder(frames, contrast)
     rows, columns = frames[0].shape
-    check_size((columns, rows, len(frames)), 2, sum(path.stat().st_size for path in series.files), True, contrast)
+    shape = three_axes((columns, rows, len(frames)), contrast)
+    check_size(shape, 2, sum(path.stat().st_size for path in series.files), True, contrast)
     frames = _ordered(frames)
     images = _decode(frames, contrast)
     frames, images, doubled = _without_duplicates(frames, images, contrast)
@@ -151,30 +86,35 @@ def read_series(source: Path | Series, contrast: str) -> Volume:
         notices.append(
             Notice("dicom-duplicates", f"{doubled} duplicate images of {label(contrast)} ignored.", contrast)
         )
-    affine = _affine(frames, contrast)
-    if contrast == "t1" and series.contrast_agent:
-        text = "The DICOM header of T1 names a contrast agent: it may already show what is to be predicted."
-        notices.append(Notice("t1-contrast-agent", text, "t1"))
+    affine, straightened = check_affine(_affine(frames, contrast), (columns, rows, len(frames)), 1.0, contrast)
+    notices += straightened
     data = np.ascontiguousarray(np.stack(images, axis=2))
     return Volume(data, affine, _hash(data, affine), notices=tuple(notices))
 
 
-def _only(found: Sequence[Series], contrast: str, notices: list[Notice]) -> Series:
-    if len(found) == 1:
-        return found[0]
-    fitting = [one for one in found if _usable(one) and _kind(one) == contrast]
-    if len(fitting) != 1:
-        listed = "; ".join(one.line() for one in found[:30])
-        raise D3MError(
-            f"The folder given as {label(contrast)} holds {len(found)} series: {listed}.",
-            f"Put the series you mean into a folder of its own, or give one of its files as --{contrast}.",
-        )
-    notices.append(Notice("dicom-choice", f"{label(contrast)} is {fitting[0].line()}.", contrast))
-    return fitting[0]
+def _what_it_says(series: Series, contrast: str) -> list[Notice]:
+    """Notices for a series whose header says that it is something else than it was given for."""
+    name, said, notices = label(contrast), kind_of(series), []
+    if contrast == "t1" and (series.contrast_agent or said == "t1c"):
+        where = "The DICOM header" if series.contrast_agent else "The description"
+        text = f"{where} of T1 names a contrast agent: it may already show what is to be predicted."
+        notices.append(Notice("t1-contrast-agent", text, "t1"))
+    elif contrast in CONTRASTS and said is not None and said != contrast:
+        text = f"The series given as {name} calls itself a {label(said)}."
+        notices.append(Notice("dicom-description", text, contrast))
+    if contrast in CONTRASTS and series.derived:
+        text = f"{name} is a series of derived images: computed, not acquired."
+        notices.append(Notice("dicom-derived", text, contrast))
+    if series.damaged:
+        text = f"{series.damaged} DICOM file{'s' if series.damaged > 1 else ''} beside {name} cannot be read: slices "
+        notices.append(Notice("dicom-damaged", text + "may be missing at its ends.", contrast))
+    return notices
 
 
 def _check_kind(series: Series, contrast: str) -> None:
     name = label(contrast)
+    if series.modality not in ("MR", "OT", "") and contrast not in MASKS:
+        raise D3MError(f"{name} is not an MRI (its modality is {series.modality[:16]}).", f"Give the {name} series.")
     if any(part.upper() == "MOSAIC" for part in series.image_type):
         raise D3MError(f"{name} is a mosaic of slices in one image.", "Convert the series to NIfTI with dcm2niix.")
     if series.samples != 1 or series.photometric not in ("MONOCHROME2", "MONOCHROME1"):
@@ -188,9 +128,10 @@ def _check_kind(series: Series, contrast: str) -> None:
         )
 
 
-def _key(frame: Frame) -> tuple[Any, ...]:
-    """What images of one stack have in common, orientation and echo apart."""
-    return frame.shape, frame.extra
+def _alike(one: Frame, other: Frame) -> bool:
+    """Whether two images can lie in one stack, their kind and echo apart."""
+    near = np.abs(one.orientation - other.orientation).max() <= SAME_PLANE
+    return bool(near and one.shape == other.shape and np.allclose(one.spacing, other.spacing, rtol=0.01))
 
 
 def _one_stack(series: Series, contrast: str) -> tuple[list[Frame], list[Notice]]:
@@ -198,43 +139,56 @@ def _one_stack(series: Series, contrast: str) -> tuple[list[Frame], list[Notice]
     name, groups = label(contrast), list[list[Frame]]()
     for frame in series.frames:
         for group in groups:
-            near = np.abs(frame.orientation - group[0].orientation).max() <= SAME_PLANE
-            if near and _key(frame) == _key(group[0]):
+            if frame.extra == group[0].extra and _alike(frame, group[0]):
                 group.append(frame)
                 break
         else:
             groups.append([frame])
+            if len(groups) > MAX_STACKS:
+                raise D3MError(
+                    f"{name} holds images of more than {MAX_STACKS} planes, sizes or kinds.",
+                    "Give one series: images one behind the other.",
+                )
     groups.sort(key=len, reverse=True)
-    frames, others = groups[0], groups[1:]
-    notices = []
-    rest = sum(len(group) for group in others) + series.unplaced
-    if others and len(others[0]) > len(frames) / 4:
-        raise D3MError(
-            f"{name} holds several stacks of images ({', '.join(str(len(group)) for group in groups[:6])} images of "
-            "different plane, size, phase or time).",
-            "Give a series with one stack: a localiser, a dynamic or a diffusion series is not a scan of this kind.",
-        )
-    if rest:
-        text = f"{rest} image{'s' if rest > 1 else ''} of another orientation, size or kind in {name} left out."
-        notices.append(Notice("dicom-left-out", text, contrast))
-    echoes = sorted({frame.echo_time for frame in frames if frame.echo_time is not None})
-    if len(echoes) > 1 and len(frames) % len(echoes) == 0 and _interleaved(frames, len(echoes)):
-        kept = echoes[-1] if contrast == "t2" else echoes[0]
-        frames = [frame for frame in frames if frame.echo_time == kept]
-        text = f"{name} has {len(echoes)} echoes; the one at {kept:g} ms is used."
-        notices.append(Notice("dicom-echo", text, contrast))
-    if len(frames) < 2:
-        raise D3MError(f"{name} is a single slice; a volume is needed.", "Give the folder of the whole series.")
-    return frames, notices
+    large = [group for group in groups if len(group) > len(groups[0]) / 4]
+    if len(large) > 1:
+        # of magnitude and phase, real and imaginary part the magnitude is the scan
+        rest = {frame.extra[1:] for group in large for frame in group}
+        magnitude = [group for group in large if group[0].extra[0] == "M"]
+        if len(magnitude) != 1 or len(rest) > 1 or not all(_alike(group[0], large[0][0]) for group in large):
+            raise D3MError(
+                f"{name} holds several stacks of images ({', '.join(str(len(group)) for group in groups[:6])} images "
+                "of different plane, size, phase or time).",
+                "Give a series with one stack: a localiser, a dynamic or a diffusion series is not a scan of this "
+                "kind.",
+            )
+        large = magnitude
+    frames, notices = large[0], list[Notice]()
+    rest_count = len(series.frames) - len(frames) + series.unplaced
+    if rest_count:
+        text = f"{rest_count} image{'s' if rest_count > 1 else ''} of another orientation, size or kind in {name} "
+        notices.append(Notice("dicom-left-out", text + "left out.", contrast))
+    return _one_echo(frames, contrast, notices), notices
 
 
-def _interleaved(frames: Sequence[Frame], echoes: int) -> bool:
-    """Whether every place has one image of each echo."""
-    counts: dict[tuple[float, ...], int] = {}
-    for frame in frames:
-        place = tuple(np.round(frame.position, 2))
-        counts[place] = counts.get(place, 0) + 1
-    return set(counts.values()) == {echoes}
+def _one_echo(frames: list[Frame], contrast: str, notices: list[Notice]) -> list[Frame]:
+    """One echo, where the same places were imaged at several."""
+    echoes = list[list[Frame]]()
+    for frame in sorted(frames, key=lambda frame: frame.echo_time or 0.0):
+        time = frame.echo_time or 0.0
+        if echoes and time - (echoes[-1][0].echo_time or 0.0) <= max(SAME_ECHO[0], SAME_ECHO[1] * time):
+            echoes[-1].append(frame)
+        else:
+            echoes.append([frame])
+    whole = [echo for echo in echoes if len(echo) > max(map(len, echoes)) / 2]
+    places = [{tuple(np.round(frame.position, 0)) for frame in echo} for echo in whole]
+    if len(whole) < 2 or any(len(places[0] & other) < len(other) / 2 for other in places[1:]):
+        return frames
+    wanted = 0.0 if contrast == "t1" else USUAL_ECHO
+    kept = min(whole, key=lambda echo: abs((echo[0].echo_time or 0.0) - wanted))
+    text = f"{label(contrast)} has {len(whole)} echoes; the one at {kept[0].echo_time or 0.0:g} ms is used."
+    notices.append(Notice("dicom-echo", text, contrast))
+    return kept
 
 
 def _check_decoder(frames: Sequence[Frame], contrast: str) -> None:
@@ -242,14 +196,14 @@ def _check_decoder(frames: Sequence[Frame], contrast: str) -> None:
     pydicom = require_pydicom()
     for syntax in {frame.transfer_syntax for frame in frames}:
         uid = pydicom.uid.UID(syntax)
-        if not uid.is_encapsulated:
-            continue
         try:
+            if not uid.is_encapsulated:
+                continue
             available = pydicom.pixels.get_decoder(uid).is_available
-        except NotImplementedError:
+        except (NotImplementedError, ValueError):  # no transfer syntax, or none of images
             available = False
         if not available:
-            kind, package = PACKAGES.get(syntax, (uid.name, ""))
+            kind, package = PACKAGES.get(syntax, (uid.name[:64], ""))
             mend = f"Install it with: pip install {package}" if package else "Convert the series to NIfTI with dcm2niix"
             raise D3MError(f"{label(contrast)} is compressed ({kind}), and no decoder for it is installed.", f"{mend}.",
                            "machine")  # fmt: skip
@@ -276,14 +230,13 @@ def _ordered(frames: list[Frame]) -> list[Frame]:
 
 def _decode(frames: Sequence[Frame], contrast: str) -> list[Floats]:
     """(columns, rows) of every frame, rescaled; each file is read once."""
-    pydicom = require_pydicom()
     wanted: dict[Path, list[int]] = {}
     for number, frame in enumerate(frames):
         wanted.setdefault(frame.path, []).append(number)
     images: dict[int, Floats] = {}
     for path, numbers in wanted.items():
         try:
-            pixels = pydicom.dcmread(path).pixel_array
+            pixels = unpacked(path)
         except MemoryError as error:
             raise D3MError(f"There is not enough memory to read {label(contrast)}.", "Close other programs.",
                            "machine") from error  # fmt: skip
@@ -325,8 +278,7 @@ def _without_duplicates(
 def _affine(frames: Sequence[Frame], contrast: str) -> Affine:
     """Voxel index (column, row, slice) to RAS millimetres, from all positions at once (DICOM PS3.3, C.7.6.2.1.1)."""
     name = label(contrast)
-    if len(frames) < 2:
-        raise D3MError(f"{name} is a single slice; a volume is needed.", "Give the folder of the whole series.")
+    three_axes((*frames[0].shape, len(frames)), contrast)
     normal = _normal(frames)
     positions = np.array([frame.position for frame in frames])
     steps = np.diff(positions @ normal)
@@ -347,8 +299,13 @@ def _affine(frames: Sequence[Frame], contrast: str) -> Affine:
     between_rows, between_columns = np.mean([frame.spacing for frame in frames], axis=0)
     index = np.arange(len(frames)) - (len(frames) - 1) / 2
     step = index @ (positions - positions.mean(axis=0)) / (index @ index)  # least squares: headers are rounded
-    if abs(float(step @ normal)) > 0.9999 * float(np.linalg.norm(step)):
-        step = normal * float(step @ normal)  # sideways rounding is not a shear
+    beside = positions - positions.mean(axis=0) - np.outer(index, step)
+    beside -= np.outer(beside @ normal, normal)
+    if np.abs(beside).max() > max(SIDEWAYS * min(between_rows, between_columns), 0.1):
+        raise D3MError(
+            f"The images of {name} do not lie one behind the other (up to {np.abs(beside).max():.2g} mm beside).",
+            "Give a series whose images share one field of view.",
+        )
     lps: Affine = np.eye(4)
     lps[:3, 0], lps[:3, 1], lps[:3, 2] = row * between_columns, column * between_rows, step
     lps[:3, 3] = positions.mean(axis=0) - step * (len(frames) - 1) / 2
@@ -361,8 +318,3 @@ def _hash(data: Floats, affine: Affine) -> str:
     digest.update(np.ascontiguousarray(data.T).data)
     digest.update(np.round(affine, 5).tobytes())
     return digest.hexdigest()
-
-
-def with_notices(volume: Volume, notices: Sequence[Notice]) -> Volume:
-    """The volume with further notices before its own."""
-    return replace(volume, notices=(*notices, *volume.notices))
