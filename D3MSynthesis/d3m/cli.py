@@ -15,9 +15,10 @@ import typer
 
 import d3m
 from d3m.bids_command import bids as bids_command
-from d3m.console import Talk, require_torch, session
+from d3m.console import Talk, require_torch, session, tell_wrong_usage
 from d3m.dicom_command import dicom as dicom_command
 from d3m.errors import D3MError, Notice
+from d3m.models_command import models_app
 from d3m.options import (
     INPUT,
     OUTPUT,
@@ -48,7 +49,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-models_app = typer.Typer(help="List, import and remove models.", invoke_without_command=True)
 app.add_typer(models_app, name="models")
 app.command("dicom")(dicom_command)
 app.command("bids")(bids_command)
@@ -169,6 +169,8 @@ def _sources(request: Request, talk: Talk) -> tuple[tuple[Source, Source, Source
     """
     from d3m.models.store import find_sample
     from d3m.volumes.dicom import choose_series
+    from d3m.volumes.read import resolve
+    from d3m.volumes.types import CONTRASTS
 
     given = [name for name, used in (("--sample", request.sample), ("--dicom", request.study is not None),
                                      ("scans", any(request.scans))) if used]  # fmt: skip
@@ -182,8 +184,6 @@ def _sources(request: Request, talk: Talk) -> tuple[tuple[Source, Source, Source
     if request.study is not None:
         talk.progress(Progress("read", 0.0, message="Looking at the study"))
         choice = choose_series(request.study)
-        for notice in choice.notices:
-            talk.notice(notice)
         return (choice.t1, choice.t2, choice.flair), request.reference
     missing = [name for name, path in zip(("--t1", "--t2", "--flair"), request.scans, strict=True) if path is None]
     if missing:
@@ -191,7 +191,9 @@ def _sources(request: Request, talk: Talk) -> tuple[tuple[Source, Source, Source
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.",
             "Give all three scans, or --dicom with a study's folder, or --sample.",
         )
-    t1, t2, flair = (path for path in request.scans if path is not None)
+    t1, t2, flair = (
+        resolve(path, name) for path, name in zip(request.scans, CONTRASTS, strict=True) if path is not None
+    )
     return (t1, t2, flair), request.reference
 
 
@@ -200,6 +202,9 @@ def _synthesize(talk: Talk, started: float, request: Request) -> None:
     from d3m.volumes.read import read_case, read_raw, read_volume
 
     sources, reference = _sources(request, talk)
+    chosen = [notice for one in sources if not isinstance(one, Path) for notice in one.notices]
+    for notice in chosen:  # before the wait, not after it
+        talk.notice(notice)
     folder = find_model(request.model)
     read_card(folder)
     talk.progress(Progress("read", 0.0, message="Reading the scans"))
@@ -227,7 +232,8 @@ def _synthesize(talk: Talk, started: float, request: Request) -> None:
             talk.notice(notice)
     talk.stop()
     for notice in result.notices:
-        talk.notice(notice)
+        if notice not in chosen:
+            talk.notice(notice)
 
 
 def _check_out(out: Path, force: bool) -> None:
@@ -335,49 +341,6 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
                 )
 
 
-@models_app.callback()
-def models(context: typer.Context) -> None:
-    """List, import and remove models."""
-    if context.invoked_subcommand is None:
-        list_()
-
-
-@models_app.command("list")
-def list_() -> None:
-    """List the models that are found."""
-    talk = Talk("none")
-    with session(talk):
-        from d3m.models.store import list_models, read_card
-
-        for entry in list_models():
-            try:
-                title = read_card(entry.folder).title
-            except D3MError as error:
-                title = f"cannot be used: {error.message}"
-            typer.echo(f"{entry.name}{' (imported)' if entry.removable else ''}: {title}")
-
-
-@models_app.command("import")
-def import_(
-    folder: Annotated[Path, typer.Argument(help="A model's folder: card.json and weights.safetensors.")],
-) -> None:
-    """Copy a model into the user's folder."""
-    with session(Talk("none")):
-        from d3m.models.store import import_model
-
-        typer.echo(f"Imported {import_model(folder).name}.")
-
-
-@models_app.command("remove")
-def remove(name: Annotated[str, typer.Argument(help="Name of an imported model.")]) -> None:
-    """Remove an imported model."""
-    with session(Talk("none")):
-        from d3m.models.store import remove_model
-
-        remove_model(name)
-        typer.echo(f"Removed {name}.")
-
-
 def _show_version(value: bool) -> None:
     if value:
         typer.echo(d3m.__version__)
@@ -401,4 +364,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a console that cannot show a path's characters must not fail a run
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    app(prog_name="d3m")
+    try:
+        app(prog_name="d3m")
+    except SystemExit as end:
+        tell_wrong_usage(end, sys.argv[1:])
+        raise

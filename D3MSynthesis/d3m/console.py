@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -152,6 +153,22 @@ def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def tell_wrong_usage(end: SystemExit, arguments: Sequence[str]) -> None:
+    """Say as JSON, where that was asked for, that the options were wrong; the text on stderr was for a person.
+
+    Args:
+        end: What the parser of the command line raised.
+        arguments: Of the command line.
+    """
+    asked = "--progress=json" in arguments or "--json" in arguments
+    asked = asked or any(pair == ("--progress", "json") for pair in itertools.pairwise(arguments))
+    explain = getattr(end.__context__, "format_message", None)
+    if asked and end.code and explain is not None:
+        error = {"stage": "error", "kind": "input", "message": explain(), "mend": "See the command's --help."}
+        sys.stdout.write(json.dumps(error, ensure_ascii=True) + "\n")
+        sys.stdout.flush()
 
 
 def _check_environment() -> None:

@@ -9,10 +9,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from d3m.errors import D3MError, Notice
+from d3m.errors import D3MError
 from d3m.volumes import checks, dicom, nifti, textheaders
 from d3m.volumes.brain import find_brain, look, mask_from_file, settle
-from d3m.volumes.dicom_headers import Series, is_dicom
+from d3m.volumes.dicom_choice import check_one_patient, series_in
+from d3m.volumes.dicom_headers import is_dicom, starts_like_dicom
+from d3m.volumes.dicom_series import Series
 from d3m.volumes.files import (
     ARCHIVES,
     PICTURES,
@@ -56,6 +58,15 @@ def read_volume(path: Source, contrast: str) -> Volume:
     volume = read_raw(path, contrast)
     checks.check_content(volume.data, contrast)
     return settle(volume, contrast, look(volume))
+
+
+def resolve(path: Source, contrast: str) -> Source:
+    """The series in a DICOM folder or of a DICOM file; anything else as it is.
+
+    Raises:
+        D3MError: no series, or several that fit.
+    """
+    return series_in(Path(path), contrast) if not isinstance(path, Series) and is_dicom(Path(path)) else path
 
 
 def read_raw(path: Source, contrast: str) -> Volume:
@@ -166,6 +177,8 @@ def _encoded(
 def _unknown(head: bytes, contrast: str, path: Path) -> D3MError:
     """The error for content that is none of the known formats, naming what it is instead."""
     name = label(contrast)
+    if starts_like_dicom(head):
+        return D3MError(f"{name} is a packed DICOM file: {path}.", "Unpack it first, with the others of its series.")
     if nifti.is_analyze(head):
         return D3MError(
             f"{name} is an Analyze 7.5 file, which cannot tell left from right.",
@@ -196,6 +209,8 @@ def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None =
     """
     sources: dict[str, Source] = {"t1": t1, "t2": t2, "flair": flair}
     checks.check_paths({name: Path(one) for name, one in sources.items() if not isinstance(one, Series)})
+    sources = {name: resolve(one, name) for name, one in sources.items()}
+    notices = check_one_patient({name: one for name, one in sources.items() if isinstance(one, Series)})
     volumes: dict[str, Volume] = {}
     for contrast in CONTRASTS:
         volume = read_raw(sources[contrast], contrast)
@@ -208,7 +223,7 @@ def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None =
         mask = mask_from_file(_snapped(read_raw(brain_mask, "brain_mask"), volumes["t1"]), volumes["t1"])
     brain, found = find_brain(volumes, seen, mask)
     settled = {name: settle(volume, name, seen[name], brain, volumes["t1"].affine) for name, volume in volumes.items()}
-    notices: list[Notice] = [notice for volume in settled.values() for notice in volume.notices]
+    notices += [notice for volume in settled.values() for notice in volume.notices]
     notices += found
     notices += checks.thick_slices(settled)
     notices += checks.compare_contrasts(settled, brain)
