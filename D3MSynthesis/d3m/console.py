@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import itertools
+import itertools
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from rich.progress import Progress as Bar
 
 from d3m.errors import EXIT_CODES, D3MError, Notice, is_out_of_memory
 from d3m.progress import Progress
+from d3m.storage import OF_THE_MACHINE, disk_error
 
 ProgressMode = Literal["auto", "json", "none"]
 PARENT_POLL_S = 0.5
@@ -91,9 +93,10 @@ class Talk:
     def failed(self, error: D3MError) -> None:
         """Say what went wrong and how to mend it."""
         self.stop()
-        if self.json:
-            self._line({"stage": "error", "kind": error.kind, "message": error.message, "mend": error.mend})
-        sys.stderr.write(f"Error: {error}\n")  # not through rich, which would import more when memory has run out
+        with contextlib.suppress(OSError):  # nobody may be listening any more
+            if self.json:
+                self._line({"stage": "error", "kind": error.kind, "message": error.message, "mend": error.mend})
+            sys.stderr.write(f"Error: {error}\n")  # not through rich, which would import more when memory has run out
 
     def stop(self) -> None:
         """Take the bar away."""
@@ -137,6 +140,7 @@ def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
         talk.failed(D3MError(INTERRUPTED, "", "interrupted"))
         sys.exit(130)
     except BrokenPipeError:
+        _silence()
         sys.exit(130)  # whoever read our progress is gone
     except Exception as defect:
         if is_out_of_memory(defect):
@@ -146,6 +150,9 @@ def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
         if isinstance(defect, ImportError) and not (defect.name or "").startswith("d3m"):
             talk.failed(_unusable_package(defect))
             sys.exit(EXIT_CODES["machine"])
+        if isinstance(defect, OSError) and defect.errno in OF_THE_MACHINE:
+            talk.failed(disk_error(defect))
+            sys.exit(EXIT_CODES["machine"])
         traceback.print_exc()
         message = f"The program has a defect ({type(defect).__name__})."
         talk.failed(D3MError(message, "Please report it with the text above.", "machine"))
@@ -153,6 +160,26 @@ def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def open_streams() -> None:
+    """Give the process the standard streams that its caller closed.
+
+    Otherwise the next file that is opened gets the number of one of them, and what a library prints lands in it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.dup(number), "w" if number else "r"))
+
+
+def _silence() -> None:
+    """Throw away what still waits to be printed: Python would complain when it cannot at the end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def tell_wrong_usage(end: SystemExit, arguments: Sequence[str]) -> None:

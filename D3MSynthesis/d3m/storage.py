@@ -83,13 +83,16 @@ def whole_folder(out: Path, replace: bool = True) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=PARTIAL + _tag(out.name), dir=out.parent))
         partial.chmod(0o755)
-        yield partial
-        if not out.exists():
-            partial.rename(out)
-        elif replace:
-            _exchange(partial, out)
-        else:
-            raise D3MError("Another run made the output folder meanwhile.", "Choose another --out.")
+        with _marked(partial):
+            yield partial
+            if not out.exists():
+                partial.rename(out)
+            elif replace:
+                _exchange(partial, out)
+            else:
+                raise D3MError("Another run made the output folder meanwhile.", "Choose another --out.")
+    except BrokenPipeError:  # no disk's error: whoever read our progress is gone
+        raise
     except OSError as error:
         raise disk_error(error) from error
     finally:
@@ -109,6 +112,35 @@ def _exchange(partial: Path, out: Path) -> None:
         shutil.rmtree(older, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _marked(folder: Path) -> Iterator[None]:
+    """Mark a temporary folder as in use: by a lock on the folder itself, which ends with its process."""
+    if sys.platform == "win32":  # there nothing can be removed while a file in it is open
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether a living process writes a temporary folder."""
+    if sys.platform == "win32" or not folder.is_dir():
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(descriptor)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _tag(name: str) -> str:
     """What tells a folder's own temporary folders from others'; short, since names have a limit."""
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:8] + "-"
@@ -117,13 +149,16 @@ def _tag(name: str) -> str:
 def put_in_order(parent: Path, name: str | None = None) -> None:
     """Remove what killed runs left; an older result that one was replacing comes back.
 
-    Only for who knows that no run is writing there.
-
     Args:
         parent: Where results are written.
         name: Of the one whose left-overs are meant; None: everybody's.
+
+    Raises:
+        OSError: an older result cannot be put back.
     """
     for path in sorted(parent.glob(PARTIAL + ("" if name is None else _tag(name)) + "*")):
+        if _in_use(path.with_name(path.name.removesuffix(OLDER))):
+            continue
         if path.name.endswith(OLDER):
             for older in path.iterdir():
                 if not (parent / older.name).exists():

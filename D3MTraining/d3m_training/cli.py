@@ -13,7 +13,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from d3m.console import Talk, require_torch, session
+from d3m.console import Talk, open_streams, require_torch, session
 from d3m.errors import D3MError
 from d3m.progress import Progress
 
@@ -220,4 +220,5 @@ def sample(
 def main() -> None:
     """Entry point of the command."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `d3m`: cores are shared with other programs
+    open_streams()
     app(prog_name="d3m-training")

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from d3m.batch.cases import CaseFiles
 from d3m.batch.one import Row, copy_whole, run_case, write_summary
-from d3m.errors import D3MError
 from d3m.progress import Progress, ProgressCallback, Remaining
-from d3m.results.files import disk_error
+from d3m.storage import held, put_in_order, writing
 from d3m.synthesis import Synthesis
 
 SUMMARY_NAME = "summary.csv"
@@ -37,14 +32,12 @@ def run_batch(
     Raises:
         D3MError: the output folder cannot be used, the disk is full, or the run was interrupted.
     """
-    try:
+    with writing():
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_error(error) from error
     rows: list[Row] = []
-    with _lock(out):
-        for left_over in out.glob(".d3m-partial-*"):
-            shutil.rmtree(left_over, ignore_errors=True)
+    with held(out / LOCK_NAME, "Another batch is running into this output folder."):
+        with writing():
+            put_in_order(out)
         remaining = Remaining()
         for number, case in enumerate(cases):
             tell = _share(progress, number, len(cases), case.id, remaining)
@@ -67,31 +60,3 @@ def _share(
         progress(Progress("case", fraction, event.step, event.steps, remaining(fraction), message))
 
     return tell
-
-
-@contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    """Keep a second batch out of the folder; the system frees the lock when its process is gone, however it ended."""
-    try:
-        file = (out / LOCK_NAME).open("wb")
-    except OSError as error:
-        raise disk_error(error) from error
-    with file:
-        try:
-            _lock_file(file.fileno())
-        except OSError as error:
-            raise D3MError(
-                "Another batch is running into this output folder.", "Wait for it, or choose another --out."
-            ) from error
-        yield
-
-
-def _lock_file(descriptor: int) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,8 +15,9 @@ from typing import Any, Literal, Protocol
 from d3m.batch.cases import CaseFiles
 from d3m.errors import D3MError, Kind, Notice, is_out_of_memory
 from d3m.progress import Progress, ProgressCallback
-from d3m.results.files import check_output, disk_error, write_result
+from d3m.results.files import check_output, write_result
 from d3m.results.provenance import read_provenance
+from d3m.storage import disk_error
 from d3m.synthesis import Result, Synthesis
 from d3m.volumes.read import read_case, read_volume
 from d3m.volumes.types import CONTRASTS, Case
@@ -224,4 +225,5 @@ def write_summary(path: Path, rows: list[Row]) -> None:
             os.fsync(f.fileno())
         partial.replace(path)
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise disk_error(error) from error

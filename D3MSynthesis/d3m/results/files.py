@@ -73,22 +73,24 @@ def write_result(
     reference: Volume | None = None,
     reference_mask: Volume | None = None,
     finish: Callable[[Path, Result, Case], None] | None = None,
+    replace: bool = True,
 ) -> None:
     """Write everything that belongs to a result.
 
     Args:
-        out: The folder; it appears whole. An older result there is replaced: ask `check_output` first.
+        out: The folder; it appears whole. Ask `check_output` first.
         result: What is written.
         case: What it was made from.
         seconds: How long the run took so far.
         reference: A real T1c: `comparison.json` is written too.
         reference_mask: The real enhancing tumour (not zero), for `comparison.json`.
         finish: Called with the folder before its provenance is written; may give the files other names and add some.
+        replace: Whether an older result there is replaced.
 
     Raises:
-        D3MError: the disk is full or cannot be written.
+        D3MError: the disk is full or cannot be written; the folder is there and must not be replaced.
     """
-    with whole_folder(out) as folder:
+    with whole_folder(out, replace) as folder:
         t1 = case.t1
         for name, data in _images(result).items():
             write_nifti(folder / f"{name}.nii.gz", data, t1.affine, (t1.qform_code, t1.sform_code))

@@ -1,0 +1,295 @@
+"""Feeds the readers with damaged and hostile files, for as long as you like.
+
+    python Testing/benchmarks/fuzz.py [seconds for each target] [target ...]
+
+Targets: volume (NIfTI, NRRD, MetaImage, packed or not), dicom, card, weights, table, provenance. With atheris
+(https://github.com/google/atheris, Python 3.11 to 3.14 on Linux) the inputs are led by the code that they reach;
+without it valid files are changed at random. Every input must give a result or a `D3MError` with a way out; memory is
+limited, and opening a file for writing, starting a process or connecting to anything ends the run as a fault.
+Prints the number of inputs tried for each target; exit code 1 and the input's file when one was not survived.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[2]
+sys.path[:0] = [str(CHECKOUT / "D3MSynthesis"), str(CHECKOUT / "Testing")]
+
+SECONDS = 60
+MEMORY_BYTES = 6 * 2**30
+"""Address space: torch takes most of it, and no input of a few kilobytes may ask for the rest."""
+HANG_S = 20
+MAX_BYTES = 6000
+TARGETS = ("volume", "dicom", "card", "weights", "table", "provenance")
+FORBIDDEN = ("os.remove", "os.rename", "os.mkdir", "os.system", "subprocess.Popen", "socket.connect",
+             "pickle.find_class")  # fmt: skip
+ABSURD = (b"-1", b"0", b"9" * 30, b"1e999", b"nan", b"inf", b"", b"9" * 5000, b"../../x", b"null", b"[]")
+WORDS = (b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"\0\0\xc0\x7f", b"\0\0\x80\x7f")
+
+
+class EscapedError(BaseException):
+    """An input made the program do what no reader does; not an Exception, so that nothing swallows it."""
+
+
+def _volumes() -> list[bytes]:
+    """Small scans in every format."""
+    import nibabel
+    import numpy as np
+    import SimpleITK as sitk
+
+    x, y, z = np.meshgrid(*[np.linspace(-1, 1, 8)] * 3, indexing="ij")
+    data = ((x**2 + y**2 + z**2 < 0.8) * (100 + 20 * x)).astype(np.int16)
+    image = nibabel.Nifti1Image(data, np.diag([-1.0, 1, 2, 1]))
+    seeds = [image.to_bytes(), nibabel.Nifti2Image(data.astype(np.float32), np.eye(4)).to_bytes()]
+    itk = sitk.GetImageFromArray(data)
+    with tempfile.TemporaryDirectory() as place:
+        for name, packed in (("a.nrrd", False), ("b.nrrd", True), ("a.mha", False), ("b.mha", True)):
+            sitk.WriteImage(itk, str(Path(place) / name), packed)
+            seeds.append((Path(place) / name).read_bytes())
+    return [b"\0" + seed for seed in seeds] + [b"\1" + seed for seed in seeds]
+
+
+def _slices() -> list[bytes]:
+    """DICOM slices: plain, compressed, and enhanced multi-frame."""
+    import numpy as np
+    import pydicom
+
+    from engine.dicom_helpers import to_enhanced, write_series
+
+    data = np.random.default_rng(0).integers(1, 999, (16, 12, 6))
+    with tempfile.TemporaryDirectory() as place:
+        folder, one = Path(place) / "series", Path(place) / "one.dcm"
+        write_series(data, np.diag([1.0, 1, 3, 1]), folder, "T1", "1.2.3", "1.2.4")
+        seeds = [path.read_bytes() for path in sorted(folder.iterdir())]
+        to_enhanced(folder, one)
+        seeds.append(one.read_bytes())
+        dataset = pydicom.dcmread(folder / "0003.dcm")
+        dataset.compress(pydicom.uid.RLELossless)
+        dataset.save_as(one)
+        return [*seeds, one.read_bytes()]
+
+
+def _card() -> str:
+    from d3m.models.card import Card
+    from d3m.models.recipes import DEFAULT
+
+    return Card("m", "M", DEFAULT, "a" * 64).to_json()
+
+
+def _header() -> bytes:
+    """The start of a weights' file."""
+    text = json.dumps({"stem.weight": {"dtype": "F16", "shape": [8, 3], "data_offsets": [0, 48]}}).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(48)
+
+
+def seeds_of(target: str) -> list[bytes]:
+    """Valid inputs to start from."""
+    if target == "volume":
+        return _volumes()
+    if target == "dicom":
+        return _slices()
+    if target == "card":
+        return [_card().encode()]
+    if target == "weights":
+        return [_header()]
+    if target == "table":
+        return [b"t1,t2,flair,id\na.nii,b.nii,c.nii,p1\n", "\ufefft1;t2\n".encode()]
+    files = {"cemri.nii.gz": {"bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}}
+    return [json.dumps({"files": files, "inputs": {}}).encode()]
+
+
+def reader_of(target: str, place: Path) -> Callable[[bytes], None]:
+    """What is done with one input; it lies below `place`."""
+    from d3m.batch.cases import find_cases
+    from d3m.errors import D3MError
+    from d3m.models.card import Card
+    from d3m.models.load import load_model
+    from d3m.results.provenance import listed_files, read_provenance
+    from d3m.volumes.dicom import choose_series, read_series
+    from d3m.volumes.read import read_volume
+
+    def volume(data: bytes) -> None:
+        content = gzip.compress(data[1:], 1) if data[:1] == b"\1" else data[1:]
+        (place / "in").write_bytes(content)
+        read_volume(place / "in", "t1")
+
+    def dicom(data: bytes) -> None:
+        (place / "series/0003.dcm").write_bytes(data)
+        try:
+            choose_series(place / "series")
+        except D3MError:
+            read_series(place / "series", "t1")
+
+    def card(data: bytes) -> None:
+        Card.from_json(data.decode("utf-8", "replace"))
+
+    def weights(data: bytes) -> None:
+        (place / "weights.safetensors").write_bytes(data)
+        text = _card().replace("a" * 64, hashlib.sha256(data).hexdigest())
+        (place / "card.json").write_text(text)
+        load_model(place)
+
+    def table(data: bytes) -> None:
+        (place / "cases.csv").write_bytes(data)
+        for case in find_cases(place / "cases.csv"):
+            if Path(case.id).name != case.id:
+                raise EscapedError(f"id {case.id!r}")
+
+    def provenance(data: bytes) -> None:
+        (place / "provenance.json").write_bytes(data)
+        listed_files(place)
+        read_provenance(place)
+
+    if target == "dicom":
+        (place / "series").mkdir()
+        for number, slice_ in enumerate(_slices()[:6]):
+            (place / f"series/{number:04d}.dcm").write_bytes(slice_)
+    (place / "cemri.nii.gz").write_bytes(b"abc")
+    return {"volume": volume, "dicom": dicom, "card": card, "weights": weights, "table": table}.get(target, provenance)
+
+
+def guarded(read: Callable[[bytes], None], place: Path) -> Callable[[bytes], None]:
+    """One input: anything but an end without error or a `D3MError` with a way out is passed on."""
+    from d3m.errors import D3MError
+
+    watching = False
+    own = str(place)
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if not watching:
+            return
+        if event == "open" and isinstance(arguments[2], int):
+            writes = arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if writes and not str(arguments[0]).startswith((own, "/dev/null")):
+                raise EscapedError(f"wrote {arguments[0]}")
+        elif event in FORBIDDEN:
+            raise EscapedError(event)
+
+    def hang(*_: object) -> None:
+        raise EscapedError("took too long")
+
+    sys.addaudithook(watch)
+    signal.signal(signal.SIGALRM, hang)
+
+    def one(data: bytes) -> None:
+        nonlocal watching
+        watching = True
+        signal.alarm(HANG_S)
+        try:
+            read(data)
+        except D3MError as error:
+            if not (error.message and error.mend):
+                raise EscapedError("an error without a way out") from error
+        finally:
+            watching = False
+            signal.alarm(0)
+
+    return one
+
+
+def change(rng: random.Random, seeds: list[bytes]) -> bytes:
+    """A valid file with some bytes flipped, cut, doubled, exchanged, or a number in it made absurd."""
+    data = bytearray(rng.choice(seeds))
+    for _ in range(rng.choice([1, 1, 2, 4, 9])):
+        at, way = rng.randrange(len(data) or 1), rng.randrange(7)
+        if way == 0 and data:
+            data[at % len(data)] = rng.randrange(256)
+        elif way == 1:
+            data[at : at + 4] = rng.choice(WORDS)
+        elif way == 2:
+            del data[at : at + rng.choice([1, 8, 300])]
+        elif way == 3:
+            data[at:at] = data[at : at + rng.choice([1, 30, 300])]
+        elif way == 4:
+            other = rng.choice(seeds)
+            data[at : at + 40] = other[at : at + 40]
+        elif way == 5:
+            found = list(re.finditer(rb"-?\d+(\.\d+)?", bytes(data)))
+            if found:
+                match = rng.choice(found)
+                data[match.start() : match.end()] = rng.choice(ABSURD)
+        else:
+            data[:400] = data[:400].replace(bytes([data[at % len(data)]]) if data else b"x", b"\x80")
+    return bytes(data)
+
+
+def run_target(target: str, seconds: float) -> None:
+    """Try inputs for some time, in a process of its own: memory is limited, and a crash must not end the others."""
+    place = Path(tempfile.mkdtemp(prefix="d3m-fuzz-"))
+    try:
+        seeds = seeds_of(target)
+        led = importlib.util.find_spec("atheris") is not None
+        if led:
+            import atheris
+
+            with atheris.instrument_imports(include=["d3m"], enable_loader_override=False):
+                read = reader_of(target, place)
+        else:
+            read = reader_of(target, place)
+        one = guarded(read, place)
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        if led:
+            corpus = place / "corpus"
+            corpus.mkdir()
+            for number, seed in enumerate(seeds):
+                (corpus / str(number)).write_bytes(seed)
+            options = [f"-max_total_time={seconds:.0f}", f"-max_len={MAX_BYTES}", "-seed=1", "-rss_limit_mb=0"]
+            options += [f"-artifact_prefix={tempfile.gettempdir()}/d3m-fuzz-{target}-", "-print_final_stats=0"]
+            atheris.Setup([sys.argv[0], *options, str(corpus)], one)
+            atheris.Fuzz()
+        rng, tried, until = random.Random(1), 0, time.monotonic() + seconds
+        while time.monotonic() < until:
+            data = change(rng, seeds)
+            tried += 1
+            try:
+                one(data)
+            except BaseException:
+                kept = Path(tempfile.gettempdir()) / f"d3m-fuzz-{target}-{tried}"
+                kept.write_bytes(data)
+                print(f"Test unit written to {kept}", file=sys.stderr)
+                raise
+        print(f"Done {tried} runs", file=sys.stderr)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def main() -> int:
+    """Try every target and print how many inputs each survived."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["--child"]:
+        run_target(arguments[1], float(arguments[2]))
+        return 0
+    seconds = float(arguments[0]) if arguments else SECONDS
+    failed = 0
+    print("with atheris" if importlib.util.find_spec("atheris") else "without atheris: changed at random")
+    for target in arguments[1:] or TARGETS:
+        command = [sys.executable, __file__, "--child", target, str(seconds)]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
+        tried = re.findall(r"Done (\d+) runs", done.stderr)
+        if done.returncode or not tried:
+            failed += 1
+            print(done.stderr[-3000:])
+            print(f"{target}: an input was not survived", flush=True)
+        else:
+            print(f"{target}: {int(tried[-1]):,} inputs tried, each read or refused with a sentence", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
