@@ -129,14 +129,18 @@ class Synthesis:
         if quality not in QUALITY_NAMES:
             raise D3MError(f"There is no quality {quality!r}.", f"Choose one of: {', '.join(QUALITY_NAMES)}.")
         self.sampling = _override(recipe.quality(quality), steps, samples, recipe.diffusion.timesteps)
-        chosen, self._device_notices = choose_device(device)
+        chosen, self._own_notices = choose_device(device)
+        most = max(one.steps for one in recipe.qualities)
+        if self.sampling.steps > most:
+            text = f"{self.sampling.steps} steps are more than this model's best quality takes ({most}): expect noise."
+            self._own_notices += (Notice("many-steps", text),)
         self.model = model
         self.quality, self.seed, self.trace = quality, seed, trace
         self._automatic = device == "auto"
         try:
             self._move(chosen)
         except (RuntimeError, MemoryError) as error:
-            self._device_notices += (self._fall_back(chosen, error),)
+            self._own_notices += (self._fall_back(chosen, error),)
 
     def _move(self, device: torch.device) -> None:
         """Compute on this device from now on.
@@ -204,7 +208,7 @@ class Synthesis:
         return replace(
             result,
             timings=timings,
-            notices=(*model_input.notices, *unusual, *self._device_notices, *notices, *result.notices),
+            notices=(*model_input.notices, *unusual, *self._own_notices, *notices, *result.notices),
         )
 
     def _sample(

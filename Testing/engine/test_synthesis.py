@@ -117,6 +117,15 @@ def test_impossible_settings_are_refused(tiny_model: Path, settings: dict[str, o
         Synthesis(load_model(tiny_model), **settings)  # type: ignore[arg-type]
 
 
+def test_more_steps_than_the_model_was_made_for_are_told(tiny_case: TinyCase, tiny_model: Path) -> None:
+    """Steps beyond those of the best quality give a notice; the qualities themselves do not."""
+    case = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
+    model = load_model(tiny_model)
+    result = Synthesis(model, "cpu", "preview", steps=7).run(case)
+    assert [notice.message for notice in result.notices if notice.code == "many-steps"] != []
+    assert not any(notice.code == "many-steps" for notice in Synthesis(model, "cpu", "best").run(case).notices)
+
+
 def test_progress_grows_and_counts_steps(tiny_case: TinyCase, tiny_model: Path) -> None:
     """Fractions rise from 0 towards 1, the steps end at their number, and the remaining time is told."""
     seen: list[Progress] = []
