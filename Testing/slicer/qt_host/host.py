@@ -153,11 +153,10 @@ class Host:
         self.settle()
 
     def reloadModule(self, widget: Any) -> Any:
-        """Reload as the developer's button does: clean up, import every file anew, set up."""
+        """Reload as the developer's button does: clean up, run the module's file anew (its library stays), set up."""
         name = type(widget).__name__.removesuffix("Widget")
         self.closeModule(widget)
-        for found in [found for found in sys.modules if found.split(".")[0].startswith(name)]:
-            del sys.modules[found]
+        del sys.modules[name]
         return self.openModule(name)
 
     @contextlib.contextmanager

@@ -174,8 +174,7 @@ class Binding:
         elif isinstance(widget, (StandInSliderWidget, qt.QSpinBox)) and kind in (int, float):
             for annotation in field.annotations:
                 if isinstance(annotation, WithinRange):
-                    widget.setMinimum(annotation.minimum)
-                    widget.setMaximum(annotation.maximum)
+                    widget.minimum, widget.maximum = annotation.minimum, annotation.maximum
             self._read, self._write = (lambda: kind(widget.value)), widget.setValue
             self._signal = widget.valueChanged
         else:

@@ -93,7 +93,8 @@ def _number(name: str) -> None:
         getattr(self._box, setter)(int(value) if name == "decimals" else value)
 
     setattr(StandInSliderWidget, name, property(lambda self: getattr(self._box, name)(), write))
-    setattr(StandInSliderWidget, setter, write)
+    if name in ("value", "decimals"):  # of CTK's setters these are slots; PythonQt does not see the others
+        setattr(StandInSliderWidget, setter, write)
 
 
 for _name in StandInSliderWidget.NUMBERS:

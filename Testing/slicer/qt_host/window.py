@@ -20,7 +20,7 @@ sys.path[:1] = [str(HERE.parent), str(ROOT / "D3MSynthesis")]
 import slicer  # noqa: E402
 from qt_host import Host  # noqa: E402
 
-SIZE = (520, 440)
+SIZE = (520, 470)
 PAIR = [["Red", "Yellow"]]
 """Views of the picture, column by column."""
 
@@ -86,6 +86,7 @@ def warp(panel: Any) -> None:
     """Before and after the last warp."""
     panel.ui.stepSlider.setValue(panel.result.nodes.steps)
     panel.ui.maskBox.setChecked(True)
+    panel.ui.fillBox.setChecked(False)
     panel.ui.beforeAfterButton.click()
 
 
