@@ -1,5 +1,6 @@
 """D3M synthesis: the module that Slicer loads."""
 
+import sys
 from pathlib import Path
 
 import vtk
@@ -61,7 +62,7 @@ def registerSampleData():
         sampleName="D3MSample",
         thumbnailFileName=str(Path(__file__).parent / "Resources" / "Icons" / "D3MSynthesis.png"),
         uris=[(sampleFolder() / f"sample_{scan}.nii.gz").as_uri() for scan in SCANS],
-        fileNames=[f"sample_{scan}.nii.gz" for scan in SCANS],
+        fileNames=[f"D3M_sample_{scan}.nii.gz" for scan in SCANS],  # in a cache that all modules share
         nodeNames=[f"sample_{scan}" for scan in SCANS],
     )
 
@@ -93,6 +94,12 @@ class D3MSynthesisWidget(ScriptedLoadableModuleWidget):
         requirements = Path(self.resourcePath("requirements.txt"))
         self.panel = Panel(self.logic, slicer.util.childWidgetVariables(uiWidget), requirements, sampleFolder())
         self.panel.enter()
+
+    def onReload(self):
+        """The developers' button; what lies in D3MSynthesisLib is read anew, too."""
+        for name in [name for name in sys.modules if name.split(".")[0] == "D3MSynthesisLib"]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def enter(self):
         """Called when the user opens the module."""

@@ -59,6 +59,10 @@ SLICER_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTAB
 """Variables that Slicer's launcher, or a user's shell, sets for one Python and that break another."""
 
 
+NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+"""Flag for Windows, which would open a console for every child of a program that has none itself."""
+
+
 def findPython(userChoice: str | None = None) -> str:
     """The interpreter for the child: the user's, inside Slicer PythonSlicer, else the running one."""
     if userChoice:
@@ -127,7 +131,12 @@ def signalTree(pids: set[int], kill: bool) -> None:
     if os.name == "nt":
         if kill:  # there is no gentle way for a console program without a window
             for pid in pids:
-                subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True, check=False)
+                subprocess.run(
+                    ["taskkill", "/T", "/F", "/PID", str(pid)],
+                    capture_output=True,
+                    check=False,
+                    creationflags=NO_WINDOW,
+                )
         return
     number = signal.SIGKILL if kill else signal.SIGTERM
     for pid in pids:

@@ -11,6 +11,7 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Colours import colourNode
+from D3MSynthesisLib.Inputs import SYNTHETIC
 from D3MSynthesisLib.Runs import Nodes, proxies, updateProxies
 
 MARK = "synthetic, research use only"
@@ -378,12 +379,29 @@ def _orient(scene: Any, orientations: dict[str, str]) -> None:
 
 
 def markViews(text: str = MARK) -> None:
-    """Write the mark at the upper edge of every slice view; without the application nothing is done."""
+    """Write the mark at the upper edge of every slice view that shows a synthetic image, and wipe it from the others.
+
+    Without the application's views nothing is done.
+    """
     application = getattr(slicer, "app", None)
     manager = application.layoutManager() if hasattr(application, "layoutManager") else None
     if manager is None:
         return
     for name in manager.sliceViewNames():
         view = manager.sliceWidget(name).sliceView()
-        view.cornerAnnotation().SetText(UPPER_EDGE, text)
-        view.scheduleRender()
+        written = view.cornerAnnotation().GetText(UPPER_EDGE) or ""
+        wanted = text if _showsSynthetic(slicer.mrmlScene, name) else ""
+        if wanted != written and written in ("", text):  # another module's text stays
+            view.cornerAnnotation().SetText(UPPER_EDGE, wanted)
+            view.scheduleRender()
+
+
+def _showsSynthetic(scene: Any, view: str) -> bool:
+    composite = _composite(scene, view)
+    if composite is None:
+        return False
+    shown = [composite.GetBackgroundVolumeID()]
+    if composite.GetForegroundOpacity() > 0:
+        shown.append(composite.GetForegroundVolumeID())
+    nodes = [scene.GetNodeByID(identifier) for identifier in shown if identifier]
+    return any(node is not None and node.GetAttribute(SYNTHETIC) for node in nodes)

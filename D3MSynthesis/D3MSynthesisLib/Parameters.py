@@ -72,6 +72,10 @@ class StepImage(enum.Enum):
         return {StepImage.AFTER: _("after the warp"), StepImage.BEFORE: _("before the warp")}[self]
 
 
+MaskNode = slicer.vtkMRMLScalarVolumeNode | slicer.vtkMRMLLabelMapVolumeNode | slicer.vtkMRMLSegmentationNode | None
+"""A selector lists exactly the classes that are named here: label maps too, although they are scalar volumes."""
+
+
 @parameterNodeWrapper
 class D3MSynthesisParameterNode:
     """Inputs and settings of the panel; saved with the scene. No postponed annotations: the wrapper reads types."""
@@ -79,9 +83,9 @@ class D3MSynthesisParameterNode:
     t1: slicer.vtkMRMLScalarVolumeNode
     t2: slicer.vtkMRMLScalarVolumeNode
     flair: slicer.vtkMRMLScalarVolumeNode
-    brainMask: slicer.vtkMRMLScalarVolumeNode | slicer.vtkMRMLSegmentationNode | None
+    brainMask: MaskNode
     reference: slicer.vtkMRMLScalarVolumeNode
-    referenceMask: slicer.vtkMRMLScalarVolumeNode | slicer.vtkMRMLSegmentationNode | None
+    referenceMask: MaskNode
 
     model: str
     """Name of a model; empty: the one that ships."""

@@ -84,6 +84,9 @@ class ResultPart:
         ui.comparisonTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
         for column in (1, 2):
             ui.comparisonTable.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        place = getattr(slicer.app, "defaultScenePath", None)
+        if isinstance(place, str) and place:
+            ui.saveFolder.directory = place  # by itself the button shows where Slicer was started
         ui.runBox.connect("activated(int)", self.onRun)
         ui.thresholdSlider.connect("valueChanged(double)", self.onThreshold)
         ui.stepSlider.connect("valueChanged(double)", self.onStep)
@@ -124,8 +127,8 @@ class ResultPart:
             return
         self._filling = True
         ui.thresholdSlider.setValue(nodes.threshold)
-        ui.stepSlider.setMinimum(1)
-        ui.stepSlider.setMaximum(max(nodes.steps, 1))
+        ui.stepSlider.minimum = 1  # PythonQt knows the properties of CTK's widgets, not all of their setters
+        ui.stepSlider.maximum = max(nodes.steps, 1)
         ui.stepSlider.setValue(max(nodes.steps, 1))
         ui.fadeSlider.setValue(0)
         self._filling = False
@@ -271,7 +274,8 @@ class ResultPart:
     def onSave(self, *_arguments: Any) -> None:
         """Save the run into a new folder inside the chosen one."""
         if self._active():
-            self.saveInto(Path(self.ui.saveFolder.directory), self.ui.dicomBox.checked)
+            with slicer.util.WaitCursor():
+                self.saveInto(Path(self.ui.saveFolder.directory), self.ui.dicomBox.checked)
 
     def saveInto(self, folder: Path, dicom: bool) -> None:
         """Save the run as files, and as DICOM if wanted."""

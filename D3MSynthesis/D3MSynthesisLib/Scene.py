@@ -23,7 +23,7 @@ from D3MSynthesisLib.Runs import PREFIX, RUN, SEGMENT_ID, Nodes, proxies, update
 SEGMENT_NAME = "Enhancing tumour (predicted)"
 SEGMENT_COLOUR = (0.95, 0.35, 0.15)
 TERMINOLOGY = (
-    "Segmentation category and type - 3D Slicer General Anatomy list"
+    "Segmentation category and type - DICOM master list"
     "~SCT^49755003^Morphologically Altered Structure~SCT^86049000^Neoplasm, Primary~^^"
     "~Anatomic codes - DICOM master list~SCT^12738006^Brain~^^"
 )

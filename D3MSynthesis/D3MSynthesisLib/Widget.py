@@ -11,13 +11,14 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 import slicer
-from D3MSynthesisLib import Inputs, Install, Scene
+from D3MSynthesisLib import Display, Inputs, Install, Scene
 from D3MSynthesisLib.Engine import Cost, EngineInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.ModelPart import ModelPart
 from D3MSynthesisLib.Parameters import D3MSynthesisParameterNode, Quality
 from D3MSynthesisLib.ResultPart import ResultPart
 
 SCANS = ("t1", "t2", "flair", "reference")
+PYTHON_SETTING = "D3MSynthesis/Python"
 SAMPLE_FILES = {"t1": "sample_t1", "t2": "sample_t2", "flair": "sample_flair", "reference": "sample_t1c"}
 
 
@@ -76,6 +77,9 @@ class Panel(VTKObservationMixin):
         self._asked = False
         self._closing = False
         self._entered = False
+        self._coming = False
+        self._going = False
+        self._watched: list[Any] = []
         self._arrived: Any = None
         """A result that came while another module was shown."""
         self.models = ModelPart(ui, self._chooseModel, lambda question: self.confirm(question), self._fail)
@@ -88,6 +92,8 @@ class Panel(VTKObservationMixin):
         self.addObserver(scene, scene.EndImportEvent, self._onSceneChanged)
         self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
         self.addObserver(scene, scene.NodeRemovedEvent, self._onNodeRemoved)
+        for view in Display.composites(scene):
+            self.addObserver(view, vtk.vtkCommand.ModifiedEvent, self._onView)
 
     def _connect(self) -> None:
         ui = self.ui
@@ -96,6 +102,7 @@ class Panel(VTKObservationMixin):
         ui.assignButton.connect("clicked(bool)", self.onAssign)
         ui.hardenButton.connect("clicked(bool)", self.onHarden)
         ui.deviceBox.connect("activated(int)", self.onDevice)
+        ui.pythonEdit.connect("textEdited(QString)", self.onPython)
         ui.detailsButton.connect("toggled(bool)", ui.detailsText.setVisible)
         ui.reportButton.connect("clicked(bool)", self.onReport)
 
@@ -124,7 +131,9 @@ class Panel(VTKObservationMixin):
     def _bind(self) -> None:
         self.parameters = D3MSynthesisParameterNode(self.logic.getParameterNode())
         self._guiTag = self.parameters.connectGui(self.ui)
-        self.addObserver(self.parameters, vtk.vtkCommand.ModifiedEvent, self._onParameters)
+        self._takePython()
+        self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)
+        self._watch()
         self.models.show(self.parameters.model)
         self._showDevices()
         self.result.bind(self.parameters)
@@ -137,8 +146,9 @@ class Panel(VTKObservationMixin):
     def _unbind(self) -> None:
         if self.parameters is not None:
             self.parameters.disconnectGui(self._guiTag)
-            self.removeObserver(self.parameters, vtk.vtkCommand.ModifiedEvent, self._onParameters)
+            self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)
             self.parameters = None
+            self._watch()
             self.result.bind(None)
 
     def _onStartClose(self, _caller: Any, _event: str) -> None:
@@ -150,28 +160,54 @@ class Panel(VTKObservationMixin):
             if self._entered:
                 self._bind()
 
-    def _onNodeAdded(self, _caller: Any, _event: str) -> None:
-        if not slicer.mrmlScene.IsBatchProcessing():
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeAdded(self, _caller: Any, _event: str, node: Any) -> None:
+        if node.IsA("vtkMRMLSliceCompositeNode"):
+            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onView)
+        elif node.IsA("vtkMRMLScalarVolumeNode") and not self._coming and not slicer.mrmlScene.IsBatchProcessing():
+            self._coming = True
             qt.QTimer.singleShot(0, self._assign)  # the node has no image yet when it is announced
 
     def _onNodeRemoved(self, _caller: Any, _event: str) -> None:
-        if not slicer.mrmlScene.IsBatchProcessing():
+        if not self._going and not slicer.mrmlScene.IsBatchProcessing():
+            self._going = True
             qt.QTimer.singleShot(0, self._onLess)
 
     def _onLess(self) -> None:
+        self._going = False
+        if self._closing:
+            return
         nodes = self.result.nodes
         if self.parameters is not None and nodes is not None and nodes.cemri.GetScene() is None:
             self.result.refresh()  # the user deleted the run in the data tree
         self.update()
 
+    def _onView(self, _caller: Any, _event: str) -> None:
+        Display.markViews()
+
     def _onParameters(self, _caller: Any, _event: str) -> None:
+        self._watch()
         self.result.onParameters()
         self.update()
+
+    def _watch(self) -> None:
+        """Follow the chosen scans: voxels may arrive late, and a scan may be put under a transform."""
+        p = self.parameters
+        chosen = [] if p is None else [node for node in (getattr(p, name) for name in SCANS) if node is not None]
+        for nodes, others, change in (
+            (self._watched, chosen, self.removeObserver),
+            (chosen, self._watched, self.addObserver),
+        ):
+            for node in {id(node): node for node in nodes if node not in others}.values():
+                for event in (node.ImageDataModifiedEvent, node.TransformModifiedEvent):
+                    change(node, event, self.update)
+        self._watched = chosen
 
     # Before the run
 
     def _assign(self) -> None:
         """Fill selectors that are empty; what the user chose stays."""
+        self._coming = False
         if self.parameters is None or self.logic.running:
             return
         for name, node in zip(SCANS, self._found(), strict=True):
@@ -323,6 +359,16 @@ class Panel(VTKObservationMixin):
         """The user chose a device."""
         if self.parameters is not None and 0 <= index < len(self.devices):
             self.parameters.device = self.devices[index]
+
+    def onPython(self, text: str) -> None:
+        """The user typed an interpreter: it is remembered on this machine."""
+        slicer.app.userSettings().setValue(PYTHON_SETTING, text)
+
+    def _takePython(self) -> None:
+        """The interpreter is the one that was typed on this machine: a scene of somebody else must not start one."""
+        python = str(slicer.app.userSettings().value(PYTHON_SETTING, "") or "")
+        if self.parameters.python != python:
+            self.parameters.python = python
 
     # The run
 

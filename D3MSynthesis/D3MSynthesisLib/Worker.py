@@ -21,6 +21,7 @@ from typing import Any
 
 from D3MSynthesisLib.Child import (
     BOOTSTRAP,
+    NO_WINDOW,
     childEnvironment,
     engineFolder,
     explainEnd,
@@ -267,6 +268,7 @@ class _PlainProcess:
         self._child = subprocess.Popen(
             command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, encoding="utf-8", errors="replace", start_new_session=os.name != "nt",
+            creationflags=NO_WINDOW,
         )  # fmt: skip
         for name, stream in (("out", self._child.stdout), ("err", self._child.stderr)):
             threading.Thread(target=self._read, args=(name, stream), daemon=True).start()
@@ -358,6 +360,7 @@ class _QtProcess:
         self._readErr()
         crashed = int(getattr(exitStatus, "value", exitStatus)) != 0
         self._onEnd(-int(exitCode) if crashed and int(exitCode) > 0 else int(exitCode))
+        self._process.deleteLater()  # it holds the methods that its signals call, and they hold it
 
     def pid(self) -> int | None:
         number = self._process.processId

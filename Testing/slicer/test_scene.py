@@ -109,6 +109,7 @@ def test_marks_and_terminology(host: MRMLHost, tmp_path: Path) -> None:
     value = vtk.reference("")
     assert segment.GetTag(segment.GetTerminologyEntryTagName(), value)
     assert "SCT^86049000^Neoplasm, Primary" in str(value)
+    assert "Segmentation category and type - DICOM master list" in str(value)  # Slicer's list that has this type
     assert segment.GetName() == "Enhancing tumour (predicted)"
     assert segment.GetColor() == Scene.SEGMENT_COLOUR
     assert nodes.segmentation.GetSegmentation().GetSourceRepresentationName() == "Binary labelmap"

@@ -160,7 +160,6 @@ def test_transforms_are_told_and_can_be_hardened(host: Host) -> None:
     assert not panel.ui.hardenButton.isVisibleTo(panel.ui.hardenButton.parent())
     transform = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
     nodes[1].SetAndObserveTransformNodeID(transform.GetID())
-    panel.update()
     assert "T2" in panel.ui.transformLabel.text
     panel.ui.hardenButton.click()
     assert panel.parameters.t2 is not nodes[1]
@@ -168,6 +167,68 @@ def test_transforms_are_told_and_can_be_hardened(host: Host) -> None:
     assert nodes[1].GetParentTransformNode() is transform
     assert panel.parameters.t1 is nodes[0]
     assert panel.ui.transformLabel.text == ""
+
+
+def test_voxels_that_come_late_are_seen(host: Host) -> None:
+    """A reader announces a node before it has voxels: the button is ready as soon as they are there."""
+    panel = host.openModule("D3MSynthesis").panel
+    late = host.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "p_t1")
+    for name in ("p_t2", "p_flair"):
+        volume(name)
+    host.settle()
+    assert panel.ui.stateLabel.text == "T1 has no voxels."
+    slicer.util.updateVolumeFromArray(late, np.ones((8, 9, 10), np.float32))
+    assert panel.ui.applyButton.enabled
+
+
+def test_what_was_cleared_stays_clear(host: Host) -> None:
+    """A real T1c that the user took away does not come back because a node of another kind is added."""
+    panel = host.openModule("D3MSynthesis").panel
+    volume("p_t1ce")
+    host.settle()
+    assert chosen(panel)[3] == "p_t1ce"
+    panel.ui.referenceSelector.setCurrentNode(None)
+    host.scene.AddNewNodeByClass("vtkMRMLModelNode", "model")
+    host.settle()
+    assert chosen(panel)[3] is None
+
+
+def test_a_label_map_can_be_the_brain_mask(host: Host) -> None:
+    """The selector lists label maps, which are a class of their own for it, and segmentations."""
+    panel = host.openModule("D3MSynthesis").panel
+    for kind in ("vtkMRMLLabelMapVolumeNode", "vtkMRMLSegmentationNode"):
+        node = host.scene.AddNewNodeByClass(kind, "mask")
+        host.settle()
+        panel.ui.brainMaskSelector.setCurrentNode(node)
+        assert panel.parameters.brainMask is node
+        assert kind in list(panel.ui.brainMaskSelector.nodeTypes)
+
+
+def test_a_scene_brings_no_interpreter(host: Host, tmp_path: Path) -> None:
+    """What is started is what was typed on this machine, whatever a scene that was opened says."""
+    panel = host.openModule("D3MSynthesis").panel
+    panel.parameters.python = "/somebody/elses/python"
+    assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    panel.parameters.python = ""
+    panel.ui.pythonEdit.setText("/mine")
+    panel.ui.pythonEdit.textEdited.emit("/mine")
+    host.clear()
+    assert panel.parameters.python == "/mine"
+    host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    host.settle()
+    assert panel.parameters.python == "/mine"
+    assert panel.ui.pythonEdit.text == "/mine"
+
+
+def test_labels_are_buddies_and_plain_text(host: Host) -> None:
+    """A screen reader finds the name of a field; what files and models say is never taken for markup."""
+    panel = host.openModule("D3MSynthesis").panel
+    rows = ("maskButtonsTitle", "layoutButtonsTitle")  # several widgets with texts of their own
+    titles = [name for name in widgets_of_ui() if name.endswith("Title") and name not in rows]
+    assert len(titles) > 20
+    assert [name for name in titles if getattr(panel.ui, name).buddy() is None] == []
+    for label in (panel.ui.errorLabel, panel.ui.noticesLabel, panel.ui.savedLabel, panel.ui.stateLabel):
+        assert label.textFormat == host.qt.Qt.PlainText
 
 
 def test_settings_come_back_with_a_saved_scene(host: Host, tmp_path: Path) -> None:

@@ -82,6 +82,12 @@ def foreground(host: Host) -> object:
     return host.scene.GetNodeByID(composite.GetForegroundVolumeID() or "") if composite.GetForegroundOpacity() else None
 
 
+def marked(host: Host, view: str) -> bool:
+    """Whether a view says that what it shows is synthetic."""
+    text = host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation()
+    return MARK in [text.GetText(corner) for corner in range(8)]
+
+
 def test_result_is_shown_and_marked(done: tuple[Host, object, list[str]]) -> None:
     """After the run the synthetic image is in the views, marked, with its volume beside the threshold."""
     host, panel, _ = done
@@ -90,8 +96,7 @@ def test_result_is_shown_and_marked(done: tuple[Host, object, list[str]]) -> Non
     assert panel.ui.errorLabel.text == ""
     assert f"{nodes.enhancingVolumeMl:.1f} ml" in panel.ui.volumeLabel.text
     for view in host.application.layoutManager().sliceViewNames():
-        text = host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation()
-        assert MARK in [text.GetText(corner) for corner in range(8)]
+        assert marked(host, view)
     assert panel.ui.applyButton.text == "Synthesize"
     assert not panel.ui.progressBar.isVisibleTo(panel.ui.progressBar.parent())
 
@@ -202,12 +207,19 @@ def test_layout_buttons(done: tuple[Host, object, list[str]]) -> None:
     ui.sideBySideButton.click()
     assert (background(host, "Red"), background(host, "Yellow")) == (nodes.t1, nodes.cemri)
     assert host.views["Red"].logic.GetSliceCompositeNode().GetLinkedControl()
+    assert (marked(host, "Red"), marked(host, "Yellow")) == (False, True)
     ui.beforeAfterButton.click()
+    assert (marked(host, "Red"), marked(host, "Yellow")) == (True, True)
     shown = [slicer.util.arrayFromVolume(background(host, view)) for view in ("Red", "Yellow")]
     np.testing.assert_array_equal(shown[0], slicer.util.arrayFromVolume(nodes.stepBefore.GetNthDataNode(2)))
     np.testing.assert_array_equal(shown[1], slicer.util.arrayFromVolume(nodes.stepAfter.GetNthDataNode(2)))
     ui.fourUpButton.click()
     assert background(host, "Green") is nodes.cemri
+    composite = host.views["Green"].logic.GetSliceCompositeNode()
+    composite.SetBackgroundVolumeID(nodes.t1.GetID())  # by the view's own selector, without the panel
+    assert not marked(host, "Green")
+    composite.SetBackgroundVolumeID(nodes.cemri.GetID())
+    assert marked(host, "Green")
 
 
 def test_result_is_saved_as_files(done: tuple[Host, object, list[str]], tmp_path: Path) -> None:
