@@ -57,7 +57,7 @@ def stepsTip(steps: int) -> str:
     if steps == 0:
         return _("The steps of this run were not kept: see the settings.")
     if steps == 1:
-        return _("This run has one step; the quality Best has more, and more can be chosen in the settings.")
+        return _("This run has one step; the quality Best has more.")
     return _("Replays the reverse process, from noise to the result.")
 
 
