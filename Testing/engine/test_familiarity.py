@@ -64,7 +64,11 @@ def codes(notices):
 
 def test_size_and_height_are_millimetres_whatever_the_voxels():
     """Volume and height of an ellipsoid agree with its formula, also from a T1 of other voxels."""
-    for shape, spacing in (((72, 80, 64), (1.0, 1.0, 1.0)), ((80, 72, 24), (0.8, 1.1, 2.5))):
+    for shape, spacing in (
+        ((72, 80, 64), (1.0, 1.0, 1.0)),
+        ((80, 72, 24), (0.8, 1.1, 2.5)),
+        ((70, 76, 62), (1.05,) * 3),
+    ):
         features = features_of(ball_case(shape=shape, spacing=spacing))
         assert features["brain_ml"] == pytest.approx(4 / 3 * np.pi * 30 * 34 * 28 / 1000, rel=0.03)
         assert features["height_mm"] == pytest.approx(56, abs=3)
