@@ -31,6 +31,6 @@ def dicom(
 
         check_dicom_output(out, force)
         content = content_of_files(cemri, mask, provenance)
-        for notice in write_dicom(out, content, [] if t1 is None else [t1]):
+        for notice in write_dicom(out, content, [] if t1 is None else [t1], force):
             talk.notice(notice)
         talk.done(out=str(out))

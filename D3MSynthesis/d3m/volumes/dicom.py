@@ -218,9 +218,13 @@ def _normal(frames: Sequence[Frame]) -> np.ndarray:
     return normal / length
 
 
-def sorted_frames(series: Series) -> list[Frame]:
-    """The images of a series in the order of their places, from the foot of the normal on; no checks."""
-    return _ordered(list(series.frames))
+def sorted_frames(series: Series, contrast: str) -> list[Frame]:
+    """The images that `read_series` makes the volume of, in the order of their places along the normal.
+
+    Raises:
+        D3MError: they make no stack.
+    """
+    return _ordered(_one_stack(series, contrast)[0])
 
 
 def _ordered(frames: list[Frame]) -> list[Frame]:
