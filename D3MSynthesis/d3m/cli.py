@@ -15,7 +15,7 @@ import typer
 
 import d3m
 from d3m.bids_command import bids as bids_command
-from d3m.console import Talk, require_torch, session, tell_wrong_usage
+from d3m.console import Talk, open_streams, require_torch, session, tell_wrong_usage
 from d3m.dicom_command import dicom as dicom_command
 from d3m.errors import D3MError, Notice
 from d3m.models_command import models_app
@@ -37,9 +37,11 @@ from d3m.options import (
     scan,
 )
 from d3m.progress import Progress
+from d3m.storage import claim
 
 if TYPE_CHECKING:
     from d3m.volumes.read import Source
+    from d3m.volumes.types import Case, Volume
 
 app = typer.Typer(
     help="Synthetic contrast-enhanced brain MRI from T1, T2 and FLAIR. Synthetic images, for research use only.",
@@ -215,25 +217,41 @@ def _synthesize(talk: Talk, started: float, request: Request) -> None:
     if request.dicom_out is not None:
         from d3m.results.dicom import check_dicom_output
 
-        check_dicom_output(request.dicom_out, request.force)
+        check_dicom_output(request.dicom_out, request.force, request.out)
+    with claim(request.out):
+        _check_out(request.out, request.force)  # an older result that a killed run was replacing may have come back
+        notices = _sample_and_write(talk, started, request, folder, case, sources, real, real_mask)
+    talk.stop()
+    for notice in notices:
+        if notice not in chosen:
+            talk.notice(notice)
+
+
+def _sample_and_write(
+    talk: Talk,
+    started: float,
+    request: Request,
+    model: Path,
+    case: Case,
+    sources: tuple[Source, Source, Source],
+    real: Volume | None,
+    real_mask: Volume | None,
+) -> tuple[Notice, ...]:
     talk.progress(Progress("model", 0.0, message="Loading the model"))
     require_torch()
     from d3m.models.load import load_model
     from d3m.results.files import write_result
     from d3m.synthesis import Synthesis
 
-    result = Synthesis(load_model(folder), **request.settings).run(case, talk.progress)  # type: ignore[arg-type]
+    result = Synthesis(load_model(model), **request.settings).run(case, talk.progress)  # type: ignore[arg-type]
     talk.progress(Progress("write", 0.98, message="Writing the result"))
-    write_result(request.out, result, case, time.monotonic() - started, real, real_mask)
+    write_result(request.out, result, case, time.monotonic() - started, real, real_mask, replace=request.force)
     if request.dicom_out is not None:
         from d3m.results.dicom import content_of, write_dicom
 
-        for notice in write_dicom(request.dicom_out, content_of(result), sources):
+        for notice in write_dicom(request.dicom_out, content_of(result), sources, request.force):
             talk.notice(notice)
-    talk.stop()
-    for notice in result.notices:
-        if notice not in chosen:
-            talk.notice(notice)
+    return result.notices
 
 
 def _check_out(out: Path, force: bool) -> None:
@@ -361,6 +379,7 @@ def main() -> None:
     """Entry point of the command."""
     # Threads that wait for each other in a busy loop are twenty times slower when another program has one of the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    open_streams()
     for stream in (sys.stdout, sys.stderr):  # a console that cannot show a path's characters must not fail a run
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import contextlib
 import itertools
-import itertools
 import json
 import os
 import signal

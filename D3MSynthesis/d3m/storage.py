@@ -27,7 +27,7 @@ BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 
 def disk_error(error: OSError) -> D3MError:
     """What a user is told when writing failed."""
-    if error.errno in FULL:
+    if error.errno in FULL or (error.errno is None and "requested and" in str(error)):  # numpy's way to say it
         return D3MError("The disk is full.", "Free some space, or choose another --out.", "machine")
     return D3MError(
         f"The result cannot be written ({error.strerror or error}).",
@@ -41,6 +41,8 @@ def writing() -> Iterator[None]:
     """Turn the errors of writing into `D3MError`."""
     try:
         yield
+    except BrokenPipeError:  # no disk's error: whoever read our progress is gone
+        raise
     except OSError as error:
         raise disk_error(error) from error
 

@@ -139,7 +139,7 @@ class Synthesis:
         self._automatic = device == "auto"
         try:
             self._move(chosen)
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, AssertionError) as error:  # torch asserts that it was built for the device
             self._own_notices += (self._fall_back(chosen, error),)
 
     def _move(self, device: torch.device) -> None:

@@ -107,24 +107,27 @@ def write_entry(folder: Path, prepared: Prepared, key: str) -> None:
         key: From `fingerprint`.
     """
     partial, final = folder / f".{prepared.id}.partial", folder / prepared.id
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    np.save(partial / "scans.npy", prepared.scans)
-    np.save(partial / "regions.npy", prepared.regions)
-    label = prepared.regions[:, 1]
-    entry = {
-        "key": key,
-        "labelled": prepared.labelled,
-        "shape": list(label.shape),
-        "bytes": [(partial / name).stat().st_size for name in ("scans.npy", "regions.npy")],
-        "sha256": _content_hash(prepared.scans, prepared.regions),
-        "tumour_voxels": (label > 0).sum(axis=(1, 2)).tolist(),
-        "enhancing_voxels": (label == ENHANCING).sum(axis=(1, 2)).tolist(),
-        "brain_voxels": prepared.regions[:, 0].sum(axis=(1, 2), dtype=int).tolist(),
-    }
-    (partial / "entry.json").write_text(json.dumps(entry), encoding="utf-8")
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        np.save(partial / "scans.npy", prepared.scans)
+        np.save(partial / "regions.npy", prepared.regions)
+        label = prepared.regions[:, 1]
+        entry = {
+            "key": key,
+            "labelled": prepared.labelled,
+            "shape": list(label.shape),
+            "bytes": [(partial / name).stat().st_size for name in ("scans.npy", "regions.npy")],
+            "sha256": _content_hash(prepared.scans, prepared.regions),
+            "tumour_voxels": (label > 0).sum(axis=(1, 2)).tolist(),
+            "enhancing_voxels": (label == ENHANCING).sum(axis=(1, 2)).tolist(),
+            "brain_voxels": prepared.regions[:, 0].sum(axis=(1, 2), dtype=int).tolist(),
+        }
+        (partial / "entry.json").write_text(json.dumps(entry), encoding="utf-8")
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # a full disk needs its room back
 
 
 def _content_hash(scans: np.ndarray, regions: np.ndarray) -> str:

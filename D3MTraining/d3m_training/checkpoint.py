@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from d3m.errors import D3MError
+from d3m.storage import writing
+
+SAVING = ".saving"
+"""Folder for a file that is being written; what a kill leaves in it goes away with the next save."""
 KEEP = 2
 """Checkpoints kept: when the newest is damaged, the one before it serves."""
 
@@ -51,12 +57,30 @@ class Restored:
 
 
 def write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file beside `path`, flush it to the disk, and rename it."""
-    partial = path.with_name(path.name + ".partial")
-    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, partial, metadata)
-    with partial.open("rb+") as f:
-        os.fsync(f.fileno())
-    partial.replace(path)
+    """Write a safetensors file beside `path`, flush it to the disk, and rename it.
+
+    Raises:
+        D3MError: the disk is full or cannot be written; an older file of that name is untouched.
+    """
+    place = path.parent / SAVING  # the library leaves a file with a name of its own when it is killed
+    partial = place / path.name
+    try:
+        with writing():
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True)
+            try:
+                save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, partial, metadata)
+            except SafetensorError as error:  # it wraps the system's error and keeps only its text
+                raise D3MError(
+                    f"The weights cannot be written ({error}).",
+                    "Free some space or change the rights; the training goes on from its last checkpoint.",
+                    "machine",
+                ) from error
+            with partial.open("rb+") as f:
+                os.fsync(f.fileno())
+            partial.replace(path)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def save_checkpoint(
@@ -85,6 +109,9 @@ def restore_checkpoint(folder: Path, network: nn.Module, ema: Ema, optimizer: to
     """Restore the newest whole checkpoint, or return None where there is none.
 
     A damaged one is passed over and named.
+
+    Raises:
+        D3MError: all of them are damaged, or they are of another network.
     """
     skipped: list[str] = []
     for path in reversed(_checkpoints(folder)):
@@ -92,10 +119,17 @@ def restore_checkpoint(folder: Path, network: nn.Module, ema: Ema, optimizer: to
             with safe_open(path, "pt") as f:
                 tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
                 metadata = f.metadata()
-        except (SafetensorError, OSError):
+                iteration, best = int(metadata["iteration"]), float(json.loads(metadata["best"]))
+        except (SafetensorError, OSError, TypeError, KeyError, ValueError):
             skipped.append(path.name)
             continue
-        network.load_state_dict(_part(tensors, "network."))
+        try:
+            network.load_state_dict(_part(tensors, "network."))
+        except RuntimeError as error:
+            raise D3MError(
+                "The checkpoint in this folder is of another network.",
+                "Choose the recipe it began with, or another --out.",
+            ) from error
         ema.weights = _part(tensors, "ema.")
         states: dict[int, dict[str, Tensor]] = {}
         for name, value in _part(tensors, "optimizer.").items():
@@ -103,9 +137,12 @@ def restore_checkpoint(folder: Path, network: nn.Module, ema: Ema, optimizer: to
             states.setdefault(int(index), {})[key] = value
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": states, "param_groups": groups})
-        return Restored(int(metadata["iteration"]), float(json.loads(metadata["best"])), tuple(skipped))
+        return Restored(iteration, best, tuple(skipped))
     if skipped:
-        raise FloatingPointError(f"every checkpoint is damaged: {', '.join(skipped)}")
+        raise D3MError(
+            f"Every checkpoint is damaged ({', '.join(skipped)}).",
+            "Remove them to begin anew, or choose another --out.",
+        )
     return None
 
 

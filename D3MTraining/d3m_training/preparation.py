@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from d3m.errors import D3MError
 from d3m.models.recipes import RECIPES
+from d3m.storage import held, replace_text, writing
 from d3m_training.cache import fingerprint, is_whole, prepare, write_entry
 from d3m_training.datasets import Checked, Fault, Patient, check, find_patients, in_processes, read_patient
 from d3m_training.labels import Scheme, unify
-from d3m_training.splits import PARTS, Split, check_split, conflicts, make_split, read_split, write_split
+from d3m_training.splits import PARTS, Split, check_split, conflicts, make_split, read_split, split_text
 
 SPLIT_NAME = "split.json"
 GRID_NAME = "grid.json"
+LOCK_NAME = ".d3m-prepare.lock"
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,16 @@ def prepare_cache(
     split = make_split(groups, seed, sizes) if split is None else split.without(faulty)
     check_split(split, groups)
     _report_use(checked, split, report)
-    with _writing():
+    with writing():
         cache.mkdir(parents=True, exist_ok=True)
-        (cache / GRID_NAME).write_text(json.dumps(_grid(recipe_name)) + "\n", encoding="utf-8")
-        write_split(cache / SPLIT_NAME, split)
+    with held(cache / LOCK_NAME, "Another preparation is writing into this cache."):
+        return _fill(checked, split, cache, recipe_name, workers, report)
+
+
+def _fill(
+    checked: Checked, split: Split, cache: Path, recipe_name: str, workers: int, report: Callable[[str], None]
+) -> int:
+    """Prepare what is missing, stale or damaged; returns the number of patients in the cache."""
     recipe, stride = RECIPES[recipe_name], network_stride(recipe_name)
     wanted = split.ids()
     works = []
@@ -90,8 +97,14 @@ def prepare_cache(
         if patient.id in wanted and not is_whole(cache, patient.id, key, thorough=True):
             works.append(_Work(patient, scheme, key, recipe_name, cache))
     report(f"{len(wanted)} patients, {len(works)} of them to be prepared.")
+    with writing():
+        if works:  # until all are there this is no cache: entries of two grids must not be trained on together
+            (cache / GRID_NAME).unlink(missing_ok=True)
+        replace_text(cache / SPLIT_NAME, split_text(split))
     for number, identifier in enumerate(in_processes(_prepare_one, works, workers), start=1):
         report(f"{number}/{len(works)} {identifier}")
+    with writing():
+        replace_text(cache / GRID_NAME, json.dumps(_grid(recipe_name)) + "\n")
     return len(wanted)
 
 
@@ -177,21 +190,11 @@ def _stated_split(
     ]
 
 
-@contextmanager
-def _writing() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        from d3m.results.files import disk_error  # here, because it brings torch, which preparation can do without
-
-        raise disk_error(error) from error
-
-
 def _prepare_one(work: _Work) -> str:
     relabel = partial(unify, scheme=work.scheme) if work.scheme else lambda data: data
     case, t1c, labels = read_patient(work.patient, relabel)
     recipe = RECIPES[work.recipe_name]
     entry = prepare(work.patient.id, case, t1c, labels, recipe.grid, network_stride(work.recipe_name))
-    with _writing():
+    with writing():
         write_entry(work.cache, entry, work.key)
     return work.patient.id

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from d3m.devices import fastest_dtype
@@ -17,9 +18,9 @@ from d3m.errors import D3MError
 from d3m.models.card import Card
 from d3m.models.load import load_model, save_model
 from d3m.models.recipes import RECIPES, Recipe
-from d3m.models.store import find_model
+from d3m.models.store import CARD_NAME, find_model
 from d3m.results.figure import draw_figure
-from d3m.results.files import whole_folder
+from d3m.storage import held, replace_text, whole_folder, writing
 from d3m.synthesis import Synthesis
 from d3m_training import evaluate
 from d3m_training.batches import Batches, BatchSettings
@@ -33,6 +34,7 @@ from d3m_training.splits import read_split
 from d3m_training.trainer import TrainSettings, train
 
 RUN_NAME = "run.json"
+LOCK_NAME = ".d3m-train.lock"
 DROPOUT = 0.05
 
 
@@ -93,7 +95,7 @@ def train_run(
     split = read_split(cache / SPLIT_NAME)
     try:
         entries, held_out = ([open_entry(cache, i) for i in ids] for ids in (split.train, split.validation))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise D3MError("An entry of the cache is damaged or missing.", "Run `d3m-training prepare` again.") from error
     if not entries:
         raise D3MError("No patient is in the training part.", "Make another split.")
@@ -105,15 +107,17 @@ def train_run(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = D3MTraining(network, recipe.diffusion, loss, fastest_dtype(device))
     upper = TARGET_UPPER if recipe.grid.target == "t1_scale" else 1.0
-    out.mkdir(parents=True, exist_ok=True)
+    with writing():
+        out.mkdir(parents=True, exist_ok=True)
     description = {
         "recipe": recipe_name, "train": asdict(settings), "batch": asdict(batch_settings), "loss": asdict(loss),
         "patients": len(entries), "init": None if init is None else init.name, "dropout": DROPOUT,
     }  # fmt: skip
-    (out / RUN_NAME).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     report(f"{len(entries)} patients for training, {len(held_out)} for validation, {settings.iterations} iterations.")
     validation = partial(quick_validation, recipe, held_out, out, report) if held_out else None
-    return train(module, Batches(entries, batch_settings, seed, upper), settings, out, validation, report)
+    with held(out / LOCK_NAME, "Another training is running in this folder."), writing():
+        replace_text(out / RUN_NAME, json.dumps(description, indent=1) + "\n")
+        return train(module, Batches(entries, batch_settings, seed, upper), settings, out, validation, report)
 
 
 def _start_from(network: torch.nn.Module, folder: Path) -> None:
@@ -152,7 +156,11 @@ def export_run(run: Path, out: Path, name: str, texts: dict[str, str]) -> Card:
         card = Card(**{"title": name, "training": training} | texts, name=name, recipe=recipe, weights_sha256="0" * 64)  # type: ignore[arg-type]
     except TypeError as error:
         raise D3MError(f"The card has no such field ({error}).", "Check the file of texts.") from error
-    return save_model(out, card, load_file(weights))
+    try:
+        tensors = load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise D3MError(f"The training's {weights.name} is damaged.", "Train on until the next save.") from error
+    return save_model(out, card, tensors)
 
 
 def validate_run(
@@ -215,7 +223,8 @@ def validate_run(
             patients=evaluate.patient_rows(rows),
             validation_note=note,
         )
-        (folder / "card.json").write_text(card.to_json(), encoding="utf-8")
+        with writing():
+            replace_text(folder / CARD_NAME, card.to_json())
 
 
 def _at_threshold(row: evaluate.Evaluated, curve: evaluate.MaskCurve, threshold: float) -> evaluate.Evaluated:

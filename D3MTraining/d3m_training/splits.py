@@ -158,9 +158,14 @@ def check_split(split: Split, groups: Mapping[str, str]) -> None:
         )
 
 
+def split_text(split: Split) -> str:
+    """A split as JSON."""
+    return json.dumps(asdict(split), indent=1) + "\n"
+
+
 def write_split(path: Path, split: Split) -> None:
     """Write a split as JSON."""
-    path.write_text(json.dumps(asdict(split), indent=1) + "\n", encoding="utf-8")
+    path.write_text(split_text(split), encoding="utf-8")
 
 
 def read_split(path: Path) -> Split:

@@ -73,7 +73,8 @@ def train(
         The averaged weights: the best by validation where there was any, else the last.
 
     Raises:
-        FloatingPointError: training diverged, or every checkpoint is damaged.
+        FloatingPointError: training diverged.
+        D3MError: the disk is full; every checkpoint is damaged or of another network.
     """
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(mixed_precision="no")  # the module casts its convolutions itself; equations stay float32

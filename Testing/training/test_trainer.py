@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from d3m.diffusion.network import build_network
 from d3m.diffusion.recipe import DiffusionRecipe, NetworkSizes
+from d3m.errors import D3MError
 from d3m_training.batches import Batches, BatchSettings
 from d3m_training.cache import ENHANCING, NECROSIS, OEDEMA, Entry, Prepared, open_entry, write_entry
 from d3m_training.checkpoint import Ema, restore_checkpoint, save_checkpoint
@@ -97,7 +98,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None
     assert lines[0] == "resumed at iteration 3; checkpoint-00000006.safetensors is damaged"
     newest.write_bytes(b"")
     (tmp_path / "run" / "checkpoint-00000003.safetensors").write_bytes(b"x")
-    with pytest.raises(FloatingPointError, match="damaged"):
+    with pytest.raises(D3MError, match="damaged"):
         train(_module(), batches, SETTINGS, tmp_path / "run", report=_quiet)
 
 

@@ -15,6 +15,7 @@ from d3m.diffusion.network import build_network
 from d3m.errors import D3MError
 from d3m.models.card import Card
 from d3m.models.store import CARD_NAME, WEIGHTS_NAME, file_sha256, read_card, weights_path
+from d3m.storage import whole_folder, write_text
 
 TRAINING_ONLY = "auxiliary."
 """Weights under this name serve training alone and are not shipped."""
@@ -71,10 +72,10 @@ def load_model(folder: Path) -> Model:
 
 
 def save_model(folder: Path, card: Card, weights: dict[str, Tensor]) -> Card:
-    """Write a model's folder, whole or not at all; an older one of that path is replaced.
+    """Write a model's folder, whole or not at all.
 
     Args:
-        folder: Where; its parent must exist.
+        folder: Where; an older model there is replaced at once, its other files are kept.
         card: Its hash is filled in.
         weights: State of the network; stored in float16, without what only training needs.
 
@@ -84,25 +85,20 @@ def save_model(folder: Path, card: Card, weights: dict[str, Tensor]) -> Card:
     Raises:
         D3MError: the model cannot be loaded again, the disk is full, or the folder cannot be written.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        kept = {n: v.detach().half().contiguous().cpu() for n, v in weights.items() if not n.startswith(TRAINING_ONLY)}
-        save_file(kept, partial / WEIGHTS_NAME, {"format": "pt"})
-        (partial / WEIGHTS_NAME).chmod(0o644)  # safetensors makes it readable by its owner alone
-        card = replace(card, weights_sha256=file_sha256(partial / WEIGHTS_NAME))
-        (partial / CARD_NAME).write_text(card.to_json(), encoding="utf-8")
-        load_model(partial)  # what cannot be loaded is not shipped
-        if folder.is_dir():
-            for path in (partial / WEIGHTS_NAME, partial / CARD_NAME):  # keep TRAINING.md and the like
-                path.replace(folder / path.name)
-        else:
-            partial.rename(folder)
-    except (OSError, SafetensorError) as error:
+        with whole_folder(folder) as partial:
+            if folder.is_dir():  # keep TRAINING.md and the like
+                shutil.copytree(folder, partial, dirs_exist_ok=True)
+            kept = {
+                n: v.detach().half().contiguous().cpu() for n, v in weights.items() if not n.startswith(TRAINING_ONLY)
+            }
+            save_file(kept, partial / WEIGHTS_NAME, {"format": "pt"})
+            (partial / WEIGHTS_NAME).chmod(0o644)  # safetensors makes it readable by its owner alone
+            card = replace(card, weights_sha256=file_sha256(partial / WEIGHTS_NAME))
+            write_text(partial / CARD_NAME, card.to_json())
+            load_model(partial)  # what cannot be loaded is not shipped
+    except SafetensorError as error:
         raise D3MError(
             f"The model cannot be written ({error}).", "Free some space, or choose another folder.", "machine"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return card
