@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from d3m.batch.cases import CaseFiles
@@ -75,18 +76,26 @@ def local_workers(count: int, device: str) -> Iterator[Client]:
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": MEMORY_MARGIN,
+        # a worker that was ended comes back when it has loaded its libraries again, which may take long on a busy
+        # machine; Dask would give it up after 15 s
+        "distributed.deploy.lost-worker-timeout": "7 days",
         "distributed.scheduler.allowed-failures": 0,
         "distributed.scheduler.worker-saturation": 1.0,
         "distributed.admin.log-length": 0,
         "distributed.worker.profile.enabled": False,
     }
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
-    with (
-        dask.config.set(settings),
-        SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
+    }
+    with dask.config.set(settings):
+        cluster = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+        try:
+            with Client(cluster) as client:
+                yield client
+        finally:
+            with suppress(TimeoutError, asyncio.TimeoutError):  # a worker in a long computation ends with this process
+                cluster.close()
 
 
 @contextmanager
@@ -165,8 +174,9 @@ def run_on_workers(client: Client, cases: Iterable[CaseFiles], work: Work, at_on
             yield outcome
             fill()
     finally:
-        if client.status == "running":
-            client.unregister_worker_plugin(name)
+        with suppress(OSError, asyncio.TimeoutError):  # workers that are gone or busy; they keep a model for nothing
+            if client.status == "running":
+                client.unregister_worker_plugin(name)
 
 
 def _register(client: Client, work: Work, name: str) -> None:

@@ -69,14 +69,14 @@ def _claim(path: Path) -> bool:
 def _take_over(path: Path) -> bool:
     """Claim a lock whose holder is gone; a second lock keeps two processes from doing so at once."""
     if not _stale(path):
-        return False
+        return _claim(path)  # it may have been given back meanwhile
     guard = path.with_name(f"{path.name}.guard")
     if not _claim(guard):
         if _stale(guard):
             guard.unlink(missing_ok=True)  # the next one who asks can go on
         return False
     try:
-        if not _stale(path):
+        if not _stale(path):  # another one was faster; a lock that is alive must never be removed here
             return False
         path.unlink(missing_ok=True)
         return _claim(path)
@@ -89,7 +89,7 @@ def _stale(path: Path) -> bool:
     try:
         age = time.time() - path.stat().st_mtime
     except FileNotFoundError:
-        return True
+        return False
     owner = _owner(path)
     if owner is not None and owner["place"] == _place() and not alive(int(str(owner["pid"]))):
         return True

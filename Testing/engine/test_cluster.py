@@ -1,0 +1,121 @@
+"""Cases on Dask workers: nothing is lost when one dies, and nothing is done twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("distributed")
+from distributed import Client
+
+from d3m.batch.bids import find_bids_cases
+from d3m.batch.cases import CaseFiles
+from d3m.batch.cluster import attached_workers, local_workers, run_on_workers
+from d3m.batch.derivatives import BidsWork, start_derivatives
+from d3m.batch.one import SynthesisSettings
+from d3m.errors import D3MError
+from d3m.results.provenance import read_provenance
+from engine.bids_helpers import MarkingWork, bids_dataset
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a POSIX signal")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """Two workers of this machine."""
+    with local_workers(2, "cpu") as found:
+        yield found
+
+
+def cases(*names: str) -> list[CaseFiles]:
+    """Cases without files."""
+    return [CaseFiles(name, None, None, None) for name in names]
+
+
+def test_dead_worker_costs_its_case_one_retry(client: Client, tmp_path: Path) -> None:
+    """A case whose worker dies is tried once more; if it dies again it is a row, and no other case is touched."""
+    work = MarkingWork(tmp_path, deadly=("c03",), once=("c05",), odd=("c07",))
+    names = [f"c{k:02d}" for k in range(12)]
+    rows = {outcome.row.id: outcome.row for outcome in run_on_workers(client, cases(*names), work)}
+    assert sorted(rows) == names
+    assert {name for name, row in rows.items() if row.status == "failed"} == {"c03", "c07"}
+    assert "worker ended" in rows["c03"].reason
+    assert "defect (ValueError)" in rows["c07"].reason
+    runs = {name: len((tmp_path / name).read_text().splitlines()) for name in names}
+    assert runs == dict.fromkeys(names, 1) | {"c03": 2, "c05": 2, "c07": 2}
+
+
+def test_model_is_loaded_once_by_each_worker(client: Client, tmp_path: Path) -> None:
+    """Many cases, and as many loads as processes worked."""
+    outcomes = list(run_on_workers(client, cases(*(f"c{k}" for k in range(20))), MarkingWork(tmp_path)))
+    assert len(outcomes) == 20
+    loads = [path.name.split("-")[1] for path in tmp_path.glob("load-*")]
+    worked = {pid for k in range(20) for pid in (tmp_path / f"c{k}").read_text().split()}
+    assert sorted(loads) == sorted(worked)
+
+
+def test_attached_scheduler(client: Client, tmp_path: Path) -> None:
+    """`--scheduler ADDRESS` uses workers that run already and leaves them running; a wrong address is one sentence."""
+    with attached_workers(client.scheduler.address) as other:
+        assert len(list(run_on_workers(other, cases("a", "b"), MarkingWork(tmp_path), at_once=2))) == 2
+    client.wait_for_workers(2, timeout=60)  # raises if they were ended
+
+
+def test_nobody_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever mistypes the address is told so, soon."""
+    monkeypatch.setattr("d3m.batch.cluster.CONNECT_S", 1)
+    with pytest.raises(D3MError, match="No Dask scheduler answers"), attached_workers("tcp://127.0.0.1:1"):
+        pass
+
+
+def test_two_drivers_and_a_killed_worker(client: Client, tmp_path: Path, tiny_model: Path) -> None:
+    """Two runs into one folder share the cases while a worker is killed: every result is whole, none was made twice."""
+    root = bids_dataset(tmp_path / "raw", *(f"{k:02d}" for k in range(6)))
+    out = tmp_path / "out"
+    start_derivatives(root, out)
+    work = BidsWork(root, out, SynthesisSettings(tiny_model, "cpu", "preview"))
+    found = find_bids_cases(root)
+    rows = []
+
+    def drive() -> None:
+        rows.extend(outcome.row for outcome in run_on_workers(client, found, work))
+
+    drivers = [threading.Thread(target=drive) for _ in range(2)]
+    for driver in drivers:
+        driver.start()
+    limit = time.monotonic() + 60
+    while not list(out.glob("sub-*/anat")) and time.monotonic() < limit:
+        time.sleep(0.02)
+    os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+    for driver in drivers:
+        driver.join(timeout=100)
+    assert not [row for row in rows if row.status == "failed"]
+    done = [row.id for row in rows if row.status == "done"]
+    assert len(done) == len(set(done))  # the killed one may have ended its case, which is then found whole
+    for case in found:
+        assert read_provenance(case.folder(out)) is not None, case.id
+    assert not list(out.rglob(".d3m-partial-*"))
+
+
+def test_full_disk_ends_the_run(client: Client, tmp_path: Path, tiny_model: Path) -> None:
+    """What no case could survive ends all, as a sentence and not as a row a case."""
+    root = bids_dataset(tmp_path / "raw", "01")
+    (tmp_path / "out").write_text("a file where the folder should be")
+    work = BidsWork(root, tmp_path / "out", SynthesisSettings(tiny_model, "cpu", "preview"))
+    with pytest.raises(D3MError, match="cannot be written"):
+        list(run_on_workers(client, find_bids_cases(root), work))
+
+
+def test_damaged_model_is_one_sentence(client: Client, tmp_path: Path) -> None:
+    """A model that a worker cannot load ends the run with its reason."""
+    work = BidsWork(tmp_path, tmp_path, replace(SynthesisSettings(tmp_path / "nosuch"), device="cpu"))
+    with pytest.raises(D3MError):
+        list(run_on_workers(client, cases("a"), work))
