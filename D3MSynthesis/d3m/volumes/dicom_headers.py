@@ -14,6 +14,8 @@ from d3m.volumes.files import ARCHIVES
 
 MAX_FILES = 50_000
 """Files looked at in a folder; a study of a head has some thousands."""
+MR_IMAGES = "1.2.840.10008.5.1.4.1.1.4"
+"""How the SOP classes of MR images begin (DICOM PS3.4, B.5): without a matrix such a file was cut."""
 DEFLATED = "1.2.840.10008.1.2.1.99"
 """Transfer syntax whose header is packed, too: it unpacks to any size before anything of it can be judged."""
 TAGS = (
@@ -104,8 +106,11 @@ def find_series(place: Path, name: str = "The study") -> list[Series]:
         try:
             if header is None:
                 damaged += start[128:132] == b"DICM"
-            elif header.get("Rows") and header.get("Columns") and wanted in (None, _key_of(header)):
-                found.setdefault(_key_of(header), []).append((path, header, frames_of(path, header)))
+            elif not header.get("Rows") or not header.get("Columns"):
+                damaged += str(header.file_meta.get("MediaStorageSOPClassUID", "")).startswith(MR_IMAGES)
+            elif wanted in (None, _key_of(header)):
+                image = path, header, frames_of(path, header)
+                found.setdefault(_key_of(header), []).append(image)
         except (TypeError, ValueError, AttributeError, OverflowError, IndexError):  # several values where one belongs
             damaged += 1
     if not found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def _texts(value: Any) -> tuple[str, ...]:
     """The values of a text element, one or many."""
     if value is None or isinstance(value, str):
         return (value,) if value else ()
-    return tuple(str(part) for part in value)
+    return tuple(str(part) for part in value) if isinstance(value, Iterable) else (str(value),)
 
 
 def _description(header: Any) -> str:
@@ -146,7 +146,7 @@ def series_of(uid: str, images: list[tuple[Path, Any, list[Frame | None]]], dama
     first = images[0][1]
     found = [frame for _, _, frames in images for frame in frames]
     frames = [frame for frame in found if frame is not None]
-    number = _number(first.get("SeriesNumber"))
+    number, samples = _number(first.get("SeriesNumber")), _number(first.get("SamplesPerPixel"))
     groups = _group(first.get("SharedFunctionalGroupsSequence"))
     timing, modifier = _inner(groups, "MRTimingAndRelatedParametersSequence"), _inner(groups, "MRModifierSequence")
     repetition = first.get("RepetitionTime", timing.get("RepetitionTime") if timing is not None else None)
@@ -163,7 +163,7 @@ def series_of(uid: str, images: list[tuple[Path, Any, list[Frame | None]]], dama
         _number(inversion),
         next((frame.echo_time for frame in frames if frame.echo_time is not None), None),
         any(_agent(header) for _, header, _ in images),
-        int(first.get("SamplesPerPixel") or 1),
+        1 if samples is None else int(samples),
         str(first.get("PhotometricInterpretation") or "MONOCHROME2"),
         tuple(frames),
         len(found) - len(frames),
