@@ -1,6 +1,7 @@
 """What the panel remembers in the scene."""
 
 import enum
+import typing
 from typing import Annotated
 
 from slicer.i18n import tr as _
@@ -108,3 +109,20 @@ class D3MSynthesisParameterNode:
     overlayOpacity: Annotated[float, WithinRange(0.0, 1.0), Default(0.6)]
     deformation: Annotated[Deformation, Default(Deformation.OFF)]
     stepImage: Annotated[StepImage, Default(StepImage.AFTER)]
+
+
+def parametersOf(node):
+    """The parameters in a node; a choice that this version does not know, in a scene of another one, is made anew.
+
+    Args:
+        node: The module's parameter node.
+
+    Returns:
+        A `D3MSynthesisParameterNode`.
+    """
+    for name, annotation in D3MSynthesisParameterNode.__annotations__.items():
+        kind = next(iter(typing.get_args(annotation)), None)
+        known = kind.__members__ if isinstance(kind, enum.EnumMeta) else None
+        if known is not None and node.HasParameter(name) and node.GetParameter(name) not in known:
+            node.UnsetParameter(name)
+    return D3MSynthesisParameterNode(node)

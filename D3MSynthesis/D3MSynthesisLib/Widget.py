@@ -14,7 +14,7 @@ import slicer
 from D3MSynthesisLib import Display, Inputs, Install, Scene
 from D3MSynthesisLib.Engine import Cost, EngineInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.ModelPart import ModelPart
-from D3MSynthesisLib.Parameters import D3MSynthesisParameterNode, Quality
+from D3MSynthesisLib.Parameters import Quality, parametersOf
 from D3MSynthesisLib.ResultPart import ResultPart
 
 SCANS = ("t1", "t2", "flair", "reference")
@@ -129,7 +129,7 @@ class Panel(VTKObservationMixin):
         self.removeObservers()
 
     def _bind(self) -> None:
-        self.parameters = D3MSynthesisParameterNode(self.logic.getParameterNode())
+        self.parameters = parametersOf(self.logic.getParameterNode())
         self._guiTag = self.parameters.connectGui(self.ui)
         self._takePython()
         self.addObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)

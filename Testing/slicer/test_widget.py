@@ -220,6 +220,21 @@ def test_a_scene_brings_no_interpreter(host: Host, tmp_path: Path) -> None:
     assert panel.ui.pythonEdit.text == "/mine"
 
 
+def test_a_scene_of_another_version_does_not_break_the_panel(host: Host) -> None:
+    """A choice that this version does not know costs that setting, not the panel."""
+    panel = host.openModule("D3MSynthesis").panel
+    panel.ui.seedBox.setValue(5)
+    panel.exit()
+    node = panel.logic.getParameterNode()
+    node.SetDisableModifiedEvent(True)  # as if it had been read from a file
+    node.SetParameter("quality", "FASTEST")
+    node.SetDisableModifiedEvent(False)
+    panel.enter()
+    assert panel.parameters.quality.name == "STANDARD"
+    assert panel.ui.seedBox.value == 5
+    assert panel.ui.stateLabel.text == "Choose T1, T2 and FLAIR."
+
+
 def test_labels_are_buddies_and_plain_text(host: Host) -> None:
     """A screen reader finds the name of a field; what files and models say is never taken for markup."""
     panel = host.openModule("D3MSynthesis").panel
