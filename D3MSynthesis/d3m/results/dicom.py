@@ -120,7 +120,7 @@ def _ours(name: Path) -> bool:
 
 
 def write_dicom(
-    out: Path, content: DicomContent, sources: Sequence[Source], replace: bool = True
+    out: Path, content: DicomContent, sources: Sequence[Source], replace: bool = False
 ) -> tuple[Notice, ...]:
     """Write series and segmentation into a new folder, whole or not at all.
 
