@@ -308,14 +308,15 @@ def test_fields_of_view(tmp_path, scans, shift, words):
 
 
 def test_brains_in_different_places(tmp_path):
-    """Brains that lie apart within overlapping fields of view are refused or reported as not registered."""
+    """Brains that lie apart within overlapping fields of view are brought together, and a notice says so."""
     shape = (64, 56, 40)
     affine = (lps_affine(shape),) * 3
     t1, _, flair = brains(shape, offset=(-8, 0, 0))
-    far, near = brains(shape, offset=(18, 0, 0))[1], brains(shape, offset=(-2, 0, 0))[1]
-    with pytest.raises(D3MError, match=r"The brains in T2 and T1 overlap by \d+ % only"):
-        case_of(tmp_path, (t1, far, flair), affine)
-    assert ("not-aligned", "t2") in codes(case_of(tmp_path, (t1, near, flair), affine))
+    for offset in (-2, 18):
+        t2 = brains(shape, offset=(offset, 0, 0))[1]
+        case = case_of(tmp_path, (t1, t2, flair), affine)
+        assert codes(case) == [("registered", "t2")]
+        np.testing.assert_allclose(case.t2.affine[:3, 3] - affine[1][:3, 3], [offset + 8, 0, 0], atol=1.0)
 
 
 @pytest.mark.parametrize("how", ["zeros", "nan", "short"])

@@ -23,9 +23,7 @@ MARGIN = 2
 """Voxels kept around the brain's box."""
 
 
-def plan_grid(
-    t1: Volume, brain: Mask, recipe: GridRecipe, stride: int, pose: Affine | None = None
-) -> ModelGrid:
+def plan_grid(t1: Volume, brain: Mask, recipe: GridRecipe, stride: int, pose: Affine | None = None) -> ModelGrid:
     """The axial lattice around the brain, along T1's own axes or those of a tilted head.
 
     Args:
@@ -50,7 +48,7 @@ def plan_grid(
         low, high = _box(orientations.apply_orientation(brain, to_lps))
     else:
         upright = np.diag([-SPACING_MM, -SPACING_MM, SPACING_MM, 1.0])  # LPS where the head is upright
-        affine = np.linalg.inv(pose) @ upright
+        affine = np.asarray(np.linalg.inv(pose) @ upright, np.float64)
         low, high = _bounds(brain, np.linalg.inv(affine) @ t1.affine)
     count = np.ceil((high - low) / step).astype(int) + 1 + 2 * MARGIN
     start = low - MARGIN * step

@@ -11,10 +11,11 @@ import numpy as np
 
 from d3m.errors import D3MError
 from d3m.volumes import checks, dicom, nifti, textheaders
-from d3m.volumes.brain import find_brain, look, mask_from_file, settle
+from d3m.volumes.brain import Seen, find_brain, look, mask_from_file, settle
 from d3m.volumes.dicom_choice import check_one_patient, series_in
 from d3m.volumes.dicom_headers import is_dicom, starts_like_dicom
 from d3m.volumes.dicom_series import Series
+from d3m.volumes.extraction import extract_brain
 from d3m.volumes.files import (
     ARCHIVES,
     PICTURES,
@@ -29,8 +30,11 @@ from d3m.volumes.files import (
     truncated,
     unpack,
 )
+from d3m.volumes.grid import resample
 from d3m.volumes.headers import Header, corner_distance
-from d3m.volumes.types import CONTRASTS, Affine, Case, Floats, Volume
+from d3m.volumes.registration import align
+from d3m.volumes.template import find_pose
+from d3m.volumes.types import CONTRASTS, Affine, Case, Floats, Mask, Volume
 
 SNAP_VOXELS = 0.25
 """Scans of one shape whose headers agree to this everywhere share T1's grid: the rest is rounding."""
@@ -197,15 +201,16 @@ def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None =
         t1: The T1 without contrast agent: a file, a DICOM series' folder, or a chosen series.
         t2: The T2.
         flair: The FLAIR.
-        brain_mask: What is not zero in the brain, in the same frame of reference; None: the scans are
-            skull-stripped, or one of them is.
+        brain_mask: What is not zero in the brain, in T1's frame of reference; None: the scans are skull-stripped, or
+            one of them is, or the brain is looked for in T1.
 
     Returns:
-        The scans on their own grids and the brain on T1's; notices of the scans included.
+        The scans on their own grids (T2 and FLAIR registered to T1 if they were not), the brain on T1's, and how the
+        head is tilted; notices of the scans included.
 
     Raises:
-        D3MError: a file that cannot be used, the same image twice, scans that do not overlap, whole heads
-            without a mask, a mask that does not fit.
+        D3MError: a file that cannot be used, the same image twice, scans that do not overlap or cannot be registered,
+            whole heads in which no brain is found, a mask that does not fit.
     """
     sources: dict[str, Source] = {"t1": t1, "t2": t2, "flair": flair}
     checks.check_paths({name: Path(one) for name, one in sources.items() if not isinstance(one, Series)})
@@ -221,13 +226,33 @@ def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None =
     mask = None
     if brain_mask is not None:
         mask = mask_from_file(_snapped(read_raw(brain_mask, "brain_mask"), volumes["t1"]), volumes["t1"])
+    if mask is None and all(one.problem for one in seen.values()):
+        mask, said = extract_brain(volumes["t1"])
+        notices += said
+    volumes, said = align(volumes, _compared(volumes, seen, mask))
+    notices += said
     brain, found = find_brain(volumes, seen, mask)
     settled = {name: settle(volume, name, seen[name], brain, volumes["t1"].affine) for name, volume in volumes.items()}
     notices += [notice for volume in settled.values() for notice in volume.notices]
     notices += found
     notices += checks.thick_slices(settled)
     notices += checks.compare_contrasts(settled, brain)
-    return Case(settled["t1"], settled["t2"], settled["flair"], brain, tuple(notices))
+    pose, said = find_pose(settled["t1"], brain)
+    notices += said
+    return Case(settled["t1"], settled["t2"], settled["flair"], brain, tuple(notices), pose)
+
+
+def _compared(volumes: dict[str, Volume], seen: dict[str, Seen], mask: Mask | None) -> dict[str, Mask]:
+    """What registration looks at in each scan, on its own grid: the brain where it is known, else all."""
+    compared = {name: one.inside if not one.problem else np.isfinite(volumes[name].data) for name, one in seen.items()}
+    stripped = [name for name, one in seen.items() if not one.problem]
+    t1 = volumes["t1"]
+    if mask is not None:
+        compared["t1"] = mask
+    elif "t1" not in stripped and stripped:
+        other = volumes[stripped[0]]
+        compared["t1"] = resample(compared[stripped[0]], other.affine, t1.affine, t1.data.shape, order=0)
+    return compared
 
 
 def _snapped(volume: Volume, t1: Volume) -> Volume:
