@@ -83,6 +83,8 @@ def whole_folder(out: Path, replace: bool = True) -> Iterator[Path]:
     partial: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        if sys.platform != "win32":  # there it cannot be known who is alive
+            put_in_order(out.parent, out.name)
         partial = Path(tempfile.mkdtemp(prefix=PARTIAL + _tag(out.name), dir=out.parent))
         partial.chmod(0o755)
         with _marked(partial):

@@ -113,7 +113,7 @@ def writers(place: Path) -> list[Operation]:
         write_dicom(place / "dicom/out", content_of(result), [])
 
     def series() -> bool:
-        out = place / "dicom/out"
+        out = order(place / "dicom")
         return not out.exists() or len(list((out / "cemri").glob("*.dcm"))) == case.t1.data.shape[2]
 
     return [
