@@ -14,6 +14,7 @@ pytest.importorskip("PySide6.QtUiTools")
 from qt_host import Host  # noqa: E402
 
 SCANS = ("t1", "t2", "flair")
+MARK = "synthetic, research use only"
 
 
 @pytest.fixture
@@ -158,6 +159,24 @@ def test_older_result_deleted_in_the_middle_of_a_run(host: Host, made: MadeOutpu
     assert panel.ui.errorLabel.text == ""
     assert panel.result.nodes.runID != old.runID
     assert panel.ui.runBox.count == 1
+
+
+def test_mark_is_on_synthetic_images_alone(host: Host, made: MadeOutput) -> None:
+    """The views that show a synthetic image bear the mark; acquired images, the next patient's too, do not."""
+
+    def mark(view: str = "Red") -> str:
+        return host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation().GetText(7) or ""
+
+    panel = opened(host, made)
+    press(host, panel)
+    assert mark() == MARK
+    panel.ui.sideBySideButton.click()
+    assert (mark("Red"), mark("Yellow")) == ("", MARK)
+    host.clear()
+    node = slicer.util.addVolumeFromArray(made.t1, name="next patient")
+    slicer.util.setSliceViewerLayers(background=node)
+    host.settle()
+    assert mark() == ""
 
 
 def test_leaving_the_module_does_not_lose_the_result(host: Host, made: MadeOutput) -> None:
