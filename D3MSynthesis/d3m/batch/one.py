@@ -134,12 +134,22 @@ def run_case(
             disk = error
     except Exception as error:
         reason, mend, kind = explain(error)
-        row = Row(case.id, "failed", reason, mend, time.monotonic() - started, None, _text(case.notices))
+        row = Row(
+            case.id, "failed", _without_paths(reason, case), mend, time.monotonic() - started, None, _text(case.notices)
+        )
         return Outcome(row, kind)
     if disk is not None:
         raise disk
     seconds = time.monotonic() - started
     return Outcome(Row(case.id, "done", "", "", seconds, result.enhancing_volume_ml, _text(result.notices)))
+
+
+def _without_paths(text: str, case: CaseFiles) -> str:
+    """A message for a table that is kept: paths often name a patient, and the id and the scan say which file it is."""
+    for path in (case.t1, case.t2, case.flair):
+        if path is not None:
+            text = text.replace(f": {path}", "").replace(str(path), "the file")
+    return text
 
 
 def _text(notices: Sequence[Notice]) -> str:
