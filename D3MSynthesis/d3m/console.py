@@ -92,9 +92,12 @@ class Talk:
     def failed(self, error: D3MError) -> None:
         """Say what went wrong and how to mend it."""
         self.stop()
-        with contextlib.suppress(OSError):  # nobody may be listening any more
-            if self.json:
+        if self.json:
+            try:
                 self._line({"stage": "error", "kind": error.kind, "message": error.message, "mend": error.mend})
+            except OSError:  # nobody is listening any more
+                _silence()
+        with contextlib.suppress(OSError):
             sys.stderr.write(f"Error: {error}\n")  # not through rich, which would import more when memory has run out
 
     def stop(self) -> None:
