@@ -157,6 +157,7 @@ class Panel(VTKObservationMixin):
     def _onSceneChanged(self, _caller: Any, _event: str) -> None:
         if not self._closing:
             self._unbind()
+            Display.markViews()  # the views were restored before their images were there
             if self._entered:
                 self._bind()
 

@@ -161,8 +161,8 @@ def test_older_result_deleted_in_the_middle_of_a_run(host: Host, made: MadeOutpu
     assert panel.ui.runBox.count == 1
 
 
-def test_mark_is_on_synthetic_images_alone(host: Host, made: MadeOutput) -> None:
-    """The views that show a synthetic image bear the mark; acquired images, the next patient's too, do not."""
+def test_mark_follows_the_scene(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """A scene that is opened again has the mark in its views; acquired images, the next patient's too, have not."""
 
     def mark(view: str = "Red") -> str:
         return host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation().GetText(7) or ""
@@ -172,11 +172,20 @@ def test_mark_is_on_synthetic_images_alone(host: Host, made: MadeOutput) -> None
     assert mark() == MARK
     panel.ui.sideBySideButton.click()
     assert (mark("Red"), mark("Yellow")) == ("", MARK)
+    panel.ui.fourUpButton.click()
+    assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
     host.clear()
     node = slicer.util.addVolumeFromArray(made.t1, name="next patient")
     slicer.util.setSliceViewerLayers(background=node)
     host.settle()
     assert mark() == ""
+    host.clear()
+    host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    host.settle()
+    slicer.util.setSliceViewerLayers(background=panel.result.nodes.cemri)
+    assert mark() == MARK
+    panel.exit()
+    assert mark() == MARK
 
 
 def test_leaving_the_module_does_not_lose_the_result(host: Host, made: MadeOutput) -> None:
