@@ -293,6 +293,14 @@ def test_elements_of_a_wrong_type_are_no_defect(tmp_path: Path, values: dict[str
             is_picture(read_series(folder, "t1"))
 
 
+def test_a_damaged_file_meta_is_a_damaged_file(tmp_path: Path) -> None:
+    """An unknown type of value before the header proper is no defect of ours."""
+    folder = series(tmp_path / "t1")
+    last = folder / "0011.dcm"
+    last.write_bytes(last.read_bytes().replace(b"\x02\x00\x02\x00UI", b"\x02\x00\x02\x00U1", 1))
+    assert find_series(folder)[0].damaged == 1
+
+
 def test_a_single_image_type_counts(tmp_path: Path) -> None:
     """A type of one word is a word, not letters."""
     one = find_series(series(tmp_path / "t1", edit=changed(ImageType="DERIVED")))[0]

@@ -181,7 +181,8 @@ def _read_header(path: Path, start: bytes) -> Any:
                 return None
             tags = [*TAGS, "DirectoryRecordSequence"]
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
-            header.walk(lambda *_: None)  # elements are converted when they are looked at, those inside sequences, too
+            for part in (header.file_meta, header):
+                part.walk(lambda *_: None)  # elements are converted when they are looked at, also inside sequences
         except Exception:
             return None
     return header
