@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test lint pytest test-slicer benchmark lock clean
+.PHONY: demo test lint pytest test-slicer benchmark fuzz faults lock clean
 
 demo: .venv/demo.stamp
 	$(BIN)/d3m synthesize --sample --out demo --force
@@ -31,6 +31,14 @@ test-slicer: .venv/test.stamp
 benchmark: .venv/test.stamp
 	$(BIN)/python Testing/benchmarks/sampling.py
 	$(BIN)/python Testing/benchmarks/batches.py
+
+# A minute for each reader, led by atheris where it is installed (pip install atheris; Linux, Python 3.11 to 3.14).
+fuzz: .venv/test.stamp
+	$(BIN)/python Testing/benchmarks/fuzz.py
+
+# Kills writers at random moments and fills their disk.
+faults: .venv/test.stamp
+	$(BIN)/python Testing/benchmarks/faults.py
 
 # Pins what is installed now; torch is kept as it is written in the lock file.
 lock: .venv/test.stamp

@@ -99,6 +99,7 @@ def writers(place: Path) -> list[Operation]:
             return [row["id"] for row in csv.DictReader(f)] == [row.id for row in rows]
 
     def imported() -> bool:
+        put_in_order(place / "import", "tiny")
         return not (place / "import/tiny").exists() or bool(load_model(place / "import/tiny"))
 
     def again() -> None:

@@ -7,12 +7,12 @@ import hashlib
 import os
 import shutil
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from d3m.errors import D3MError
 from d3m.models.card import MAX_CARD_BYTES, Card
+from d3m.storage import whole_folder, write_text
 
 CARD_NAME, WEIGHTS_NAME = "card.json", "weights.safetensors"
 DEFAULT_NAME = "default"
@@ -190,20 +190,15 @@ def import_model(folder: Path) -> ModelEntry:
             f"There is a model {card.name!r} already.", f"Remove it first, or change the name in {CARD_NAME}."
         )
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".import-", dir=target.parent) as temporary:
-            partial = Path(temporary) / card.name
-            partial.mkdir()
-            (partial / CARD_NAME).write_text(card.to_json(), encoding="utf-8")
+        with whole_folder(target, replace=False) as partial:
+            write_text(partial / CARD_NAME, card.to_json())
             shutil.copyfile(weights, partial / WEIGHTS_NAME)
             weights_path(partial, card)  # a full disk or a file that changed meanwhile is noticed
-            partial.rename(target)
-    except OSError as error:
-        raise D3MError(
-            f"The model cannot be stored ({error.strerror}).",
-            f"Free some space, or set {MODELS_VARIABLE} to a folder that can be written.",
-            "machine",
-        ) from error
+    except D3MError as error:
+        if error.kind != "machine":
+            raise
+        mend = f"Free some space, or set {MODELS_VARIABLE} to a folder that can be written."
+        raise D3MError(error.message.replace("result", "model"), mend, "machine") from error
     return ModelEntry(card.name, target, True)
 
 

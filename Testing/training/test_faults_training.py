@@ -1,0 +1,155 @@
+"""Preparation, training and export under kill -9, full disks and second runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import write_case
+from d3m.errors import D3MError
+from d3m.storage import held
+from d3m_training.checkpoint import Ema, restore_checkpoint, save_checkpoint, write_atomically
+from d3m_training.preparation import GRID_NAME, LOCK_NAME, check_grid, prepare_cache
+from d3m_training.runs import LOCK_NAME as TRAIN_LOCK
+from d3m_training.runs import train_run
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
+CHECKOUT = Path(__file__).parents[2]
+
+
+def silent(_: str) -> None:
+    """Nobody listens."""
+
+
+def prepare(place: Path, report: object = silent, recipe: str = "default") -> int:
+    """Prepare `place`/data into `place`/cache."""
+    return prepare_cache(
+        [place / "data"],
+        place / "cache",
+        recipe,
+        None,
+        (1, 1, 0),
+        None,
+        False,
+        1,
+        0,
+        report,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Two patients."""
+    for seed, name in enumerate(("P1", "P2")):
+        write_case(tmp_path / "data" / name, name, seed)
+    return tmp_path
+
+
+def test_a_cache_under_way_is_no_cache(place: Path) -> None:
+    """Stopped between two patients, nothing can be trained from it; the next preparation does only what is missing."""
+
+    def stop(line: str) -> None:
+        if line.startswith("1/2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(place, stop)
+    with pytest.raises(D3MError, match="not prepared"):
+        check_grid(place / "cache", "default")
+    lines: list[str] = []
+    assert prepare(place, lines.append) == 2
+    assert "2 patients, 1 of them to be prepared." in lines
+    check_grid(place / "cache", "default")
+    assert not [path for path in (place / "cache").iterdir() if path.name.startswith(".")]
+
+
+def test_one_preparation_and_one_training_at_a_time(place: Path) -> None:
+    """A second one in the same folder is refused while the first works."""
+    prepare(place)
+    code = (
+        "import sys; from pathlib import Path; from d3m.storage import held\nwith held(Path(sys.argv[1]), ''): input()"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    (place / "run").mkdir()
+    for lock, start, words in (
+        (place / "cache" / LOCK_NAME, lambda: prepare(place), "Another preparation"),
+        (
+            place / "run" / TRAIN_LOCK,
+            lambda: train_run(place / "cache", place / "run", "default", 1, 1, None, 0, 1, 0, silent),
+            "Another training",
+        ),
+    ):
+        with held(lock.with_name("other"), ""):
+            other = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdin=subprocess.PIPE, env=env)
+            while not lock.exists():
+                assert other.poll() is None
+        try:
+            with pytest.raises(D3MError, match=words):
+                start()
+        finally:
+            other.kill()
+            other.communicate()
+
+
+def network() -> tuple[torch.nn.Module, Ema, torch.optim.Optimizer]:
+    """Something that can be saved."""
+    made = torch.nn.Linear(40, 40)
+    optimizer = torch.optim.AdamW(made.parameters())
+    made(torch.ones(1, 40)).sum().backward()
+    optimizer.step()
+    return made, Ema(made, 0.9), optimizer
+
+
+def test_checkpoints_that_are_none(tmp_path: Path) -> None:
+    """A file without our metadata is passed over; another network's checkpoint is refused with a sentence."""
+    made, ema, optimizer = network()
+    save_checkpoint(tmp_path, 1, 0.0, made, ema, optimizer)
+    write_atomically(tmp_path / "checkpoint-00000002.safetensors", {"x": torch.zeros(3)}, {"other": "1"})
+    found = restore_checkpoint(tmp_path, made, ema, optimizer)
+    assert found is not None
+    assert (found.iteration, found.skipped) == (1, ("checkpoint-00000002.safetensors",))
+    with pytest.raises(D3MError, match="another network"):
+        restore_checkpoint(tmp_path, torch.nn.Linear(3, 3), ema, optimizer)
+
+
+def test_full_disk_while_saving(tmp_path: Path) -> None:
+    """Exit code 3's kind of error; the older checkpoint serves, and the room is given back."""
+    code = (
+        "import resource, signal, sys, torch; from pathlib import Path; from d3m.errors import D3MError\n"
+        "from d3m_training.checkpoint import write_atomically as write\n"
+        "path = Path(sys.argv[1]) / 'last.safetensors'; write(path, {'x': torch.zeros(9)}, {})\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (999, 999))\n"
+        "try: write(path, {'x': torch.zeros(9999)}, {})\n"
+        "except D3MError as error: sys.exit(error.exit_code)\n"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=env, check=False).returncode == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["last.safetensors"]
+    assert (tmp_path / "last.safetensors").stat().st_size < 999
+
+
+def test_random_kills_and_full_disks_lose_nothing() -> None:
+    """Checkpoints, cache and a whole training that is killed and resumed: see the benchmark, here with few trials."""
+    script = CHECKOUT / "Testing/benchmarks/faults.py"
+    command = [sys.executable, str(script), "10", "cache", "checkpoint", "training"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("lost: 0") == 3
+
+
+def test_half_a_grid_file_is_no_cache(place: Path) -> None:
+    """A cache whose description was cut is told as not prepared, and preparing again mends it."""
+    prepare(place)
+    text = (place / "cache" / GRID_NAME).read_text()
+    (place / "cache" / GRID_NAME).write_text(text[: len(text) // 2])
+    with pytest.raises(D3MError, match="not prepared"):
+        check_grid(place / "cache", "default")
+    prepare(place)
+    assert json.loads((place / "cache" / GRID_NAME).read_text()) == json.loads(text)
