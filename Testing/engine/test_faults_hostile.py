@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from d3m.errors import D3MError
+from d3m.models.card import Card
+from d3m.models.recipes import DEFAULT
 from d3m.volumes.read import read_volume
 from engine.command_helpers import ENGINE, environment
 
@@ -94,3 +96,11 @@ def test_headers_that_lie(name: str, tmp_path: Path) -> None:
         read_volume(tmp_path / "scan", "t2")
     assert caught.value.exit_code == 2
     assert caught.value.mend
+
+
+def test_card_that_says_a_thing_twice() -> None:
+    """Two values of one entry are refused: another program would take the other one."""
+    text = Card("m", "M", DEFAULT, "a" * 64).to_json()
+    assert Card.from_json(text).mask_threshold == 0.5
+    with pytest.raises(D3MError, match="twice"):
+        Card.from_json(text.replace('"mask_threshold": 0.5', '"mask_threshold": 0.5, "mask_threshold": 0.9'))

@@ -99,7 +99,7 @@ class Card:
         if len(text.encode()) > MAX_CARD_BYTES:
             raise D3MError(f"The model's card is larger than {MAX_CARD_BYTES // 1000} kB.", MEND)
         try:
-            data = json.loads(text)
+            data = json.loads(text, object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
             raise D3MError(f"The model's card is not valid JSON ({str(error).splitlines()[0]}).", MEND) from error
         if not isinstance(data, dict):
@@ -113,6 +113,14 @@ class Card:
         card: Card = _build(Card, data, "card")
         _check(card)
         return card
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; one that says a thing twice would be read differently by other programs."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an entry stands in it twice")
+    return found
 
 
 def _fail(where: str, problem: str) -> D3MError:
