@@ -170,6 +170,13 @@ def put_in_order(parent: Path, name: str | None = None) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that it is gone at once, even when this process is killed meanwhile; raises `OSError`."""
+    gone = Path(tempfile.mkdtemp(prefix=PARTIAL + _tag(folder.name), dir=folder.parent))
+    folder.rename(gone / folder.name)
+    shutil.rmtree(gone)
+
+
 def existing_parent(path: Path) -> Path:
     """The nearest folder above that is there."""
     path = path.absolute().parent

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from d3m.errors import D3MError
 from d3m.models.card import MAX_CARD_BYTES, Card
-from d3m.storage import whole_folder, write_text
+from d3m.storage import remove_folder, whole_folder, write_text
 
 CARD_NAME, WEIGHTS_NAME = "card.json", "weights.safetensors"
 DEFAULT_NAME = "default"
@@ -189,6 +189,8 @@ def import_model(folder: Path) -> ModelEntry:
         raise D3MError(
             f"There is a model {card.name!r} already.", f"Remove it first, or change the name in {CARD_NAME}."
         )
+    if os.path.lexists(target):
+        raise D3MError(f"A folder {card.name!r} that is no model lies in the way.", f"Remove {target}.")
     try:
         with whole_folder(target, replace=False) as partial:
             write_text(partial / CARD_NAME, card.to_json())
@@ -216,7 +218,7 @@ def remove_model(name: str) -> None:
                 if entry.folder.is_symlink():
                     entry.folder.unlink()
                 else:
-                    shutil.rmtree(entry.folder)
+                    remove_folder(entry.folder)
             except OSError as error:
                 raise D3MError(
                     f"The model cannot be removed ({error.strerror}).", "Check its rights.", "machine"
