@@ -1,0 +1,181 @@
+"""The brain in a whole head: by HD-BET's command line (its versions 1 and 2), else by the average brain."""
+
+from __future__ import annotations
+
+import stat
+import sys
+
+import nibabel
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from d3m.errors import D3MError
+from d3m.volumes import extraction
+from d3m.volumes.extraction import PROGRAM_VARIABLE, WEIGHTS, extract_brain, find_program
+from d3m.volumes.template import atlas
+from d3m.volumes.types import Volume
+from engine.volume_helpers import rotation
+
+
+def head(turn=None):
+    """The average brain with skull, scalp and a neck, turned in the scanner; T1 and its brain, 3 mm."""
+    t1, share = atlas()
+    room = ((8, 8), (8, 8), (12, 10))
+    brain = np.pad(share.data, room) > 0.5
+    data = np.pad(np.where(share.data > 0.5, t1.data, 0), room)
+    away = ndimage.distance_transform_edt(~brain, sampling=3)
+    bright = np.percentile(data[brain], 99)
+    layers = np.select(
+        [away == 0, away <= 3, away <= 8, away <= 15], [data, 0.2 * bright, 0.05 * bright, 1.2 * bright], 0
+    )
+    x, y = (np.arange(n)[:, None, None] - n / 2 for n in data.shape[:2])
+    neck = (x**2 + y.reshape(1, -1, 1) ** 2 < 18**2) & (np.arange(data.shape[2]) < 22) & (away > 8)
+    layers[neck] = 0.5 * bright
+    noise = np.abs(np.random.default_rng(0).normal(0, 0.01 * bright, data.shape))
+    affine = t1.affine.copy()
+    affine[:3, 3] -= affine[:3, :3] @ [8, 8, 12]
+    turn = np.eye(4) if turn is None else turn
+    return Volume((layers + noise).astype(np.float32), turn @ affine), brain
+
+
+def dice(one, other):
+    """Of two masks."""
+    return 2 * (one & other).sum() / (one.sum() + other.sum())
+
+
+@pytest.fixture(autouse=True)
+def _no_program(monkeypatch):
+    """HD-BET of the machine that the tests run on stays out of it."""
+    monkeypatch.setenv(PROGRAM_VARIABLE, "off")
+
+
+@pytest.mark.parametrize("degrees", [0, 18])
+def test_head_without_any_program(degrees):
+    """The average brain finds the brain of a head, upright or tilted; the notice says how, and how to do better."""
+    t1, brain = head(rotation(degrees, 0))
+    mask, notices = extract_brain(t1)
+    assert dice(mask, brain) > 0.93
+    assert mask.shape == t1.data.shape
+    assert [(notice.code, notice.volume) for notice in notices] == [("brain-extracted", "t1")]
+    assert "average brain" in notices[0].message
+    assert "--brain-mask" in notices[0].message
+
+
+def test_no_brain_is_refused():
+    """A ball of skull and scalp without a brain in it is refused with the ways to mend it."""
+    x, y, z = (np.arange(64)[(slice(None), *[None] * k)] - 31.5 for k in (2, 1, 0))
+    radius = 3 * np.sqrt(x**2 + y**2 + z**2)
+    random = np.random.default_rng(0)
+    data = np.select([radius < 70, radius < 80], [random.uniform(80, 100, radius.shape), 10.0], 0)
+    with pytest.raises(D3MError, match="not brain-extracted .*no brain was found") as caught:
+        extract_brain(Volume(data.astype(np.float32), np.diag([3.0, 3, 3, 1])))
+    assert caught.value.exit_code == 2
+    assert "HD-BET" in caught.value.mend
+
+
+PROGRAM = """#!{python}
+import sys
+from pathlib import Path
+arguments = sys.argv[1:]
+if "--help" in arguments:
+    print({help!r})
+    sys.exit(0)
+{action}
+import nibabel, numpy
+image = nibabel.load(arguments[arguments.index("-i") + 1])
+mask = numpy.zeros(image.shape, "u1")
+mask[20:60, 20:70, 20:60] = 1
+out = arguments[arguments.index("-o") + 1].replace(".nii.gz", "")
+assert set({needed!r}) <= set(arguments), arguments
+nibabel.save(nibabel.Nifti1Image(mask, image.affine), out + {suffix!r})
+"""
+VERSIONS = {
+    1: {"help": "-mode -tta -s", "needed": ["-mode", "fast", "-tta", "0"], "suffix": "_mask.nii.gz"},
+    2: {"help": "--save_bet_mask --disable_tta", "needed": ["--save_bet_mask"], "suffix": "_bet.nii.gz"},
+}
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Puts a program with HD-BET's command line, and weights in a home of its own, where the engine looks."""
+
+    def do(version=2, action="", weights=True, named=True):
+        home = tmp_path / "home with space"
+        place = home / WEIGHTS[2 - version]
+        place.parent.mkdir(parents=True)
+        if weights:
+            place.write_bytes(b"weights")
+        program = tmp_path / "bin" / "hd-bet"
+        program.parent.mkdir()
+        program.write_text(PROGRAM.format(python=sys.executable, action=action, **VERSIONS[version]))
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("HOME", str(home))
+        if named:
+            monkeypatch.setenv(PROGRAM_VARIABLE, str(program))
+        else:
+            monkeypatch.delenv(PROGRAM_VARIABLE)
+            monkeypatch.setenv("PATH", str(program.parent))
+        return program
+
+    return do
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script with a first line")
+@pytest.mark.parametrize(("version", "named"), [(1, True), (2, True), (2, False)])
+def test_program(install, version, named, monkeypatch):
+    """Either version's mask is used, named by the variable or found on PATH; the caller's Python leaks into neither."""
+    install(version, named=named)
+    monkeypatch.setenv("PYTHONHOME", "/nonexistent")
+    mask, notices = extract_brain(head()[0])
+    assert mask[20:60, 20:70, 20:60].all()
+    assert mask.sum() == 40 * 50 * 40
+    assert notices[0].message.endswith("found with HD-BET.")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script with a first line")
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"weights": False}, "run it once yourself to download them"),
+        ({"action": "sys.exit(3)"}, "HD-BET failed"),
+        ({"action": "import time; time.sleep(60)"}, "HD-BET failed"),
+        ({"action": "sys.exit(0)"}, "HD-BET left no mask"),
+        ({"action": "Path('brain_bet.nii.gz').write_bytes(b'no image'); sys.exit(0)"}, "mask cannot be read"),
+    ],
+)
+def test_program_that_fails(install, how, words, monkeypatch):
+    """Without weights (nothing is downloaded), after a failure, a hang or a broken mask the other way is taken."""
+    monkeypatch.setattr(extraction, "TIMEOUT_S", 3.0)
+    monkeypatch.setattr(extraction, "_by_atlas", lambda t1: head()[1])
+    install(**how)
+    mask, notices = extract_brain(head()[0])
+    assert words in notices[0].message
+    assert dice(mask, head()[1]) == 1
+
+
+def test_variable_that_names_nothing(monkeypatch, tmp_path):
+    """A wrong path is said, not ignored; "off" means off."""
+    assert find_program() is None
+    monkeypatch.setenv(PROGRAM_VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(D3MError, match=f"{PROGRAM_VARIABLE} names no program"):
+        extract_brain(head()[0])
+
+
+def test_heads_through_the_reader(tmp_path):
+    """Three whole heads become a case: the brain is found in T1 and named, nothing else is complained about."""
+    from d3m.volumes.read import read_case
+
+    t1, brain = head()
+    bright = t1.data.max()
+    contrasts = {"t1": t1.data, "t2": np.where(brain, 1.4 * bright - t1.data, t1.data * 0.8), "flair": None}
+    x = np.arange(t1.data.shape[0])[:, None, None]
+    contrasts["flair"] = np.where(brain, np.abs(t1.data - 0.45 * bright) + 30 + 0.1 * x, t1.data * 0.6)
+    paths = []
+    for name, data in contrasts.items():
+        paths.append(tmp_path / f"{name}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(data.astype(np.float32), t1.affine), paths[-1])
+    case = read_case(*paths)
+    assert dice(case.brain, brain) > 0.93
+    assert ("brain-extracted", "t1") in [(notice.code, notice.volume) for notice in case.notices]
+    assert "registered" not in [notice.code for notice in case.notices]
