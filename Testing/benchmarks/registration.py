@@ -54,7 +54,7 @@ def main(
     random = np.random.default_rng(0)
     rows: dict[tuple[float, float], list[tuple[float, float, float]]] = {motion: [] for motion in MOTIONS}
     refused = dict.fromkeys(MOTIONS, 0)
-    for patient in find_patients(data)[::every]:
+    for patient in find_patients(data)[0][::every]:
         paths = (patient.t1, patient.t2, patient.flair)
         scans = {name: read_raw(path, name) for name, path in zip(CONTRASTS, paths, strict=True)}
         masks = {name: scan.data != 0 for name, scan in scans.items()}

@@ -62,6 +62,15 @@ def test_head_without_any_program(degrees):
     assert "--brain-mask" in notices[0].message
 
 
+def test_where_tissue_does_not_tell_an_average_brain_does(monkeypatch):
+    """A head whose brain cannot be cut out by its tissue gets the registered average brain, and that is said."""
+    monkeypatch.setattr(extraction, "_by_tissue", lambda t1: None)
+    t1, brain = head()
+    mask, notices = extract_brain(t1)
+    assert dice(mask, brain) > 0.9
+    assert "found with an average brain" in notices[0].message
+
+
 def test_no_brain_is_refused():
     """A ball of skull and scalp without a brain in it is refused with the ways to mend it."""
     x, y, z = (np.arange(64)[(slice(None), *[None] * k)] - 31.5 for k in (2, 1, 0))
@@ -147,7 +156,7 @@ def test_program(install, version, named, monkeypatch):
 def test_program_that_fails(install, how, words, monkeypatch):
     """Without weights (nothing is downloaded), after a failure, a hang or a broken mask the other way is taken."""
     monkeypatch.setattr(extraction, "TIMEOUT_S", 3.0)
-    monkeypatch.setattr(extraction, "_by_atlas", lambda t1: head()[1])
+    monkeypatch.setattr(extraction, "_by_tissue", lambda t1: head()[1])
     install(**how)
     mask, notices = extract_brain(head()[0])
     assert words in notices[0].message

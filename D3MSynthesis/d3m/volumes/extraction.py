@@ -1,4 +1,4 @@
-"""The brain in a whole head: by HD-BET where that is installed, else by an average brain. Nothing is ever downloaded.
+"""The brain in a whole head: by HD-BET where that is installed, else by its tissue and an average brain, offline.
 
 HD-BET (Isensee et al. 2019) is a program of its own with an environment of its own. Its weights must be there already:
 it would download them at its first run, and only its user may decide that.
@@ -22,7 +22,7 @@ from d3m.volumes.brain import EXTRACT, solid
 from d3m.volumes.grid import resample
 from d3m.volumes.matching import Match, Picture, grown, picture, search, turn_about
 from d3m.volumes.registration import STARTS_DEGREES, edge_agreement
-from d3m.volumes.template import RIM_MM, TRAINING_PITCH, atlas, atlas_picture
+from d3m.volumes.template import RIM_MM, TRAINING_PITCH, atlas, atlas_in, atlas_picture
 from d3m.volumes.types import Floats, Mask, Volume
 
 PROGRAM_VARIABLE = "D3M_HD_BET"
@@ -55,6 +55,10 @@ TISSUE = (0.45, 1.4)
 """Intensities of brain tissue relative to the median of its inside; fluid and bone are darker, fat is brighter."""
 BRIDGE_MM, SULCUS_MM = 2.5, 5.0
 """Width of what is cut between brain and its surroundings; and of clefts that belong to the brain."""
+NEAR_MM = 35.0
+"""Around the middle of the brain, which is found to some millimetres: this is brain."""
+BRIDGES_MM = (6.0, 8.0, 10.0)
+"""Widths that are cut one after the other, until what hangs together is a brain: nerves, vessels, meninges."""
 VOLUME_ML = (700.0, 2300.0)
 """A brain has a volume between."""
 
@@ -73,6 +77,8 @@ def extract_brain(t1: Volume) -> tuple[Mask, list[Notice]]:
     """
     mask, why = _by_program(t1)
     how = "HD-BET"
+    if mask is None:
+        mask, how = _by_tissue(t1), f"its tissue, checked against an average brain ({why})"
     if mask is None:
         mask, how = _by_atlas(t1), f"an average brain ({why})"
     millilitres = float(mask.sum() * abs(np.linalg.det(t1.affine[:3, :3])) / 1000)
@@ -163,6 +169,49 @@ def _read_mask(path: Path, t1: Volume) -> tuple[Mask | None, str]:
     if data.shape != t1.data.shape or not np.allclose(image.affine, t1.affine, atol=1e-2):
         return None, "HD-BET's mask does not lie on T1's grid"
     return solid(data > 0.5), ""
+
+
+def _by_tissue(t1: Volume) -> Mask | None:
+    """Tissue in the middle of the head that hangs together once thin bridges to its surroundings are cut.
+
+    None unless an average brain is found in it, in a size that brains have.
+    """
+    head = Volume(_finite(t1.data), t1.affine)
+    everything = np.ones(head.data.shape, bool)
+    fine = picture(head, everything, FINE_MM)
+    middle = _middle_of_brain(picture(head, everything, ROUGH_MM))
+    index = np.stack(np.meshgrid(*map(np.arange, fine.data.shape), indexing="ij"), -1)
+    places = index @ fine.affine[:3, :3].T + fine.affine[:3, 3]
+    near = np.linalg.norm(places - middle, axis=-1) < NEAR_MM
+    floor = float(np.percentile(fine.data, 1))
+    if not near.any() or float(np.median(fine.data[near])) <= floor:
+        return None
+    tissue = _tissue(fine.data, floor, float(np.median(fine.data[near])) - floor)
+    for bridge in BRIDGES_MM:
+        labels, count = ndimage.label(_eroded(tissue, FINE_MM, bridge))
+        if not count:
+            return None
+        core = labels == np.bincount(labels[near], minlength=count + 1)[1:].argmax() + 1
+        mask = _grown_back(core, tissue, bridge)
+        if not VOLUME_ML[0] <= mask.sum() * FINE_MM**3 / 1000 <= VOLUME_ML[1]:
+            continue
+        _, match = atlas_in(Volume(fine.data, fine.affine), mask)
+        if match is not None and _plausible(match):
+            return solid(resample(mask.astype(np.float32), fine.affine, t1.affine, _shape(t1.data)) > 0.5)
+    return None
+
+
+def _tissue(data: Floats, floor: float, level: float) -> Mask:
+    """Voxels as bright as brain tissue; `level` is that of its inside above the air's `floor`."""
+    return np.asarray((data > floor + TISSUE[0] * level) & (data < floor + TISSUE[1] * level))
+
+
+def _grown_back(core: Mask, tissue: Mask, bridge: float) -> Mask:
+    """What was eroded from `core` is put back, and the fluid in its clefts with it."""
+    back = ndimage.distance_transform_edt(~core, sampling=FINE_MM) <= bridge + FINE_MM / 2
+    brain = tissue & back
+    closed = _eroded(~_eroded(~brain, FINE_MM, SULCUS_MM), FINE_MM, SULCUS_MM)
+    return solid(closed | brain)
 
 
 def _by_atlas(t1: Volume) -> Mask:
@@ -268,7 +317,7 @@ def refine(data: Floats, likely: Mask, spacing: float) -> Mask:
         return likely
     level = float(np.median(data[core])) - float(np.percentile(data, 1))
     floor = float(np.percentile(data, 1))
-    tissue = (data > floor + TISSUE[0] * level) & (data < floor + TISSUE[1] * level) & (outside < FREE_MM) | core
+    tissue = _tissue(data, floor, level) & (outside < FREE_MM) | core
     inner = solid(_eroded(tissue, spacing, BRIDGE_MM) | core)
     back = ndimage.distance_transform_edt(~inner, sampling=spacing) <= BRIDGE_MM + spacing / 2
     brain = (tissue & back) | core

@@ -69,9 +69,7 @@ def find_pose(t1: Volume, brain: Mask) -> tuple[Affine, list[Notice]]:
     millilitres = float(brain.sum() * abs(np.linalg.det(t1.affine[:3, :3])) / 1000)
     if not BRAIN_ML[0] <= millilitres <= BRAIN_ML[1]:
         return np.eye(4), []
-    stripped = np.where(brain, t1.data, np.float32(np.percentile(t1.data[brain], 0.5))).astype(np.float32)
-    moving = picture(Volume(stripped, t1.affine), brain, PICTURE_MM)
-    match = _match(moving, own_axes(t1.affine) @ training_axes())
+    moving, match = atlas_in(t1, brain)
     if match is None:
         return np.eye(4), []
     head = nearest_rotation(match.transform[:3, :3]) @ training_axes().T
@@ -84,6 +82,21 @@ def find_pose(t1: Volume, brain: Mask) -> tuple[Affine, list[Notice]]:
     pose[:3, 3] = centre - head.T @ centre
     text = f"The head lies {tilt:.0f}° off the axes of T1; slices are cut along the head's own axes."
     return pose, [Notice("tilted-head", text, "t1")]
+
+
+def atlas_in(t1: Volume, brain: Mask) -> tuple[Picture, Match | None]:
+    """Find the average brain in a scan.
+
+    Args:
+        t1: Any orientation.
+        brain: (X, Y, Z) on T1's grid; nothing else of the scan is looked at.
+
+    Returns:
+        What was looked at, and where the average brain lies in it; None if it is not there.
+    """
+    stripped = np.where(brain, t1.data, np.float32(np.percentile(t1.data[brain], 0.5))).astype(np.float32)
+    moving = picture(Volume(stripped, t1.affine), brain, PICTURE_MM)
+    return moving, _match(moving, own_axes(t1.affine) @ training_axes())
 
 
 def training_axes() -> np.ndarray:
