@@ -81,7 +81,9 @@ def whole_folder(out: Path, replace: bool = True) -> Iterator[Path]:
     """
     out = out.absolute()
     partial: Path | None = None
+    made: list[Path] = []
     try:
+        made = [parent for parent in out.parents if not parent.exists()]
         out.parent.mkdir(parents=True, exist_ok=True)
         if sys.platform != "win32":  # there it cannot be known who is alive
             put_in_order(out.parent, out.name)
@@ -102,6 +104,10 @@ def whole_folder(out: Path, replace: bool = True) -> Iterator[Path]:
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
+        if made and not out.exists():
+            for parent in made:  # the innermost first; those that others use by now stay
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
 
 
 def _exchange(partial: Path, out: Path) -> None:

@@ -75,6 +75,7 @@ def test_packages_that_are_missing(training: Any, monkeypatch: pytest.MonkeyPatc
     """Without accelerate the user is told to install first; installing asks for it together with the engine's."""
     from D3MSynthesisLib import Install, Packages
 
+    monkeypatch.setattr(Packages, "loaded", set)  # other tests of this process have imported it
     version = Packages.version
     monkeypatch.setattr(Packages, "version", lambda name: None if name == "accelerate" else version(name))
     with pytest.raises(Exception, match=r"install\(\) first"):

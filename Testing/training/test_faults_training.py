@@ -135,13 +135,13 @@ def test_full_disk_while_saving(tmp_path: Path) -> None:
 
 
 def test_random_kills_and_full_disks_lose_nothing() -> None:
-    """Checkpoints, cache and a whole training that is killed and resumed: see the benchmark, here with few trials."""
+    """Checkpoints and cache under kills and full disks: see the benchmark, here with few trials."""
     script = CHECKOUT / "Testing/benchmarks/faults.py"
-    command = [sys.executable, str(script), "10", "cache", "checkpoint", "training"]
+    command = [sys.executable, str(script), "10", "cache", "checkpoint"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("lost: 0") == 3
+    assert done.stdout.count("lost: 0") == 2
 
 
 def test_half_a_grid_file_is_no_cache(place: Path) -> None:
