@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from d3m.batch import locks
-from d3m.batch.bids import BidsCase, find_bids_cases
+from d3m.batch.bids import BidsCase, check_places, find_bids_cases
 from d3m.cli import app
 from d3m.errors import D3MError
 from d3m.models.load import load_model
@@ -200,6 +200,16 @@ def test_derivatives_inside_the_data_set(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "no derivatives yet" in done.output
     assert tree(root) == before
+
+
+def test_folders_made_beforehand(tmp_path: Path) -> None:
+    """Snakemake makes the folders of its outputs before the command runs: they are no one else's files."""
+    root = empty_files(tmp_path / "raw", "sub-01/anat/sub-01_T1w.nii.gz")
+    (tmp_path / "out/sub-01/anat").mkdir(parents=True)
+    check_places(root, tmp_path / "out")
+    (tmp_path / "out/sub-01/anat/notes.txt").touch()
+    with pytest.raises(D3MError, match="something other"):
+        check_places(root, tmp_path / "out")
 
 
 @pytest.mark.skipif(VALIDATOR is None, reason="the BIDS validator is not installed")

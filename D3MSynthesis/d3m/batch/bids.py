@@ -122,13 +122,19 @@ def check_places(root: Path, out: Path) -> None:
     if out.exists():
         if not out.is_dir():
             raise D3MError("The output folder is a file.", "Choose another OUTPUT_DIR.")
-        if any(not path.name.startswith(".") for path in out.iterdir()) and not is_ours(out):
+        if not is_ours(out) and _holds_files(out):
             raise D3MError("The output folder holds something other than derivatives of D3M.", mend)
     place = inside
     while not place.exists():
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise D3MError("The output folder cannot be written.", "Choose another OUTPUT_DIR, or change the rights.")
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether a folder holds more than hidden files and empty folders, which workflow managers make beforehand."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+    return any(not any(part.startswith(".") for part in path.parts) for path in files)
 
 
 def is_ours(out: Path) -> bool:
