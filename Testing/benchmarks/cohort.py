@@ -40,8 +40,8 @@ from d3m.batch.derivatives import THUMBNAIL, BidsWork, start_derivatives, store_
 from d3m.batch.one import Outcome, Row, SynthesisSettings
 from d3m.batch.review import collect, write_review
 from d3m.progress import ProgressCallback, ignore_progress
-from d3m.results.files import whole_folder
 from d3m.results.provenance import add_files, read_provenance
+from d3m.storage import whole_folder
 from d3m.synthesis import Synthesis
 
 SUFFIXES = (("t1", "T1w"), ("t2", "T2w"), ("flair", "FLAIR"))

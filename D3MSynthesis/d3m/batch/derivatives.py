@@ -19,8 +19,8 @@ from d3m.batch.cases import CaseFiles
 from d3m.batch.locks import hold
 from d3m.batch.one import Outcome, Row, SynthesisSettings, run_case
 from d3m.progress import ProgressCallback
-from d3m.results.files import disk_error
 from d3m.results.provenance import STATEMENT
+from d3m.storage import disk_error
 from d3m.synthesis import Result, Synthesis
 from d3m.volumes.types import CONTRASTS, Case, Floats
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from d3m.console import alive
-from d3m.results.files import disk_error
+from d3m.storage import disk_error
 
 BEAT_S = 10.0
 """A holder touches its lock this often."""

@@ -6,7 +6,6 @@ chosen is said in a notice; what cannot be known (two different images at one pl
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from d3m.volumes.dicom_choice import Choice, choose_series, kind_of, series_in
 from d3m.volumes.dicom_headers import require_pydicom
 from d3m.volumes.dicom_pixels import unpacked
 from d3m.volumes.dicom_series import Frame, Series
-from d3m.volumes.files import check_size, label
+from d3m.volumes.files import check_size, content_hash, label
 from d3m.volumes.headers import check_affine, three_axes
 from d3m.volumes.types import CONTRASTS, Affine, Floats, Volume
 
@@ -89,7 +88,7 @@ def read_series(source: Path | Series, contrast: str) -> Volume:
     affine, straightened = check_affine(_affine(frames, contrast), (columns, rows, len(frames)), 1.0, contrast)
     notices += straightened
     data = np.ascontiguousarray(np.stack(images, axis=2))
-    return Volume(data, affine, _hash(data, affine), notices=tuple(notices))
+    return Volume(data, affine, content_hash(data, affine), notices=tuple(notices))
 
 
 def _what_it_says(series: Series, contrast: str) -> list[Notice]:
@@ -314,11 +313,3 @@ def _affine(frames: Sequence[Frame], contrast: str) -> Affine:
     lps[:3, 0], lps[:3, 1], lps[:3, 2] = row * between_columns, column * between_rows, step
     lps[:3, 3] = positions.mean(axis=0) - step * (len(frames) - 1) / 2
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
-
-
-def _hash(data: Floats, affine: Affine) -> str:
-    """As for other files: of values and geometry."""
-    digest = hashlib.sha256(repr(data.shape).encode())
-    digest.update(np.ascontiguousarray(data.T).data)
-    digest.update(np.round(affine, 5).tobytes())
-    return digest.hexdigest()

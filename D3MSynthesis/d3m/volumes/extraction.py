@@ -210,8 +210,7 @@ def _grown_back(core: Mask, tissue: Mask, bridge: float) -> Mask:
     """What was eroded from `core` is put back, and the fluid in its clefts with it."""
     back = ndimage.distance_transform_edt(~core, sampling=FINE_MM) <= bridge + FINE_MM / 2
     brain = tissue & back
-    closed = _eroded(~_eroded(~brain, FINE_MM, SULCUS_MM), FINE_MM, SULCUS_MM)
-    return solid(closed | brain)
+    return solid(_closed(brain, FINE_MM))
 
 
 def _by_atlas(t1: Volume) -> Mask:
@@ -321,8 +320,12 @@ def refine(data: Floats, likely: Mask, spacing: float) -> Mask:
     inner = solid(_eroded(tissue, spacing, BRIDGE_MM) | core)
     back = ndimage.distance_transform_edt(~inner, sampling=spacing) <= BRIDGE_MM + spacing / 2
     brain = (tissue & back) | core
-    brain = _eroded(~_eroded(~brain, spacing, SULCUS_MM), spacing, SULCUS_MM) | brain
-    return solid(brain & (outside < FREE_MM))
+    return solid(_closed(brain, spacing) & (outside < FREE_MM))
+
+
+def _closed(brain: Mask, spacing: float) -> Mask:
+    """With the fluid in its clefts."""
+    return np.asarray(_eroded(~_eroded(~brain, spacing, SULCUS_MM), spacing, SULCUS_MM) | brain)
 
 
 def _eroded(mask: Mask, spacing: float, millimetres: float) -> Mask:

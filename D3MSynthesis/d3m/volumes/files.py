@@ -6,6 +6,7 @@ import bz2
 import contextlib
 import errno
 import gzip
+import hashlib
 import io
 import math
 import stat
@@ -17,7 +18,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from d3m.errors import D3MError
-from d3m.volumes.types import Floats
+from d3m.volumes.types import Affine, Floats
 
 MAX_VOXELS = 2**28
 """More than any scan of a head: 0.5 mm over half a metre has half as many. What claims more is a damaged header."""
@@ -38,6 +39,14 @@ PICTURES = {
     b"%PDF": "a PDF document",
     b"BM": "a bitmap",
 }
+
+
+def content_hash(data: Floats, affine: Affine) -> str:
+    """Of values and geometry, whatever the format or the storage type."""
+    digest = hashlib.sha256(repr(data.shape).encode())
+    digest.update(np.ascontiguousarray(data.T).data)
+    digest.update(np.round(affine, 5).tobytes())
+    return digest.hexdigest()
 
 
 def label(contrast: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +19,7 @@ from d3m.volumes.files import (
     ARCHIVES,
     PICTURES,
     check_size,
+    content_hash,
     damaged,
     decoded,
     label,
@@ -34,7 +34,7 @@ from d3m.volumes.grid import resample
 from d3m.volumes.headers import Header, corner_distance
 from d3m.volumes.registration import align
 from d3m.volumes.template import find_pose
-from d3m.volumes.types import CONTRASTS, Affine, Case, Floats, Mask, Volume
+from d3m.volumes.types import CONTRASTS, Case, Floats, Mask, Volume
 
 SNAP_VOXELS = 0.25
 """Scans of one shape whose headers agree to this everywhere share T1's grid: the rest is rounding."""
@@ -94,21 +94,13 @@ def read_raw(path: Source, contrast: str) -> Volume:
             raise _unknown(head, contrast, path)
     data = flat.reshape(header.shape, order="F")
     codes = (header.qform_code, header.sform_code)
-    return Volume(data, header.affine, _hash(data, header.affine), *codes, header.notices)
+    return Volume(data, header.affine, content_hash(data, header.affine), *codes, header.notices)
 
 
 def _size(file: BinaryIO) -> int:
     end = file.seek(0, 2)
     file.seek(0)
     return end
-
-
-def _hash(data: Floats, affine: Affine) -> str:
-    """Of values and geometry, whatever the format or the storage type."""
-    digest = hashlib.sha256(repr(data.shape).encode())
-    digest.update(np.ascontiguousarray(data.T).data)
-    digest.update(np.round(affine, 5).tobytes())
-    return digest.hexdigest()
 
 
 def _nifti(
