@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -69,6 +69,10 @@ class Batch:
     """(N, 1, H, W) int64, see `d3m_training.cache`."""
     labelled: Tensor
     """(N,) 1 where the label is known, else 0."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 class Batches:

@@ -13,9 +13,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from d3m_training.batches import Batch, Batches
+from d3m_training.batches import Batches
 from d3m_training.checkpoint import Ema, restore_checkpoint, save_checkpoint, write_atomically
-from d3m_training.methods.d3m import Terms
+from d3m_training.methods.method import LossTerms
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def train(
     """Train, and go on from the newest checkpoint in `folder` if there is one.
 
     Args:
-        module: Its forward pass takes (batch, generator) and returns `Terms`; its `network` is what is trained.
+        module: Its forward pass takes (batch, generator) and returns `LossTerms`; its `network` is what is trained.
         batches: Where slices come from; batch i of process p of P has the number i P + p.
         settings: How long and how fast.
         folder: For checkpoints, logs and the best weights; outside the source tree.
@@ -98,11 +98,11 @@ def train(
     for number, drawn in zip(numbers, batches.ahead(numbers), strict=True):
         torch.manual_seed(settings.seed * 1_000_003 + number)  # dropout
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + number)
-        batch = _to(drawn, accelerator.device)
+        batch = drawn.to(accelerator.device)
         rate = learning_rate(settings, iteration)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["relative_rate"]
-        terms: Terms = module(batch, generator)
+        terms: LossTerms = module(batch, generator)
         accelerator.backward(terms.total)
         accelerator.clip_grad_norm_(network.parameters(), settings.clip)
         optimizer.step()
@@ -136,10 +136,6 @@ def _parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[
     return [{"params": params, "relative_rate": rate} for params, rate in groups if params]
 
 
-def _to(batch: Batch, device: torch.device) -> Batch:
-    return Batch(**{f.name: getattr(batch, f.name).to(device) for f in fields(Batch)})
-
-
 def _clock(seconds: float) -> str:
     hours, rest = divmod(int(seconds), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
@@ -160,8 +156,8 @@ class _Log:
                 return
             self._board = SummaryWriter(str(folder / "tensorboard"))
 
-    def add(self, terms: Terms) -> None:
-        for field in fields(terms):
+    def add(self, terms: LossTerms) -> None:
+        for field in fields(terms):  # type: ignore[arg-type]
             self._sums[field.name] = self._sums.get(field.name, 0.0) + float(getattr(terms, field.name).detach())
         self._count += 1
 

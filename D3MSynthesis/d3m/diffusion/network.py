@@ -116,8 +116,10 @@ class CompactNetwork(nn.Module):
         features = self.encoder(
             torch.cat([x_t, m_t, condition], dim=1).contiguous(memory_format=torch.channels_last), time
         )
-        image = self.image_decoder(features, time)
-        mask = self.mask_decoder(features, time)
+        return self.heads(self.image_decoder(features, time), self.mask_decoder(features, time))
+
+    def heads(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """From what the two decoders made, at half resolution, to pixels."""
         regions = None if self.auxiliary is None else functional.pixel_shuffle(self.auxiliary(mask), 2).float()
         return (
             functional.pixel_shuffle(self.image_head(image), 2).float(),

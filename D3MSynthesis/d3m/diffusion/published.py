@@ -147,6 +147,15 @@ class PublishedNetwork(nn.Module):
 
     def forward(self, x_t: Tensor, m_t: Tensor, condition: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Velocities of image and mask, (N, 1, H, W) float32."""
+        h, skips, stem, time = self.encode(x_t, m_t, condition, t)
+        image = self.image_decoder(h, skips, stem, time)
+        mask = self.mask_decoder(h, skips, stem, time)
+        return image.float(), mask.float()
+
+    def encode(
+        self, x_t: Tensor, m_t: Tensor, condition: Tensor, t: Tensor
+    ) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+        """What the decoders read: innermost features, skips, the first convolution's output and the time."""
         time = self.time(t)
         stem = h = self.stem(torch.cat([x_t, m_t, condition], dim=1))
         skips = []
@@ -157,10 +166,7 @@ class PublishedNetwork(nn.Module):
             h = level.attention(level.block2(h, time))
             skips.append(h)
             h = down(h)
-        h = self.middle.block2(self.middle.attention(self.middle.block1(h, time)), time)
-        image = self.image_decoder(h, skips, stem, time)
-        mask = self.mask_decoder(h, skips, stem, time)
-        return image.float(), mask.float()
+        return self.middle.block2(self.middle.attention(self.middle.block1(h, time)), time), skips, stem, time
 
     def deform(self, mask: Tensor, image: Tensor, t1: Tensor) -> Tensor:
         """Displacement (N, 2, H, W) in pixels."""

@@ -78,8 +78,18 @@ def to_probability(m0: Tensor, recipe: DiffusionRecipe) -> Tensor:
     return ((m0 / recipe.mask_amplitude + 1) / 2).clamp(0, 1)
 
 
+Correction = Callable[[Estimate, State, Noise, DiffusionRecipe], Estimate]
+"""What happens to an estimate after the deformation module: the warp at one of its places."""
+
+
 def estimate(
-    network: D3MNetwork, state: State, condition: Condition, t: Tensor, schedule: Schedule, recipe: DiffusionRecipe
+    network: D3MNetwork,
+    state: State,
+    condition: Condition,
+    t: Tensor,
+    schedule: Schedule,
+    recipe: DiffusionRecipe,
+    correct: Correction | None = None,
 ) -> Estimate:
     """Data and noise predictions at time t, warped where `recipe.warp` says.
 
@@ -90,10 +100,11 @@ def estimate(
         t: (N,) integer times.
         schedule: The model's.
         recipe: The model's.
+        correct: In the place of the warp; for controls that ask what the warp is worth.
     """
     noise = schedule.at(t)
     raw_image, raw_mask = network(state.x, state.m, condition.slices, t)
-    return estimate_from_outputs(network, raw_image, raw_mask, state, condition, noise, recipe)
+    return estimate_from_outputs(network, raw_image, raw_mask, state, condition, noise, recipe, correct)
 
 
 def estimate_from_outputs(
@@ -104,6 +115,7 @@ def estimate_from_outputs(
     condition: Condition,
     noise: Noise,
     recipe: DiffusionRecipe,
+    correct: Correction | None = None,
 ) -> Estimate:
     """As `estimate`, from the network's raw outputs: training has them together with others."""
     t1 = to_model_range(condition.t1, recipe)
@@ -118,7 +130,7 @@ def estimate_from_outputs(
     m0 = m0.clamp(-recipe.mask_amplitude, recipe.mask_amplitude)
     displacement = network.deform(m0 / recipe.mask_amplitude, x0.clamp(-1, 1), t1)
     unwarped = Estimate(x0, x0, eps, m0, eps_mask, displacement, v_image, v_mask)
-    return _PLACEMENTS[recipe.warp](unwarped, state, noise, recipe)
+    return (correct or _PLACEMENTS[recipe.warp])(unwarped, state, noise, recipe)
 
 
 def _warp_step(e: Estimate, _state: State, _noise: Noise, recipe: DiffusionRecipe) -> Estimate:
@@ -152,7 +164,7 @@ def _warp_x0(e: Estimate, state: State, noise: Noise, recipe: DiffusionRecipe) -
     return replace(e, x0=x0, eps=eps, m0=m0, eps_mask=eps_mask)
 
 
-_PLACEMENTS: dict[str, Callable[[Estimate, State, Noise, DiffusionRecipe], Estimate]] = {
+_PLACEMENTS: dict[str, Correction] = {
     "step": _warp_step,
     "velocity": _warp_velocity,
     "x0": _warp_x0,
@@ -211,6 +223,7 @@ def reverse(
     schedule: Schedule,
     recipe: DiffusionRecipe,
     solver: Solver = "ddim",
+    correct: Correction | None = None,
 ) -> Iterator[Step]:
     """Walk through the reverse process; the caller takes what it wants of each step.
 
@@ -222,6 +235,7 @@ def reverse(
         schedule: The model's.
         recipe: The model's.
         solver: "ddim" or "dpmpp_2m".
+        correct: See `estimate`.
 
     Yields:
         A `Step` after each pair; the last one's estimate is the result.
@@ -229,7 +243,7 @@ def reverse(
     advance = _SOLVERS[solver]
     for index, (t, s) in enumerate(pairs, start=1):
         times = torch.full((len(state.x),), t, device=state.x.device)
-        e = estimate(network, state, condition, times, schedule, recipe)
+        e = estimate(network, state, condition, times, schedule, recipe, correct)
         state = advance(state, e, t, s, schedule)
         yield Step(index, t, s, e, state)
 

@@ -18,10 +18,12 @@ from d3m.diffusion.precision import MixedPrecision
 from d3m.diffusion.recipe import DiffusionRecipe
 from d3m.diffusion.sampler import (
     Condition,
+    Correction,
     Estimate,
     State,
     estimate_from_outputs,
     reverse,
+    to_intensity,
     to_model_range,
     to_probability,
 )
@@ -29,6 +31,7 @@ from d3m.diffusion.schedule import diffuse, make_schedule, time_pairs, velocity
 from d3m_training import losses
 from d3m_training.batches import Batch
 from d3m_training.cache import ENHANCING, NECROSIS
+from d3m_training.methods.method import Prediction
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,27 @@ class D3MTraining(nn.Module):
         recipe: The model's equations.
         settings: The loss.
         dtype: Number format of the network's convolutions.
+        steps: Reverse steps of `predict`.
+        correct: In the place of the warp, for controls; see `d3m.diffusion.sampler.estimate`.
     """
 
-    def __init__(self, network: nn.Module, recipe: DiffusionRecipe, settings: LossSettings, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: DiffusionRecipe,
+        settings: LossSettings,
+        dtype: torch.dtype,
+        steps: int = 1,
+        correct: Correction | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
+        self.stride: int = network.stride  # type: ignore[assignment]
+        self.sampling_recipe = recipe
         self.recipe = replace(recipe, warp=recipe.training_warp)
         self.settings = settings
+        self.steps = steps
+        self.correct = correct
         self.schedule = make_schedule(recipe.schedule, recipe.timesteps)
         self.dtype = dtype
 
@@ -110,7 +127,7 @@ class D3MTraining(nn.Module):
         x0 = to_model_range(batch.target, self.recipe)
         enhancing = (batch.label == ENHANCING).float()
         m0 = (2 * enhancing - 1) * self.recipe.mask_amplitude
-        eps, eps_mask = torch.randn((2, *x0.shape), generator=generator).to(x0.device)
+        eps, eps_mask = self.draw_noise((2, *x0.shape), generator).to(x0.device)
         condition = Condition(batch.condition, batch.t1, batch.brain > 0)
         if self.settings.kind == "rolled":
             t, state = self._rolled_state(x0, m0, eps, eps_mask, condition, generator)
@@ -122,6 +139,23 @@ class D3MTraining(nn.Module):
         if self.settings.kind == "rolled":
             return self._data_terms(batch, x0, enhancing, estimated, regions)
         return self._published_terms(batch, x0, m0, eps, eps_mask, enhancing, t, estimated)
+
+    def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Standard normal noise on the CPU."""
+        return torch.randn(shape, generator=generator)
+
+    @torch.inference_mode()
+    def predict(self, condition: Condition, seed: int) -> Prediction:
+        """Image and mask after `steps` reverse steps from one noise for all slices, see `methods.method.Method`."""
+        recipe, (height, width) = self.sampling_recipe, condition.t1.shape[2:]
+        generator = torch.Generator().manual_seed(seed)
+        x, m = self.draw_noise((2, 1, 1, height, width), generator).to(condition.t1.device)
+        state = State(x.expand(condition.t1.shape), m.expand(condition.t1.shape))
+        pairs = time_pairs(recipe.timesteps, self.steps, recipe.time_spacing)
+        network = MixedPrecision(self.network, self.dtype)
+        *_, last = reverse(network, state, condition, pairs, self.schedule, recipe, correct=self.correct)
+        image, probability = to_intensity(last.estimate.x0, recipe), to_probability(last.estimate.m0, recipe)
+        return Prediction(image * condition.brain, probability * condition.brain)
 
     def _rolled_state(
         self, x0: Tensor, m0: Tensor, eps: Tensor, eps_mask: Tensor, condition: Condition, generator: torch.Generator
@@ -141,7 +175,9 @@ class D3MTraining(nn.Module):
             return t, state
         with torch.no_grad():
             network = MixedPrecision(self.network, self.dtype)
-            for step in reverse(network, state, condition, pairs[:done], self.schedule, self.recipe):
+            for step in reverse(
+                network, state, condition, pairs[:done], self.schedule, self.recipe, correct=self.correct
+            ):
                 state = step.state
         return t, state
 
@@ -155,7 +191,9 @@ class D3MTraining(nn.Module):
             else:
                 image, mask = self.network(state.x, state.m, condition.slices, t)
         noise = self.schedule.at(t)
-        estimated = estimate_from_outputs(network, image.float(), mask.float(), state, condition, noise, self.recipe)
+        estimated = estimate_from_outputs(
+            network, image.float(), mask.float(), state, condition, noise, self.recipe, self.correct
+        )
         return estimated, regions
 
     def _data_terms(self, batch: Batch, x0: Tensor, enhancing: Tensor, e: Estimate, regions: Tensor | None) -> Terms:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from d3m.diffusion.blocks import TimeMLP
 from d3m.diffusion.network import CompactNetwork, Decoder, Encoder
-from d3m.diffusion.recipe import CONTRASTS, NetworkSizes
+from d3m.diffusion.published import PublishedNetwork
+from d3m.diffusion.recipe import NetworkSizes
 
 WIDTHS = NetworkSizes().widths
 """As wide as the compact D3M network, so that budgets match."""
@@ -44,43 +47,57 @@ class SingleDecoder(nn.Module):
         return functional.pixel_shuffle(self.head(self.decoder(features, time)), 2).float()
 
 
-class Undeformed(CompactNetwork):
-    """D3M without its deformation module: nothing is moved."""
+class OneDecoder(CompactNetwork):
+    """The compact network with one decoder from which both heads read."""
 
     def __init__(self, sizes: NetworkSizes, dropout: float = 0.0) -> None:
         super().__init__(sizes, dropout)
-        del self.deformation
+        del self.mask_decoder
 
-    def deform(self, mask: Tensor, image: Tensor, t1: Tensor) -> Tensor:  # noqa: ARG002 - the interface's
-        """No displacement, (N, 2, H, W)."""
-        return mask.new_zeros(len(mask), 2, *mask.shape[2:])
+    def outputs(self, x_t: Tensor, m_t: Tensor, condition: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As the compact network's."""
+        time = self.time(t)
+        seen = torch.cat([x_t, m_t, condition], dim=1).contiguous(memory_format=torch.channels_last)
+        both = self.image_decoder(self.encoder(seen, time), time)
+        return self.heads(both, both)
 
 
-class UndeformedSingle(nn.Module):
-    """D3M without its deformation module and with one decoder instead of two; satisfies `D3MNetwork`.
+class PublishedOneDecoder(PublishedNetwork):
+    """The published network with one decoder that has two outputs."""
 
-    Args:
-        sizes: Those of the compact network.
-        dropout: As there.
-    """
-
-    def __init__(self, sizes: NetworkSizes, dropout: float = 0.0) -> None:
-        super().__init__()
-        inputs = 2 + CONTRASTS * len(sizes.context)
-        self.both = SingleDecoder(
-            inputs, 2 + sizes.auxiliary_regions, sizes.widths, sizes.blocks_per_level, dropout
-        )
-        self.stride = self.both.stride
+    def __init__(self, sizes: NetworkSizes) -> None:
+        super().__init__(sizes)
+        del self.mask_decoder
+        self.image_decoder.final = nn.Conv2d(sizes.widths[0], 2, 1)
 
     def forward(self, x_t: Tensor, m_t: Tensor, condition: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw outputs for image and mask, (N, 1, H, W) float32."""
-        image, mask, _ = self.outputs(x_t, m_t, condition, t)
+        """Velocities of image and mask, (N, 1, H, W) float32."""
+        h, skips, stem, time = self.encode(x_t, m_t, condition, t)
+        image, mask = self.image_decoder(h, skips, stem, time).float().chunk(2, dim=1)
         return image, mask
 
-    def outputs(self, x_t: Tensor, m_t: Tensor, condition: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `forward`, and logits (N, regions, H, W) of the auxiliary tumour regions."""
-        out = self.both(torch.cat([x_t, m_t, condition], dim=1), t)
-        return out[:, :1], out[:, 1:2], out[:, 2:]
+
+class Undeformed(nn.Module):
+    """A D3M network without its deformation module: nothing is moved. Satisfies `D3MNetwork`.
+
+    Args:
+        network: Its deformation module is taken away.
+    """
+
+    def __init__(self, network: CompactNetwork | PublishedNetwork) -> None:
+        super().__init__()
+        del network.deformation
+        self.inner = network
+        self.stride = network.stride
+
+    def forward(self, x_t: Tensor, m_t: Tensor, condition: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """As the network's."""
+        image, mask = self.inner(x_t, m_t, condition, t)
+        return image, mask
+
+    def outputs(self, x_t: Tensor, m_t: Tensor, condition: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As the compact network's."""
+        return cast(CompactNetwork, self.inner).outputs(x_t, m_t, condition, t)
 
     def deform(self, mask: Tensor, image: Tensor, t1: Tensor) -> Tensor:  # noqa: ARG002 - the interface's
         """No displacement, (N, 2, H, W)."""
