@@ -102,7 +102,7 @@ def train_segmenter(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)
     module = Segmenter(fastest_dtype(device))
-    module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.network.to(memory_format=torch.channels_last)
     batches = Batches([e for e in entries if e.labelled], settings, seed)
     train_settings = TrainSettings(
         iterations=iterations, learning_rate=2e-3, ema=0.99, seed=seed, validate_every=0, log_every=200
@@ -114,7 +114,7 @@ def load_segmenter(weights: Path, device: torch.device) -> Segmenter:
     """The segmenter that `train_segmenter` left."""
     segmenter = Segmenter(fastest_dtype(device))
     segmenter.network.load_state_dict(load_file(weights))
-    segmenter.to(device, memory_format=torch.channels_last).eval()
+    segmenter.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return segmenter
 
 

@@ -41,12 +41,17 @@ class LossTerms(Protocol):
 class Method(Protocol):
     """A module that can be trained and that predicts."""
 
-    network: nn.Module
-    """All that is trained and saved, a discriminator included."""
-    stride: int
-    """H and W must be multiples of it."""
-    steps: int
-    """Passes through the network that one prediction takes."""
+    @property
+    def network(self) -> nn.Module:
+        """All that is trained and saved, a discriminator included."""
+
+    @property
+    def stride(self) -> int:
+        """H and W must be multiples of it."""
+
+    @property
+    def steps(self) -> int:
+        """Passes through the network that one prediction takes."""
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> LossTerms:
         """Loss terms of a batch on the network's device; the generator, on the CPU, decides times and noise."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,6 +13,7 @@ from d3m.diffusion.blocks import TimeMLP
 from d3m.diffusion.network import CompactNetwork, Decoder, Encoder
 from d3m.diffusion.published import PublishedNetwork
 from d3m.diffusion.recipe import NetworkSizes
+from d3m_training.methods.method import Size
 
 WIDTHS = NetworkSizes().widths
 """As wide as the compact D3M network, so that budgets match."""
@@ -45,6 +47,35 @@ class SingleDecoder(nn.Module):
         time = self.time(t)
         features = self.encoder(x.contiguous(memory_format=torch.channels_last), time)
         return functional.pixel_shuffle(self.head(self.decoder(features, time)), 2).float()
+
+
+class PublishedUNet(nn.Module):
+    """A diffusion U-Net of the size that Palette's re-implementation has, from MONAI: image and mask logits.
+
+    Width 64, multipliers 1-2-4-8, two residual blocks a level, attention in the middle alone.
+
+    Args:
+        inputs: Channels.
+    """
+
+    stride = 8
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.inner = DiffusionModelUNet(
+            2, inputs, 2, num_res_blocks=2, channels=(64, 128, 256, 512), attention_levels=(False,) * 4,
+            num_head_channels=32,
+        )  # fmt: skip
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """(N, 2, H, W) float32 from x (N, inputs, H, W) and times t (N,)."""
+        out: Tensor = self.inner(x, timesteps=t)
+        return out.float()
+
+
+def diffusion_network(size: Size, inputs: int) -> nn.Module:
+    """For Palette and I2SB: called with (x, t), gives two channels; has `stride`."""
+    return SingleDecoder(inputs, 2) if size == "small" else PublishedUNet(inputs)
 
 
 class OneDecoder(CompactNetwork):

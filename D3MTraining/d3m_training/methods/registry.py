@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from d3m_training.methods import ablations
+from d3m_training.methods.i2sb import build_i2sb, i2sb_settings
 from d3m_training.methods.method import Method, Size
+from d3m_training.methods.palette import build_palette, palette_settings
+from d3m_training.methods.pix2pix import adversarial_settings, build_pix2pix
+from d3m_training.methods.resvit import build_resvit
 from d3m_training.trainer import TrainSettings
 
 T1_COPY = "t1-copy"
@@ -49,4 +53,8 @@ METHODS: dict[str, MethodSpec] = {
     "regression": MethodSpec(
         "One-step regression", "control: the same network, no noise", ablations.build_regression, d3m_settings
     ),
+    "pix2pix": MethodSpec("Pix2Pix", "Isola et al. 2017", build_pix2pix, adversarial_settings),
+    "resvit": MethodSpec("ResViT", "Dalmaz et al. 2022, from scratch", build_resvit, adversarial_settings),
+    "palette": MethodSpec("Palette", "Saharia et al. 2022", build_palette, palette_settings),
+    "i2sb": MethodSpec("I2SB", "Liu et al. 2023", build_i2sb, i2sb_settings),
 }
