@@ -35,6 +35,13 @@ class RecipeName(str, Enum):
     seed = "seed"
 
 
+class MethodSize(str, Enum):
+    """How large a method's network is."""
+
+    small = "small"
+    published = "published"
+
+
 class Mode(str, Enum):
     """How progress is shown."""
 
@@ -115,6 +122,10 @@ def train(
     cache: Annotated[Path, typer.Option(help="From `prepare`.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and logs; training resumes from it.")],
     recipe: Annotated[RecipeName, typer.Option(help="What the model is trained as.")] = RecipeName.default,
+    method: Annotated[
+        str, typer.Option(help="d3m, or a method of the comparison: see `d3m-training methods`.")
+    ] = "d3m",
+    size: Annotated[MethodSize, typer.Option(help="Of a method other than d3m.")] = MethodSize.small,
     iterations: Annotated[
         Optional[int], typer.Option(help="Batches (default: the recipe's).", show_default=False)
     ] = None,
@@ -133,6 +144,12 @@ def train(
     """Train a model; started again with the same folder it goes on exactly where it was."""
     with _telling("train", progress, parent_pid) as tell:
         require_torch()
+        if method != "d3m":
+            from d3m_training.comparison.alone import train_method
+
+            weights = train_method(cache, out, method, size.value, iterations, batch, seed, threads, tell)
+            tell(f"Weights: {weights}")
+            return
         from d3m_training.runs import train_run
 
         best = train_run(cache, out, recipe.value, iterations, batch, init, seed, threads, validate_every, tell)
@@ -177,6 +194,32 @@ def familiarity(
         from d3m_training.familiarity import familiarity_run
 
         familiarity_run(data, model, write_card, workers, typer.echo)
+
+
+@app.command()
+def methods() -> None:
+    """List the methods that can be trained and compared."""
+    with session(Talk("auto")):
+        require_torch()
+        from d3m_training.methods.registry import METHODS
+
+        for name, spec in METHODS.items():
+            typer.echo(f"{name:24} {spec.title} ({spec.source})")
+
+
+@app.command()
+def compare(
+    config: Annotated[Path, typer.Option(help="JSON that says what is compared; see COMPARISON.md.")],
+    progress: ProgressOption = Mode.auto,
+    parent_pid: ParentOption = None,
+) -> None:
+    """Train, measure and report every method of a comparison; started again it goes on where it was."""
+    with _telling("compare", progress, parent_pid) as tell:
+        require_torch()
+        from d3m_training.comparison.config import read_config
+        from d3m_training.comparison.run import run_comparison
+
+        run_comparison(read_config(config), tell)
 
 
 @app.command()

@@ -24,6 +24,7 @@ from d3m.diffusion.sampler import Condition
 from d3m.storage import replace_text, writing
 from d3m_training.batches import Batches, BatchSettings
 from d3m_training.cache import ENHANCING, Entry
+from d3m_training.checkpoint import write_atomically
 from d3m_training.comparison.budget import giga_macs, iterations_in, parameters
 from d3m_training.comparison.config import Rung
 from d3m_training.comparison.measure import Measures, dice_curve, measure, predict_volume
@@ -34,7 +35,9 @@ from d3m_training.methods.method import Method, Prediction
 from d3m_training.methods.registry import METHODS, T1_COPY
 from d3m_training.trainer import train
 
-FACTS_NAME, CELLS_NAME, PLAN_NAME = "facts.json", "cells.csv", "plan.json"
+FACTS_NAME, CELLS_NAME, PLAN_NAME, PICTURES_NAME = "facts.json", "cells.csv", "plan.json", "pictures.safetensors"
+DRAWN = 3
+"""Patients of the report that are drawn."""
 REGIONS = {
     "psnr_brain": ("psnr", "brain"), "psnr_tumour": ("psnr", "tumour"), "psnr_enhancing": ("psnr", "enhancing"),
     "ssim_brain": ("ssim", "brain"), "ssim_tumour": ("ssim", "tumour"), "error_enhancing": ("error", "enhancing"),
@@ -42,6 +45,7 @@ REGIONS = {
     "fn_ml": ("fn_ml", "enhancing"),
 }  # fmt: skip
 """Metric and region of each of `Measures`."""
+MASK_METRICS = tuple(REGIONS[key] for key in ("dice", "fp_ml", "fn_ml"))
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Patients:
     fit: Sequence[Entry]
     choose: Sequence[Entry]
     report: Sequence[Entry]
+    sample: Entry
+    """The sample case: drawn, not measured."""
     spacing_mm: tuple[float, float, float]
     """Of slices, rows and columns."""
     data_hash: str
@@ -69,6 +75,11 @@ class CellFacts:
     """Of the sources that made it."""
     torch: str
     device: str
+
+
+def cell_folder(out: Path, rung: str, method: str, seed: int) -> Path:
+    """Where a cell's training and numbers are."""
+    return out / "cells" / rung / method / f"seed{seed}"
 
 
 def code_hash() -> str:
@@ -110,9 +121,14 @@ def run_cell(
     segmenter = load_segmenter(segmenter_weights, device)
     voxel_ml = float(np.prod(patients.spacing_mm)) / 1000
     cells: list[Cell] = []
+    images = {patients.sample.id: predict_volume(predict, patients.sample, context, device).image}
     for entry in patients.report:
         predicted = predict_volume(predict, entry, context, device)
+        if len(images) <= DRAWN:
+            images[entry.id] = predicted.image
         values = measured_values(measure(predicted, entry, threshold, voxel_ml))
+        if name == T1_COPY:  # it claims no mask
+            values |= dict.fromkeys(MASK_METRICS, float("nan"))
         values["seconds", "volume"] = predicted.seconds
         slices, regions = np.asarray(entry.scans[:, :3], np.float32), np.asarray(entry.regions)
         found = segmenter.segment(slices, predicted.image, regions[:, 0] > 0)
@@ -120,6 +136,7 @@ def run_cell(
         cells += [Cell(name, entry.id, seed, metric, region, value) for (metric, region), value in values.items()]
         report(f"{rung.name} {name} seed {seed}: {entry.id}  tumour PSNR {values['psnr', 'tumour']:.2f}")
     write_cells(folder / CELLS_NAME, cells)
+    write_atomically(folder / PICTURES_NAME, {k: torch.from_numpy(v).half() for k, v in images.items()}, {})
     made = CellFacts(facts, threshold, patients.data_hash, code_hash(), version("torch"), device_name(device, threads))
     with writing():  # last: where it is, the cell is whole
         replace_text(folder / FACTS_NAME, json.dumps(asdict(made), indent=1) + "\n")

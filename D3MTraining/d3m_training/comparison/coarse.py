@@ -50,22 +50,25 @@ def coarser(entry: Entry, factor: int, stride: int) -> Prepared:
 
 def coarse_entries(
     cache: Path, folder: Path, ids: tuple[str, ...], factor: int, recipe: GridRecipe, stride: int
-) -> list[Entry]:
+) -> Path:
     """Entries at a coarser resolution, made where they are missing.
 
     Args:
         cache: The prepared patients.
         folder: For the coarser ones.
         ids: Which.
-        factor: 1 takes the cache's own.
+        factor: 1 takes them as they are.
         recipe: What the cache was prepared for.
         stride: See `coarser`.
+
+    Returns:
+        Where they are: `folder`, or the cache itself.
     """
     if factor == 1:
-        return [open_entry(cache, i) for i in ids]
+        return cache
     for identifier in ids:
         source = json.loads((cache / identifier / "entry.json").read_text(encoding="utf-8"))["sha256"]
         key = fingerprint([source, f"{factor} times coarser"], recipe, stride)
         if not is_whole(folder, identifier, key):
             write_entry(folder, coarser(open_entry(cache, identifier), factor, stride), key)
-    return [open_entry(folder, i) for i in ids]
+    return folder

@@ -36,6 +36,10 @@ class Rung(_Part):
     """Slices of the condition, relative to the one synthesised."""
     seeds: tuple[int, ...] = (0,)
 
+    def seeds_of(self, method: str) -> tuple[int, ...]:
+        """The seeds of a method; where nothing is drawn, the first alone."""
+        return self.seeds[:1] if method == T1_COPY else self.seeds
+
     @model_validator(mode="after")
     def _check(self) -> Rung:
         unknown = sorted(set(self.methods) - {T1_COPY, *METHODS})

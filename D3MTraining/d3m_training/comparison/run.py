@@ -10,23 +10,31 @@ import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from d3m import metrics
 from d3m.errors import D3MError
 from d3m.models.recipes import DEFAULT
+from d3m.models.store import find_sample
 from d3m.storage import held
-from d3m_training.cache import Entry, open_entry
-from d3m_training.comparison.cell import FACTS_NAME, Patients, batch_settings, run_cell
+from d3m_training.cache import ENHANCING, Entry, is_whole, open_entry, prepare, write_entry
+from d3m_training.comparison.cell import FACTS_NAME, Patients, batch_settings, cell_folder, run_cell
 from d3m_training.comparison.coarse import coarse_entries
+from d3m_training.comparison.collect import REPORT, collect
 from d3m_training.comparison.config import Comparison, Rung
-from d3m_training.comparison.segmenter import train_segmenter
-from d3m_training.methods.registry import T1_COPY
+from d3m_training.comparison.segmenter import load_segmenter, train_segmenter
+from d3m_training.datasets import Patient, check, read_patient
+from d3m_training.labels import unify
 from d3m_training.preparation import SPLIT_NAME, check_grid, network_stride, prepare_cache
 from d3m_training.splits import group_of, read_split
 
 LOCK_NAME = ".d3m-compare.lock"
+SAMPLE = "d3m-sample"
+"""Name of the sample case's entry."""
 RECIPE = DEFAULT
 """Grid and target of all methods."""
 
@@ -60,6 +68,8 @@ class _Lists:
     """Where patients are, cheap to hand to another process."""
 
     folder: Path
+    sample: Path
+    """Folder of the sample case's entry."""
     parts: Parts
     spacing_mm: tuple[float, float, float]
     data_hash: str
@@ -68,7 +78,7 @@ class _Lists:
         fit, choose, report = (
             [open_entry(self.folder, i) for i in ids] for ids in (self.parts.fit, self.parts.choose, self.parts.report)
         )
-        return Patients(fit, choose, report, self.spacing_mm, self.data_hash)
+        return Patients(fit, choose, report, open_entry(self.sample, SAMPLE), self.spacing_mm, self.data_hash)
 
 
 def run_comparison(config: Comparison, report: Callable[[str], None]) -> None:
@@ -84,22 +94,21 @@ def run_comparison(config: Comparison, report: Callable[[str], None]) -> None:
         check_grid(config.cache, RECIPE.name)
         parts = choose_parts(config)
         report(parts.rule)
-        jobs = []
+        jobs, rungs = [], []
         for rung in config.rungs:
             patients = _lists(config, rung, parts)
             segmenter = _segmenter(config, rung, patients, report)
+            opened = patients.open()
+            rungs.append((rung, opened, real_dice(segmenter, opened), parts.rule))
             for method in rung.methods:
-                for seed in rung.seeds if method != T1_COPY else rung.seeds[:1]:
+                for seed in rung.seeds_of(method):
                     folder = cell_folder(config.out, rung.name, method, seed)
                     jobs.append(_Job(folder, rung, method, seed, patients, segmenter, config.threads))
         waiting = [job for job in jobs if not (job.folder / FACTS_NAME).is_file()]
         report(f"{len(jobs)} cells, {len(waiting)} to do.")
         _run(waiting, config.workers, report)
-
-
-def cell_folder(out: Path, rung: str, method: str, seed: int) -> Path:
-    """Where a cell's training and numbers are."""
-    return out / "cells" / rung / method / f"seed{seed}"
+        collect(config, rungs)
+        report(f"The report is in {config.out / REPORT}")
 
 
 def choose_parts(config: Comparison) -> Parts:
@@ -140,13 +149,26 @@ def choose_parts(config: Comparison) -> Parts:
 
 def _lists(config: Comparison, rung: Rung, parts: Parts) -> _Lists:
     ids = (*parts.fit, *parts.choose, *parts.report)
-    folder = config.cache if rung.coarser == 1 else config.out / f"coarser{rung.coarser}"
-    coarse_entries(config.cache, folder, ids, rung.coarser, RECIPE.grid, network_stride(RECIPE.name))
+    place, stride = config.out / f"coarser{rung.coarser}", network_stride(RECIPE.name)
+    prepare_sample(config.out / "sample", stride)
+    folder = coarse_entries(config.cache, place, ids, rung.coarser, RECIPE.grid, stride)
+    sample = coarse_entries(config.out / "sample", place, (SAMPLE,), rung.coarser, RECIPE.grid, stride)
     digest = hashlib.sha256()
     for identifier in ids:
         entry = json.loads((folder / identifier / "entry.json").read_text(encoding="utf-8"))
         digest.update(entry["sha256"].encode())
-    return _Lists(folder, parts, (1.0, float(rung.coarser), float(rung.coarser)), digest.hexdigest()[:12])
+    return _Lists(folder, sample, parts, (1.0, float(rung.coarser), float(rung.coarser)), digest.hexdigest()[:12])
+
+
+def prepare_sample(folder: Path, stride: int) -> None:
+    """Put the sample case on the model's grid, as a patient of a cache of its own."""
+    if is_whole(folder, SAMPLE):
+        return
+    sample = find_sample()
+    patient = Patient(SAMPLE, sample.t1, sample.t2, sample.flair, sample.t1c, sample.seg, SAMPLE)
+    scheme = check([patient], None, workers=1).schemes[SAMPLE]
+    case, t1c, labels = read_patient(patient, partial(unify, scheme=scheme))
+    write_entry(folder, prepare(SAMPLE, case, t1c, labels, RECIPE.grid, stride), "sample")
 
 
 def _segmenter(config: Comparison, rung: Rung, patients: _Lists, report: Callable[[str], None]) -> Path:
@@ -158,6 +180,18 @@ def _segmenter(config: Comparison, rung: Rung, patients: _Lists, report: Callabl
     return train_segmenter(
         entries, folder, settings, config.segmenter_iterations, 0, lambda line: report(f"segmenter: {line}")
     )
+
+
+def real_dice(weights: Path, patients: Patients) -> tuple[float, ...]:
+    """Dice of the fixed segmenter on the real images of the report; NaN where there is too little to segment."""
+    segmenter = load_segmenter(weights, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    found = []
+    for entry in patients.report:
+        scans, regions = np.asarray(entry.scans, np.float32), np.asarray(entry.regions)
+        true = regions[:, 1] == ENHANCING
+        mask = segmenter.segment(scans[:, :3], scans[:, 3], regions[:, 0] > 0)
+        found.append(metrics.dice(mask, true) if true.sum() >= metrics.MIN_DICE_VOXELS else float("nan"))
+    return tuple(found)
 
 
 def _run(jobs: Sequence[_Job], workers: int, report: Callable[[str], None]) -> None:

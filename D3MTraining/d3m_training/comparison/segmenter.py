@@ -5,6 +5,7 @@ A small two-dimensional network (MONAI's BasicUNet); `nnunet` is the larger choi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,5 +135,9 @@ def hausdorff95(mask: Mask, true: Mask, spacing_mm: tuple[float, float, float]) 
     either = np.nonzero(mask | true)
     box = tuple(slice(max(int(i.min()) - 1, 0), int(i.max()) + 2) for i in either)
     pair = [torch.from_numpy(m[box])[None, None].float() for m in (mask, true)]
-    distance = compute_hausdorff_distance(pair[0], pair[1], include_background=True, percentile=95, spacing=spacing_mm)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # between two functions of MONAI's own
+        distance = compute_hausdorff_distance(
+            pair[0], pair[1], include_background=True, percentile=95, spacing=spacing_mm
+        )
     return float(distance)

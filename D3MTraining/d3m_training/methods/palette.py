@@ -22,7 +22,7 @@ from d3m_training.trainer import TrainSettings
 
 TIME_SCALE = 1000.0
 """The noise level in [0, 1] times this is what the network embeds."""
-STEPS: dict[Size, int] = {"published": 1000, "small": 50}
+STEPS: dict[Size, int] = {"published": 1000, "small": 20}
 
 
 def linear_gamma(steps: int, first: float, last: float) -> Tensor:

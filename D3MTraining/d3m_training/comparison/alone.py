@@ -1,0 +1,78 @@
+"""Train one method by itself, outside a comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+from d3m.devices import fastest_dtype
+from d3m.errors import D3MError
+from d3m.models.recipes import DEFAULT, PAPER
+from d3m.storage import held, replace_text, writing
+from d3m_training.batches import Batches, BatchSettings
+from d3m_training.cache import open_entry
+from d3m_training.methods.method import Size
+from d3m_training.methods.registry import METHODS
+from d3m_training.preparation import SPLIT_NAME, check_grid
+from d3m_training.runs import LOCK_NAME, RUN_NAME
+from d3m_training.splits import read_split
+from d3m_training.trainer import train
+
+
+def train_method(
+    cache: Path, out: Path, name: str, size: str, iterations: int | None, batch: int | None, seed: int,
+    threads: int | None, report: Callable[[str], None],
+) -> Path:  # fmt: skip
+    """Train on the cache's training part.
+
+    Args:
+        cache: Prepared for recipe `default`, whose grid and target all methods share.
+        out: For checkpoints and logs; training resumes from it.
+        name: Of `methods.registry`.
+        size: "small" or "published".
+        iterations: Batches; None takes the method's own number.
+        batch: Slices in a batch; None takes the usual number.
+        seed: Decides weights, batches and noise.
+        threads: Cores; None for all.
+        report: Gets lines.
+
+    Returns:
+        The averaged weights.
+
+    Raises:
+        D3MError: no such method; the cache is not prepared.
+    """
+    if name not in METHODS:
+        raise D3MError(f"There is no method {name!r}.", f"Choose one of {', '.join(METHODS)}.")
+    if threads:
+        torch.set_num_threads(threads)
+    check_grid(cache, DEFAULT.name)
+    entries = [open_entry(cache, i) for i in read_split(cache / SPLIT_NAME).train]
+    if not entries:
+        raise D3MError("No patient is in the training part.", "Make another split.")
+    spec, device = METHODS[name], torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    settings = spec.settings(cast(Size, size))
+    settings = replace(settings, iterations=iterations or settings.iterations, seed=seed, validate_every=0)
+    context = (DEFAULT if size == "small" else PAPER).network.context
+    batch_settings = BatchSettings(context=context)
+    batch_settings = replace(batch_settings, size=batch or batch_settings.size)
+    torch.manual_seed(seed)
+    method = spec.build(cast(Size, size), context, fastest_dtype(device))
+    assert isinstance(method, nn.Module)
+    method.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    description = {
+        "method": name, "size": size, "train": asdict(settings), "batch": asdict(batch_settings),
+        "patients": len(entries),
+    }  # fmt: skip
+    with writing():
+        out.mkdir(parents=True, exist_ok=True)
+    report(f"{spec.title}: {len(entries)} patients, {settings.iterations} iterations.")
+    with held(out / LOCK_NAME, "Another training is running in this folder."), writing():
+        replace_text(out / RUN_NAME, json.dumps(description, indent=1) + "\n")
+        return train(method, Batches(entries, batch_settings, seed), settings, out, report=report)
