@@ -133,8 +133,8 @@ def volumeMatrix(node: Any) -> Any:
 if __name__ == "__main__":
     host = MRMLHost((400, 400))
     inputs, nodes, series = throughSlicer(host, Path(sys.argv[1]), Path(sys.argv[2]), None)
-    Display.showResult(nodes)
     host.addViews()
+    Display.showResult(nodes)
     bounds = np.zeros(6)
     nodes.cemri.GetRASBounds(bounds)
     savePicture(Path(sys.argv[2]) / "slicer.png", host.picture(tuple(bounds.reshape(3, 2).mean(axis=1))))

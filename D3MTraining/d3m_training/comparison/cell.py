@@ -143,9 +143,15 @@ def run_cell(
 
 
 def batch_settings(rung: Rung) -> BatchSettings:
-    """What all methods of a rung are trained with; bends are as large in millimetres at any resolution."""
-    elastic = BatchSettings().elastic_pixels / rung.coarser
-    return BatchSettings(size=rung.batch, crop=rung.crop, context=rung.context, elastic_pixels=elastic)
+    """What all methods of a rung are trained with; bends and slices' sizes are alike in millimetres everywhere."""
+    usual = BatchSettings()
+    return BatchSettings(
+        size=rung.batch,
+        crop=rung.crop,
+        context=rung.context,
+        elastic_pixels=usual.elastic_pixels / rung.coarser,
+        min_brain_voxels=usual.min_brain_voxels // rung.coarser**2,
+    )
 
 
 def measured_values(measures: Measures) -> dict[tuple[str, str], float]:
