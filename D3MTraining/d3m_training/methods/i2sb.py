@@ -1,7 +1,8 @@
 """I2SB: a diffusion bridge that starts at T1 instead of noise and ends at T1c.
 
 Source: Liu et al. 2023, arXiv:2302.05872, written from the paper's equations; betas and step counts as in the public
-code (NVlabs/I2SB): the first half of a quadratic ramp, mirrored.
+code (NVlabs/I2SB): the first half of a quadratic ramp, mirrored. The published network is another, ADM for 256 x 256
+(552.8 million parameters) with ImageNet weights to start from; here it is Palette's, so that the processes are compared.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def build_i2sb(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> Imag
 
 
 def i2sb_settings(size: Size) -> TrainSettings:
-    """The published rate and average; where the budget is short D3M's, since the network is D3M's."""
+    """The published rate (without its factor 0.99 every 1,000 iterations) and average; for "small" those of D3M."""
     if size == "small":
         return TrainSettings(weight_decay=0.0)
     return TrainSettings(learning_rate=5e-5, constant_rate=True, betas=(0.9, 0.999), weight_decay=0.0, ema=0.99)
