@@ -16,6 +16,7 @@ import typer
 from d3m.console import Talk, open_streams, require_torch, session
 from d3m.errors import D3MError
 from d3m.progress import Progress
+from d3m_training.comparison.nnunet_command import app as nnunet_app
 
 app = typer.Typer(
     help="Train D3M on your own data: prepare, train, validate, export. For research use only.",
@@ -25,6 +26,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.add_typer(nnunet_app, name="nnunet")
 
 
 class RecipeName(str, Enum):

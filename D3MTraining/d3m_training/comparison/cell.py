@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -25,7 +24,7 @@ from d3m.storage import replace_text, writing
 from d3m_training.batches import Batches, BatchSettings
 from d3m_training.cache import ENHANCING, Entry
 from d3m_training.checkpoint import write_atomically
-from d3m_training.comparison.budget import giga_macs, iterations_in, parameters
+from d3m_training.comparison.budget import clock, giga_macs, iterations_in, parameters
 from d3m_training.comparison.config import Rung
 from d3m_training.comparison.measure import Measures, dice_curve, measure, predict_volume
 from d3m_training.comparison.segmenter import hausdorff95, load_segmenter
@@ -114,7 +113,7 @@ def run_cell(
     if name == T1_COPY:
         predict, facts = copy_t1, MethodFacts(T1_COPY, "Copied T1", "no training", 0, 0.0, 0, 0, 0.0, rung.name)
     else:
-        method, facts = _trained(folder, rung, name, seed, patients, device, report)
+        method, facts = _trained(folder, rung, name, seed, patients, device, threads, report)
         predict = partial(method.predict, seed=seed)
     context = rung.context
     threshold = _choose(predict, patients.choose, context, device)
@@ -184,7 +183,7 @@ def device_name(device: torch.device, threads: int) -> str:
 
 def _trained(
     folder: Path, rung: Rung, name: str, seed: int, patients: Patients, device: torch.device,
-    report: Callable[[str], None],
+    threads: int, report: Callable[[str], None],
 ) -> tuple[Method, MethodFacts]:  # fmt: skip
     """The method with the averaged weights of its training."""
     spec = METHODS[name]
@@ -193,7 +192,7 @@ def _trained(
     batches = Batches(patients.fit, batch, seed)
     plan = folder / PLAN_NAME
     if not plan.is_file():  # how much fits is measured once, so that a resumed training has the same schedule
-        iterations = rung.iterations or iterations_in(rung.minutes or 0, build, batches, device)
+        iterations = rung.iterations or iterations_in(rung.minutes or 0, build, batches, device, threads)
         with writing():
             replace_text(plan, json.dumps({"iterations": iterations}) + "\n")
     iterations = int(json.loads(plan.read_text(encoding="utf-8"))["iterations"])
@@ -208,7 +207,7 @@ def _trained(
     method = build()
     assert isinstance(method, nn.Module)
     method.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    seconds = _Clock(folder)
+    seconds = _Clock(folder, device, threads)
 
     def tell(line: str) -> None:
         report(f"{rung.name} {name} seed {seed}: {line}")
@@ -225,17 +224,18 @@ def _trained(
 
 
 class _Clock:
-    """Seconds of training, those before an interruption included."""
+    """Seconds of training, those before an interruption included as far as they were saved; see `budget.clock`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: torch.device, threads: int) -> None:
         self._path = folder / "seconds.txt"
+        self._now = partial(clock, device, threads)
         self.total = float(self._path.read_text()) if self._path.is_file() else 0.0
 
     def __enter__(self) -> None:
-        self._started = time.monotonic()
+        self._started = self._now()
 
     def __exit__(self, *error: object) -> None:
-        self.total += time.monotonic() - self._started
+        self.total += self._now() - self._started
         replace_text(self._path, f"{self.total:.1f}\n")
 
 
