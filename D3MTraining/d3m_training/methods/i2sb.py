@@ -2,7 +2,7 @@
 
 Source: Liu et al. 2023, arXiv:2302.05872, written from the paper's equations; betas and step counts as in the public
 code (NVlabs/I2SB): the first half of a quadratic ramp, mirrored. The published network is another, ADM for 256 x 256
-(552.8 million parameters) with ImageNet weights to start from; here it is Palette's, so that the processes are compared.
+with 552.8 million parameters that start from ImageNet; here it is Palette's, so that the processes are compared.
 """
 
 from __future__ import annotations
