@@ -81,6 +81,7 @@ def test_child_is_called_with_its_folders(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PYTHONPATH", "ours")
     nnunet.child(tmp_path / "env", tmp_path / "work", "train", configuration="2d", fold=0, epochs=2, iterations=3)
     text = said.read_text(encoding="utf-8")
+    assert text.startswith("-I ")  # our own statistics.py must not hide Python's
     assert text.splitlines()[0].endswith(
         "nnunet_child.py train --dataset Dataset501_D3M --configuration 2d --fold 0 --epochs 2 --iterations 3"
     )

@@ -171,7 +171,8 @@ def child(environment: Path, work: Path, action: str, **options: object) -> None
         raise _missing(environment)
     listed = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     _run(
-        [str(python), str(CHILD), action, "--dataset", DATASET, *listed],
+        # isolated: else the folder of the script comes first, and our modules hide the standard library's
+        [str(python), "-I", str(CHILD), action, "--dataset", DATASET, *listed],
         variables(work), f"nnU-Net could not {action}.", "What it said stands above.",
     )  # fmt: skip
 
