@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -211,7 +212,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_comparison_runs_and_resumes(
     data: Path, tiny_case: TinyCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From a folder of patients to tables and pages; started again it trains nothing; a lost cell is made again."""
+    """From a folder of patients to tables and pages; what is lost is made again by two processes, with the
+    same numbers."""
     sample = SampleCase(tiny_case.t1, tiny_case.t2, tiny_case.flair, tiny_case.t1c, tiny_case.seg)
     monkeypatch.setattr(run, "find_sample", lambda: sample)
     methods = ["t1-copy", "d3m", "i2sb", "pix2pix"]
@@ -244,10 +246,13 @@ def test_comparison_runs_and_resumes(
     assert facts["data_hash"]
     assert facts["code_hash"]
     kept = (report / "table.csv").read_text(encoding="utf-8")
-    (tmp_path / "out/cells/tiny/i2sb/seed1/facts.json").unlink()
+    for cell in ("i2sb/seed1", "pix2pix/seed0"):
+        shutil.rmtree(tmp_path / "out/cells/tiny" / cell)
     lines.clear()
+    (tmp_path / "c.json").write_text(json.dumps(config | {"workers": 2}), encoding="utf-8")
     run.run_comparison(read_config(tmp_path / "c.json"), lines.append)
-    assert "7 cells, 1 to do." in lines
+    assert "7 cells, 2 to do." in lines
+    assert any(line.startswith("tiny pix2pix seed 0") for line in lines)
     seconds = {"seconds"}
     before, after = (
         [{k: v for k, v in row.items() if k != "budget"} for row in csv.DictReader(text.splitlines())]

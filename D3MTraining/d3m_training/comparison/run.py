@@ -7,8 +7,8 @@ import json
 import multiprocessing
 import os
 import queue
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,8 @@ from d3m_training.labels import unify
 from d3m_training.preparation import SPLIT_NAME, check_grid, network_stride, prepare_cache
 from d3m_training.splits import group_of, read_split
 
+TELL_SECONDS = 1.0
+"""How often several processes' lines are passed on."""
 LOCK_NAME = ".d3m-compare.lock"
 SAMPLE = "d3m-sample"
 """Name of the sample case's entry."""
@@ -209,15 +211,12 @@ def _run(jobs: Sequence[_Job], workers: int, report: Callable[[str], None]) -> N
             free.put(device)
         with ProcessPoolExecutor(count, context, _take_device, (free,)) as pool:
             waiting = {pool.submit(_run_one, job, lines.put) for job in jobs}
-            for done in as_completed(waiting):
-                for line in _lines(lines):
-                    report(line)
-                done.result()
-
-
-def _lines(lines: queue.Queue[str]) -> Iterator[str]:
-    while not lines.empty():
-        yield lines.get()
+            while waiting:
+                done, waiting = wait(waiting, timeout=TELL_SECONDS, return_when=FIRST_COMPLETED)
+                while not lines.empty():
+                    report(lines.get())
+                for ended in done:
+                    ended.result()
 
 
 def _take_device(free: queue.Queue[str]) -> None:
