@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,16 @@ from D3MSynthesisLib.Worker import Outcome, Worker
 FOLDER = "dicom"
 
 
-def saveDicom(nodes: Any, folder: Path, python: str | None = None, engine: Path | None = None) -> Path:
+@dataclass(frozen=True)
+class SavedDicom:
+    """What was written."""
+
+    folder: Path
+    notices: tuple[str, ...]
+    """What one should know, such as that the mask is empty or that T1's headers were incomplete."""
+
+
+def saveDicom(nodes: Any, folder: Path, python: str | None = None, engine: Path | None = None) -> SavedDicom:
     """Write a marked series and a segmentation, as the mask is now, into the folder `dicom` of `folder`.
 
     The series joins the study of T1's DICOM series if T1 was loaded from Slicer's DICOM database.
@@ -29,7 +39,7 @@ def saveDicom(nodes: Any, folder: Path, python: str | None = None, engine: Path 
         engine: Folder of the package `d3m`, if not the one beside this.
 
     Returns:
-        The new folder.
+        The new folder and notices.
 
     Raises:
         SynthesisError: it could not be written, with what to do.
@@ -56,7 +66,7 @@ def saveDicom(nodes: Any, folder: Path, python: str | None = None, engine: Path 
     (outcome,) = ends
     if outcome.status != "done":
         raise SynthesisError(outcome.message, outcome.mend, outcome.kind or "defect", outcome.details)
-    return folder / FOLDER
+    return SavedDicom(folder / FOLDER, outcome.notices)
 
 
 def sourceFile(node: Any) -> Path | None:

@@ -281,8 +281,9 @@ class ResultPart:
         """Save the run as files, and as DICOM if wanted."""
         try:
             saved = Results.saveRun(self.nodes, folder)
+            told: tuple[str, ...] = ()
             if dicom:
-                DicomExport.saveDicom(self.nodes, saved, self.parameters.python or None)
+                told = DicomExport.saveDicom(self.nodes, saved, self.parameters.python or None).notices
         except SynthesisError as error:
             self._fail(error)
         except OSError as error:
@@ -290,7 +291,7 @@ class ResultPart:
             self._fail(SynthesisError(_("The result cannot be saved."), mend, "machine", str(error)))
         else:
             self._fail(None)
-            self.ui.savedLabel.setText(_("Saved in {folder}").format(folder=saved))
+            self.ui.savedLabel.setText("\n".join([_("Saved in {folder}").format(folder=saved), *told]))
 
     def onRemove(self, *_arguments: Any) -> None:
         """Remove the run's nodes from the scene."""

@@ -55,6 +55,8 @@ class Outcome:
     exitCode: int | None = None
     output: str = ""
     """What was said on stdout, without the lines of progress."""
+    notices: tuple[str, ...] = ()
+    """What the child's last line says that one should know."""
 
 
 class Worker:
@@ -230,7 +232,8 @@ class Worker:
         if self._cancelled:
             return Outcome("cancelled", "interrupted", "The synthesis was cancelled.", "", **common)
         if stage == "done" and exitCode == 0:
-            return Outcome("done", **common)
+            said = self._last.get("notices")
+            return Outcome("done", **common, notices=tuple(map(str, said)) if isinstance(said, list) else ())
         if stage == "error":
             texts = {name: str(self._last.get(name) or "") for name in ("kind", "message", "mend")}
             if exitCode == 1:

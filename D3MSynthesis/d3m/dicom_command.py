@@ -31,6 +31,7 @@ def dicom(
 
         check_dicom_output(out, force)
         content = content_of_files(cemri, mask, provenance)
-        for notice in write_dicom(out, content, [] if t1 is None else [t1], force):
+        notices = write_dicom(out, content, [] if t1 is None else [t1], force)
+        for notice in notices:
             talk.notice(notice)
-        talk.done(out=str(out))
+        talk.done(out=str(out), notices=[notice.message for notice in notices])

@@ -83,7 +83,7 @@ def throughSlicer(
             found.t1, found.t2, found.flair, quality="preview", model=model, brainMask=mask
         )
         assert result is not None
-        return found, result, DicomExport.saveDicom(result, out)
+        return found, result, DicomExport.saveDicom(result, out).folder
     finally:
         del slicer.dicomDatabase
 

@@ -41,7 +41,8 @@ def test_run_is_saved_into_the_study_of_t1(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(slicer, "dicomDatabase", Database(files), raising=False)
     nodes = Scene.addRun(host.scene, made.folder, Scene.Frame("T1", made.matrix, t1))
     Scene.setThreshold(nodes, 0.2)
-    out = DicomExport.saveDicom(nodes, tmp_path)
+    saved = DicomExport.saveDicom(nodes, tmp_path)
+    out = saved.folder
     images = [pydicom.dcmread(path) for path in sorted((out / "cemri").iterdir())]
     assert {image.StudyInstanceUID for image in images} == {study}
     assert {image.FrameOfReferenceUID for image in images} == {frame}
@@ -60,7 +61,13 @@ def test_run_without_dicom_source(tmp_path: Path) -> None:
     made = make_output(tmp_path / "out", "oblique")
     t1 = slicer.util.addVolumeFromArray(made.t1.T.copy(), ijkToRAS=made.matrix, name="T1")
     nodes = Scene.addRun(host.scene, made.folder, Scene.Frame("T1", made.matrix, t1))
-    out = DicomExport.saveDicom(nodes, tmp_path)
+    saved = DicomExport.saveDicom(nodes, tmp_path)
+    out = saved.folder
+    assert saved.notices == ()
+    Scene.setThreshold(nodes, 1.0)  # nothing is left of the mask
+    (tmp_path / "empty").mkdir()
+    (told,) = DicomExport.saveDicom(nodes, tmp_path / "empty").notices
+    assert "left out" in told
     image = pydicom.dcmread(next((out / "cemri").iterdir()))
     assert "SYNTHETIC" in str(image.PatientName)
     assert np.asarray(image.pixel_array).size
