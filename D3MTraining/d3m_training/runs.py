@@ -20,7 +20,7 @@ from d3m.models.load import load_model, save_model
 from d3m.models.recipes import RECIPES, Recipe
 from d3m.models.store import CARD_NAME, find_model
 from d3m.results.figure import draw_figure
-from d3m.storage import held, replace_text, whole_folder, writing
+from d3m.storage import replace_text, whole_folder, writing
 from d3m.synthesis import Synthesis
 from d3m_training import evaluate
 from d3m_training.batches import Batches, BatchSettings
@@ -31,10 +31,9 @@ from d3m_training.methods.d3m import PUBLISHED_LOSS, SEED_LOSS, D3MTraining, Los
 from d3m_training.preparation import SPLIT_NAME, check_grid, collect
 from d3m_training.quick import quick_validation
 from d3m_training.splits import read_split
-from d3m_training.trainer import TrainSettings, train
+from d3m_training.trainer import TrainSettings, is_first_process, train, training_in
 
 RUN_NAME = "run.json"
-LOCK_NAME = ".d3m-train.lock"
 DROPOUT = 0.05
 
 
@@ -107,16 +106,16 @@ def train_run(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = D3MTraining(network, recipe.diffusion, loss, fastest_dtype(device))
     upper = TARGET_UPPER if recipe.grid.target == "t1_scale" else 1.0
-    with writing():
-        out.mkdir(parents=True, exist_ok=True)
     description = {
         "recipe": recipe_name, "train": asdict(settings), "batch": asdict(batch_settings), "loss": asdict(loss),
         "patients": len(entries), "init": None if init is None else init.name, "dropout": DROPOUT,
     }  # fmt: skip
-    report(f"{len(entries)} patients for training, {len(held_out)} for validation, {settings.iterations} iterations.")
+    if is_first_process():
+        report(
+            f"{len(entries)} patients for training, {len(held_out)} for validation, {settings.iterations} iterations."
+        )
     validation = partial(quick_validation, recipe, held_out, out, report) if held_out else None
-    with held(out / LOCK_NAME, "Another training is running in this folder."), writing():
-        replace_text(out / RUN_NAME, json.dumps(description, indent=1) + "\n")
+    with training_in(out, RUN_NAME, description):
         return train(module, Batches(entries, batch_settings, seed, upper), settings, out, validation, report)
 
 

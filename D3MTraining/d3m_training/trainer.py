@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,9 +16,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from d3m.storage import held, replace_text, writing
 from d3m_training.batches import Batches
 from d3m_training.checkpoint import Ema, restore_checkpoint, save_checkpoint, write_atomically
 from d3m_training.methods.method import LossTerms
+
+LOCK_NAME = ".d3m-train.lock"
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,35 @@ def learning_rate(settings: TrainSettings, iteration: int) -> float:
         return settings.learning_rate * (iteration + 1) / warm
     share = min((iteration - warm) / max(settings.iterations - warm, 1), 1.0)
     return settings.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
+
+
+@contextmanager
+def training_in(folder: Path, name: str, description: Mapping[str, object]) -> Iterator[None]:
+    """Keep other trainings out of a folder, and write down what this one is.
+
+    Of several processes of one training (`accelerate launch`, `torchrun`) the first does it for all.
+
+    Args:
+        folder: Of the training; made where it is missing.
+        name: Of the file that says what the training is.
+        description: Its content.
+
+    Raises:
+        D3MError: another training is running there; it cannot be written.
+    """
+    if not is_first_process():
+        yield
+        return
+    with writing():
+        folder.mkdir(parents=True, exist_ok=True)
+    with held(folder / LOCK_NAME, "Another training is running in this folder."), writing():
+        replace_text(folder / name, json.dumps(description, indent=1) + "\n")
+        yield
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of a training, or the first of them."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def train(
@@ -87,8 +122,9 @@ def train(
     ema = Ema(network, settings.ema)
     restored = restore_checkpoint(folder, network, ema, optimizer.optimizer)
     iteration, best = (restored.iteration, restored.best) if restored else (0, -math.inf)
+    tell = report if accelerator.is_main_process else _silent
     if restored:
-        report(f"resumed at iteration {iteration}" + "".join(f"; {name} is damaged" for name in restored.skipped))
+        tell(f"resumed at iteration {iteration}" + "".join(f"; {name} is damaged" for name in restored.skipped))
     log = _Log(folder, accelerator.is_main_process)
     started, first = time.monotonic(), iteration
     last_path, best_path = folder / "last.safetensors", folder / "best.safetensors"
@@ -114,7 +150,7 @@ def train(
             seconds = (time.monotonic() - started) / (iteration - first)
             remaining = seconds * (settings.iterations - iteration)
             means = log.write(iteration, rate)
-            report(f"{iteration}/{settings.iterations}  {means}  {seconds:.2f} s/it  {_clock(remaining)} left")
+            tell(f"{iteration}/{settings.iterations}  {means}  {seconds:.2f} s/it  {_clock(remaining)} left")
         ended = iteration == settings.iterations
         if validate and settings.validate_every and (iteration % settings.validate_every == 0 or ended):
             score = validate(ema.weights, iteration) if accelerator.is_main_process else -math.inf
@@ -126,6 +162,10 @@ def train(
             write_atomically(last_path, ema.weights, {"iteration": str(iteration)})
     log.close()
     return best_path if best > -math.inf else last_path
+
+
+def _silent(_: str) -> None:
+    """What the first process says, the others need not say again."""
 
 
 def _parameter_groups(network: nn.Module, settings: TrainSettings) -> list[dict[str, object]]:

@@ -16,8 +16,8 @@ from d3m.errors import D3MError
 from d3m.storage import held
 from d3m_training.checkpoint import Ema, restore_checkpoint, save_checkpoint, write_atomically
 from d3m_training.preparation import GRID_NAME, LOCK_NAME, check_grid, prepare_cache
-from d3m_training.runs import LOCK_NAME as TRAIN_LOCK
 from d3m_training.runs import train_run
+from d3m_training.trainer import LOCK_NAME as TRAIN_LOCK
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
 CHECKOUT = Path(__file__).parents[2]

@@ -12,6 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from d3m_training.preparation import prepare_cache
+from training.data_helpers import write_patient
+
 SCRIPT = '''
 """One iteration of training in the folder given; in as many processes as were started."""
 import sys
@@ -67,6 +70,21 @@ def _moments(run: Path) -> dict[str, torch.Tensor]:
     return {key: value for key, value in state.items() if key.startswith("optimizer.") and key.endswith("exp_avg")}
 
 
+def _launch(*command: str) -> str:
+    """Run something in two processes; what they said."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "1",
+    }
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={_port()}"]
+    done = subprocess.run(
+        [sys.executable, *launch, *command], capture_output=True, text=True, timeout=240, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed part")
 def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
     """Two processes (gloo) with a batch each step along the mean of both batches' gradients, reckoned here in one."""
@@ -85,17 +103,7 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
         (terms.total / 2).backward()
     wanted = {name: p.grad for name, p in module.network.named_parameters() if p.grad is not None}
 
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "1",
-    }
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={_port()}"]
-    done = subprocess.run(
-        [sys.executable, *launch, str(script), str(tmp_path)], capture_output=True, text=True, timeout=240,
-        env=environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    _launch(str(script), str(tmp_path))
     moments = _moments(tmp_path / "run")
     assert len(moments) == len(wanted)
     found = sorted((value * 10 for value in moments.values()), key=lambda t: (t.numel(), float(t.double().norm())))
@@ -103,3 +111,16 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
     assert max(float(value.abs().max()) for value in expected) > 1e-4
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed part")
+def test_command_runs_in_two_processes(tmp_path: Path) -> None:
+    """The second process is not taken for another training in the folder; one of them speaks and saves."""
+    for name in "ab":
+        write_patient(tmp_path / "data" / "train", name)
+    cache = tmp_path / "cache"
+    prepare_cache([tmp_path / "data"], cache, "default", None, None, None, False, 1, 0, lambda _: None)
+    options = ["--iterations", "1", "--batch", "1", "--validate-every", "0", "--threads", "1"]
+    said = _launch("-m", "d3m_training", "train", "--cache", str(cache), "--out", str(tmp_path / "run"), *options)
+    assert said.count("2 patients") == 1
+    assert (tmp_path / "run" / "checkpoint-00000001.safetensors").is_file()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,15 +13,14 @@ from torch import nn
 from d3m.devices import fastest_dtype
 from d3m.errors import D3MError
 from d3m.models.recipes import DEFAULT, PAPER
-from d3m.storage import held, replace_text, writing
 from d3m_training.batches import Batches, BatchSettings
 from d3m_training.cache import open_entry
 from d3m_training.methods.method import Size
 from d3m_training.methods.registry import METHODS
 from d3m_training.preparation import SPLIT_NAME, check_grid
-from d3m_training.runs import LOCK_NAME, RUN_NAME
+from d3m_training.runs import RUN_NAME
 from d3m_training.splits import read_split
-from d3m_training.trainer import train
+from d3m_training.trainer import is_first_process, train, training_in
 
 
 def train_method(
@@ -70,9 +68,7 @@ def train_method(
         "method": name, "size": size, "train": asdict(settings), "batch": asdict(batch_settings),
         "patients": len(entries),
     }  # fmt: skip
-    with writing():
-        out.mkdir(parents=True, exist_ok=True)
-    report(f"{spec.title}: {len(entries)} patients, {settings.iterations} iterations.")
-    with held(out / LOCK_NAME, "Another training is running in this folder."), writing():
-        replace_text(out / RUN_NAME, json.dumps(description, indent=1) + "\n")
+    if is_first_process():
+        report(f"{spec.title}: {len(entries)} patients, {settings.iterations} iterations.")
+    with training_in(out, RUN_NAME, description):
         return train(method, Batches(entries, batch_settings, seed), settings, out, report=report)
