@@ -149,7 +149,7 @@ def train(
     with _telling("train", progress, parent_pid) as tell:
         require_torch()
         if method != "d3m":
-            from d3m_training.comparison.alone import train_method
+            from d3m_training.methods.training import train_method
 
             weights = train_method(cache, out, method, size.value, iterations, batch, seed, threads, tell)
             tell(f"Weights: {weights}")

@@ -31,9 +31,8 @@ from d3m_training.methods.d3m import PUBLISHED_LOSS, SEED_LOSS, D3MTraining, Los
 from d3m_training.preparation import SPLIT_NAME, check_grid, collect
 from d3m_training.quick import quick_validation
 from d3m_training.splits import read_split
-from d3m_training.trainer import TrainSettings, is_first_process, train, training_in
+from d3m_training.trainer import RUN_NAME, TrainSettings, is_first_process, train, training_in
 
-RUN_NAME = "run.json"
 DROPOUT = 0.05
 
 
@@ -115,7 +114,7 @@ def train_run(
             f"{len(entries)} patients for training, {len(held_out)} for validation, {settings.iterations} iterations."
         )
     validation = partial(quick_validation, recipe, held_out, out, report) if held_out else None
-    with training_in(out, RUN_NAME, description):
+    with training_in(out, description):
         return train(module, Batches(entries, batch_settings, seed, upper), settings, out, validation, report)
 
 

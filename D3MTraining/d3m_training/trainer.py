@@ -22,6 +22,8 @@ from d3m_training.checkpoint import Ema, restore_checkpoint, save_checkpoint, wr
 from d3m_training.methods.method import LossTerms
 
 LOCK_NAME = ".d3m-train.lock"
+RUN_NAME = "run.json"
+"""Says what a training is."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,14 @@ def learning_rate(settings: TrainSettings, iteration: int) -> float:
 
 
 @contextmanager
-def training_in(folder: Path, name: str, description: Mapping[str, object]) -> Iterator[None]:
+def training_in(folder: Path, description: Mapping[str, object]) -> Iterator[None]:
     """Keep other trainings out of a folder, and write down what this one is.
 
     Of several processes of one training (`accelerate launch`, `torchrun`) the first does it for all.
 
     Args:
         folder: Of the training; made where it is missing.
-        name: Of the file that says what the training is.
-        description: Its content.
+        description: Content of its `RUN_NAME`.
 
     Raises:
         D3MError: another training is running there; it cannot be written.
@@ -77,7 +78,7 @@ def training_in(folder: Path, name: str, description: Mapping[str, object]) -> I
     with writing():
         folder.mkdir(parents=True, exist_ok=True)
     with held(folder / LOCK_NAME, "Another training is running in this folder."), writing():
-        replace_text(folder / name, json.dumps(description, indent=1) + "\n")
+        replace_text(folder / RUN_NAME, json.dumps(description, indent=1) + "\n")
         yield
 
 

@@ -16,12 +16,14 @@ import pytest
 import torch
 from scipy import ndimage
 from scipy.spatial import cKDTree
+from typer.testing import CliRunner
 
 from conftest import TinyCase
 from d3m import metrics
 from d3m.errors import D3MError
 from d3m.models.store import SampleCase
 from d3m_training.cache import ENHANCING, NECROSIS, OEDEMA, Entry, Prepared, open_entry, write_entry
+from d3m_training.cli import app
 from d3m_training.comparison import run
 from d3m_training.comparison.coarse import coarser
 from d3m_training.comparison.config import read_config
@@ -30,6 +32,7 @@ from d3m_training.comparison.report import RungResult, csv_text, latex, markdown
 from d3m_training.comparison.segmenter import Segmenter, hausdorff95, load_segmenter, train_segmenter
 from d3m_training.comparison.statistics import holm, rank_biserial, smallest_p, summarise
 from d3m_training.comparison.table import Cell, MethodFacts, read_cells, write_cells
+from d3m_training.preparation import prepare_cache
 from training.data_helpers import write_patient
 
 
@@ -277,3 +280,18 @@ def test_faults_in_the_file_are_named(tmp_path: Path, change: dict[str, object],
     with pytest.raises(D3MError, match="In the comparison's file, rungs") as told:
         read_config(tmp_path / "c.json")
     assert said in str(told.value)
+
+
+def test_one_method_alone(data: Path, tmp_path: Path) -> None:
+    """`train --method` leaves weights and says what they are; a method that does not exist is told with the choice."""
+    runner = CliRunner()
+    prepare_cache([data], tmp_path / "cache", "default", None, None, None, False, 1, 0, lambda _: None)
+    assert "i2sb" in runner.invoke(app, ["methods"]).output
+    command = ["train", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run"), "--iterations", "1"]
+    command += ["--batch", "1", "--threads", "1", "--method"]
+    done = runner.invoke(app, [*command, "i2sb"])
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["method"] == "i2sb"
+    assert (tmp_path / "run" / "last.safetensors").is_file()
+    refused = runner.invoke(app, [*command, "gan"])
+    assert refused.exit_code == 2

@@ -32,6 +32,7 @@ from d3m_training.comparison.table import Cell, MethodFacts, write_cells
 from d3m_training.evaluate import THRESHOLDS
 from d3m_training.methods.method import Method, Prediction
 from d3m_training.methods.registry import METHODS, T1_COPY
+from d3m_training.methods.training import fresh_method
 from d3m_training.trainer import train
 
 FACTS_NAME, CELLS_NAME, PLAN_NAME, PICTURES_NAME = "facts.json", "cells.csv", "plan.json", "pictures.safetensors"
@@ -187,7 +188,7 @@ def _trained(
 ) -> tuple[Method, MethodFacts]:  # fmt: skip
     """The method with the averaged weights of its training."""
     spec = METHODS[name]
-    build = partial(spec.build, rung.size, rung.context, fastest_dtype(device))
+    build = partial(fresh_method, name, rung.size, rung.context, device, seed)
     batch = batch_settings(rung)
     batches = Batches(patients.fit, batch, seed)
     plan = folder / PLAN_NAME
@@ -203,10 +204,8 @@ def _trained(
         validate_every=0,
         save_every=max(50, iterations // 6),
     )
-    torch.manual_seed(seed)
     method = build()
     assert isinstance(method, nn.Module)
-    method.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     seconds = _Clock(folder, device, threads)
 
     def tell(line: str) -> None:

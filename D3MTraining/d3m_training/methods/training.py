@@ -1,4 +1,4 @@
-"""Train one method by itself, outside a comparison."""
+"""Train one method by itself, as `d3m-training train --method` does."""
 
 from __future__ import annotations
 
@@ -15,12 +15,27 @@ from d3m.errors import D3MError
 from d3m.models.recipes import DEFAULT, PAPER
 from d3m_training.batches import Batches, BatchSettings
 from d3m_training.cache import open_entry
-from d3m_training.methods.method import Size
+from d3m_training.methods.method import Method, Size
 from d3m_training.methods.registry import METHODS
 from d3m_training.preparation import SPLIT_NAME, check_grid
-from d3m_training.runs import RUN_NAME
 from d3m_training.splits import read_split
 from d3m_training.trainer import is_first_process, train, training_in
+
+
+def fresh_method(name: str, size: Size, context: tuple[int, ...], device: torch.device, seed: int) -> Method:
+    """A method with the weights that a seed gives it, in the number format that is fastest on a device.
+
+    Args:
+        name: Of `methods.registry`.
+        size: Of its network.
+        context: Slices of the condition.
+        device: Where it will run; it is not moved there.
+        seed: Decides the weights.
+    """
+    torch.manual_seed(seed)
+    method = METHODS[name].build(size, context, fastest_dtype(device))
+    method.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return method
 
 
 def train_method(
@@ -60,15 +75,13 @@ def train_method(
     context = (DEFAULT if size == "small" else PAPER).network.context
     batch_settings = BatchSettings(context=context)
     batch_settings = replace(batch_settings, size=batch or batch_settings.size)
-    torch.manual_seed(seed)
-    method = spec.build(cast(Size, size), context, fastest_dtype(device))
+    method = fresh_method(name, cast(Size, size), context, device, seed)
     assert isinstance(method, nn.Module)
-    method.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     description = {
         "method": name, "size": size, "train": asdict(settings), "batch": asdict(batch_settings),
         "patients": len(entries),
     }  # fmt: skip
     if is_first_process():
         report(f"{spec.title}: {len(entries)} patients, {settings.iterations} iterations.")
-    with training_in(out, RUN_NAME, description):
+    with training_in(out, description):
         return train(method, Batches(entries, batch_settings, seed), settings, out, report=report)
