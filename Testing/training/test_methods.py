@@ -1,4 +1,4 @@
-"""Every method of the comparison: it learns, it predicts what it must, and D3M's ablations and controls are what they say."""
+"""Every method learns and predicts what it must; D3M's ablations and controls are what they say."""
 
 from __future__ import annotations
 
