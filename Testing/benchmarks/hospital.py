@@ -97,7 +97,7 @@ KINDS = {
         Kind("thick", "slices of 5 mm", dict.fromkeys(CONTRASTS, Protocol("LPS", (0.9, 0.9, 5.0)))),
         Kind("skull", "skull and scalp, 1 mm", _SAME, skull=True),
         Kind("dicom", "skull, tilt, three grids, as DICOM", MIXED, tilt=12, skull=True, dicom=True),
-        Kind("all", "the same, and moved between scans", MIXED, tilt=12, move=4, skull=True, dicom=True),
+        Kind("all", "skull, tilt, grids, moved between scans, DICOM", MIXED, tilt=12, move=4, skull=True, dicom=True),
     )
 }
 
