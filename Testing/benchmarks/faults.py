@@ -188,11 +188,11 @@ def trainers(place: Path) -> list[Operation]:
 
 def child(write: Callable[[], None], limit: int | None = None) -> int:
     """Start the work in a process of its own; `limit`: bytes that a file may have."""
+    from d3m.errors import D3MError
+
     number = os.fork()
     if number:
         return number
-    from d3m.errors import D3MError
-
     code = DEFECT
     try:
         if limit is not None:
@@ -218,9 +218,11 @@ def try_out(operation: Operation, trials: int, rng: random.Random) -> tuple[int,
     for trial in range(trials):
         if trial % 2 == 0:
             number = child(operation.write)
-            time.sleep(rng.uniform(0, 1.1 * duration))
-            os.kill(number, signal.SIGKILL)
-            _, status = os.waitpid(number, 0)
+            try:
+                time.sleep(rng.uniform(0, 1.1 * duration))
+            finally:  # a child that outlives an interrupted benchmark would miss what the benchmark removes
+                os.kill(number, signal.SIGKILL)
+                _, status = os.waitpid(number, 0)
             killed += os.WIFSIGNALED(status)
         else:
             _, status = os.waitpid(child(operation.write, int(10 ** rng.uniform(0, 6))), 0)
