@@ -255,8 +255,9 @@ def test_perfect_networks_have_no_loss() -> None:
     bridge = ImageBridge(Answer(_perfect_direction(x0)), torch.float32, 1)(batch, generator)
     assert float(palette.noise) < 1e-3
     assert float(bridge.direction) < 1e-6
-    assert float(palette.mask) > 0.1
-    assert float(palette.total) > float(palette.noise)
+    for terms, process in ((palette, palette.noise), (bridge, bridge.direction)):  # what is left is the mask's
+        assert float(terms.mask) > 0.1
+        assert float(terms.total - process) == pytest.approx(0.1 * float(terms.mask), rel=1e-3)
 
 
 def test_bridge_trains_on_its_posterior() -> None:
