@@ -14,6 +14,7 @@ from monai.losses import PatchAdversarialLoss
 from monai.networks.nets import PatchDiscriminator
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional
 
 from d3m.diffusion.recipe import CONTRASTS
 from d3m.diffusion.sampler import Condition
@@ -60,7 +61,7 @@ class Adversarial(nn.Module):
 
     Args:
         generator: See `AdversarialNetworks`.
-        stride: Of the generator.
+        stride: Of the generator; slices of any size are padded with background to a multiple of it.
         context: Slices of the condition.
         criterion: "bce" (Pix2Pix) or "least_squares" (ResViT).
         dtype: Number format of the convolutions.
@@ -110,9 +111,12 @@ class Adversarial(nn.Module):
         return to_prediction(made, logits, condition.brain)
 
     def _generate(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = condition.shape[2:]
+        # Pix2Pix's eight levels ask for multiples of 256, which neither crops nor the cache's slices are
+        padded = functional.pad(condition, (0, -width % self.stride, 0, -height % self.stride))
         with torch.autocast(condition.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            out = self.network.generator(condition.contiguous(memory_format=torch.channels_last))
-        made, logits = out.float().chunk(2, dim=1)
+            out = self.network.generator(padded.contiguous(memory_format=torch.channels_last))
+        made, logits = out[:, :, :height, :width].float().chunk(2, dim=1)
         return torch.tanh(made), logits
 
     def _judge(

@@ -3,6 +3,10 @@
 Source: Dalmaz et al. 2022, arXiv:2106.16031; sizes of the public code (icon-lab/ResViT). Two of nine blocks hold a
 transformer, and both share its layers. The original first trains without transformers and then starts them from
 ImageNet weights; here everything is trained from scratch in one stage.
+
+Simpler than the original: one 1 x 1 convolution joins the transformer's output with its input (there a residual block
+of 3 x 3 convolutions), the tokens are widened before they are upsampled, and residual blocks pad with zeros. Counted at
+256 x 256 with 3 channels in and 1 out: 123.86 M parameters and 107 GMAC, the original 123.45 M and 120 GMAC.
 """
 
 from __future__ import annotations
