@@ -17,14 +17,14 @@ from d3m.volumes.types import Floats, Mask
 from d3m_training.comparison.report import (
     COLUMNS,
     DIFFERENCES,
+    EXPLAINED,
     TABLES,
     Summary,
     budget,
     difference_text,
     notes,
-    value_text,
 )
-from d3m_training.comparison.statistics import REFERENCE
+from d3m_training.comparison.statistics import REFERENCE, by_patient, patient_means
 
 PLOTS = (("psnr", "tumour"), ("psnr", "enhancing"), ("ssim", "tumour"), ("error", "enhancing"), ("dice", "enhancing"),
          ("segmenter_dice", "enhancing"), ("fp_ml", "brain"), ("fn_ml", "enhancing"))  # fmt: skip
@@ -101,12 +101,14 @@ def _show(ax: object, title: str, image: Floats, colours: str, low: float, high:
 
 def box_plots(summary: Summary) -> Figure:
     """A box for each method, a point for each patient; D3M darker."""
-    methods = list(summary.result.facts)
+    methods, found = list(summary.result.facts), by_patient(summary.result.cells)
     figure = Figure(figsize=(14, 3.1 * math.ceil(len(PLOTS) / 2)), layout="constrained")
     FigureCanvasAgg(figure)
     jitter = np.random.default_rng(0)
     for ax, column in zip(figure.subplots(math.ceil(len(PLOTS) / 2), 2).flat, PLOTS, strict=False):
-        values = [_patient_means(summary, f.name, column) for f in methods]
+        seeds = found.get(column, {})
+        means = [patient_means(seeds.get(f.name, {})).values() for f in methods]
+        values = [[value for value in of_method if math.isfinite(value)] for of_method in means]
         boxes = ax.boxplot(values, widths=0.6, showfliers=False, patch_artist=True, medianprops={"color": "black"})
         for place, (facts, box) in enumerate(zip(methods, boxes["boxes"], strict=True), start=1):
             box.set_facecolor("#3b7dd8" if facts.name == REFERENCE else "#c9d7ea")
@@ -114,18 +116,11 @@ def box_plots(summary: Summary) -> Figure:
             ax.plot(
                 place + jitter.uniform(-0.15, 0.15, len(points)), points, ".", color="#333", markersize=4, alpha=0.7
             )
-        ax.set_title(COLUMNS[column][0], fontsize=10)
+        ax.set_title(summary.titled(column), fontsize=10)
         ax.set_xticks(range(1, len(methods) + 1), [f.title for f in methods], rotation=28, ha="right", fontsize=8)
         ax.grid(axis="y", alpha=0.3)
+    figure.suptitle(f"Boxes: median and quartiles; points: patients. {MARK}.", fontsize=10)
     return figure
-
-
-def _patient_means(summary: Summary, method: str, column: tuple[str, str]) -> list[float]:
-    seeds: dict[str, list[float]] = {}
-    for c in summary.result.cells:
-        if c.method == method and (c.metric, c.region) == column and math.isfinite(c.value):
-            seeds.setdefault(c.patient, []).append(c.value)
-    return [float(np.mean(values)) for values in seeds.values()]
 
 
 def page(title: str, summaries: Sequence[Summary], pictures: Mapping[str, Sequence[Pictures]]) -> str:
@@ -148,7 +143,8 @@ def page(title: str, summaries: Sequence[Summary], pictures: Mapping[str, Sequen
         for case in pictures.get(summary.result.name, ()):
             parts.append(f"<h3>{html.escape(case.title)}</h3>" + _image(picture(case), f"{case.title}: every method"))
     return (
-        "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
+        "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><meta http-equiv='Content-Security-Policy' "
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
         f"<meta name='viewport' content='width=device-width'><title>{html.escape(title)}</title><style>{STYLE}</style>"
         f"</head><body>{''.join(parts)}</body></html>\n"
     )
@@ -159,13 +155,13 @@ def _table(name: str, summary: Summary, members: Sequence[str]) -> str:
     body = []
     for facts in methods:
         cells = []
-        for column, (_, decimals) in COLUMNS.items():
+        for column in COLUMNS:
             best = summary.best([m.name for m in methods], column) == facts.name
-            text = html.escape(value_text(summary.row(facts.name, column), decimals))
+            text = html.escape(summary.text(facts.name, column)).replace(" (n", "<br>(n")
             cells.append(f"<td class='best'>{text}</td>" if best else f"<td>{text}</td>")
         ours = " class='ours'" if facts.name == REFERENCE else ""
         body.append(f"<tr{ours}><td>{html.escape(facts.title)}</td>{''.join(cells)}</tr>")
-    return _html_table(name, ["Method", *(t for t, _ in COLUMNS.values())], body)
+    return _html_table(name, ["Method", *map(summary.titled, COLUMNS)], body)
 
 
 def _differences(summary: Summary) -> str:
@@ -174,13 +170,9 @@ def _differences(summary: Summary) -> str:
         if facts.name == REFERENCE:
             continue
         texts = [difference_text(summary.row(facts.name, c), COLUMNS[c][1]) for c in DIFFERENCES]
-        cells = [f"<td>{html.escape(text)}</td>" for text in texts]
+        cells = [f"<td>{html.escape(text).replace('; ', '<br>', 1)}</td>" for text in texts]
         body.append(f"<tr><td>{html.escape(facts.title)}</td>{''.join(cells)}</tr>")
-    head = ["D3M minus", *(COLUMNS[c][0] for c in DIFFERENCES)]
-    explained = (
-        "D3M minus each method: mean difference [95 % interval]; effect (1: D3M better in every patient); p (Holm)"
-    )
-    return _html_table(explained, head, body)
+    return _html_table("D3M minus each method", ["Method", *map(summary.titled, DIFFERENCES)], body, EXPLAINED)
 
 
 def _costs(summary: Summary) -> str:
@@ -196,7 +188,7 @@ def _costs(summary: Summary) -> str:
 def _html_table(title: str, head: Sequence[str], body: Sequence[str], explained: str = "") -> str:
     cells = "".join(f"<th scope='col'>{html.escape(text)}</th>" for text in head)
     return (
-        f"<h3>{html.escape(title)}</h3><p>{html.escape(explained)}</p>"
+        f"<h3>{html.escape(title)}</h3>{f'<p>{html.escape(explained)}</p>' if explained else ''}"
         f"<div class='wide'><table><thead><tr>{cells}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )

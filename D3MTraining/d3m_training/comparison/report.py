@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from d3m.storage import whole_folder, write_text
-from d3m_training.comparison.statistics import REFERENCE, Row, goodness, smallest_p, summarise
+from d3m_training.comparison.statistics import (
+    BEST_AT_ONE,
+    HIGHER_IS_BETTER,
+    REFERENCE,
+    Row,
+    goodness,
+    smallest_p,
+    summarise,
+)
 from d3m_training.comparison.table import Cell, MethodFacts
 
 TABLES = {
@@ -60,11 +68,28 @@ class Summary:
         return next((r for r in self.rows if r.method == method and (r.metric, r.region) == column), None)
 
     def best(self, methods: Sequence[str], column: tuple[str, str]) -> str | None:
-        """The method with the best mean in a column; nothing is best in seconds."""
+        """The method with the best mean in a column: none in seconds, and none where means are over unequally many
+        patients, which would favour a method that is undefined for the hard ones."""
         rows = [r for name in methods if (r := self.row(name, column)) is not None and math.isfinite(r.mean)]
-        if not rows or column[0] == "seconds":
+        if not rows or column[0] == "seconds" or len({r.n for r in rows}) > 1:
             return None
         return max(rows, key=lambda r: float(goodness(r.metric, np.array(r.mean)))).method
+
+    def titled(self, column: tuple[str, str]) -> str:
+        """A column's title, and an arrow to where its better values are."""
+        metric = column[0]
+        arrow = "" if metric in BEST_AT_ONE else " ↑" if metric in HIGHER_IS_BETTER else " ↓"
+        return COLUMNS[column][0] + arrow
+
+    def text(self, method: str, column: tuple[str, str]) -> str:
+        """Mean and spread for a reader, with the number of patients where some are left out."""
+        row = self.row(method, column)
+        if row is None or not math.isfinite(row.mean):
+            return "–"
+        decimals = COLUMNS[column][1]
+        spread = f" ± {row.sd:.{decimals}f}" if math.isfinite(row.sd) else ""
+        fewer = f" (n {row.n})" if row.n < self.pairs() else ""
+        return f"{row.mean:.{decimals}f}{spread}{fewer}"
 
     def methods(self, table: Sequence[str]) -> list[MethodFacts]:
         """Those of a table that were run, in its order."""
@@ -130,23 +155,18 @@ def budget(facts: MethodFacts) -> str:
     return f"{facts.iterations} iterations, {facts.seconds_trained / 60:.1f} min"
 
 
-def value_text(row: Row | None, decimals: int) -> str:
-    """Mean and spread for a reader."""
-    if row is None or not math.isfinite(row.mean):
-        return "–"
-    spread = f" ± {row.sd:.{decimals}f}" if math.isfinite(row.sd) else ""
-    return f"{row.mean:.{decimals}f}{spread}"
-
-
 def notes(summary: Summary) -> list[str]:
     """What a reader must know about a rung's numbers."""
     defined = [v for v in summary.result.segmenter_dice if math.isfinite(v)]
-    n = summary.pairs()
+    n, others = summary.pairs(), sum(f.name != REFERENCE for f in summary.result.facts)
     lines = [
         summary.result.conditions,
         f"Mean ± standard deviation over {n} patients; PSNR, SSIM and error after the best linear fit onto the real "
-        "image.",
-        f"With {n} pairs no p value can be smaller than {smallest_p(n):.1g} (exact signed-rank test), before Holm.",
+        "image. A patient for whom a value is not defined is left out; (n ...) says how many remain, and no mean is "
+        "marked as the best among unequally many. Slice difference: neighbouring slices' over that of the real image, "
+        "best at 1.",
+        f"With {n} pairs no p value can be smaller than {smallest_p(n):.1g} (exact signed-rank test); Holm's "
+        f"correction then multiplies the smallest by the number of methods set against D3M ({others} at most).",
     ]
     if defined:
         spread = f" ± {np.std(defined, ddof=1):.3f}" if len(defined) > 1 else ""
@@ -164,15 +184,15 @@ def markdown(title: str, summaries: Sequence[Summary]) -> str:
         lines += [f"## {summary.result.name}", "", *(f"- {note}" for note in notes(summary)), ""]
         for name, members in TABLES.items():
             methods = summary.methods(members)
-            lines += [f"### {name}", "", "| method | " + " | ".join(t for t, _ in COLUMNS.values()) + " |"]
+            lines += [f"### {name}", "", "| method | " + " | ".join(map(summary.titled, COLUMNS)) + " |"]
             lines.append("|---" * (len(COLUMNS) + 1) + "|")
             for facts in methods:
                 cells = []
-                for column, (_, decimals) in COLUMNS.items():
-                    text = value_text(summary.row(facts.name, column), decimals)
+                for column in COLUMNS:
+                    text = summary.text(facts.name, column)
                     best = summary.best([m.name for m in methods], column) == facts.name
                     cells.append(f"**{text}**" if best else text)
-                lines.append(f"| {facts.title} | " + " | ".join(cells) + " |")
+                lines.append(f"| {_cell(facts.title)} | " + " | ".join(cells) + " |")
             lines.append("")
         lines += [
             "### What each method costs",
@@ -181,7 +201,8 @@ def markdown(title: str, summaries: Sequence[Summary]) -> str:
         ]
         lines.append("|---|---|---|---|---|---|")
         lines += [
-            f"| {f.title} | {f.source} | {f.parameters / 1e6:.1f} | {f.gmac:.2f} | {f.steps} | {budget(f)} |"
+            f"| {_cell(f.title)} | {_cell(f.source)} | {f.parameters / 1e6:.1f} | {f.gmac:.2f} | {f.steps} | "
+            f"{budget(f)} |"
             for f in summary.result.facts
         ]
         lines += ["", *differences(summary), ""]
@@ -190,7 +211,7 @@ def markdown(title: str, summaries: Sequence[Summary]) -> str:
 
 def differences(summary: Summary) -> list[str]:
     """D3M minus each method: interval, effect and p, for the metrics that tumours are judged by."""
-    head = " | ".join(COLUMNS[c][0] for c in DIFFERENCES)
+    head = " | ".join(map(summary.titled, DIFFERENCES))
     lines = [
         "### D3M minus each method",
         "",
@@ -203,8 +224,13 @@ def differences(summary: Summary) -> list[str]:
         if facts.name == REFERENCE:
             continue
         cells = [difference_text(summary.row(facts.name, c), COLUMNS[c][1]) for c in DIFFERENCES]
-        lines.append(f"| {facts.title} | " + " | ".join(cells) + " |")
+        lines.append(f"| {_cell(facts.title)} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _cell(text: str) -> str:
+    """A text for a cell of a Markdown table."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
 
 
 def difference_text(row: Row | None, decimals: int) -> str:
@@ -218,7 +244,7 @@ def difference_text(row: Row | None, decimals: int) -> str:
 
 LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$",
-         "–": "--"}  # fmt: skip
+         "–": "--", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}  # fmt: skip
 
 
 def latex_text(text: str) -> str:
@@ -228,21 +254,21 @@ def latex_text(text: str) -> str:
 
 def latex(summaries: Sequence[Summary]) -> str:
     """The same tables for booktabs."""
-    lines = ["% Needs \\usepackage{booktabs}. Synthetic images, for research only."]
+    lines = ["% Needs \\usepackage{booktabs,graphicx}. Synthetic images, for research only."]
     for summary in summaries:
         for name, members in TABLES.items():
             methods = summary.methods(members)
             lines += [
-                r"\begin{table}", rf"\caption{{{latex_text(f'{name}. {summary.result.conditions}')}}}",
-                r"\begin{tabular}{l" + "r" * len(COLUMNS) + "}", r"\toprule",
-                "Method & " + " & ".join(latex_text(t) for t, _ in COLUMNS.values()) + r" \\", r"\midrule",
+                r"\begin{table*}", rf"\caption{{{latex_text(f'{name}. {summary.result.conditions}')}}}",
+                r"\resizebox{\textwidth}{!}{%", r"\begin{tabular}{l" + "r" * len(COLUMNS) + "}", r"\toprule",
+                "Method & " + " & ".join(latex_text(summary.titled(c)) for c in COLUMNS) + r" \\", r"\midrule",
             ]  # fmt: skip
             for facts in methods:
                 cells = []
-                for column, (_, decimals) in COLUMNS.items():
-                    text = latex_text(value_text(summary.row(facts.name, column), decimals))
+                for column in COLUMNS:
+                    text = latex_text(summary.text(facts.name, column))
                     best = summary.best([m.name for m in methods], column) == facts.name
                     cells.append(rf"\textbf{{{text}}}" if best else text)
                 lines.append(f"{latex_text(facts.title)} & " + " & ".join(cells) + r" \\")
-            lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+            lines += [r"\bottomrule", r"\end{tabular}}", r"\end{table*}", ""]
     return "\n".join(lines)

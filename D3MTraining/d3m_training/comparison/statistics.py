@@ -88,19 +88,33 @@ def smallest_p(pairs: int) -> float:
     return min(1.0, 2.0 / 2.0**pairs)
 
 
+def patient_means(seeds: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
+    """Each patient's mean over seeds: NaN where one of them is, so that no method gains by failing now and then.
+
+    Args:
+        seeds: Values of one method and metric by patient and seed.
+    """
+    return {patient: float(np.mean(list(values.values()))) for patient, values in seeds.items()}
+
+
+def by_patient(cells: Iterable[Cell]) -> dict[tuple[str, str], dict[str, dict[str, dict[int, float]]]]:
+    """Values by metric and region, then method, patient and seed, in the order in which they come."""
+    found: dict[tuple[str, str], dict[str, dict[str, dict[int, float]]]] = {}
+    for cell in cells:
+        of_method = found.setdefault((cell.metric, cell.region), {}).setdefault(cell.method, {})
+        of_method.setdefault(cell.patient, {})[cell.seed] = cell.value
+    return found
+
+
 def summarise(cells: Iterable[Cell]) -> tuple[Row, ...]:
     """A row for each method, metric and region, in the order in which they come.
 
     Args:
         cells: Of one rung.
     """
-    found: dict[tuple[str, str], dict[str, dict[str, dict[int, float]]]] = {}
-    for cell in cells:
-        by_method = found.setdefault((cell.metric, cell.region), {})
-        by_method.setdefault(cell.method, {}).setdefault(cell.patient, {})[cell.seed] = cell.value
     rows = []
-    for (metric, region), methods in found.items():
-        patients = {name: {p: float(np.mean(list(s.values()))) for p, s in by.items()} for name, by in methods.items()}
+    for (metric, region), methods in by_patient(cells).items():
+        patients = {name: patient_means(seeds) for name, seeds in methods.items()}
         raw = [
             _row(name, metric, region, values, patients.get(REFERENCE, {}), _seed_sd(methods[name]))
             for name, values in patients.items()
@@ -114,8 +128,10 @@ def _seed_sd(patients: Mapping[str, Mapping[int, float]]) -> float:
     seeds = sorted({seed for values in patients.values() for seed in values})
     if len(seeds) < 2:
         return float("nan")
-    means = [np.nanmean([values.get(seed, np.nan) for values in patients.values()]) for seed in seeds]
-    return float(np.std(means, ddof=1))
+    complete = [values for values in patients.values() if all(np.isfinite(values.get(seed, np.nan)) for seed in seeds)]
+    if not complete:
+        return float("nan")
+    return float(np.std([np.mean([values[seed] for values in complete]) for seed in seeds], ddof=1))
 
 
 def _row(
@@ -132,8 +148,8 @@ def _row(
         low, high = _interval(ours - theirs)
         better = goodness(metric, ours) - goodness(metric, theirs)
         effect = rank_biserial(better)
-        if (better != 0).any():
-            p = float(wilcoxon(better).pvalue)
+        if (better != 0).any():  # scipy falls back on the normal approximation where it finds zeros itself
+            p = float(wilcoxon(better[better != 0]).pvalue)
     return Row(
         name, metric, region, mean, sd, seed_sd, len(defined), len(both), difference, low, high, effect, p, float("nan")
     )

@@ -68,9 +68,12 @@ def read_cells(path: Path) -> tuple[Cell, ...]:
     """
     try:
         with path.open(newline="", encoding="utf-8") as f:
-            return tuple(
+            cells = tuple(
                 Cell(r["method"], r["patient"], int(r["seed"]), r["metric"], r["region"], float(r["value"]))
                 for r in csv.DictReader(f, strict=True)
             )
+            if not cells:
+                raise ValueError("no values")
+            return cells
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise D3MError(f"{path.name} is damaged.", "Delete it and run the comparison again.") from error
