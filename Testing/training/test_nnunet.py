@@ -68,31 +68,94 @@ def test_cases_with_synthetic_images(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "again").exists()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
-def test_child_is_called_with_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The child gets nnU-Net's folders, one process, none of our import paths, and every option; failures are told."""
+@pytest.fixture
+def said(tmp_path: Path) -> Path:
+    """An environment whose programs write their arguments and variables into this file, and end with $CODE."""
+    if sys.platform == "win32":
+        pytest.skip("the stand-in is a shell script")
     said = tmp_path / "said.txt"
-    program = f"#!/bin/sh\n(echo \"$@\"; env) > '{said}'\nexit ${{CODE:-0}}\n"
     for name in ("python", "nnUNetv2_plan_and_preprocess"):
         path = tmp_path / "env" / "bin" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(program, encoding="utf-8")
+        path.write_text(f"#!/bin/sh\n(echo \"$@\"; env) >> '{said}'\nexit ${{CODE:-0}}\n", encoding="utf-8")
         path.chmod(0o755)
+    return said
+
+
+def leave(work: Path, result: str) -> None:
+    """What a step of nnU-Net leaves in its folder."""
+    path = work / result
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+RAW, PLANS = "raw/Dataset501_D3M/dataset.json", "preprocessed/Dataset501_D3M/nnUNetPlans.json"
+WEIGHTS = "results/Dataset501_D3M/nnUNetTrainer__nnUNetPlans__2d/fold_0/checkpoint_final.pth"
+
+
+def test_child_is_called_with_its_folders(said: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child gets nnU-Net's folders, one process, none of our import paths, and every option; failures are told."""
+    environment, work = tmp_path / "env", tmp_path / "work"
+    for result in (RAW, PLANS, WEIGHTS):
+        leave(work, result)
     monkeypatch.setenv("PYTHONPATH", "ours")
-    nnunet.child(tmp_path / "env", tmp_path / "work", "train", configuration="2d", fold=0, epochs=2, iterations=3)
+    nnunet.child(environment, work, "train", configuration="2d", fold=0, epochs=2, iterations=3)
     text = said.read_text(encoding="utf-8")
     assert text.startswith("-I ")  # our own statistics.py must not hide Python's
     assert text.splitlines()[0].endswith(
         "nnunet_child.py train --dataset Dataset501_D3M --configuration 2d --fold 0 --epochs 2 --iterations 3"
     )
     for name, folder in (("nnUNet_raw", "raw"), ("nnUNet_preprocessed", "preprocessed"), ("nnUNet_results", "results")):
-        assert f"{name}={tmp_path / 'work' / folder}\n" in text
+        assert f"{name}={work / folder}\n" in text
     assert "nnUNet_n_proc_DA=1\n" in text
     assert "PYTHONPATH" not in text
-    nnunet.plan(tmp_path / "env", tmp_path / "work", "2d")
+    said.unlink()
+    nnunet.plan(environment, work, "2d")
     assert said.read_text(encoding="utf-8").startswith("-d 501 -c 2d --verify_dataset_integrity")
     monkeypatch.setenv("CODE", "3")
     with pytest.raises(D3MError, match=r"could not predict \(exit code 3\)"):
-        nnunet.child(tmp_path / "env", tmp_path / "work", "predict")
+        nnunet.child(environment, work, "predict")
     with pytest.raises(D3MError, match="not installed in nowhere"):
-        nnunet.child(tmp_path / "nowhere", tmp_path / "work", "predict")
+        nnunet.child(tmp_path / "nowhere", work, "predict")
+
+
+def test_a_step_too_early_names_the_one_before(said: Path, tmp_path: Path) -> None:
+    """Nothing is started where the step before left nothing; the mend is that step, and after it the step runs."""
+    environment, work = tmp_path / "env", tmp_path / "work"
+    steps = (
+        ("export", RAW, lambda: nnunet.plan(environment, work, "2d")),
+        ("plan", PLANS, lambda: nnunet.child(environment, work, "train")),
+        ("train", WEIGHTS, lambda: nnunet.child(environment, work, "predict")),
+    )
+    for before, result, step in steps:
+        with pytest.raises(D3MError) as told:
+            step()
+        assert f"nnunet {before}`" in told.value.mend
+        assert not said.exists()
+        leave(work, result)
+        step()
+        said.unlink()
+
+
+def test_install_pins_torch_and_takes_torchvision_out(
+    said: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nnU-Net comes with torch named beside it, so that it brings no other; torchvision goes last; failures are told.
+
+    pip must not see our modules: what lies in PYTHONPATH counts for it as installed.
+    """
+    monkeypatch.setenv("PYTHONPATH", "ours")
+    monkeypatch.setattr(nnunet.sys, "executable", str(tmp_path / "env" / "bin" / "python"))
+    nnunet.install(tmp_path / "env", quiet)
+    text = said.read_text(encoding="utf-8")
+    calls = [line for line in text.splitlines() if line.startswith("-m ")]
+    assert calls[0] == f"-m venv {tmp_path / 'env'}"
+    assert ["torch==2.13.0" in call for call in calls] == [False, True, True, False]
+    assert calls[2].endswith("torch==2.13.0 nnunetv2")
+    assert "uninstall" in calls[3]
+    assert calls[3].endswith("--yes torchvision")
+    assert "PYTHONPATH" not in text
+    monkeypatch.setenv("CODE", "1")
+    with pytest.raises(D3MError, match="could not be installed") as told:
+        nnunet.install(tmp_path / "env", quiet)
+    assert told.value.kind == "machine"

@@ -62,7 +62,7 @@ def install(environment: Path, report: Callable[[str], None]) -> None:
     )
     for step in steps:
         report(" ".join(step[-3:]))
-        _run(step, os.environ, "nnU-Net could not be installed.", "Check the network, then run it again.")
+        _run(step, _without_ours(), "nnU-Net could not be installed.", "Check the network, then run it again.")
 
 
 def export(data: Sequence[Path], work: Path, enhancing_label: int | None, report: Callable[[str], None]) -> list[str]:
@@ -140,18 +140,14 @@ def plan(environment: Path, work: Path, configuration: str) -> None:
     """nnU-Net's fingerprint, plans and preprocessing of the exported data.
 
     Raises:
-        D3MError: nnU-Net is not installed, or failed.
+        D3MError: nnU-Net is not installed, nothing is exported, or it failed.
     """
-    command = environment / ("Scripts" if os.name == "nt" else "bin") / "nnUNetv2_plan_and_preprocess"
+    command = _program(environment, "nnUNetv2_plan_and_preprocess")
     if not command.is_file():
         raise _missing(environment)
+    _check_done(work, "plan")
     arguments = ["-d", str(DATASET_ID), "-c", configuration, "--verify_dataset_integrity", "-np", "1"]
-    _run(
-        [str(command), *arguments],
-        variables(work),
-        "nnU-Net could not plan.",
-        "Run `d3m-training nnunet export` first.",
-    )
+    _run([str(command), *arguments], variables(work), "nnU-Net could not plan.", "What it said stands above.")
 
 
 def child(environment: Path, work: Path, action: str, **options: object) -> None:
@@ -164,11 +160,12 @@ def child(environment: Path, work: Path, action: str, **options: object) -> None
         options: Of `nnunet_child`.
 
     Raises:
-        D3MError: nnU-Net is not installed, or failed.
+        D3MError: nnU-Net is not installed, the step before is not done, or it failed.
     """
-    python = _python(environment)
+    python = _program(environment, "python")
     if not python.is_file():
         raise _missing(environment)
+    _check_done(work, action)
     listed = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     _run(
         # isolated: else the folder of the script comes first, and our modules hide the standard library's
@@ -179,9 +176,26 @@ def child(environment: Path, work: Path, action: str, **options: object) -> None
 
 def variables(work: Path) -> dict[str, str]:
     """The environment of a child process: nnU-Net's folders, one process each, nothing of ours."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     folders = {name: str(work.absolute() / folder) for name, folder in VARIABLES.items()}
-    return {**kept, **folders, "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
+    return {**_without_ours(), **folders, "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
+
+
+def _without_ours() -> dict[str, str]:
+    """Without folders of modules: pip would take what lies there for installed already."""
+    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+
+
+def _check_done(work: Path, action: str) -> None:
+    """Whether the step before `action` has left its result, since nnU-Net itself would end in a traceback."""
+    before, folder, made = {
+        "plan": ("export", "nnUNet_raw", "dataset.json"),
+        "train": ("plan", "nnUNet_preprocessed", "nnUNetPlans.json"),
+        "predict": ("train", "nnUNet_results", "*/fold_*/checkpoint_final.pth"),
+    }[action]
+    if not any((work / VARIABLES[folder] / DATASET).glob(made)):
+        raise D3MError(
+            f"nnU-Net cannot {action} in {work.name} yet.", f"Run `d3m-training nnunet {before}` with the same --work."
+        )
 
 
 def _checked(
@@ -207,12 +221,12 @@ def _write(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
         nibabel.save(nibabel.Nifti1Image(data, affine), path)
 
 
-def _python(environment: Path) -> Path:
-    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+def _program(environment: Path, name: str) -> Path:
+    return environment / (f"Scripts/{name}.exe" if os.name == "nt" else f"bin/{name}")
 
 
 def _pip(environment: Path, action: str) -> list[str]:
-    return [str(_python(environment)), "-m", "pip", action, "--quiet", "--disable-pip-version-check"]
+    return [str(_program(environment, "python")), "-m", "pip", action, "--quiet", "--disable-pip-version-check"]
 
 
 def _missing(environment: Path) -> D3MError:
