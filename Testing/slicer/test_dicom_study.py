@@ -1,6 +1,6 @@
 """From a scanner's DICOM study in the scene (skull, three grids, tilted head) to a DICOM series, by the Slicer logic.
 
-As a program it does the same with a study of your own and the default model, and writes a picture:
+As a program it does the same with a study of your own and the default model:
 
     PYTHONPATH=D3MSynthesis python Testing/slicer/test_dicom_study.py STUDY OUT
 """
@@ -19,9 +19,9 @@ import pytest
 import SimpleITK as sitk
 
 slicer = pytest.importorskip("slicer")
-from mrml_host import MRMLHost, savePicture  # noqa: E402
+from mrml_host import MRMLHost  # noqa: E402
 
-from D3MSynthesisLib import DicomExport, Display, Inputs  # noqa: E402
+from D3MSynthesisLib import DicomExport, Inputs  # noqa: E402
 from D3MSynthesisLib.Logic import SynthesisLogic  # noqa: E402
 
 
@@ -131,11 +131,5 @@ def volumeMatrix(node: Any) -> Any:
 
 
 if __name__ == "__main__":
-    host = MRMLHost((400, 400))
-    inputs, nodes, series = throughSlicer(host, Path(sys.argv[1]), Path(sys.argv[2]), None)
-    host.addViews()
-    Display.showResult(nodes)
-    bounds = np.zeros(6)
-    nodes.cemri.GetRASBounds(bounds)
-    savePicture(Path(sys.argv[2]) / "slicer.png", host.picture(tuple(bounds.reshape(3, 2).mean(axis=1))))
+    inputs, _, series = throughSlicer(MRMLHost(), Path(sys.argv[1]), Path(sys.argv[2]), None)
     print(f"T1: {inputs.t1.GetName()}, T2: {inputs.t2.GetName()}, FLAIR: {inputs.flair.GetName()}; series in {series}")
