@@ -14,8 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
-from scipy.spatial import cKDTree
 from typer.testing import CliRunner
 
 from conftest import TinyCase
@@ -29,7 +27,7 @@ from d3m_training.comparison.coarse import coarser
 from d3m_training.comparison.config import read_config
 from d3m_training.comparison.measure import Predicted, measure
 from d3m_training.comparison.report import RungResult, csv_text, latex, markdown, summarise_rung
-from d3m_training.comparison.segmenter import Segmenter, hausdorff95, load_segmenter, train_segmenter
+from d3m_training.comparison.segmenter import Segmenter, load_segmenter, train_segmenter
 from d3m_training.comparison.statistics import holm, rank_biserial, smallest_p, summarise
 from d3m_training.comparison.table import Cell, MethodFacts, read_cells, write_cells
 from d3m_training.preparation import prepare_cache
@@ -170,21 +168,6 @@ def test_perfect_and_copied_images_are_measured_as_such(tmp_path: Path) -> None:
     assert (found.dice, found.fp_ml, found.fn_ml) == (1, 0, 0)
     nothing = measure(replace(perfect, probability=np.zeros_like(target)), entry, 0.5, 0.004)
     assert nothing.fn_ml == pytest.approx(enhancing.sum() * 0.004)
-
-
-def test_hausdorff_distance_against_nearest_neighbours() -> None:
-    """95 % distance between surfaces in millimetres, by brute force, on voxels that are not cubes."""
-    rng = np.random.default_rng(2)
-    masks = [ndimage.gaussian_filter(rng.normal(size=(12, 24, 20)), 2) > 0.05 for _ in range(2)]
-    spacing = (3.0, 1.0, 2.0)
-    edges = []
-    for mask in masks:
-        inner = ndimage.binary_erosion(mask, border_value=0)
-        edges.append(np.argwhere(mask & ~inner) * spacing)
-    there, back = (cKDTree(b).query(a)[0] for a, b in (edges, edges[::-1]))
-    expected = max(np.percentile(there, 95), np.percentile(back, 95))
-    assert hausdorff95(masks[0], masks[1], spacing) == pytest.approx(expected, abs=1.0)
-    assert math.isnan(hausdorff95(np.zeros_like(masks[0]), masks[1], spacing))
 
 
 def test_segmenter_learns_and_is_kept(tmp_path: Path) -> None:
