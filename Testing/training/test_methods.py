@@ -18,6 +18,7 @@ from d3m_training.cache import TARGET_UPPER
 from d3m_training.methods.ablations import RESIDUAL_SCALE, add_residual, blur, build_d3m, build_regression
 from d3m_training.methods.adversarial import Adversarial
 from d3m_training.methods.d3m import D3MTraining
+from d3m_training.methods.pix2pix import WIDTHS, UNetGenerator
 from d3m_training.methods.registry import METHODS
 from d3m_training.methods.resvit import SIZES, ResViTGenerator
 from training.method_helpers import CONTEXT, condition_of, small_batch
@@ -73,6 +74,20 @@ def test_unknown_labels_teach_no_mask(name: str) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def parameters_in_millions(build: object) -> float:
+    """Counted without allocating them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in build().parameters()) / 1e6  # type: ignore[operator]
+
+
+def test_published_generators_have_the_published_sizes() -> None:
+    """54.41 M for Pix2Pix's U-Net, 123.45 M for ResViT (3 channels in, 1 out), as counted from the public classes."""
+    unet = parameters_in_millions(lambda: UNetGenerator(3, 1, WIDTHS["published"]))
+    vision = parameters_in_millions(lambda: ResViTGenerator(3, 1, SIZES["published"]))
+    assert unet == pytest.approx(54.41, abs=0.01)
+    assert vision == pytest.approx(123.45, rel=0.01)
+
+
 def test_resvit_shares_one_transformer() -> None:
     """Both blocks with a transformer use the same layers: the paper's saving."""
     network = ResViTGenerator(3, 1, SIZES["small"])
@@ -93,6 +108,47 @@ def test_discriminator_sees_patches_of_seventy_pixels() -> None:
     reached = seen.grad.abs().sum(dim=1)[0] > 0  # type: ignore[union-attr]
     rows, columns = (np.flatnonzero(reached.any(dim=axis).numpy()) for axis in (1, 0))
     assert (rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1) == (70, 70)
+
+
+@pytest.mark.parametrize("name", ["pix2pix", "resvit"])
+def test_adversaries_do_not_share_gradients(name: str) -> None:
+    """One total gives the generator and the discriminator just the gradients of their own losses."""
+    method = METHODS[name].build("small", CONTEXT, torch.float32)
+    assert isinstance(method, Adversarial)
+    method.eval()  # neither dropout nor batch statistics, so that both ways see the same
+    batch = small_batch()
+    method(batch, torch.Generator()).total.backward()
+    together = {key: p.grad.clone() for key, p in method.network.named_parameters() if p.grad is not None}
+    for own in ("generator", "discriminator"):
+        method.zero_grad()
+        apart = _separate_loss(method, batch, own)
+        apart.backward()
+        for key, p in method.network.named_parameters():
+            if key.startswith(f"{own}."):
+                assert torch.allclose(p.grad, together[key], atol=1e-6), key  # type: ignore[arg-type]
+
+
+def _separate_loss(method: Adversarial, batch: Batch, of: str) -> Tensor:
+    """The textbook way: two losses, each for its own network, by hand."""
+    own = 2 * batch.condition[:, 3:6] - 1
+    out = method.network.generator(batch.condition)
+    made = torch.where(batch.brain > 0, torch.tanh(out[:, :1]), -1.0)
+    real = batch.target - 1  # the range [0, 2] to [-1, 1]
+    judge = method.network.discriminator
+
+    def criterion(image: Tensor, wanted: float) -> Tensor:
+        judged = judge(torch.cat([own, image], dim=1))[-1]
+        target = torch.full_like(judged, wanted)
+        if isinstance(method.criterion.loss_fct, nn.MSELoss):
+            return nn.functional.mse_loss(judged, target)
+        return nn.functional.binary_cross_entropy_with_logits(judged, target)
+
+    if of == "discriminator":
+        return 0.5 * (criterion(real, 1.0) + criterion(made.detach(), 0.0))
+    from d3m_training.methods.method import mask_term
+
+    pixel = ((made - real).abs() * batch.brain).sum() / batch.brain.sum()
+    return 100 * pixel + criterion(made, 1.0) + mask_term(out[:, 1:], batch)
 
 
 def test_d3m_predicts_as_the_engine_samples() -> None:
