@@ -62,6 +62,20 @@ def test_head_without_any_program(degrees):
     assert "--brain-mask" in notices[0].message
 
 
+def test_a_dark_bite_stays_brain():
+    """Where a coil, an artefact or a cyst darkens T1 from the surface to deep inside, the inside still is brain."""
+    t1, brain = head()
+    depth = ndimage.distance_transform_edt(brain, sampling=3)
+    centre = np.round(np.argwhere(brain).mean(axis=0)).astype(int)
+    bite = np.zeros_like(brain)
+    bite[centre[0] + 8 : centre[0] + 16, centre[1] + 6 :, centre[2] : centre[2] + 8] = True
+    bite &= brain
+    data = np.where(bite, 0.1 * t1.data, t1.data).astype(np.float32)
+    mask, _ = extract_brain(Volume(data, t1.affine))
+    assert mask[bite & (depth > 16)].mean() > 0.95
+    assert dice(mask, brain) > 0.93
+
+
 def test_where_tissue_does_not_tell_an_average_brain_does(monkeypatch):
     """A head whose brain cannot be cut out by its tissue gets the registered average brain, and that is said."""
     monkeypatch.setattr(extraction, "_by_tissue", lambda t1: None)

