@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -9,6 +11,13 @@ from torch.nn import functional
 from d3m.diffusion.warp import smoothness
 
 EPSILON = 1e-6
+
+
+class LossTerms(Protocol):
+    """A data class of scalars; `total` is what is minimised, whatever else it has is logged."""
+
+    @property
+    def total(self) -> Tensor: ...
 
 
 def mean_over(values: Tensor, weight: Tensor) -> Tensor:

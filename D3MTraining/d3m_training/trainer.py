@@ -19,7 +19,7 @@ from torch import nn
 from d3m.storage import held, replace_text, writing
 from d3m_training.batches import Batches
 from d3m_training.checkpoint import Ema, restore_checkpoint, save_checkpoint, write_atomically
-from d3m_training.methods.method import LossTerms
+from d3m_training.losses import LossTerms
 
 LOCK_NAME = ".d3m-train.lock"
 RUN_NAME = "run.json"

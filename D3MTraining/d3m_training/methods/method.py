@@ -31,13 +31,6 @@ class Prediction:
     """(N, 1, H, W) of enhancing tumour, in [0, 1]; 0 outside the brain."""
 
 
-class LossTerms(Protocol):
-    """A data class of scalars; `total` is what is minimised, whatever else it has is logged."""
-
-    @property
-    def total(self) -> Tensor: ...
-
-
 class Method(Protocol):
     """A module that can be trained and that predicts."""
 
@@ -53,7 +46,7 @@ class Method(Protocol):
     def steps(self) -> int:
         """Passes through the network that one prediction takes."""
 
-    def __call__(self, batch: Batch, generator: torch.Generator) -> LossTerms:
+    def __call__(self, batch: Batch, generator: torch.Generator) -> losses.LossTerms:
         """Loss terms of a batch on the network's device; the generator, on the CPU, decides times and noise."""
 
     def predict(self, condition: Condition, seed: int) -> Prediction:
