@@ -239,6 +239,10 @@ def test_comparison_runs_and_resumes(
     run.run_comparison(read_config(tmp_path / "c.json"), lines.append)
     assert "7 cells, 2 to do." in lines
     assert any(line.startswith("tiny pix2pix seed 0") for line in lines)
+    changed = config | {"rungs": [rung | {"iterations": 3}]}
+    (tmp_path / "c.json").write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(D3MError, match="tiny was begun with other data or conditions"):
+        run.run_comparison(read_config(tmp_path / "c.json"), lines.append)
     seconds = {"seconds"}
     before, after = (
         [{k: v for k, v in row.items() if k != "budget"} for row in csv.DictReader(text.splitlines())]

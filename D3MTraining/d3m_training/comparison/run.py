@@ -20,7 +20,7 @@ from d3m import metrics
 from d3m.errors import D3MError
 from d3m.models.recipes import DEFAULT
 from d3m.models.store import find_sample
-from d3m.storage import held
+from d3m.storage import held, replace_text, writing
 from d3m_training.cache import ENHANCING, Entry, is_whole, open_entry, prepare, write_entry
 from d3m_training.comparison.cell import FACTS_NAME, Patients, batch_settings, cell_folder, run_cell
 from d3m_training.comparison.coarse import coarse_entries
@@ -99,6 +99,7 @@ def run_comparison(config: Comparison, report: Callable[[str], None]) -> None:
         jobs, rungs = [], []
         for rung in config.rungs:
             patients = _lists(config, rung, parts)
+            _keep_conditions(config.out, rung, patients.data_hash)
             segmenter = _segmenter(config, rung, patients, report)
             opened = patients.open()
             rungs.append((rung, opened, real_dice(segmenter, opened), parts.rule))
@@ -111,6 +112,25 @@ def run_comparison(config: Comparison, report: Callable[[str], None]) -> None:
         _run(waiting, config.workers, report)
         collect(config, rungs)
         report(f"The report is in {config.out / REPORT}")
+
+
+def _keep_conditions(out: Path, rung: Rung, data_hash: str) -> None:
+    """Cells of one rung must have been made alike; methods and seeds may come and go.
+
+    Raises:
+        D3MError: the rung was begun with other data or conditions.
+    """
+    path = out / "cells" / rung.name / "conditions.json"
+    conditions = rung.model_dump_json(exclude={"methods", "seeds"}) + f"\n{data_hash}\n"
+    with writing():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            replace_text(path, conditions)
+    if path.read_text(encoding="utf-8") != conditions:
+        raise D3MError(
+            f"The rung {rung.name} was begun with other data or conditions.",
+            "Rename it, or delete its folder.",
+        )
 
 
 def choose_parts(config: Comparison) -> Parts:
