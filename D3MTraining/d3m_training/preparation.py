@@ -149,6 +149,27 @@ def collect(data: Sequence[Path]) -> tuple[list[Patient], list[Fault]]:
     return patients, faults
 
 
+def collect_annotated(data: Sequence[Path], enhancing: int | None, why: str, report: Callable[[str], None]) -> Checked:
+    """Patients of several places that have labels and no fault; what is left out is reported.
+
+    Args:
+        data: Folders or manifests.
+        enhancing: Value of the enhancing tumour, or None to find it out.
+        why: A sentence that says what labels are needed for, should there be none.
+        report: Gets a line for each patient that is left out.
+
+    Raises:
+        D3MError: nobody is left, or as in `collect`.
+    """
+    patients, faults = collect(data)
+    checked = check([p for p in patients if p.seg is not None], enhancing, workers=1)
+    for fault in (*faults, *checked.faults):
+        report(f"Left out: {fault.id}: {fault.reason}")
+    if not checked.patients:
+        raise D3MError("No annotated patient was found.", why)
+    return checked
+
+
 def _report_use(checked: Checked, split: Split, report: Callable[[str], None]) -> None:
     """Say what the data are used for."""
     if checked.unlabelled:

@@ -25,10 +25,10 @@ from d3m.synthesis import Synthesis
 from d3m_training import evaluate
 from d3m_training.batches import Batches, BatchSettings
 from d3m_training.cache import TARGET_UPPER, open_entry
-from d3m_training.datasets import check, read_patient
+from d3m_training.datasets import read_patient
 from d3m_training.labels import unify
 from d3m_training.methods.d3m import PUBLISHED_LOSS, SEED_LOSS, D3MTraining, LossSettings
-from d3m_training.preparation import SPLIT_NAME, check_grid, collect
+from d3m_training.preparation import SPLIT_NAME, check_grid, collect_annotated
 from d3m_training.quick import quick_validation
 from d3m_training.splits import read_split
 from d3m_training.trainer import RUN_NAME, TrainSettings, is_first_process, train, training_in
@@ -178,12 +178,7 @@ def validate_run(
     Raises:
         D3MError: no annotated patient; a model that cannot be loaded.
     """
-    patients, faults = collect(data)
-    checked = check([p for p in patients if p.seg is not None], enhancing_label, workers=1)
-    for fault in (*faults, *checked.faults):
-        report(f"Left out: {fault.id}: {fault.reason}")
-    if not checked.patients:
-        raise D3MError("No annotated patient was found.", "Validation needs a real T1c and tumour labels.")
+    checked = collect_annotated(data, enhancing_label, "Validation needs a real T1c and tumour labels.", report)
     folder = find_model(model_name)
     model = load_model(folder)
     synthesis = Synthesis(model, device, quality, steps, samples, trace=True)

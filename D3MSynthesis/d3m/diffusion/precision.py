@@ -8,6 +8,11 @@ from torch import Tensor, nn
 from d3m.diffusion.network import D3MNetwork
 
 
+def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """The context in which convolutions run in a number format; torch.float32 means without autocast."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
 class MixedPrecision:
     """A network whose convolutions run under autocast; its outputs are float32. Satisfies `D3MNetwork`.
 
@@ -23,7 +28,7 @@ class MixedPrecision:
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context that the network runs in."""
-        return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+        return autocast(self.dtype, device)
 
     def __call__(self, x_t: Tensor, m_t: Tensor, condition: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Raw outputs for image and mask, (N, 1, H, W) float32."""

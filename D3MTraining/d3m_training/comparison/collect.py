@@ -35,7 +35,10 @@ def collect(config: Comparison, rungs: Sequence[tuple[Rung, Patients, tuple[floa
     """
     results = [_result(config, rung, patients, dice, rule) for rung, patients, dice, rule in rungs]
     summaries = [summarise_rung(result) for result in results]
-    drawn = {rung.name: _pictures(config.out, rung, patients) for rung, patients, _, _ in rungs}
+    drawn = {
+        rung.name: _pictures(config.out, rung, patients, {f.name: f.title for f in result.facts})
+        for (rung, patients, _, _), result in zip(rungs, results, strict=True)
+    }
     sample = {name: [case for case in cases if case.title == SAMPLE_TITLE] for name, cases in drawn.items()}
     write_report(config.out / REPORT, config.title, summaries, page(config.title, summaries, sample))
     write_report(config.out / PRIVATE, config.title, summaries, page(config.title, summaries, drawn))
@@ -85,14 +88,10 @@ def _result(
     return RungResult(rung.name, conditions, tuple(facts), tuple(cells), segmenter_dice)
 
 
-def _pictures(out: Path, rung: Rung, patients: Patients) -> list[Pictures]:
+def _pictures(out: Path, rung: Rung, patients: Patients, titles: dict[str, str]) -> list[Pictures]:
     """The slice with most enhancing tumour of the sample case and of the patients that were kept."""
     seed = rung.seeds[0]
     images = {method: load_file(cell_folder(out, rung.name, method, seed) / PICTURES_NAME) for method in rung.methods}
-    titles = {
-        method: json.loads((cell_folder(out, rung.name, method, seed) / FACTS_NAME).read_text())["facts"]["title"]
-        for method in rung.methods
-    }
     kept = images[rung.methods[0]]
     cases = [(SAMPLE_TITLE, patients.sample)]
     cases += [(f"Patient {entry.id}", entry) for entry in patients.report if entry.id in kept]

@@ -20,9 +20,9 @@ import numpy as np
 from d3m.errors import D3MError
 from d3m.storage import whole_folder, writing
 from d3m_training.cache import ENHANCING, NECROSIS, OEDEMA
-from d3m_training.datasets import Patient, check, read_patient
-from d3m_training.labels import Scheme, unify
-from d3m_training.preparation import collect
+from d3m_training.datasets import read_patient
+from d3m_training.labels import unify
+from d3m_training.preparation import collect, collect_annotated
 
 DATASET_ID = 501
 DATASET = f"Dataset{DATASET_ID}_D3M"
@@ -80,10 +80,11 @@ def export(data: Sequence[Path], work: Path, enhancing_label: int | None, report
     Raises:
         D3MError: no annotated patient; the disk is full.
     """
-    patients, schemes = _checked(data, enhancing_label, report)
+    checked = collect_annotated(data, enhancing_label, "nnU-Net learns from patients with tumour labels.", report)
+    patients = checked.patients
     with whole_folder(work / VARIABLES["nnUNet_raw"] / DATASET) as place:
         for number, patient in enumerate(patients, start=1):
-            case, t1c, labels = read_patient(patient, partial(unify, scheme=schemes[patient.id]))
+            case, t1c, labels = read_patient(patient, partial(unify, scheme=checked.schemes[patient.id]))
             assert labels is not None  # only annotated patients were kept
             _write_case(place / "imagesTr", patient.id, [v.data for v in case.contrasts()] + [t1c.data], case.t1.affine)
             _write(place / "labelsTr" / f"{patient.id}.nii.gz", np.rint(labels.data).astype(np.uint8), case.t1.affine)
@@ -196,18 +197,6 @@ def _check_done(work: Path, action: str) -> None:
         raise D3MError(
             f"nnU-Net cannot {action} in {work.name} yet.", f"Run `d3m-training nnunet {before}` with the same --work."
         )
-
-
-def _checked(
-    data: Sequence[Path], enhancing_label: int | None, report: Callable[[str], None]
-) -> tuple[tuple[Patient, ...], Mapping[str, Scheme]]:
-    patients, faults = collect(data)
-    checked = check([p for p in patients if p.seg is not None], enhancing_label, workers=1)
-    for fault in (*faults, *checked.faults):
-        report(f"Left out: {fault.id}: {fault.reason}")
-    if not checked.patients:
-        raise D3MError("No annotated patient was found.", "nnU-Net learns from patients with tumour labels.")
-    return tuple(checked.patients), checked.schemes
 
 
 def _write_case(folder: Path, identifier: str, images: Sequence[np.ndarray], affine: np.ndarray) -> None:

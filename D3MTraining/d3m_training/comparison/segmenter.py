@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from d3m import metrics
 from d3m.devices import fastest_dtype
+from d3m.diffusion.precision import autocast
 from d3m.volumes.types import Floats, Mask
 from d3m_training.batches import Batch, Batches, BatchSettings
 from d3m_training.cache import ENHANCING, Entry
@@ -59,7 +60,7 @@ class Segmenter(nn.Module):
         return SegmenterTerms(finite(self.loss(self._logits(scans), enhancing)))
 
     def _logits(self, scans: Tensor) -> Tensor:
-        with torch.autocast(scans.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with autocast(self.dtype, scans.device):
             logits: Tensor = self.network(scans.contiguous(memory_format=torch.channels_last))
         return logits.float()
 

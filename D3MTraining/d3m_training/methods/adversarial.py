@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from d3m.diffusion.precision import autocast
 from d3m.diffusion.recipe import CONTRASTS
 from d3m.diffusion.sampler import Condition
 from d3m_training import losses
@@ -114,7 +115,7 @@ class Adversarial(nn.Module):
         height, width = condition.shape[2:]
         # Pix2Pix's eight levels ask for multiples of 256, which neither crops nor the cache's slices are
         padded = functional.pad(condition, (0, -width % self.stride, 0, -height % self.stride))
-        with torch.autocast(condition.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with autocast(self.dtype, condition.device):
             out = self.network.generator(padded.contiguous(memory_format=torch.channels_last))
         made, logits = out[:, :, :height, :width].float().chunk(2, dim=1)
         return torch.tanh(made), logits
@@ -123,7 +124,7 @@ class Adversarial(nn.Module):
         self, own: Tensor, image: Tensor, fixed: dict[str, Tensor] | None, *, real: bool, discriminator: bool
     ) -> Tensor:
         seen = torch.cat([2 * own - 1, image], dim=1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(seen.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        with autocast(self.dtype, seen.device):
             network = self.network.discriminator
             judged = network(seen) if fixed is None else functional_call(network, fixed, (seen,))
         loss: Tensor = self.criterion(judged[-1].float(), target_is_real=real, for_discriminator=discriminator)

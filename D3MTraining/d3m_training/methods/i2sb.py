@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from d3m.diffusion.recipe import CONTRASTS
 from d3m.diffusion.sampler import Condition
 from d3m_training import losses
 from d3m_training.batches import Batch
 from d3m_training.methods.method import Prediction, Size, mask_term, to_prediction, to_range
-from d3m_training.methods.networks import diffusion_network
+from d3m_training.methods.networks import diffusion_network, image_and_mask
 from d3m_training.trainer import TrainSettings
 
 TIMES = 1000
@@ -111,11 +110,7 @@ class ImageBridge(nn.Module):
 
     def predict_direction(self, x: Tensor, condition: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(x_t - x0) / s_t and mask logits, (N, 1, H, W) float32; the condition holds T1, as `cond_x1` does."""
-        seen = torch.cat([x, 2 * condition - 1], dim=1)
-        with torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            out = self.network(seen, t)
-        direction, logits = out.float().chunk(2, dim=1)
-        return direction, logits
+        return image_and_mask(self.network, x, condition, t, self.dtype)
 
     @torch.inference_mode()
     def predict(self, condition: Condition, seed: int) -> Prediction:
@@ -136,9 +131,7 @@ class ImageBridge(nn.Module):
 
 def build_i2sb(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> ImageBridge:
     """I2SB, see `methods.method.Method`."""
-    inputs = 1 + CONTRASTS * len(context)
-    network = diffusion_network(size, inputs)
-    return ImageBridge(network, dtype, STEPS[size])
+    return ImageBridge(diffusion_network(size, context), dtype, STEPS[size])
 
 
 def i2sb_settings(size: Size) -> TrainSettings:

@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from d3m.diffusion.blocks import TimeMLP
 from d3m.diffusion.network import CompactNetwork, Decoder, Encoder
+from d3m.diffusion.precision import autocast
 from d3m.diffusion.published import PublishedNetwork
-from d3m.diffusion.recipe import NetworkSizes
+from d3m.diffusion.recipe import CONTRASTS, NetworkSizes
 from d3m_training.methods.method import Size
 
 WIDTHS = NetworkSizes().widths
@@ -73,9 +74,28 @@ class PublishedUNet(nn.Module):
         return out.float()
 
 
-def diffusion_network(size: Size, inputs: int) -> nn.Module:
-    """For Palette and I2SB: called with (x, t), gives two channels; has `stride`."""
+def diffusion_network(size: Size, context: tuple[int, ...]) -> nn.Module:
+    """For Palette and I2SB: called with (x, t), x the noisy image and the condition; two channels; has `stride`."""
+    inputs = 1 + CONTRASTS * len(context)
     return SingleDecoder(inputs, 2) if size == "small" else PublishedUNet(inputs)
+
+
+def image_and_mask(
+    network: nn.Module, x: Tensor, condition: Tensor, t: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """What such a network says of the image, and mask logits, (N, 1, H, W) float32 each.
+
+    Args:
+        network: From `diffusion_network`.
+        x: (N, 1, H, W) the noisy image in [-1, 1].
+        condition: (N, 3 * context, H, W) in [0, 1].
+        t: (N,) times.
+        dtype: Number format of the convolutions.
+    """
+    with autocast(dtype, x.device):
+        out = network(torch.cat([x, 2 * condition - 1], dim=1), t)
+    image, logits = out.float().chunk(2, dim=1)
+    return image, logits
 
 
 class OneDecoder(CompactNetwork):

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from d3m.diffusion.recipe import CONTRASTS
 from d3m.diffusion.sampler import Condition
 from d3m_training import losses
 from d3m_training.batches import Batch
 from d3m_training.methods.method import Prediction, Size, mask_term, to_prediction, to_range
-from d3m_training.methods.networks import diffusion_network
+from d3m_training.methods.networks import diffusion_network, image_and_mask
 from d3m_training.trainer import TrainSettings
 
 TIME_SCALE = 1000.0
@@ -95,11 +94,7 @@ class Palette(nn.Module):
 
     def predict_noise(self, x: Tensor, condition: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
         """Noise and mask logits, (N, 1, H, W) float32; gamma (N,) in [0, 1]."""
-        seen = torch.cat([x, 2 * condition - 1], dim=1)
-        with torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            out = self.network(seen, TIME_SCALE * gamma)
-        noise, logits = out.float().chunk(2, dim=1)
-        return noise, logits
+        return image_and_mask(self.network, x, condition, TIME_SCALE * gamma, self.dtype)
 
     @torch.inference_mode()
     def predict(self, condition: Condition, seed: int) -> Prediction:
@@ -132,9 +127,7 @@ class Palette(nn.Module):
 
 def build_palette(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> Palette:
     """Palette, see `methods.method.Method`."""
-    inputs = 1 + CONTRASTS * len(context)
-    network = diffusion_network(size, inputs)
-    return Palette(network, dtype, STEPS[size])
+    return Palette(diffusion_network(size, context), dtype, STEPS[size])
 
 
 def palette_settings(size: Size) -> TrainSettings:
