@@ -28,7 +28,7 @@ class BatchSettings:
     """Side of the square that is cut out, in pixels."""
     context: tuple[int, ...] = (0,)
     """Slices of the condition, relative to the one synthesised."""
-    shares: tuple[float, float, float] = (0.45, 0.2, 0.35)
+    shares: tuple[float, float, float] = (0.4, 0.28, 0.32)
     """Share of slices with enhancing tumour, with tumour alone, and of any other."""
     min_brain_voxels: int = 100
     """Slices with less brain are not drawn."""

@@ -53,6 +53,11 @@ def soft_dice(probability: Tensor, enhancing: Tensor, weight: Tensor) -> Tensor:
     return 1 - (2 * overlap + 1) / ((weight * probability).sum() + (weight * enhancing).sum() + 1)
 
 
+def clamp_forward(probability: Tensor) -> Tensor:
+    """`probability` clamped to [0, 1], with the gradient of what is not clamped."""
+    return probability + (probability.clamp(0, 1) - probability).detach()
+
+
 def field_outside(displacement: Tensor, near: Tensor, labelled: Tensor) -> Tensor:
     """mean over pixels away from the enhancing tumour of |u|^2: without it the field learns to blur everything.
 

@@ -27,13 +27,11 @@ from d3m_training.batches import Batches, BatchSettings
 from d3m_training.cache import TARGET_UPPER, open_entry
 from d3m_training.datasets import read_patient
 from d3m_training.labels import unify
-from d3m_training.methods.d3m import PUBLISHED_LOSS, SEED_LOSS, D3MTraining, LossSettings
+from d3m_training.methods.d3m import DROPOUT, PUBLISHED_LOSS, SEED_LOSS, D3MTraining, LossSettings
 from d3m_training.preparation import SPLIT_NAME, check_grid, collect_annotated
 from d3m_training.quick import quick_validation
 from d3m_training.splits import read_split
 from d3m_training.trainer import RUN_NAME, TrainSettings, is_first_process, train, training_in
-
-DROPOUT = 0.05
 
 
 def recipe_settings(name: str) -> tuple[TrainSettings, BatchSettings, LossSettings]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from benchmarks.hospital import add_head
 from d3m.errors import D3MError
+from d3m.volumes.grid import resample
 from d3m.volumes.matching import largest_motion, nearest_rotation, picture, search, turn_about
+from d3m.volumes.read import read_raw
 from d3m.volumes.registration import align
 from d3m.volumes.types import Volume
 from engine.volume_helpers import brains, lps_affine, rotation
 
+SAMPLE = Path(__file__).parents[2] / "Resources" / "SampleData"
 SPACING = (3.2, 3.2, 3.2)
 """The helper's brain becomes as large as a small human one."""
 NAMES = ("t1", "t2", "flair")
@@ -72,6 +78,23 @@ def test_thick_slices_are_registered():
     moved, notices = align(volumes, shown)
     assert [notice.volume for notice in notices] == ["flair"]
     assert largest_motion(moved["flair"].affine @ np.linalg.inv(affine), places()) < 6
+
+
+def test_whole_heads_far_apart_are_registered():
+    """A T2 and a FLAIR with skull and scalp, 35 degrees and 4 cm off, are brought onto T1's brain."""
+    sample = {name: read_raw(SAMPLE / f"sample_{name}.nii.gz", name) for name in NAMES}
+    heads = add_head(sample, np.random.default_rng(0))
+    brain = resample(sample["t1"].data != 0, sample["t1"].affine, heads["t1"].affine, heads["t1"].data.shape, order=0)
+    shown = {name: np.ones(head.data.shape, bool) for name, head in heads.items()} | {"t1": brain}
+    where = picture(heads["t1"], brain, 4.0).places()
+    motion = turn_about(where.mean(axis=1), (0, 30, -20))
+    motion[:3, 3] += [-30, 0, 30]
+    moved = {name: head if name == "t1" else Volume(head.data, motion @ head.affine) for name, head in heads.items()}
+    found, notices = align(moved, shown)
+    assert [(notice.code, notice.volume) for notice in notices] == [("registered", "t2"), ("registered", "flair")]
+    for name in ("t2", "flair"):
+        left = found[name].affine @ np.linalg.inv(heads[name].affine)
+        assert largest_motion(left, where) < 2
 
 
 def test_mirrored_scan_is_refused():

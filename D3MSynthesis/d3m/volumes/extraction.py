@@ -20,6 +20,7 @@ from scipy import ndimage
 from d3m.errors import D3MError, Notice
 from d3m.volumes.brain import EXTRACT, solid
 from d3m.volumes.grid import resample
+from d3m.volumes.heads import middle_of_brain, peeled
 from d3m.volumes.matching import Match, Picture, grown, picture, search, turn_about
 from d3m.volumes.registration import STARTS_DEGREES, edge_agreement
 from d3m.volumes.template import RIM_MM, TRAINING_PITCH, atlas, atlas_in, atlas_picture
@@ -37,12 +38,6 @@ HELP_TIMEOUT_S = 120.0
 
 ROUGH_MM, COARSE_MM, FINE_MM = 8.0, 4.0, 2.0
 """Voxels of the search over many starts, of the affine registration, and of the mask's refinement."""
-SCALP_MM = 14.0
-"""From the top of a head to that of its brain."""
-PEEL_MM = 10.0
-"""Thickness of the scalp and a part of the skull; a brain lies deeper."""
-SLAB_MM = 130.0
-"""From the top of a head downwards: the part in which the brain's middle is looked for, without jaw and neck."""
 SIZES = (0.85, 0.97)
 """Of the brain relative to the average one, that the search starts from."""
 SIZES_OF_BRAINS = (0.75, 1.08)
@@ -182,7 +177,9 @@ def _by_tissue(t1: Volume) -> Mask | None:
     head = Volume(_finite(t1.data), t1.affine)
     everything = np.ones(head.data.shape, bool)
     fine = picture(head, everything, FINE_MM)
-    middle = _middle_of_brain(picture(head, everything, ROUGH_MM))
+    middle = middle_of_brain(picture(head, everything, ROUGH_MM))
+    if middle is None:
+        raise _not_found("it is empty")
     index = np.stack(np.meshgrid(*map(np.arange, fine.data.shape), indexing="ij"), -1)
     places = index @ fine.affine[:3, :3].T + fine.affine[:3, 3]
     near = np.linalg.norm(places - middle, axis=-1) < NEAR_MM
@@ -255,22 +252,24 @@ def _place_atlas(head: Volume, everything: Mask, coarse: Picture) -> Match:
     rough = picture(head, everything, ROUGH_MM)
     average = grown(atlas_picture(ROUGH_MM), RIM_MM)
     centre = average.places().mean(axis=1)
-    middle = _middle_of_brain(rough)
+    middle = middle_of_brain(rough)
+    if middle is None:
+        raise _not_found("it is empty")
     starts = []
     for degrees, size in itertools.product(STARTS_DEGREES, SIZES):
         start = np.eye(4)
         start[:3, :3] = size * turn_about(centre, (degrees[0] + TRAINING_PITCH, degrees[1], degrees[2]))[:3, :3]
         start[:3, 3] = middle - start[:3, :3] @ centre
         starts.append(start)
-    peeled = _peeled(rough)
+    rough = peeled(rough)
     found = [
-        search(average, peeled, start, kind="similarity", step=6.0, smallest=0.2, iterations=30, masked=False)
+        search(average, rough, start, kind="similarity", step=6.0, smallest=0.2, iterations=30, masked=False)
         for start in starts
     ]
     found = [match for match in found if _plausible(match)] or found
     best = sorted(found, key=lambda match: -match.likeness)[:3]
     wide = grown(atlas_picture(COARSE_MM), RIM_MM)
-    inner = _peeled(coarse)
+    inner = peeled(coarse)
     refined = [search(wide, inner, b.transform, kind="affine", step=2.0, smallest=0.05, masked=False) for b in best]
     average_brain = atlas_picture(COARSE_MM)
     return max(refined, key=lambda match: edge_agreement(average_brain, coarse, match.transform))
@@ -279,33 +278,6 @@ def _place_atlas(head: Volume, everything: Mask, coarse: Picture) -> Match:
 def _plausible(match: Match) -> bool:
     """Whether the brain has a size that brains have."""
     return SIZES_OF_BRAINS[0] < np.cbrt(abs(np.linalg.det(match.transform[:3, :3]))) < SIZES_OF_BRAINS[1]
-
-
-def _not_air(head: Picture) -> Mask:
-    """What is brighter than the air around a head."""
-    low, high = np.percentile(head.data, (2, 98))
-    return np.asarray(head.data > low + 0.15 * (high - low))
-
-
-def _peeled(head: Picture) -> Picture:
-    """The head without its scalp: what is left has a dark rim, as the average brain has."""
-    n = round(2 * PEEL_MM / head.spacing)
-    filled = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(_not_air(head), n), iterations=n // 2))
-    depth = ndimage.distance_transform_edt(filled, sampling=head.spacing)[(slice(n, -n),) * 3]
-    return Picture(np.where(depth > PEEL_MM, head.data, head.data.min()), head.mask, head.affine)
-
-
-def _middle_of_brain(rough: Picture) -> np.ndarray:
-    """(3,) RAS millimetres: somewhere in the middle of the brain, below the top of what is brighter than air."""
-    shown = ndimage.binary_opening(_not_air(rough))
-    if not shown.any():
-        raise _not_found("it is empty")
-    places = rough.affine[:3, :3] @ np.array(np.nonzero(shown)) + rough.affine[:3, 3:]
-    top = places[2].max()
-    slab = places[:, places[2] > top - SLAB_MM]
-    middle = slab.mean(axis=1)
-    middle[2] = top - SCALP_MM - SLAB_MM / 2
-    return middle
 
 
 def refine(data: Floats, likely: Mask, spacing: float) -> Mask:

@@ -20,14 +20,13 @@ from d3m.diffusion.sampler import Estimate, State
 from d3m.diffusion.schedule import Noise
 from d3m.models.recipes import DEFAULT, PAPER
 from d3m_training.cache import TARGET_UPPER
-from d3m_training.methods.d3m import PUBLISHED_LOSS, D3MTraining, LossSettings
+from d3m_training.methods.d3m import DROPOUT, PUBLISHED_LOSS, D3MTraining, LossSettings
 from d3m_training.methods.method import Size
 from d3m_training.methods.networks import OneDecoder, PublishedOneDecoder, Undeformed
 
 SMALL_STEPS, PUBLISHED_STEPS = 2, 250
 RESIDUAL_SCALE = 0.1
 """One unit of the network's output changes the image by this much of its range [-1, 1]; as a field it is a pixel."""
-DROPOUT = 0.05
 
 
 def _sizes(size: Size, context: tuple[int, ...]) -> NetworkSizes:

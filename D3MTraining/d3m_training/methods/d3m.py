@@ -27,11 +27,14 @@ from d3m.diffusion.sampler import (
     to_model_range,
     to_probability,
 )
-from d3m.diffusion.schedule import diffuse, make_schedule, time_pairs, velocity
+from d3m.diffusion.schedule import diffuse, make_schedule, split_velocity, time_pairs, velocity
 from d3m_training import losses
 from d3m_training.batches import Batch
 from d3m_training.cache import ENHANCING, NECROSIS
 from d3m_training.methods.method import Prediction
+
+DROPOUT = 0.1
+"""Of the compact network in training."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class LossSettings:
     """Weight of `region_cross_entropy` of the auxiliary regions; 0 switches it off."""
     image_before: float = 0.5
     """Share of the image term that is taken before the warp; the rest after it. "rolled" only."""
-    rolled_steps: tuple[int, ...] = (1, 2, 4)
+    rolled_steps: tuple[int, ...] = (1, 2)
     """Numbers of sampling steps that training prepares for. "rolled" only."""
     truth_share: float = 0.2
     """Share of later steps that start from the truth instead of the model's own estimate. "rolled" only."""
@@ -137,7 +140,7 @@ class D3MTraining(nn.Module):
             state = State(diffuse(x0, eps, noise), diffuse(m0, eps_mask, noise))
         estimated, regions = self._estimate(state, condition, t)
         if self.settings.kind == "rolled":
-            return self._data_terms(batch, x0, enhancing, estimated, regions)
+            return self._data_terms(batch, x0, enhancing, state, t, estimated, regions)
         return self._published_terms(batch, x0, m0, eps, eps_mask, enhancing, t, estimated)
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -196,17 +199,26 @@ class D3MTraining(nn.Module):
         )
         return estimated, regions
 
-    def _data_terms(self, batch: Batch, x0: Tensor, enhancing: Tensor, e: Estimate, regions: Tensor | None) -> Terms:
+    def _data_terms(
+        self,
+        batch: Batch,
+        x0: Tensor,
+        enhancing: Tensor,
+        state: State,
+        t: Tensor,
+        e: Estimate,
+        regions: Tensor | None,
+    ) -> Terms:
         """Weighted squared errors of the data predictions before and after the warp, mask, field and regions."""
         s = self.settings
         labelled = batch.labelled[:, None, None, None]
         weight = losses.tumour_weight(enhancing, batch.brain, s.enhancing_weight)
         before = losses.mean_over((e.x0_before - x0).square(), weight)
         after = losses.mean_over((e.x0 - x0).square(), weight)
-        probability = to_probability(e.m0, self.recipe)
+        probability = self._open_probability(state, t, e)
         known = batch.brain * labelled
         mask = losses.mean_over((probability - enhancing).square(), known)
-        dice = losses.soft_dice(probability, enhancing, known)
+        dice = losses.soft_dice(losses.clamp_forward(probability), enhancing, known)
         near = losses.dilate(enhancing, 5)
         outside = losses.field_outside(e.displacement, near, labelled)
         smooth = losses.weighted_smoothness(e.displacement, torch.ones(len(x0), device=x0.device))
@@ -220,6 +232,17 @@ class D3MTraining(nn.Module):
             region = losses.region_cross_entropy(regions, nested.float(), known)
             total = total + s.regions * region
         return self._terms(total, before, after, mask, dice, region, e, x0, weight, batch.brain)
+
+    def _open_probability(self, state: State, t: Tensor, e: Estimate) -> Tensor:
+        """The mask's probability without the sampler's clamp to [0, 1].
+
+        A clamped one has no gradient where the network is sure and wrong: what was missed once stayed missed, and the
+        mask became all but binary.
+        """
+        if self.recipe.warp_mask:
+            return to_probability(e.m0, self.recipe)
+        m0, _ = split_velocity(state.m, e.velocity_mask, self.schedule.at(t), self.recipe.mask_velocity)
+        return (m0 / self.recipe.mask_amplitude + 1) / 2
 
     def _published_terms(
         self,
