@@ -53,9 +53,26 @@ def soft_dice(probability: Tensor, enhancing: Tensor, weight: Tensor) -> Tensor:
     return 1 - (2 * overlap + 1) / ((weight * probability).sum() + (weight * enhancing).sum() + 1)
 
 
-def clamp_forward(probability: Tensor) -> Tensor:
-    """`probability` clamped to [0, 1], with the gradient of what is not clamped."""
-    return probability + (probability.clamp(0, 1) - probability).detach()
+def hinge_squared(probability: Tensor, enhancing: Tensor) -> Tensor:
+    """max(p, 0)^2 where there is nothing, max(1 - p, 0)^2 in the enhancing tumour; of the same shape.
+
+    As the squared error inside [0, 1]. Beyond it, what is right costs nothing, so that noise left in the mask can be
+    put where the sampler's clamp removes it; what is wrong keeps its gradient. The squared error of the clamped
+    probability has none there: what was missed once stayed missed.
+
+    Args:
+        probability: (N, 1, H, W), not clamped.
+        enhancing: Same shape, 0 or 1.
+    """
+    wrong = torch.where(enhancing > 0, 1 - probability, probability)
+    return wrong.clamp(min=0).square()
+
+
+def clamp_right(probability: Tensor, enhancing: Tensor) -> Tensor:
+    """`probability` clamped to [0, 1]; beyond it there is a gradient where it is wrong, none where it is right."""
+    clamped = probability.clamp(0, 1)
+    wrong = torch.where(enhancing > 0, probability < 0, probability > 1)
+    return torch.where(wrong, probability + (clamped - probability).detach(), clamped)
 
 
 def field_outside(displacement: Tensor, near: Tensor, labelled: Tensor) -> Tensor:

@@ -58,6 +58,28 @@ def test_soft_dice_without_enhancement() -> None:
     assert (guess.grad > 0).all()
 
 
+def test_hinge_is_squared_error_inside() -> None:
+    """Between 0 and 1 the mask's term is the squared error; beyond, only the wrong side costs."""
+    probability, enhancing = _random(2, 1, 8, 8), (_random(2, 1, 8, 8, seed=1) > 0.5).double()
+    np.testing.assert_allclose(losses.hinge_squared(probability, enhancing), (probability - enhancing) ** 2)
+    beyond = torch.tensor([-3.0, 4.0])
+    assert losses.hinge_squared(beyond, torch.zeros(2)).tolist() == [0, 16]
+    assert losses.hinge_squared(beyond, torch.ones(2)).tolist() == [16, 0]
+
+
+def test_sure_and_wrong_still_learns() -> None:
+    """A prediction far beyond [0, 1] has a gradient towards the truth where it is wrong, none where it is right."""
+    for term in (losses.hinge_squared, _dice_of_clamped):
+        value = torch.tensor([-2.0, 3.0, -2.0, 3.0], requires_grad=True)
+        term(value, torch.tensor([1.0, 0.0, 0.0, 1.0])).sum().backward()
+        assert value.grad is not None
+        assert torch.sign(value.grad).tolist() == [-1, 1, 0, 0]
+
+
+def _dice_of_clamped(probability: torch.Tensor, enhancing: torch.Tensor) -> torch.Tensor:
+    return losses.soft_dice(losses.clamp_right(probability, enhancing), enhancing, torch.ones_like(enhancing))
+
+
 def test_field_outside() -> None:
     """The squared length of the field away from the tumour, of labelled slices alone."""
     field, near = _random(2, 2, 6, 6), (_random(2, 1, 6, 6, seed=1) > 0.7).double()

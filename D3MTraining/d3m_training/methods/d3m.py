@@ -49,7 +49,7 @@ class LossSettings:
     field_outside: float = 0.02
     """Weight of `field_outside`."""
     mask: float = 1.0
-    """Weight of the mask's mean squared error."""
+    """Weight of `hinge_squared` ("rolled") or of the mask's mean squared velocity error."""
     dice: float = 0.05
     """Weight of `soft_dice` on the mask's data prediction; 0 switches it off."""
     regions: float = 0.03
@@ -217,8 +217,8 @@ class D3MTraining(nn.Module):
         after = losses.mean_over((e.x0 - x0).square(), weight)
         probability = self._open_probability(state, t, e)
         known = batch.brain * labelled
-        mask = losses.mean_over((probability - enhancing).square(), known)
-        dice = losses.soft_dice(losses.clamp_forward(probability), enhancing, known)
+        mask = losses.mean_over(losses.hinge_squared(probability, enhancing), known)
+        dice = losses.soft_dice(losses.clamp_right(probability, enhancing), enhancing, known)
         near = losses.dilate(enhancing, 5)
         outside = losses.field_outside(e.displacement, near, labelled)
         smooth = losses.weighted_smoothness(e.displacement, torch.ones(len(x0), device=x0.device))
@@ -234,11 +234,7 @@ class D3MTraining(nn.Module):
         return self._terms(total, before, after, mask, dice, region, e, x0, weight, batch.brain)
 
     def _open_probability(self, state: State, t: Tensor, e: Estimate) -> Tensor:
-        """The mask's probability without the sampler's clamp to [0, 1].
-
-        A clamped one has no gradient where the network is sure and wrong: what was missed once stayed missed, and the
-        mask became all but binary.
-        """
+        """The mask's probability without the sampler's clamp to [0, 1], see `losses.hinge_squared`."""
         if self.recipe.warp_mask:
             return to_probability(e.m0, self.recipe)
         m0, _ = split_velocity(state.m, e.velocity_mask, self.schedule.at(t), self.recipe.mask_velocity)
