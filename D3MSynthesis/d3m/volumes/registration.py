@@ -16,7 +16,7 @@ from scipy import ndimage
 from d3m.errors import D3MError, Notice
 from d3m.volumes.files import label
 from d3m.volumes.grid import resample
-from d3m.volumes.heads import middle_of_brain, peeled
+from d3m.volumes.heads import middle_of_brain
 from d3m.volumes.matching import (
     Match,
     Picture,
@@ -156,8 +156,9 @@ def _from_many_starts(
 ) -> Match:
     """The best match of searches from turned and shifted positions, the first one included."""
     spacing = 2 * fixed.spacing
-    whole = not (np.isfinite(volumes[name].data) & ~shown[name]).any()
-    best = _by_head(volumes, shown, name, spacing) if whole else _by_brain(volumes, shown, name, spacing)
+    best = _by_brain(volumes, shown, name, spacing)
+    if not (np.isfinite(volumes[name].data) & ~shown[name]).any():
+        best += _by_head(volumes, name, spacing)
     refined = [_climb(fixed, moving, match.transform) for match in best]
     candidates = [match for match in [first, *refined] if np.isfinite(match.likeness)]
     return max(candidates, key=lambda match: edge_agreement(fixed, moving, match.transform), default=first)
@@ -166,27 +167,21 @@ def _from_many_starts(
 def _by_brain(volumes: Mapping[str, Volume], shown: Mapping[str, Mask], name: str, spacing: float) -> list[Match]:
     """T1's brain and a narrow rim of it, looked for in what the scan shows."""
     one, other = (picture(volumes[key], shown[key], spacing) for key in ("t1", name))
+    if not (one.mask.any() and other.mask.any()):
+        return []
     return _from_turns(grown(one, spacing), other, one.places().mean(axis=1), other.places().mean(axis=1))
 
 
-def _by_head(volumes: Mapping[str, Volume], shown: Mapping[str, Mask], name: str, spacing: float) -> list[Match]:
-    """T1 as a head and T1's brain alone, looked for in a whole head.
-
-    Two heads have outlines that guide the search from far away; a brain by itself is looked for below the scalp, which
-    would draw its border outwards.
-    """
-    brain = picture(volumes["t1"], shown["t1"], spacing)
+def _by_head(volumes: Mapping[str, Volume], name: str, spacing: float) -> list[Match]:
+    """Two whole heads: their outlines guide the search from far away, where brains inside of heads do not."""
     one, other = (picture(volumes[key], np.isfinite(volumes[key].data), spacing) for key in ("t1", name))
     here, there = middle_of_brain(one), middle_of_brain(other)
-    if here is None or there is None:
-        return []
-    inner = brain.places().mean(axis=1)
-    return _from_turns(one, other, here, there) + _from_turns(grown(brain, spacing), peeled(other), inner, there)
+    return [] if here is None or there is None else _from_turns(one, other, here, there)
 
 
 def _from_turns(fixed: Picture, moving: Picture, here: np.ndarray, there: np.ndarray) -> list[Match]:
     """The best matches of searches from turned positions, each as it is and with the centres on each other."""
-    if fixed.mask.sum() < MIN_MASK_VOXELS or not moving.mask.any():
+    if fixed.mask.sum() < MIN_MASK_VOXELS:
         return []
     between = np.eye(4)
     between[:3, 3] = there - here

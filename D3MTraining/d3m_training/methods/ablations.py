@@ -24,7 +24,7 @@ from d3m_training.methods.d3m import DROPOUT, PUBLISHED_LOSS, D3MTraining, LossS
 from d3m_training.methods.method import Size
 from d3m_training.methods.networks import OneDecoder, PublishedOneDecoder, Undeformed
 
-SMALL_STEPS, PUBLISHED_STEPS = 2, 250
+PUBLISHED_STEPS = 250
 RESIDUAL_SCALE = 0.1
 """One unit of the network's output changes the image by this much of its range [-1, 1]; as a field it is a pixel."""
 
@@ -45,7 +45,7 @@ def _loss(size: Size) -> LossSettings:
 
 
 def _steps(size: Size) -> int:
-    return SMALL_STEPS if size == "small" else PUBLISHED_STEPS
+    return DEFAULT.quality("preview").steps if size == "small" else PUBLISHED_STEPS
 
 
 def build_d3m(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> D3MTraining:
