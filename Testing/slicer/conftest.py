@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))
+with contextlib.suppress(ImportError):  # before pytest gives the name `slicer` to this folder
+    import slicer.util  # noqa: F401
