@@ -36,18 +36,18 @@ class BatchSettings:
     """The crop lies on the slice's middle, as published, instead of at the tumour or anywhere in the brain."""
     flip: bool = True
     """Left and right are exchanged in half of the slices."""
-    rotation_degrees: float = 15.0
-    scaling: float = 0.12
+    rotation_degrees: float = 20.0
+    scaling: float = 0.16
     """Sizes vary by this share; so do width and height against each other, by half of it."""
     elastic_pixels: float = 3.0
     """Standard deviation of the smooth random displacement."""
-    gamma: float = 0.2
+    gamma: float = 0.3
     """Standard deviation of the logarithm of each contrast's exponent."""
-    gain: float = 0.08
+    gain: float = 0.12
     """Standard deviation of the logarithm of each contrast's gain."""
-    bias_field: float = 0.08
+    bias_field: float = 0.12
     """Standard deviation of the logarithm of a smooth gain."""
-    noise: float = 0.015
+    noise: float = 0.02
     """Largest standard deviation of added noise."""
     blur_share: float = 0.15
     """Share of slices in which one contrast is blurred, as thick slices are."""

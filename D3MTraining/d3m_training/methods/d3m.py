@@ -33,7 +33,7 @@ from d3m_training.batches import Batch
 from d3m_training.cache import ENHANCING, NECROSIS
 from d3m_training.methods.method import Prediction
 
-DROPOUT = 0.1
+DROPOUT = 0.2
 """Of the compact network in training."""
 
 
