@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from benchmarks.hospital import add_head
 from d3m.errors import D3MError
+from d3m.models.store import find_sample
 from d3m.volumes.grid import resample
 from d3m.volumes.matching import largest_motion, nearest_rotation, picture, search, turn_about
 from d3m.volumes.read import read_raw
@@ -17,7 +16,6 @@ from d3m.volumes.registration import align
 from d3m.volumes.types import Volume
 from engine.volume_helpers import brains, lps_affine, rotation
 
-SAMPLE = Path(__file__).parents[2] / "Resources" / "SampleData"
 SPACING = (3.2, 3.2, 3.2)
 """The helper's brain becomes as large as a small human one."""
 NAMES = ("t1", "t2", "flair")
@@ -82,7 +80,8 @@ def test_thick_slices_are_registered():
 
 def test_whole_heads_far_apart_are_registered():
     """A T2 and a FLAIR with skull and scalp, 35 degrees and 4 cm off, are brought onto T1's brain."""
-    sample = {name: read_raw(SAMPLE / f"sample_{name}.nii.gz", name) for name in NAMES}
+    files = find_sample()
+    sample = {name: read_raw(getattr(files, name), name) for name in NAMES}
     heads = add_head(sample, np.random.default_rng(0))
     brain = resample(sample["t1"].data != 0, sample["t1"].affine, heads["t1"].affine, heads["t1"].data.shape, order=0)
     shown = {name: np.ones(head.data.shape, bool) for name, head in heads.items()} | {"t1": brain}

@@ -18,6 +18,7 @@ from d3m_training.cache import TARGET_UPPER
 from d3m_training.methods.ablations import RESIDUAL_SCALE, add_residual, blur, build_d3m, build_regression
 from d3m_training.methods.adversarial import Adversarial
 from d3m_training.methods.d3m import D3MTraining
+from d3m_training.methods.method import mask_term
 from d3m_training.methods.pix2pix import WIDTHS, UNetGenerator
 from d3m_training.methods.registry import METHODS
 from d3m_training.methods.resvit import SIZES, ResViTGenerator
@@ -155,8 +156,6 @@ def _separate_loss(method: Adversarial, batch: Batch, of: str) -> Tensor:
 
     if of == "discriminator":
         return 0.5 * (criterion(real, 1.0) + criterion(made.detach(), 0.0))
-    from d3m_training.methods.method import mask_term
-
     pixel = ((made - real).abs() * batch.brain).sum() / batch.brain.sum()
     return 100 * pixel + criterion(made, 1.0) + mask_term(out[:, 1:], batch)
 

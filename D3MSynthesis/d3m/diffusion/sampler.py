@@ -53,6 +53,8 @@ class Estimate:
     x0: Tensor
     """Data prediction after the warp."""
     eps: Tensor
+    m0_before: Tensor
+    """Mask's data prediction before it is clamped and warped: what training must see, since a clamp has no gradient."""
     m0: Tensor
     """Mask's data prediction (after the warp where the recipe warps the mask), in [-amplitude, amplitude]."""
     eps_mask: Tensor
@@ -127,9 +129,9 @@ def estimate_from_outputs(
     m0, eps_mask = split_velocity(state.m, v_mask, noise, recipe.mask_velocity)
     if recipe.blank_outside:
         x0 = torch.where(condition.brain, x0, -1.0)
-    m0 = m0.clamp(-recipe.mask_amplitude, recipe.mask_amplitude)
+    m0_before, m0 = m0, m0.clamp(-recipe.mask_amplitude, recipe.mask_amplitude)
     displacement = network.deform(m0 / recipe.mask_amplitude, x0.clamp(-1, 1), t1)
-    unwarped = Estimate(x0, x0, eps, m0, eps_mask, displacement, v_image, v_mask)
+    unwarped = Estimate(x0, x0, eps, m0_before, m0, eps_mask, displacement, v_image, v_mask)
     return (correct or _PLACEMENTS[recipe.warp])(unwarped, state, noise, recipe)
 
 

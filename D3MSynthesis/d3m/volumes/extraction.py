@@ -177,9 +177,7 @@ def _by_tissue(t1: Volume) -> Mask | None:
     head = Volume(_finite(t1.data), t1.affine)
     everything = np.ones(head.data.shape, bool)
     fine = picture(head, everything, FINE_MM)
-    middle = middle_of_brain(picture(head, everything, ROUGH_MM))
-    if middle is None:
-        raise _not_found("it is empty")
+    middle = _middle(picture(head, everything, ROUGH_MM))
     index = np.stack(np.meshgrid(*map(np.arange, fine.data.shape), indexing="ij"), -1)
     places = index @ fine.affine[:3, :3].T + fine.affine[:3, 3]
     near = np.linalg.norm(places - middle, axis=-1) < NEAR_MM
@@ -252,9 +250,7 @@ def _place_atlas(head: Volume, everything: Mask, coarse: Picture) -> Match:
     rough = picture(head, everything, ROUGH_MM)
     average = grown(atlas_picture(ROUGH_MM), RIM_MM)
     centre = average.places().mean(axis=1)
-    middle = middle_of_brain(rough)
-    if middle is None:
-        raise _not_found("it is empty")
+    middle = _middle(rough)
     starts = []
     for degrees, size in itertools.product(STARTS_DEGREES, SIZES):
         start = np.eye(4)
@@ -273,6 +269,14 @@ def _place_atlas(head: Volume, everything: Mask, coarse: Picture) -> Match:
     refined = [search(wide, inner, b.transform, kind="affine", step=2.0, smallest=0.05, masked=False) for b in best]
     average_brain = atlas_picture(COARSE_MM)
     return max(refined, key=lambda match: edge_agreement(average_brain, coarse, match.transform))
+
+
+def _middle(rough: Picture) -> np.ndarray:
+    """Of the brain, (3,) RAS millimetres."""
+    middle = middle_of_brain(rough)
+    if middle is None:
+        raise _not_found("it is empty")
+    return middle
 
 
 def _plausible(match: Match) -> bool:

@@ -116,10 +116,10 @@ def _place(
     if agreement < MIN_AGREEMENT or motion > EASY_MM * unit:
         match = _from_many_starts(volumes, shown, name, fixed, moving, match)
         agreement = edge_agreement(fixed, moving, match.transform)
+        motion = largest_motion(match.transform, fixed.places())
     if agreement < DOUBTFUL and fixed.spacing >= JUDGED_MM:
         _check_mirror(name, fixed, moving, match, agreement)
-    far = largest_motion(match.transform, fixed.places()) > EASY_MM * unit
-    if agreement < (FAR_AGREEMENT if far else MIN_AGREEMENT):
+    if agreement < (FAR_AGREEMENT if motion > EASY_MM * unit else MIN_AGREEMENT):
         if fixed.spacing >= JUDGED_MM and (not stays or agreement < HOPELESS):
             raise D3MError(
                 f"{label(name)} could not be registered to T1: they do not show the same brain in any position.",
@@ -128,7 +128,7 @@ def _place(
             )
         text = f"{label(name)} and T1 hardly show the same structures; check that both are of one patient."
         return None, Notice("unlike-scans", text, name)
-    if largest_motion(match.transform, fixed.places()) < SUSPECT_MM * unit:
+    if motion < SUSPECT_MM * unit:
         return None, None
     finest = [picture(volumes[key], shown[key], fixed.spacing / 2) for key in ("t1", name)]
     match = _climb(finest[0], finest[1], match.transform)
@@ -156,33 +156,31 @@ def _from_many_starts(
 ) -> Match:
     """The best match of searches from turned and shifted positions, the first one included."""
     spacing = 2 * fixed.spacing
-    best = _by_brain(volumes, shown, name, spacing)
+    brain, seen = (picture(volumes[key], shown[key], spacing) for key in ("t1", name))
+    if brain.mask.sum() < MIN_MASK_VOXELS or not seen.mask.any():
+        return first
+    best = _by_brain(brain, seen)
     if not (np.isfinite(volumes[name].data) & ~shown[name]).any():
-        best += _by_head(volumes, name, spacing)
+        best += _by_head(picture(volumes["t1"], np.isfinite(volumes["t1"].data), spacing), seen)
     refined = [_climb(fixed, moving, match.transform) for match in best]
     candidates = [match for match in [first, *refined] if np.isfinite(match.likeness)]
     return max(candidates, key=lambda match: edge_agreement(fixed, moving, match.transform), default=first)
 
 
-def _by_brain(volumes: Mapping[str, Volume], shown: Mapping[str, Mask], name: str, spacing: float) -> list[Match]:
+def _by_brain(brain: Picture, seen: Picture) -> list[Match]:
     """T1's brain and a narrow rim of it, looked for in what the scan shows."""
-    one, other = (picture(volumes[key], shown[key], spacing) for key in ("t1", name))
-    if not (one.mask.any() and other.mask.any()):
-        return []
-    return _from_turns(grown(one, spacing), other, one.places().mean(axis=1), other.places().mean(axis=1))
+    wide = grown(brain, brain.spacing)
+    return _from_turns(wide, seen, brain.places().mean(axis=1), seen.places().mean(axis=1))
 
 
-def _by_head(volumes: Mapping[str, Volume], name: str, spacing: float) -> list[Match]:
+def _by_head(head: Picture, seen: Picture) -> list[Match]:
     """Two whole heads: their outlines guide the search from far away, where brains inside of heads do not."""
-    one, other = (picture(volumes[key], np.isfinite(volumes[key].data), spacing) for key in ("t1", name))
-    here, there = middle_of_brain(one), middle_of_brain(other)
-    return [] if here is None or there is None else _from_turns(one, other, here, there)
+    here, there = middle_of_brain(head), middle_of_brain(seen)
+    return [] if here is None or there is None else _from_turns(head, seen, here, there)
 
 
 def _from_turns(fixed: Picture, moving: Picture, here: np.ndarray, there: np.ndarray) -> list[Match]:
     """The best matches of searches from turned positions, each as it is and with the centres on each other."""
-    if fixed.mask.sum() < MIN_MASK_VOXELS:
-        return []
     between = np.eye(4)
     between[:3, 3] = there - here
     starts = [shift @ turn_about(here, turn) for shift in (np.eye(4), between) for turn in STARTS_DEGREES]

@@ -27,7 +27,7 @@ from d3m.diffusion.sampler import (
     to_model_range,
     to_probability,
 )
-from d3m.diffusion.schedule import diffuse, make_schedule, split_velocity, time_pairs, velocity
+from d3m.diffusion.schedule import diffuse, make_schedule, time_pairs, velocity
 from d3m_training import losses
 from d3m_training.batches import Batch
 from d3m_training.cache import ENHANCING, NECROSIS
@@ -140,7 +140,7 @@ class D3MTraining(nn.Module):
             state = State(diffuse(x0, eps, noise), diffuse(m0, eps_mask, noise))
         estimated, regions = self._estimate(state, condition, t)
         if self.settings.kind == "rolled":
-            return self._data_terms(batch, x0, enhancing, state, t, estimated, regions)
+            return self._data_terms(batch, x0, enhancing, estimated, regions)
         return self._published_terms(batch, x0, m0, eps, eps_mask, enhancing, t, estimated)
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -199,23 +199,14 @@ class D3MTraining(nn.Module):
         )
         return estimated, regions
 
-    def _data_terms(
-        self,
-        batch: Batch,
-        x0: Tensor,
-        enhancing: Tensor,
-        state: State,
-        t: Tensor,
-        e: Estimate,
-        regions: Tensor | None,
-    ) -> Terms:
+    def _data_terms(self, batch: Batch, x0: Tensor, enhancing: Tensor, e: Estimate, regions: Tensor | None) -> Terms:
         """Weighted squared errors of the data predictions before and after the warp, mask, field and regions."""
         s = self.settings
         labelled = batch.labelled[:, None, None, None]
         weight = losses.tumour_weight(enhancing, batch.brain, s.enhancing_weight)
         before = losses.mean_over((e.x0_before - x0).square(), weight)
         after = losses.mean_over((e.x0 - x0).square(), weight)
-        probability = self._open_probability(state, t, e)
+        probability = (e.m0_before / self.recipe.mask_amplitude + 1) / 2  # not clamped, see `losses.hinge_squared`
         known = batch.brain * labelled
         mask = losses.mean_over(losses.hinge_squared(probability, enhancing), known)
         dice = losses.soft_dice(losses.clamp_right(probability, enhancing), enhancing, known)
@@ -232,13 +223,6 @@ class D3MTraining(nn.Module):
             region = losses.region_cross_entropy(regions, nested.float(), known)
             total = total + s.regions * region
         return self._terms(total, before, after, mask, dice, region, e, x0, weight, batch.brain)
-
-    def _open_probability(self, state: State, t: Tensor, e: Estimate) -> Tensor:
-        """The mask's probability without the sampler's clamp to [0, 1], see `losses.hinge_squared`."""
-        if self.recipe.warp_mask:
-            return to_probability(e.m0, self.recipe)
-        m0, _ = split_velocity(state.m, e.velocity_mask, self.schedule.at(t), self.recipe.mask_velocity)
-        return (m0 / self.recipe.mask_amplitude + 1) / 2
 
     def _published_terms(
         self,

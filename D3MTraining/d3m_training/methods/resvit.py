@@ -42,15 +42,9 @@ SIZES: dict[Size, ResViTSizes] = {
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, *, relu: bool = True) -> nn.Sequential:
+    reflect = stride == 1 and kernel > 1
     return nn.Sequential(
-        nn.Conv2d(
-            inputs,
-            outputs,
-            kernel,
-            stride,
-            kernel // 2,
-            padding_mode="reflect" if stride == 1 and kernel > 1 else "zeros",
-        ),
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, padding_mode="reflect" if reflect else "zeros"),
         nn.BatchNorm2d(outputs),
         nn.ReLU() if relu else nn.Identity(),
     )
