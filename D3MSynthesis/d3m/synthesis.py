@@ -19,7 +19,14 @@ from d3m.models.load import Model
 from d3m.models.recipes import QUALITY_NAMES
 from d3m.progress import Progress, ProgressCallback, Remaining, ignore_progress
 from d3m.volumes.familiarity import check
-from d3m.volumes.grid import displacement_mm, restore_cemri, to_model_input, to_t1_grid, volume_from_slices
+from d3m.volumes.grid import (
+    displacement_mm,
+    mean_over_slices,
+    restore_cemri,
+    to_model_input,
+    to_t1_grid,
+    volume_from_slices,
+)
 from d3m.volumes.types import Case, Floats, Mask, ModelGrid, ModelInput, Volume
 
 CPU = torch.device("cpu")
@@ -257,10 +264,13 @@ class Synthesis:
     def _result(self, case: Case, model_input: ModelInput, sample: VolumeSample) -> Result:
         grid, card = model_input.grid, self.model.card
         low, high = model_input.scales[0]
-        gain = card.enhancement_gain if card.recipe.grid.target == "t1_scale" else 1.0
-        t1 = model_input.slices[:, 0]
-        cemri = restore_cemri(t1 + gain * (sample.image.numpy() - t1), model_input, case.t1, case.brain)
-        probability = np.where(case.brain, to_t1_grid(sample.probability.numpy(), grid), 0).astype(np.float32)
+        t1, image, gain = model_input.slices[:, 0], sample.image.numpy(), 1.0
+        if card.recipe.grid.target == "t1_scale":
+            gain = card.enhancement_gain
+            image = t1 + gain * mean_over_slices(image - t1, model_input.brain, card.neighbour_weight)
+        cemri = restore_cemri(image, model_input, case.t1, case.brain)
+        chance = mean_over_slices(sample.probability.numpy(), model_input.brain, card.neighbour_weight)
+        probability = np.where(case.brain, to_t1_grid(chance, grid), 0).astype(np.float32)
         mask = probability >= card.mask_threshold
         uncertainty = None
         if sample.spread is not None:
