@@ -58,7 +58,7 @@ class MarkingWork:
         return object()  # type: ignore[return-value]
 
     def run(self, case: CaseFiles, synthesis: Synthesis, progress: ProgressCallback) -> Outcome:
-        """Leave the mark, unless the case is whole: a worker's death may take along a result that nobody had fetched."""
+        """Leave the mark, unless the case is whole: with a worker goes what it had not yet handed over."""
         mark, whole = self.folder / case.id, self.folder / f"whole-{case.id}"
         if whole.exists():
             return Outcome(Row(case.id, "skipped", "", "", 0.0, None, ""))

@@ -195,6 +195,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("workers", "gpus", "expected"), [(1, 0, [""]), (2, 0, ["", ""]), (1, 2, ["0", "1"]), (2, 2, ["0", "1", "0", "1"])]
+)
+def test_processes_are_spread_over_gpus(workers: int, gpus: int, expected: list[str]) -> None:
+    """Every card is used before one has a second process."""
+    assert run.process_devices(workers, gpus) == expected
+
+
 def test_comparison_runs_and_resumes(
     data: Path, tiny_case: TinyCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,7 +74,7 @@ class Comparison(_Part):
     threads: int = Field(default=1, ge=1)
     """Cores of each process."""
     workers: int = Field(default=1, ge=1)
-    """Processes at once; with GPUs, one for each of them instead."""
+    """Processes at once; with GPUs, so many on each of them."""
 
 
 def read_config(path: Path) -> Comparison:

@@ -217,9 +217,9 @@ def real_dice(weights: Path, patients: Patients) -> tuple[float, ...]:
 
 
 def _run(jobs: Sequence[_Job], workers: int, report: Callable[[str], None]) -> None:
-    """All cells, one after the other, or several at once; each GPU has one."""
-    devices = [str(k) for k in range(torch.cuda.device_count())]
-    count = min(len(devices) or workers, len(jobs))
+    """All cells, one after the other, or several at once."""
+    places = process_devices(workers, torch.cuda.device_count())
+    count = min(len(places), len(jobs))
     if count <= 1:
         for job in jobs:
             _run_one(job, report)
@@ -227,7 +227,7 @@ def _run(jobs: Sequence[_Job], workers: int, report: Callable[[str], None]) -> N
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
         free, lines = manager.Queue(), manager.Queue()
-        for device in devices or [""] * count:
+        for device in places:
             free.put(device)
         with ProcessPoolExecutor(count, context, _take_device, (free,)) as pool:
             waiting = {pool.submit(_run_one, job, lines.put) for job in jobs}
@@ -239,8 +239,18 @@ def _run(jobs: Sequence[_Job], workers: int, report: Callable[[str], None]) -> N
                     ended.result()
 
 
+def process_devices(workers: int, gpus: int) -> list[str]:
+    """What each process gets as CUDA_VISIBLE_DEVICES; empty without GPUs.
+
+    Args:
+        workers: Processes at once, on each GPU where there are any: one small network leaves a large card idle.
+        gpus: How many there are.
+    """
+    return [str(k) for _ in range(workers) for k in range(gpus)] or [""] * workers
+
+
 def _take_device(free: queue.Queue[str]) -> None:
-    """Each process sees one GPU, before torch looks."""
+    """A process sees one GPU, before torch looks."""
     device = free.get()
     if device:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
