@@ -267,9 +267,9 @@ class Synthesis:
         t1, image, gain = model_input.slices[:, 0], sample.image.numpy(), 1.0
         if card.recipe.grid.target == "t1_scale":
             gain = card.enhancement_gain
-            image = t1 + gain * mean_over_slices(image - t1, model_input.brain, card.neighbour_weight)
+            image = t1 + gain * mean_over_slices(image - t1, model_input.brain, card.slice_sigma)
         cemri = restore_cemri(image, model_input, case.t1, case.brain)
-        chance = mean_over_slices(sample.probability.numpy(), model_input.brain, card.neighbour_weight)
+        chance = mean_over_slices(sample.probability.numpy(), model_input.brain, card.slice_sigma)
         probability = np.where(case.brain, to_t1_grid(chance, grid), 0).astype(np.float32)
         mask = probability >= card.mask_threshold
         uncertainty = None

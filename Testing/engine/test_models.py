@@ -54,7 +54,7 @@ def _damage(copy: Path, change: object) -> None:
         (lambda c: c.update(name="../../etc"), "card.name"),
         (lambda c: c.update(weights_sha256="zz"), "SHA-256"),
         (lambda c: c.update(mask_threshold=1.5), "mask_threshold"),
-        (lambda c: c.update(neighbour_weight=-0.1), "neighbour_weight"),
+        (lambda c: c.update(slice_sigma=-0.1), "slice_sigma"),
         (lambda c: c.update(mask_threshold="high"), "str, not float"),
         (lambda c: c.update(contrasts=["t2", "t1", "flair"]), "contrasts"),
         (lambda c: c["recipe"]["network"].update(widths=[10**9, 10**9]), "widths"),

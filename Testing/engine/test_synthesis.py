@@ -93,21 +93,18 @@ def test_enhancement_gain_scales_the_difference_to_t1(clean: Result, tiny_case: 
     np.testing.assert_array_equal(result.enhancement_mask, clean.enhancement_mask)
 
 
-def test_neighbour_weight_takes_the_mean_over_three_slices(
-    clean: Result, tiny_case: TinyCase, tiny_model: Path
-) -> None:
-    """A card's weight of one half is [1 2 1] / 4 along the slices, in the brain alone; the field stays as it is."""
+def test_slice_sigma_is_a_gaussian_mean_over_slices(clean: Result, tiny_case: TinyCase, tiny_model: Path) -> None:
+    """A card's sigma of one slice weighs slices by exp(-d^2 / 2), in the brain alone; the field stays as it is."""
     model = load_model(tiny_model)
-    model = replace(model, card=replace(model.card, neighbour_weight=0.5))
+    model = replace(model, card=replace(model.card, slice_sigma=1.0))
     result = Synthesis(model, "cpu").run(read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair))
-    brain = clean.brain
+    brain, slices = clean.brain, np.arange(clean.brain.shape[2])
+    weights = np.exp(-0.5 * (slices[:, None] - slices) ** 2.0)
     for made, before in (
         (result.subtraction, clean.subtraction), (result.enhancement_probability, clean.enhancement_probability),
     ):  # fmt: skip
-        padded = np.pad(np.stack([np.where(brain, before, 0), brain.astype(float)]), ((0, 0), (0, 0), (0, 0), (1, 1)))
-        total, share = 0.25 * padded[..., :-2] + 0.5 * padded[..., 1:-1] + 0.25 * padded[..., 2:]
-        expected = (total / np.where(share > 0, share, 1))[brain]
-        np.testing.assert_allclose(made[brain], expected, atol=2e-4 * np.ptp(before))
+        total, share = (np.where(brain, values, 0) @ weights for values in (before, np.ones_like(before)))
+        np.testing.assert_allclose(made[brain], total[brain] / share[brain], atol=1e-3 * np.ptp(before))
     assert np.abs(result.subtraction - clean.subtraction).max() > 1e-2 * np.ptp(clean.subtraction)
     np.testing.assert_array_equal(result.displacement, clean.displacement)
 

@@ -63,10 +63,10 @@ class Card:
     enhancement_gain: float = 1.0
     """Factor on the synthetic image's difference to T1, 0 to 2, for models on T1's scale: below 1 it shrinks what a
     model that saw few patients overstates; calibrated on validation patients. The trace shows the image without it."""
-    neighbour_weight: float = 0.0
-    """Weight, 0 to 1, that the slices before and after have beside a slice's own 1 in the mean over three slices of the
-    mask's probability and, for models on T1's scale, of the difference to T1: a slice-by-slice model's stripes in other
-    planes go. 0.5 is [1 2 1] / 4; 0 leaves each slice as it is. The trace and the displacement are without it."""
+    slice_sigma: float = 0.0
+    """Standard deviation, 0 to 4 slices, of the Gaussian mean over neighbouring slices that the mask's probability and,
+    for models on T1's scale, the difference to T1 are given: what a slice-by-slice model leaves as stripes in other
+    planes goes. 0 leaves each slice as it is. The trace and the displacement are without it."""
     contrasts: tuple[str, ...] = CONTRASTS
     """What the model is conditioned on, in the order of its channels."""
     data: str = ""
@@ -192,8 +192,8 @@ def _check(card: Card) -> None:
         raise _fail("card.mask_threshold", f"is {card.mask_threshold}, not between 0 and 1")
     if not 0 < card.enhancement_gain <= 2:
         raise _fail("card.enhancement_gain", f"is {card.enhancement_gain}, not between 0 and 2")
-    if not 0 <= card.neighbour_weight <= 1:
-        raise _fail("card.neighbour_weight", f"is {card.neighbour_weight}, not between 0 and 1")
+    if not 0 <= card.slice_sigma <= 4:
+        raise _fail("card.slice_sigma", f"is {card.slice_sigma}, not between 0 and 4")
     if card.familiarity is not None and (problem := card.familiarity.problem()):
         raise _fail("card.familiarity", problem)
     if card.contrasts != CONTRASTS:

@@ -225,20 +225,23 @@ def _slices_first(data: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(data.transpose(2, 1, 0))
 
 
-def mean_over_slices(values: Floats, brain: Mask, weight: float) -> Floats:
-    """The mean over each slice and its two neighbours; what is not brain does not count.
+def mean_over_slices(values: Floats, brain: Mask, sigma: float) -> Floats:
+    """A Gaussian mean over each slice and its neighbours; what is not brain does not count.
 
     Args:
         values: (S, H, W).
         brain: (S, H, W).
-        weight: Of each neighbour, beside the slice's own 1; 0 leaves the values as they are.
+        sigma: Standard deviation in slices; 0 leaves the values as they are.
 
     Returns:
         (S, H, W) float32; 0 outside the brain.
     """
-    kernel = np.array([weight, 1, weight], np.float32)
-    total = ndimage.convolve1d(np.where(brain, values, 0).astype(np.float32), kernel, axis=0, mode="constant")
-    share = ndimage.convolve1d(brain.astype(np.float32), kernel, axis=0, mode="constant")
+    inside = np.where(brain, values, 0).astype(np.float32)
+    if sigma == 0:
+        return inside
+    total, share = (
+        ndimage.gaussian_filter1d(part, sigma, axis=0, mode="constant") for part in (inside, brain.astype(np.float32))
+    )
     mean: Floats = np.divide(total, share, out=np.zeros_like(total), where=brain)
     return mean
 

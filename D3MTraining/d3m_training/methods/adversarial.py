@@ -25,6 +25,9 @@ from d3m_training.methods.method import Prediction, mask_term, to_prediction, to
 
 PIXEL_WEIGHT = 100.0
 """Of the absolute error, in both papers."""
+MASK_WEIGHT = 20.0
+"""Of the auxiliary mask: it then has about the share of the loss that it has in D3M's. With 1 the pixels drown it, and
+ResViT's mask does not begin to learn."""
 SHARED_OUTPUTS = 2
 """Image and the logits of the mask."""
 
@@ -102,7 +105,7 @@ class Adversarial(nn.Module):
             + self._judge(own, made.detach(), None, real=False, discriminator=True)
         )
         mask = mask_term(logits, batch)
-        total = losses.finite(PIXEL_WEIGHT * pixel + deceive + tell + mask)
+        total = losses.finite(PIXEL_WEIGHT * pixel + deceive + tell + MASK_WEIGHT * mask)
         return AdversarialTerms(total, pixel.detach(), deceive.detach(), tell.detach(), mask.detach())
 
     @torch.inference_mode()
