@@ -66,7 +66,7 @@ class Card:
     slice_sigma: float = 0.0
     """Standard deviation, 0 to 4 slices, of the Gaussian mean over neighbouring slices that the mask's probability and,
     for models on T1's scale, the difference to T1 are given: what a slice-by-slice model leaves as stripes in other
-    planes goes. 0 leaves each slice as it is. The trace and the displacement are without it."""
+    planes goes. 0 leaves each slice as it is. Trace, displacement and uncertainty are without it."""
     contrasts: tuple[str, ...] = CONTRASTS
     """What the model is conditioned on, in the order of its channels."""
     data: str = ""
