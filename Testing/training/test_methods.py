@@ -157,7 +157,7 @@ def _separate_loss(method: Adversarial, batch: Batch, of: str) -> Tensor:
     if of == "discriminator":
         return 0.5 * (criterion(real, 1.0) + criterion(made.detach(), 0.0))
     pixel = ((made - real).abs() * batch.brain).sum() / batch.brain.sum()
-    return 100 * pixel + criterion(made, 1.0) + mask_term(out[:, 1:], batch)
+    return 100 * pixel + criterion(made, 1.0) + 20 * mask_term(out[:, 1:], batch)
 
 
 def test_d3m_predicts_as_the_engine_samples() -> None:
