@@ -56,6 +56,13 @@ def list_devices() -> list[DeviceInfo]:
     return found
 
 
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES must say for each GPU that can be used here."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return visible[:count] or [str(number) for number in range(count)]
+
+
 def _why_unusable(name: str) -> str:
     """Empty if a convolution works on the device, else the first line of what it said."""
     try:

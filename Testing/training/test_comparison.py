@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from conftest import TinyCase
 from d3m import metrics
+from d3m.devices import visible_gpus
 from d3m.errors import D3MError
 from d3m.models.store import SampleCase
 from d3m_training.cache import ENHANCING, NECROSIS, OEDEMA, Entry, Prepared, open_entry, write_entry
@@ -200,7 +201,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_processes_are_spread_over_gpus(workers: int, gpus: int, expected: list[str]) -> None:
     """Every card is used before one has a second process."""
-    assert run.process_devices(workers, gpus) == expected
+    assert run.process_devices(workers, [str(k) for k in range(gpus)]) == expected
+
+
+def test_only_the_gpus_that_the_user_left_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gives a comparison the third and fifth card of a machine gets these, not the first two."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,4")
+    assert run.process_devices(2, visible_gpus()) == ["2", "4", "2", "4"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert visible_gpus() == ["0", "1"]
 
 
 def test_comparison_runs_and_resumes(

@@ -53,7 +53,9 @@ def local_workers(count: int, device: str) -> Iterator[Client]:
     from distributed import Client, Nanny, Scheduler, SpecCluster
     from distributed.system import MEMORY_LIMIT  # knows the limits of containers and batch systems
 
-    gpus = _gpus() if device in ("auto", "cuda") else []
+    from d3m.devices import visible_gpus
+
+    gpus = visible_gpus() if device in ("auto", "cuda") else []
     memory = MEMORY_LIMIT // count
     threads = max(1, _cores() // count)
     workers = {}
@@ -239,15 +241,6 @@ def _outcome(case: CaseFiles, future: Any) -> Outcome:
         return Outcome(row, "machine")
     reason, mend, kind = explain(error)
     return Outcome(Row(case.id, "failed", reason, mend, 0.0, None, ""), kind)
-
-
-def _gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES must say for each GPU that can be used here."""
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return visible[:count] or [str(number) for number in range(count)]
 
 
 def _require_dask() -> None:

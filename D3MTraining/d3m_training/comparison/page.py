@@ -198,6 +198,6 @@ def _html_table(title: str, head: Sequence[str], body: Sequence[str], explained:
 def _image(figure: Figure, described: str) -> str:
     drawn, data = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=110)
-    Image.open(drawn).convert("RGB").quantize(256).save(data, format="png", optimize=True)  # a third of the size
+    Image.open(drawn).convert("RGB").quantize(256).save(data, format="png", optimize=True)  # half the size
     coded = base64.b64encode(data.getvalue()).decode()
     return f"<img alt='{html.escape(described, quote=True)}' src='data:image/png;base64,{coded}'>"

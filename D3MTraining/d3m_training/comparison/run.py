@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from d3m import metrics
+from d3m.devices import visible_gpus
 from d3m.errors import D3MError
 from d3m.models.recipes import DEFAULT
 from d3m.models.store import find_sample
@@ -218,7 +219,7 @@ def real_dice(weights: Path, patients: Patients) -> tuple[float, ...]:
 
 def _run(jobs: Sequence[_Job], workers: int, report: Callable[[str], None]) -> None:
     """All cells, one after the other, or several at once."""
-    places = process_devices(workers, torch.cuda.device_count())
+    places = process_devices(workers, visible_gpus())
     count = min(len(places), len(jobs))
     if count <= 1:
         for job in jobs:
@@ -239,14 +240,14 @@ def _run(jobs: Sequence[_Job], workers: int, report: Callable[[str], None]) -> N
                     ended.result()
 
 
-def process_devices(workers: int, gpus: int) -> list[str]:
+def process_devices(workers: int, gpus: list[str]) -> list[str]:
     """What each process gets as CUDA_VISIBLE_DEVICES; empty without GPUs.
 
     Args:
         workers: Processes at once, on each GPU where there are any: one small network leaves a large card idle.
-        gpus: How many there are.
+        gpus: From `visible_gpus`.
     """
-    return [str(k) for _ in range(workers) for k in range(gpus)] or [""] * workers
+    return gpus * workers or [""] * workers
 
 
 def _take_device(free: queue.Queue[str]) -> None:
