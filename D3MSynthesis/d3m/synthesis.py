@@ -89,8 +89,11 @@ class Result:
     """(X, Y, Z), 0 to 1."""
     enhancement_mask: Mask
     """(X, Y, Z), probability at or above the card's threshold."""
+    first_sample: Floats
+    """(W, H, S) on `grid`, T1's units: the first sample by itself, before mean, gain and smoothing; the image that
+    `displacement` and `trace` end in."""
     displacement: Floats
-    """(W, H, S, 3) RAS millimetres on `grid`, output point to input point; of the last step."""
+    """(W, H, S, 3) RAS millimetres on `grid`, output point to input point; of the first sample's last step."""
     uncertainty: Floats | None
     """(X, Y, Z) standard deviation over samples in T1's units; None for one sample."""
     trace: tuple[TraceStep, ...]
@@ -283,6 +286,7 @@ class Synthesis:
             subtraction=cemri - case.t1.data,
             enhancement_probability=probability,
             enhancement_mask=mask,
+            first_sample=_in_t1_units(sample.first, model_input),
             displacement=displacement_mm(_inside(sample.displacement, model_input), grid),
             uncertainty=uncertainty,
             trace=tuple(self._trace_step(k, step, model_input) for k, step in enumerate(sample.trace, start=1)),
@@ -306,18 +310,19 @@ class Synthesis:
         )
 
     def _trace_step(self, done: int, step: TracedStep, model_input: ModelInput) -> TraceStep:
-        low, high = model_input.scales[0]
-
-        def image(values: torch.Tensor) -> Floats:
-            return np.ascontiguousarray(low + (high - low) * volume_from_slices(values.numpy()), dtype=np.float32)
-
         return TraceStep(
             done,
-            image(step.before),
-            image(step.after),
+            _in_t1_units(step.before, model_input),
+            _in_t1_units(step.after, model_input),
             np.ascontiguousarray(volume_from_slices(step.probability.numpy())),
             displacement_mm(_inside(step.displacement, model_input), model_input.grid),
         )
+
+
+def _in_t1_units(values: torch.Tensor, model_input: ModelInput) -> Floats:
+    """Scaled slices, (S, H, W), as a volume on the model's grid, (W, H, S)."""
+    low, high = model_input.scales[0]
+    return np.ascontiguousarray(low + (high - low) * volume_from_slices(values.numpy()), dtype=np.float32)
 
 
 def _inside(displacement: torch.Tensor, model_input: ModelInput) -> Floats:

@@ -41,6 +41,7 @@ def test_every_file_of_the_interface_is_there(made: tuple[Path, Result, Case]) -
     steps = [f"trace/step_{k:03d}_{part}.nii.gz" for k in (1, 2) for part in ("after", "before", "field", "mask")]
     assert names == sorted(
         ["cemri.nii.gz", "comparison.json", "deformation.nii.gz", "enhancement_mask.nii.gz", "figure.png",
+         "first_sample.nii.gz",
          "enhancement_probability.nii.gz", "provenance.json", "subtraction.nii.gz", "uncertainty.nii.gz", *steps]
     )  # fmt: skip
 
@@ -107,6 +108,10 @@ def test_trace_ends_in_the_result(made: tuple[Path, Result, Case], tiny_case: Ti
     out, _, _ = made
     last = np.asarray(nibabel.load(out / "trace" / "step_002_field.nii.gz").dataobj)
     np.testing.assert_array_equal(last, np.asarray(nibabel.load(out / "deformation.nii.gz").dataobj))
+    after = np.asarray(nibabel.load(out / "trace" / "step_002_after.nii.gz").dataobj)
+    first = nibabel.load(out / "first_sample.nii.gz")
+    np.testing.assert_array_equal(np.asarray(first.dataobj), after)
+    np.testing.assert_allclose(first.affine, nibabel.load(out / "deformation.nii.gz").affine)
 
 
 def test_provenance_names_content_and_not_people(made: tuple[Path, Result, Case], tiny_case: TinyCase) -> None:

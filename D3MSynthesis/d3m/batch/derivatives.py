@@ -31,6 +31,10 @@ NAMES = {
     "uncertainty": ("desc-synthSpread_T1w", "Standard deviation over the samples, in T1w's intensities."),
     "enhancement_mask": ("label-enhancement_mask", "Predicted enhancing tumour."),
     "enhancement_probability": ("label-enhancement_probseg", "Predicted probability of enhancing tumour."),
+    "first_sample": (
+        "desc-synthFirstSample_T1w",
+        "The first sample by itself, which the deformation ends in; on the model's own grid.",
+    ),
     "deformation": (
         "desc-synthT1c_xfm",
         "Displacement of the last step, RAS millimetres, from a point of the result to the point its value was "
@@ -187,7 +191,7 @@ def _to_bids(made: Path, case: BidsCase, root: Path, result: Result, scans: Case
         content: dict[str, object] = {"Description": f"{description} {STATEMENT}"} | common
         if ending.endswith(("mask", "probseg")):
             content["Type"] = "Lesion"
-        if name == "deformation":
+        if name in ("first_sample", "deformation"):
             content["SpatialReference"] = "The model's grid: axial slices, LPS."
         source.rename(made / f"{case.id}_{ending}.nii.gz")
         (made / f"{case.id}_{ending}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

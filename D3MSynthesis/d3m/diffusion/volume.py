@@ -50,6 +50,8 @@ class VolumeSample:
     """(S, H, W) standard deviation over the samples; None for a single one."""
     probability: Tensor
     """(S, H, W) of enhancing tumour, 0 to 1, mean over the samples."""
+    first: Tensor
+    """(S, H, W) scaled intensity of the first sample by itself, after its last warp."""
     displacement: Tensor
     """(S, 2, H, W) pixels, of the first sample's last step."""
     trace: tuple[TracedStep, ...]
@@ -102,7 +104,7 @@ class VolumeSampler:
                 square += delta * (sample.image - mean)
         assert first is not None  # samples >= 1
         spread = None if square is None else (square / (self.sampling.samples - 1)).sqrt()
-        return VolumeSample(mean, spread, probability, first.displacement, first.trace)
+        return VolumeSample(mean, spread, probability, first.first, first.displacement, first.trace)
 
     def slice_steps(self, brain: Tensor) -> int:
         """Reverse steps of single slices in all: what `on_step` counts up to."""
@@ -138,7 +140,9 @@ class VolumeSampler:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         last = traced[-1]
-        return VolumeSample(last.after, None, last.probability, last.displacement, tuple(traced) if trace else ())
+        return VolumeSample(
+            last.after, None, last.probability, last.after, last.displacement, tuple(traced) if trace else ()
+        )
 
     def _steps(self, slices: Tensor, brain: Tensor, index: Tensor, seed: int) -> Iterator[Step]:
         """The reverse steps of some slices."""

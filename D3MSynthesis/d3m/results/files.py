@@ -92,6 +92,7 @@ def write_result(
         t1 = case.t1
         for name, data in _images(result).items():
             write_nifti(folder / f"{name}.nii.gz", data, t1.affine, (t1.qform_code, t1.sform_code))
+        write_nifti(folder / "first_sample.nii.gz", result.first_sample, result.grid.affine)
         write_displacement(folder / "deformation.nii.gz", result.displacement, result.grid.affine)
         for step in result.trace:
             start = folder / "trace" / f"step_{step.steps_done:03d}"

@@ -44,7 +44,7 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
             for name, volume in zip(CONTRASTS, case.contrasts(), strict=True)
         },
         "settings": asdict(result.settings),
-        "first_sample_only": ["deformation", "trace"] if result.settings.samples > 1 else [],
+        "first_sample_only": ["first_sample", "deformation", "trace"] if result.settings.samples > 1 else [],
         "predicted_enhancing_volume_ml": round(result.enhancing_volume_ml, 3),
         "notices": [asdict(notice) for notice in result.notices],
         "seconds": {name: round(value, 2) for name, value in asdict(result.timings).items()}
@@ -58,7 +58,7 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
             "numpy": np.__version__,
         },
         "conventions": {
-            "grid": "T1's, but for deformation and trace, which lie on the model's grid",
+            "grid": "T1's, but for first_sample, deformation and trace, which lie on the model's grid",
             "displacement": "RAS millimetres from a point of the result to the point its value was taken from",
         },
     }
