@@ -231,6 +231,7 @@ def test_names_and_sidecars(derived: tuple[Path, Path]) -> None:
     assert images == {
         "desc-synthT1c_T1w",
         "desc-synthSubtraction_T1w",
+        "desc-synthFirstSample_T1w",
         "label-enhancement_mask",
         "label-enhancement_probseg",
         "desc-synthT1c_xfm",
