@@ -29,6 +29,7 @@ from d3m.options import (
     StepsOption,
 )
 from d3m.progress import Progress
+from d3m.system.text import for_terminal
 
 if TYPE_CHECKING:
     from d3m.batch.bids import BidsCase
@@ -217,7 +218,7 @@ class _Board:
             self._talk.notice(Notice("case-failed", f"{row.id} failed: {row.reason} {row.mend}".strip()))
         if self._verbose and not self._talk.console.is_terminal:
             seconds = f" in {row.seconds:.0f} s" if row.status == "done" else ""
-            self._talk.console.print(f"{len(self._rows)}/{self._count} {row.id}: {row.status}{seconds}", markup=False)
+            self._talk.say(f"{len(self._rows)}/{self._count} {row.id}: {row.status}{seconds}")
         self._tell(0.0, f"{len(self._rows)} of {self._count}: {_counts(self._rows)}")
 
     def _tell(self, within: float, message: str) -> None:
@@ -249,7 +250,8 @@ def _describe(talk: Talk, cases: list[BidsCase], work: BidsWork, workers: Worker
             state = "there already (checked when it runs)"
         else:
             state, waiting = "would run", waiting + 1
-        typer.echo(f"{case.id}: {state}" + "".join(f"  [{notice.message}]" for notice in case.notices))
+        told = "".join(f"  [{notice.message}]" for notice in case.notices)
+        typer.echo(for_terminal(f"{case.id}: {state}{told}"))
     cost = next(c for c in measure_costs(work.settings.model, work.settings.device) if c.quality == synthesis.quality)
     wanted = synthesis.sampling
     usual = synthesis.model.card.recipe.quality(synthesis.quality)

@@ -38,6 +38,7 @@ from d3m.options import (
 )
 from d3m.progress import Progress
 from d3m.storage import claim
+from d3m.system.text import for_terminal
 
 if TYPE_CHECKING:
     from d3m.volumes.read import Source
@@ -352,7 +353,7 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
                 f"  {found.name}: {found.title}{memory}" + ("" if found.usable else f" - not usable: {found.reason}")
             )
         for entry in models:
-            typer.echo(f"model {entry.name}: {read_card(entry.folder).title}")
+            typer.echo(for_terminal(f"model {entry.name}: {read_card(entry.folder).title}"))
             for cost in costs[entry.name]:
                 typer.echo(
                     f"  {cost.quality:9s} about {cost.seconds:.0f} s and {cost.memory_mb:.0f} MB on {cost.device}"

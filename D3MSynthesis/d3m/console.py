@@ -27,6 +27,7 @@ from rich.progress import Progress as Bar
 from d3m.errors import EXIT_CODES, D3MError, Notice, is_out_of_memory
 from d3m.progress import Progress
 from d3m.storage import OF_THE_MACHINE, disk_error
+from d3m.system.text import for_terminal, plain
 
 ProgressMode = Literal["auto", "json", "none"]
 PARENT_POLL_S = 0.5
@@ -52,7 +53,7 @@ class Talk:
         self._bar: Bar | None = None
         if mode == "auto" and self.console.is_terminal:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TaskProgressColumn(),
                 TextColumn("{task.fields[left]}"),
@@ -70,18 +71,23 @@ class Talk:
         if self.stopping:
             raise KeyboardInterrupt
         if self.json:
-            self._line(asdict(event))
+            self._line(asdict(event) | {"message": plain(event.message)})
         elif self._bar is not None:
             self._bar.start()
             left = "" if event.eta_s is None else f"{event.eta_s:.0f} s left"
-            self._bar.update(self._task, completed=event.fraction, description=event.message or event.stage, left=left)
+            shown = for_terminal(event.message or event.stage)
+            self._bar.update(self._task, completed=event.fraction, description=shown, left=left)
         elif self._plain and event.stage != self._stage:
-            self.console.print(event.message or event.stage)
+            self.say(event.message or event.stage)
         self._stage = event.stage
 
     def notice(self, notice: Notice) -> None:
         """Show a warning on stderr."""
-        self.console.print(f"[yellow]Notice:[/yellow] {escape(notice.message)}")
+        self.console.print(f"[yellow]Notice:[/yellow] {escape(for_terminal(notice.message))}")
+
+    def say(self, text: str) -> None:
+        """Show a line on stderr, whatever it holds."""
+        self.console.print(for_terminal(text), markup=False)
 
     def done(self, **fields: object) -> None:
         """Say that the command has ended well."""
@@ -94,11 +100,14 @@ class Talk:
         self.stop()
         if self.json:
             try:
-                self._line({"stage": "error", "kind": error.kind, "message": error.message, "mend": error.mend})
+                told = {"message": plain(error.message), "mend": plain(error.mend)}
+                self._line({"stage": "error", "kind": error.kind, **told})
             except OSError:  # nobody is listening any more
                 _silence()
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"Error: {error}\n")  # not through rich, which would import more when memory has run out
+            sys.stderr.write(
+                f"Error: {for_terminal(error)}\n"
+            )  # not through rich, which would import more when memory has run out
 
     def stop(self) -> None:
         """Take the bar away."""

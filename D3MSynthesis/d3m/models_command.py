@@ -9,6 +9,7 @@ import typer
 
 from d3m.console import Talk, session
 from d3m.errors import D3MError
+from d3m.system.text import for_terminal
 
 models_app = typer.Typer(help="List, import and remove models.", invoke_without_command=True)
 
@@ -32,7 +33,7 @@ def list_() -> None:
                 title = read_card(entry.folder).title
             except D3MError as error:
                 title = f"cannot be used: {error.message}"
-            typer.echo(f"{entry.name}{' (imported)' if entry.removable else ''}: {title}")
+            typer.echo(for_terminal(f"{entry.name}{' (imported)' if entry.removable else ''}: {title}"))
 
 
 @models_app.command("import")
@@ -53,4 +54,4 @@ def remove(name: Annotated[str, typer.Argument(help="Name of an imported model."
         from d3m.models.store import remove_model
 
         remove_model(name)
-        typer.echo(f"Removed {name}.")
+        typer.echo(for_terminal(f"Removed {name}."))

@@ -16,6 +16,7 @@ import typer
 from d3m.console import Talk, open_streams, require_torch, session
 from d3m.errors import D3MError
 from d3m.progress import Progress
+from d3m.system.text import for_terminal
 from d3m_training.comparison.nnunet_command import app as nnunet_app
 
 app = typer.Typer(
@@ -75,8 +76,13 @@ def _telling(stage: str, mode: Mode, parent_pid: int | None) -> Iterator[Callabl
         talk.progress(Progress(stage, share, message=line))
 
     with session(talk, parent_pid):
-        yield tell if mode is Mode.json else typer.echo
+        yield tell if mode is Mode.json else _echo
         talk.done()
+
+
+def _echo(line: str) -> None:
+    """Show a line, whatever the data set's names hold."""
+    typer.echo(for_terminal(line))
 
 
 @app.command()
@@ -197,7 +203,7 @@ def familiarity(
     with session(Talk("auto")):
         from d3m_training.familiarity import familiarity_run
 
-        familiarity_run(data, model, write_card, workers, typer.echo)
+        familiarity_run(data, model, write_card, workers, _echo)
 
 
 @app.command()

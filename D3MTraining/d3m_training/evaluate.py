@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from d3m import metrics
 from d3m.models.card import PatientRow, ValidationRow
 from d3m.synthesis import Result, Synthesis
+from d3m.system.text import for_csv
 from d3m.volumes.grid import resample
 from d3m.volumes.types import Case, Floats, Mask, Volume
 from d3m_training.cache import ENHANCING, scale_target
@@ -237,7 +238,7 @@ def write_table(path: Path, rows: Sequence[Evaluated]) -> None:
         writer = csv.DictWriter(f, [field.name for field in fields(Evaluated)])
         writer.writeheader()
         for row in rows:
-            writer.writerow({k: v if isinstance(v, str) else f"{v:.5g}" for k, v in asdict(row).items()})
+            writer.writerow({k: for_csv(v if isinstance(v, str) else f"{v:.5g}") for k, v in asdict(row).items()})
 
 
 def markdown(summary: Sequence[ValidationRow], rows: Sequence[Evaluated]) -> str:

@@ -22,6 +22,7 @@ from d3m.progress import ProgressCallback
 from d3m.results.provenance import STATEMENT
 from d3m.storage import disk_error
 from d3m.synthesis import Result, Synthesis
+from d3m.system.text import for_json
 from d3m.volumes.types import CONTRASTS, Case, Floats
 
 BIDS_VERSION = "1.10.0"
@@ -116,7 +117,7 @@ def start_derivatives(root: Path, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error) from error
-    write_whole(out / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+    write_whole(out / DESCRIPTION, json.dumps(for_json(description), indent=1, allow_nan=False) + "\n")
     write_whole(out / "README", README)
     write_whole(out / ".bidsignore", "\n".join(IGNORED) + "\n")
 
@@ -154,7 +155,7 @@ def store_row(out: Path, row: Row) -> None:
             return
         row = Row(row.id, "done", "", "", row.seconds, row.enhancing_ml, row.notices)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(asdict(row), ensure_ascii=False) + "\n")
+    write_whole(path, json.dumps(for_json(asdict(row)), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_row(path: Path) -> Row | None:
@@ -194,7 +195,9 @@ def _to_bids(made: Path, case: BidsCase, root: Path, result: Result, scans: Case
         if name in ("first_sample", "deformation"):
             content["SpatialReference"] = "The model's grid: axial slices, LPS."
         source.rename(made / f"{case.id}_{ending}.nii.gz")
-        (made / f"{case.id}_{ending}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (made / f"{case.id}_{ending}.json").write_text(
+            json.dumps(for_json(content), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
     (made / "figure.png").rename(made / f"{case.id}_{FIGURE}")
     write_thumbnail(made / f"{case.id}_{THUMBNAIL}", result)
 

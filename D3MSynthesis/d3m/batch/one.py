@@ -19,6 +19,7 @@ from d3m.results.files import check_output, write_result
 from d3m.results.provenance import read_provenance
 from d3m.storage import disk_error
 from d3m.synthesis import Result, Synthesis
+from d3m.system.text import for_csv
 from d3m.volumes.read import read_case, read_volume
 from d3m.volumes.types import CONTRASTS, Case
 
@@ -228,9 +229,8 @@ def write_summary(path: Path, rows: list[Row]) -> None:
             writer.writeheader()
             for row in rows:
                 content = asdict(row) | {"seconds": f"{row.seconds:.1f}"}
-                writer.writerow(
-                    content | {"enhancing_ml": "" if row.enhancing_ml is None else f"{row.enhancing_ml:.2f}"}
-                )
+                content |= {"enhancing_ml": "" if row.enhancing_ml is None else f"{row.enhancing_ml:.2f}"}
+                writer.writerow({name: for_csv(value) for name, value in content.items()})
             f.flush()
             os.fsync(f.fileno())
         partial.replace(path)

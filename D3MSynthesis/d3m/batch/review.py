@@ -14,6 +14,7 @@ from d3m.batch.bids import BidsCase
 from d3m.batch.derivatives import FIGURE, STATE, THUMBNAIL, read_row, write_whole
 from d3m.batch.review_page import PAGE
 from d3m.results.provenance import STATEMENT, read_provenance
+from d3m.system.text import for_csv, json_in_html
 
 DICTIONARY: dict[str, dict[str, object]] = {
     "participant_id": {"Description": "Participant."},
@@ -121,7 +122,7 @@ def table(entries: Sequence[Entry]) -> str:
         session = f"ses-{entry.session}" if entry.session else ""
         cells = [f"sub-{entry.subject}", session, entry.status, volume, seconds, " ".join(entry.notices),
                  entry.reason, entry.mend, *entry.settings]  # fmt: skip
-        writer.writerow([" ".join(cell.split()) or "n/a" for cell in cells])
+        writer.writerow([" ".join(for_csv(cell).split()) or "n/a" for cell in cells])
     return text.getvalue()
 
 
@@ -132,6 +133,5 @@ def page(entries: Sequence[Entry]) -> str:
          e.figure]
         for e in entries
     ]  # fmt: skip
-    # the data stand in a script element: a "<" in a notice must not end it
-    packed = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    packed = json_in_html(data)
     return PAGE.replace("@STATEMENT@", STATEMENT).replace("@VERSION@", d3m.__version__).replace("@DATA@", packed)

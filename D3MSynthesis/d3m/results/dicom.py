@@ -24,6 +24,7 @@ from d3m.results.dicom_images import require_highdicom, segmentation, slices
 from d3m.results.dicom_tags import identity, lossy, read_header
 from d3m.results.files import check_output
 from d3m.storage import whole_folder
+from d3m.system.text import plain, read_text
 from d3m.volumes.dicom import sorted_frames
 from d3m.volumes.dicom_choice import series_in
 from d3m.volumes.dicom_headers import is_dicom, require_pydicom
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from d3m.synthesis import Result
 
 SERIES_FOLDER, SEG_NAME = "cemri", "enhancement_seg.dcm"
+MAX_PROVENANCE_BYTES = 10_000_000
+MAX_TEXT = 400
+"""Characters that a series says of how it was made."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,10 @@ def content_of_files(cemri: Path, mask: Path, provenance: Path | None) -> DicomC
     text = ""
     if provenance is not None:
         try:
-            content = json.loads(provenance.read_text(encoding="utf-8"))
+            content = json.loads(read_text(provenance, "The provenance", MAX_PROVENANCE_BYTES))
             s = content["settings"]
             text = f"Model {content['model']['name']}, quality {s['quality']}, {s['steps']} steps, "
-            text += f"{s['samples']} samples, seed {s['seed']}."
+            text = plain(text + f"{s['samples']} samples, seed {s['seed']}.")[:MAX_TEXT]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise D3MError("The provenance cannot be read.", "Give the provenance.json of the same result.") from error
     return DicomContent(image.data, inside, image.affine, text)

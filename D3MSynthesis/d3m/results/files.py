@@ -19,6 +19,7 @@ from d3m.results.figure import draw_figure
 from d3m.results.provenance import FILE_NAME, add_files, listed_files, provenance
 from d3m.storage import existing_parent, whole_folder, write_text
 from d3m.synthesis import Result
+from d3m.system.text import for_json
 from d3m.volumes.grid import resample
 from d3m.volumes.types import Affine, Case, Volume
 
@@ -102,7 +103,7 @@ def write_result(
             write_displacement(start.with_name(f"{start.name}_field.nii.gz"), step.displacement, result.grid.affine)
         if reference is not None:
             compared = compare(result, case, reference, reference_mask)
-            write_text(folder / "comparison.json", json.dumps(compared, indent=1) + "\n")
+            write_text(folder / "comparison.json", json.dumps(for_json(compared), indent=1, allow_nan=False) + "\n")
         draw_figure(folder / "figure.png", result, case)
         if finish is not None:
             finish(folder, result, case)

@@ -15,6 +15,7 @@ import torch
 import d3m
 from d3m.models.store import file_sha256
 from d3m.synthesis import Result
+from d3m.system.text import for_json
 from d3m.volumes.types import CONTRASTS, Case
 
 FILE_NAME = "provenance.json"
@@ -71,7 +72,7 @@ def add_files(content: dict[str, Any], folder: Path) -> str:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != FILE_NAME
     }
-    return json.dumps(content | {"files": files}, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(for_json(content | {"files": files}), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def listed_files(folder: Path) -> set[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from d3m.console import Talk, session
+from d3m.system.text import for_terminal
 
 app = typer.Typer(
     help="nnU-Net as the fixed segmenter: install, export, plan, train, cases, predict.", no_args_is_help=True
@@ -20,13 +21,17 @@ FoldOption = Annotated[str, typer.Option(help="0 to 4, or all.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or mps.")]
 
 
+def _echo(line: str) -> None:
+    typer.echo(for_terminal(line))
+
+
 @app.command()
 def install(environment: EnvironmentOption) -> None:
     """Install nnU-Net into an environment of its own (needs the network)."""
     with session(Talk("auto")):
         from d3m_training.comparison import nnunet
 
-        nnunet.install(environment, typer.echo)
+        nnunet.install(environment, _echo)
 
 
 @app.command()
@@ -41,7 +46,7 @@ def export(
     with session(Talk("auto")):
         from d3m_training.comparison import nnunet
 
-        written = nnunet.export(data, work, enhancing_label, typer.echo)
+        written = nnunet.export(data, work, enhancing_label, _echo)
         typer.echo(f"{len(written)} patients are exported.")
 
 
@@ -87,7 +92,7 @@ def cases(
     with session(Talk("auto")):
         from d3m_training.comparison import nnunet
 
-        typer.echo(f"{nnunet.write_cases(data, out, synthetic, typer.echo)} patients are written.")
+        typer.echo(f"{nnunet.write_cases(data, out, synthetic, _echo)} patients are written.")
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from d3m.system.text import for_html
 from d3m.volumes.types import Floats, Mask
 from d3m_training.comparison.report import (
     COLUMNS,
@@ -132,21 +132,21 @@ def page(title: str, summaries: Sequence[Summary], pictures: Mapping[str, Sequen
         summaries: The rungs.
         pictures: Cases to show, by the rung's name.
     """
-    parts = [f"<h1>{html.escape(title)}</h1><p class='mark'>{MARK}.</p>"]
+    parts = [f"<h1>{for_html(title)}</h1><p class='mark'>{MARK}.</p>"]
     for summary in summaries:
-        parts.append(f"<h2>{html.escape(summary.result.name)}</h2><ul>")
-        parts += [f"<li>{html.escape(note)}</li>" for note in notes(summary)]
+        parts.append(f"<h2>{for_html(summary.result.name)}</h2><ul>")
+        parts += [f"<li>{for_html(note)}</li>" for note in notes(summary)]
         parts.append("</ul>")
         parts += [_table(name, summary, members) for name, members in TABLES.items()]
         parts.append(_differences(summary))
         parts.append(_costs(summary))
         parts.append("<h3>Every patient</h3>" + _image(box_plots(summary), "Box plots of each metric and method"))
         for case in pictures.get(summary.result.name, ()):
-            parts.append(f"<h3>{html.escape(case.title)}</h3>" + _image(picture(case), f"{case.title}: every method"))
+            parts.append(f"<h3>{for_html(case.title)}</h3>" + _image(picture(case), f"{case.title}: every method"))
     return (
         "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><meta http-equiv='Content-Security-Policy' "
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-        f"<meta name='viewport' content='width=device-width'><title>{html.escape(title)}</title><style>{STYLE}</style>"
+        f"<meta name='viewport' content='width=device-width'><title>{for_html(title)}</title><style>{STYLE}</style>"
         f"</head><body>{''.join(parts)}</body></html>\n"
     )
 
@@ -158,10 +158,10 @@ def _table(name: str, summary: Summary, members: Sequence[str]) -> str:
         cells = []
         for column in COLUMNS:
             best = summary.best([m.name for m in methods], column) == facts.name
-            text = html.escape(summary.text(facts.name, column)).replace(" (n", "<br>(n")
+            text = for_html(summary.text(facts.name, column)).replace(" (n", "<br>(n")
             cells.append(f"<td class='best'>{text}</td>" if best else f"<td>{text}</td>")
         ours = " class='ours'" if facts.name == REFERENCE else ""
-        body.append(f"<tr{ours}><td>{html.escape(facts.title)}</td>{''.join(cells)}</tr>")
+        body.append(f"<tr{ours}><td>{for_html(facts.title)}</td>{''.join(cells)}</tr>")
     return _html_table(name, ["Method", *map(summary.titled, COLUMNS)], body)
 
 
@@ -171,15 +171,15 @@ def _differences(summary: Summary) -> str:
         if facts.name == REFERENCE:
             continue
         texts = [difference_text(summary.row(facts.name, c), COLUMNS[c][1]) for c in DIFFERENCES]
-        cells = [f"<td>{html.escape(text).replace('; ', '<br>', 1)}</td>" for text in texts]
-        body.append(f"<tr><td>{html.escape(facts.title)}</td>{''.join(cells)}</tr>")
+        cells = [f"<td>{for_html(text).replace('; ', '<br>', 1)}</td>" for text in texts]
+        body.append(f"<tr><td>{for_html(facts.title)}</td>{''.join(cells)}</tr>")
     return _html_table("D3M minus each method", ["Method", *map(summary.titled, DIFFERENCES)], body, EXPLAINED)
 
 
 def _costs(summary: Summary) -> str:
     body = [
-        f"<tr><td>{html.escape(f.title)}</td><td>{html.escape(f.source)}</td><td>{f.parameters / 1e6:.1f}</td>"
-        f"<td>{f.gmac:.2f}</td><td>{f.steps}</td><td>{html.escape(budget(f))}</td></tr>"
+        f"<tr><td>{for_html(f.title)}</td><td>{for_html(f.source)}</td><td>{f.parameters / 1e6:.1f}</td>"
+        f"<td>{f.gmac:.2f}</td><td>{f.steps}</td><td>{for_html(budget(f))}</td></tr>"
         for f in summary.result.facts
     ]
     head = ["Method", "Source", "Parameters, M", "GMAC a slice", "Steps", "Training"]
@@ -187,9 +187,9 @@ def _costs(summary: Summary) -> str:
 
 
 def _html_table(title: str, head: Sequence[str], body: Sequence[str], explained: str = "") -> str:
-    cells = "".join(f"<th scope='col'>{html.escape(text)}</th>" for text in head)
+    cells = "".join(f"<th scope='col'>{for_html(text)}</th>" for text in head)
     return (
-        f"<h3>{html.escape(title)}</h3>{f'<p>{html.escape(explained)}</p>' if explained else ''}"
+        f"<h3>{for_html(title)}</h3>{f'<p>{for_html(explained)}</p>' if explained else ''}"
         f"<div class='wide'><table><thead><tr>{cells}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
@@ -200,4 +200,4 @@ def _image(figure: Figure, described: str) -> str:
     figure.savefig(drawn, format="png", dpi=110)
     Image.open(drawn).convert("RGB").quantize(256).save(data, format="png", optimize=True)  # half the size
     coded = base64.b64encode(data.getvalue()).decode()
-    return f"<img alt='{html.escape(described, quote=True)}' src='data:image/png;base64,{coded}'>"
+    return f"<img alt='{for_html(described)}' src='data:image/png;base64,{coded}'>"

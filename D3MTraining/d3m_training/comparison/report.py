@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from d3m.storage import whole_folder, write_text
+from d3m.system.text import for_csv
 from d3m_training.comparison.statistics import (
     BEST_AT_ONE,
     HIGHER_IS_BETTER,
@@ -138,8 +139,8 @@ def csv_text(summaries: Sequence[Summary]) -> str:
         for r in summary.rows:
             numbers = (r.difference, r.ci_low, r.ci_high, r.effect, r.p, r.p_holm)
             writer.writerow(
-                [summary.result.name, r.method, r.region, r.metric, _csv(r.mean), _csv(r.sd), _csv(r.seed_sd), r.n,
-                 *(_csv(v) for v in numbers), budget(facts[r.method])]
+                [for_csv(summary.result.name), for_csv(r.method), r.region, r.metric,
+                 _csv(r.mean), _csv(r.sd), _csv(r.seed_sd), r.n, *(_csv(v) for v in numbers), budget(facts[r.method])]
             )  # fmt: skip
     return text.getvalue()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from d3m.errors import D3MError
 from d3m.storage import replace_text, writing
+from d3m.system.text import for_csv
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def write_cells(path: Path, cells: Iterable[Cell]) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [field.name for field in fields(Cell)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**asdict(cell), "value": repr(cell.value)} for cell in cells)
+    writer.writerows({k: for_csv(v) for k, v in {**asdict(cell), "value": repr(cell.value)}.items()} for cell in cells)
     with writing():
         replace_text(path, text.getvalue())
 

@@ -1,0 +1,1 @@
+"""The machine: files, locks, devices, the console, and text from outside."""
