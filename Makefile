@@ -5,20 +5,33 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test lint pytest test-slicer benchmark fuzz faults lock clean
+.PHONY: demo test lint docs numbers picture pytest test-slicer benchmark fuzz faults lock clean
 
 demo: .venv/demo.stamp
 	$(BIN)/d3m synthesize --sample --out demo --force
 	@echo "Figure:  demo/figure.png"
 	@echo "Volumes: demo/cemri.nii.gz, demo/subtraction.nii.gz, demo/enhancement_mask.nii.gz, demo/deformation.nii.gz"
 
-test: lint pytest
+test: lint docs pytest
 
 lint: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The documentation as a site in site/; warnings are errors.
+docs: .venv/test.stamp
+	$(BIN)/python docs/measured.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# Copies the numbers of the model's card and of the comparison into README and documentation.
+numbers: .venv/test.stamp
+	$(BIN)/python docs/measured.py
+
+# Makes the README's picture anew.
+picture: demo
+	$(BIN)/python docs/measured.py --picture demo
 
 pytest: .venv/test.stamp
 	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -q
@@ -55,8 +68,8 @@ lock: .venv/test.stamp
 	touch $@
 
 .venv/test.stamp: .venv/demo.stamp
-	$(PIP) --editable ".[cluster,dicom,training,phantom,test]"
+	$(PIP) --editable ".[cluster,dicom,docs,training,phantom,test]"
 	touch $@
 
 clean:
-	rm -rf .venv demo build dist
+	rm -rf .venv demo build dist site

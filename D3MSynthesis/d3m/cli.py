@@ -135,7 +135,7 @@ def synthesize(
 ) -> None:
     """Make a synthetic contrast-enhanced MRI from one patient's T1, T2 and FLAIR.
 
-    The scans must be of one examination and lie in one space; their grids and orientations may differ.
+    The scans must be of one examination. Their grids and orientations may differ: T2 and FLAIR are registered to T1.
     """
     talk = Talk(progress.value)
     with session(talk, parent_pid):

@@ -219,7 +219,7 @@ def methods() -> None:
 
 @app.command()
 def compare(
-    config: Annotated[Path, typer.Option(help="JSON that says what is compared; see COMPARISON.md.")],
+    config: Annotated[Path, typer.Option(help="JSON that says what is compared; see docs/comparison.md.")],
     progress: ProgressOption = Mode.auto,
     parent_pid: ParentOption = None,
 ) -> None:

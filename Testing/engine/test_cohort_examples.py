@@ -1,4 +1,4 @@
-"""The examples of COHORTS.md run as they stand there, with the shell and a scheduler's variables."""
+"""The examples of docs/cohorts.md run as they stand there, with the shell and a scheduler's variables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from d3m.cli import app
 from engine.bids_helpers import bids_dataset
 from engine.command_helpers import environment
 
-DOCUMENT = Path(__file__).parents[2] / "COHORTS.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "cohorts.md"
 
 
 def example(language: str, heading: str) -> str:

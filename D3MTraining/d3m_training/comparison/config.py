@@ -91,7 +91,7 @@ def read_config(path: Path) -> Comparison:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise D3MError(
-            f"In the comparison's file, {where}: {first['msg']}.", "See COMPARISON.md for an example."
+            f"In the comparison's file, {where}: {first['msg']}.", "See docs/comparison.md for an example."
         ) from error
     base = path.resolve().parent
     data = tuple(base / place for place in read.data)
