@@ -104,6 +104,13 @@ def free_memory(device: torch.device) -> int | None:
     return None
 
 
+def all_memory(device: torch.device) -> int | None:
+    """Bytes of memory that a device has; None if unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return _ram() if device.type == "cpu" else None
+
+
 def choose_device(request: str = "auto") -> tuple[torch.device, tuple[Notice, ...]]:
     """The device to compute on.
 

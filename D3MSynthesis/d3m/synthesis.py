@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from d3m.devices import choose_device, fastest_dtype, free_memory
+from d3m.devices import all_memory, choose_device, fastest_dtype, free_memory
 from d3m.diffusion.network import slice_memory_mb
 from d3m.diffusion.precision import MixedPrecision
 from d3m.diffusion.recipe import Sampling
@@ -34,8 +34,10 @@ MAX_SAMPLES = 64
 """More samples change the mean by less than its display shows."""
 MAX_BATCH = 64
 """Slices at once on a GPU; more do not make it faster."""
-CPU_BATCH = 8
-"""Slices at once on a CPU: enough to keep the cores busy, small enough for the caches."""
+OTHER_BATCH = 8
+"""Slices at once on a device that does not tell its memory."""
+MAX_SEED = 10**18
+"""What the generator of the noise takes, in a number that a person can remember."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Settings:
     device: str
     precision: str
     """Number format of the convolutions."""
+    batch: int
+    """Slices in one call of the network: 1 on a CPU, where the number of threads does not matter either."""
 
 
 @dataclass(frozen=True)
@@ -256,13 +260,19 @@ class Synthesis:
             return sampler(torch.from_numpy(model_input.slices), brain, on_step)
 
     def _batch(self, model_input: ModelInput) -> int:
-        """Slices at once: what half of the free memory holds, and no more than is of use."""
-        free, most = free_memory(self.device), MAX_BATCH if self.device.type == "cuda" else CPU_BATCH
-        if free is None:
-            return most
+        """Slices at once: what half of the memory holds.
+
+        A GPU counts with all of its memory, what other programs have of it too: the number shows in the last bits.
+        """
         pixels = model_input.slices.shape[2] * model_input.slices.shape[3]
         slice_bytes = slice_memory_mb(self.model.card.recipe.network, pixels) * 2**20
-        return int(np.clip(free / 2 // slice_bytes, 1, most))
+        if self.device.type == "cpu":
+            free, most = free_memory(self.device), torch.get_num_threads()
+        elif self.device.type == "cuda":
+            free, most = all_memory(self.device), MAX_BATCH
+        else:
+            free, most = None, OTHER_BATCH
+        return most if free is None else int(np.clip(free / 2 // slice_bytes, 1, most))
 
     def _result(self, case: Case, model_input: ModelInput, sample: VolumeSample) -> Result:
         grid, card = model_input.grid, self.model.card
@@ -303,6 +313,7 @@ class Synthesis:
                 self.sampling.solver,
                 str(self.device),
                 str(self.dtype).removeprefix("torch."),
+                sample.batch,
             ),
             timings=Timings(0, 0, 0),
             model_name=card.name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,48 +40,43 @@ def run(model: Path, case: Case, device: str = "cpu") -> Result:
 
 
 @pytest.mark.parametrize("kind", ERRORS)
-def test_smaller_batches_go_on_where_memory_ran_out(
+def test_fewer_slices_at_once_go_on_where_memory_ran_out(
     kind: str, case: Case, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Slices that were done stay done, and the picture is bit for bit that of a run with small batches."""
-    monkeypatch.setattr(engine, "CPU_BATCH", 2)
-    small = run(tiny_model, case)
-    monkeypatch.setattr(engine, "CPU_BATCH", 8)
+    """Slices that were done stay done, and the picture is bit for bit that of a run with memory."""
+    plenty = run(tiny_model, case)
     synthesis = Synthesis(load_model(tiny_model), "cpu", "preview")
-    real, done, calls = synthesis.network.network.forward, 0, 0
+    real, lock, inside, done, refused = synthesis.network.network.forward, threading.Lock(), 0, 0, 0
 
     def limited(x: Tensor, *rest: Tensor) -> object:
-        nonlocal done, calls
-        calls += 1
-        if len(x) > (4 if done < 8 else 2):  # less and less memory
-            raise ERRORS[kind]()
-        done += len(x)
-        return real(x, *rest)
+        nonlocal inside, done, refused
+        with lock:
+            inside += 1
+            crowded = inside > (2 if done < 8 else 1)  # less and less memory
+            refused += crowded
+        try:
+            if crowded:
+                raise ERRORS[kind]()
+            time.sleep(0.005)
+            made = real(x, *rest)
+            with lock:
+                done += len(x)
+            return made
+        finally:
+            with lock:
+                inside -= 1
 
     monkeypatch.setattr(synthesis.network.network, "forward", limited)
-    result = synthesis.run(case)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        result = synthesis.run(case)
+    finally:
+        torch.set_num_threads(threads)
+    assert refused
     assert done == int(synthesis.prepare(case).brain.any(axis=(1, 2)).sum())  # none twice
-    assert calls > done / 4
-    np.testing.assert_allclose(result.cemri, small.cemri, rtol=0, atol=1e-4 * np.ptp(small.cemri))
-    np.testing.assert_allclose(result.displacement, small.displacement, atol=1e-4)
-
-
-def test_one_slice_at_a_time_gives_the_same_bits(case: Case, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After 8, 4 and 2 slices failed, the picture equals that of a run which began with single slices."""
-    synthesis = Synthesis(load_model(tiny_model), "cpu", "preview")
-    real = synthesis.network.network.forward
-
-    def limited(x: Tensor, *rest: Tensor) -> object:
-        if len(x) > 1:
-            raise ERRORS["torch"]()
-        return real(x, *rest)
-
-    monkeypatch.setattr(synthesis.network.network, "forward", limited)
-    result = synthesis.run(case)
-    monkeypatch.setattr(engine, "CPU_BATCH", 1)
-    single = run(tiny_model, case)
-    np.testing.assert_array_equal(result.cemri, single.cemri)
-    np.testing.assert_array_equal(result.displacement, single.displacement)
+    np.testing.assert_array_equal(result.cemri, plenty.cemri)
+    np.testing.assert_array_equal(result.displacement, plenty.displacement)
 
 
 @pytest.mark.parametrize("kind", ERRORS)
@@ -116,22 +113,21 @@ def test_device_that_fails_at_its_first_real_work(
     assert caught.value.exit_code == 3
 
 
-def test_batch_follows_the_free_memory(case: Case, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_follow_the_free_memory(case: Case, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With little free memory fewer slices are tried at once, by the same estimate that `d3m info` prints."""
-    seen = []
     synthesis = Synthesis(load_model(tiny_model), "cpu", "preview")
-    real = synthesis.network.network.forward
-
-    def watch(x: Tensor, *rest: Tensor) -> object:
-        seen.append(len(x))
-        return real(x, *rest)
-
-    monkeypatch.setattr(synthesis.network.network, "forward", watch)
-    pixels = int(np.prod(synthesis.prepare(case).slices.shape[2:]))
+    model_input = synthesis.prepare(case)
+    pixels = int(np.prod(model_input.slices.shape[2:]))
     one = engine.slice_memory_mb(synthesis.model.card.recipe.network, pixels) * 2**20
-    monkeypatch.setattr(engine, "free_memory", lambda _: int(6.5 * one))
-    synthesis.run(case)
-    assert max(seen) == 3
+    threads = torch.get_num_threads()
+    torch.set_num_threads(8)
+    try:
+        monkeypatch.setattr(engine, "free_memory", lambda _: int(6.5 * one))
+        assert synthesis._batch(model_input) == 3
+        monkeypatch.setattr(engine, "free_memory", lambda _: int(1000 * one))
+        assert synthesis._batch(model_input) == 8
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -242,11 +245,11 @@ class Scripted:
     def __init__(self) -> None:
         torch.manual_seed(7)
         self.conv = torch.nn.Conv2d(5, 2, 3, padding=1)
-        self.largest = 0
+        self.sizes: set[int] = set()
         self.limit: int | None = None
 
     def __call__(self, x_t: Tensor, m_t: Tensor, condition: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        self.largest = max(self.largest, len(x_t))
+        self.sizes.add(len(x_t))
         if self.limit is not None and len(x_t) > self.limit:
             raise torch.OutOfMemoryError("too many slices")
         image, mask = self.conv(torch.cat([x_t, m_t, condition], 1)).chunk(2, 1)
@@ -254,6 +257,29 @@ class Scripted:
 
     def deform(self, mask: Tensor, image: Tensor, t1: Tensor) -> Tensor:
         return torch.cat([mask, image], 1)
+
+
+class Crowded(Scripted):
+    """A network for which there is memory in some threads at a time only."""
+
+    def __init__(self, places: int) -> None:
+        super().__init__()
+        self.places, self.inside, self.refused = places, 0, 0
+        self.lock = threading.Lock()
+
+    def __call__(self, x_t: Tensor, m_t: Tensor, condition: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        with self.lock:
+            self.inside += 1
+            allowed = self.inside <= self.places
+        try:
+            if not allowed:
+                self.refused += 1
+                raise torch.OutOfMemoryError("too many slices")
+            time.sleep(0.01)
+            return super().__call__(x_t, m_t, condition, t)
+        finally:
+            with self.lock:
+                self.inside -= 1
 
 
 def _sampler(network: Scripted, **changes: object) -> VolumeSampler:
@@ -278,21 +304,111 @@ def test_same_seed_same_volume_bit_for_bit() -> None:
     assert not torch.equal(a.image, _sampler(Scripted(), seed=6)(slices, brain).image)
 
 
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices are computed in batches, as on a device that is too slow for single ones."""
+    monkeypatch.setattr("d3m.diffusion.volume.ALONE", ())
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    """The threads that a machine with four cores has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
 @torch.no_grad()
-def test_memory_running_out_halves_the_batch_and_keeps_the_picture() -> None:
-    """Noise is not consumed twice: the picture after a retry is the one without it; one slice too much is an error."""
+def test_memory_running_out_halves_the_batch_and_keeps_the_picture(as_on_a_gpu: None) -> None:
+    """With half the batch all begins anew, so that the batch that is told decides every bit of the volume."""
     slices, brain = _volume()
-    expected = _sampler(Scripted(), seed=5)(slices, brain)
     tight = Scripted()
-    tight.limit = 1
+    tight.limit = 2
     counts: list[int] = []
     found = _sampler(tight, seed=5)(slices, brain, counts.append)
-    torch.testing.assert_close(found.image, expected.image, atol=1e-5, rtol=0)
+    assert found.batch == 2
+    assert torch.equal(found.image, _sampler(Scripted(), seed=5, batch=2)(slices, brain).image)
     assert counts == sorted(counts)
     assert counts[-1] == _sampler(tight).slice_steps(brain)
     tight.limit = 0
     with pytest.raises(torch.OutOfMemoryError):
         _sampler(tight)(slices, brain)
+
+
+@torch.no_grad()
+def test_the_last_batch_is_filled_up(as_on_a_gpu: None) -> None:
+    """Every call has one size: the number of slices in a call shows in the last bits of each."""
+    slices, brain = _volume()
+    network = Scripted()
+    whole = _sampler(network, batch=3)(slices, brain)  # 8 slices
+    assert network.sizes == {3}
+    assert (whole.image[brain] > 0).any()
+    torch.testing.assert_close(whole.image, _sampler(Scripted(), batch=1)(slices, brain).image, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_threads_and_batch_do_not_show_in_the_result(four_threads: None) -> None:
+    """One core or four, eight slices at once or one: the same bits, with a network whose convolutions would differ.
+
+    The libraries split a convolution by the threads and slices that they are given.
+    """
+    from d3m.diffusion.network import build_network
+
+    torch.manual_seed(0)
+    network = build_network(NetworkSizes(widths=(32, 64), context=(-1, 0, 1))).eval()
+    for name, value in network.named_parameters():
+        if "head" in name or "flow" in name:
+            torch.nn.init.normal_(value, std=0.05)
+    slices = torch.rand(6, 3, 48, 40, generator=torch.Generator().manual_seed(0))
+    brain = torch.ones(6, 48, 40, dtype=torch.bool)
+    found = []
+    for threads, batch in ((1, 1), (4, 1), (2, 2), (4, 8), (3, 8)):
+        torch.set_num_threads(threads)
+        sampler = VolumeSampler(network, DiffusionRecipe(), (-1, 0, 1), Sampling(2, samples=2), batch=batch, trace=True)  # type: ignore[arg-type]
+        found.append(sampler(slices, brain))
+        assert torch.get_num_threads() == threads  # as before
+    for other in found[1:]:
+        for name in ("image", "probability", "spread", "displacement"):
+            assert torch.equal(getattr(found[0], name), getattr(other, name)), name
+        assert torch.equal(found[0].trace[0].before, other.trace[0].before)
+        assert other.batch == 1
+
+
+@torch.no_grad()
+def test_memory_running_out_between_threads_loses_nothing(four_threads: None) -> None:
+    """Slices that found no memory beside others are done again beside fewer; the bits are those of a quiet machine."""
+    slices, brain = _volume()
+    expected = _sampler(Scripted(), seed=5)(slices, brain)
+    crowded = Crowded(places=1)
+    counts: list[int] = []
+    found = _sampler(crowded, seed=5)(slices, brain, counts.append)
+    assert crowded.refused
+    assert torch.equal(found.image, expected.image)
+    assert torch.equal(found.displacement, expected.displacement)
+    assert counts[-1] == _sampler(crowded).slice_steps(brain)
+    with pytest.raises(torch.OutOfMemoryError):
+        _sampler(Crowded(places=0))(slices, brain)
+
+
+@torch.no_grad()
+def test_errors_and_stops_end_every_thread(four_threads: None) -> None:
+    """What goes wrong in a thread is raised where the sampling was asked for; a stop leaves nothing running."""
+    slices, brain = _volume()
+
+    class Broken(Scripted):
+        def deform(self, mask: Tensor, image: Tensor, t1: Tensor) -> Tensor:
+            raise ValueError("odd")
+
+    def stop(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(ValueError, match="odd"):
+        _sampler(Broken())(slices, brain)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        _sampler(Scripted())(slices, brain, stop)
+    assert threading.active_count() == before
 
 
 @torch.no_grad()

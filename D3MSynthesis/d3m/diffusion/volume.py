@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from d3m.diffusion.alone import each_alone
 from d3m.diffusion.network import D3MNetwork
 from d3m.diffusion.recipe import DiffusionRecipe, Sampling
 from d3m.diffusion.sampler import (
@@ -24,6 +25,8 @@ from d3m.diffusion.schedule import make_schedule, time_pairs
 from d3m.errors import is_out_of_memory
 
 CPU = torch.device("cpu")
+ALONE = ("cpu",)
+"""Kinds of devices on which each slice is computed alone; on others that would take many times as long."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,16 @@ class VolumeSample:
     """(S, 2, H, W) pixels, of the first sample's last step."""
     trace: tuple[TracedStep, ...]
     """Every step of the first sample, the last included; empty if not asked for."""
+    batch: int = 1
+    """Slices in one call of the network; with the device and the seed it decides the last bits."""
 
 
 @dataclass(frozen=True)
 class VolumeSampler:
     """How a volume is sampled.
+
+    On a CPU the same seed gives the same volume bit for bit, whatever `batch` and the number of threads: each slice is
+    computed alone (see `d3m.diffusion.alone`). Elsewhere the bits also depend on `VolumeSample.batch`.
 
     Args and attributes: see the fields.
     """
@@ -71,10 +79,11 @@ class VolumeSampler:
     """Slices of the condition, relative to the one synthesised."""
     sampling: Sampling
     seed: int = 0
-    """Decides the noise: the same seed gives the same volume, bit for bit on one device."""
+    """Decides the noise."""
     batch: int = 8
-    """Slices at once; halved when memory runs out, going on with the slices that were being done. The numbers then
-    differ by rounding at most: the libraries below compute a convolution of few slices in another order."""
+    """Slices at once; halved when memory runs out. On a CPU each has a thread of its own (no more than torch may use),
+    and what is done stays done; elsewhere they are one call of the network, the last call is filled up, and with half
+    as many all begins anew."""
     trace: bool = False
     device: torch.device = CPU
 
@@ -90,12 +99,27 @@ class VolumeSampler:
         Raises:
             torch.OutOfMemoryError, RuntimeError: a single slice does not fit into memory.
         """
-        counter = _Counter(on_step)
+        batch = self.batch
+        while True:
+            full = False
+            try:
+                return self._samples(slices, brain, batch, _Counter(on_step))
+            except (RuntimeError, MemoryError) as error:  # of both kinds: torch.OutOfMemoryError
+                if not is_out_of_memory(error) or batch == 1 or self.device.type in ALONE:
+                    raise
+                full = True
+            # only here, where the error with its hold on everything that the network had made is gone
+            if full:
+                batch //= 2
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+    def _samples(self, slices: Tensor, brain: Tensor, batch: int, counter: _Counter) -> VolumeSample:
         mean, probability = torch.zeros(brain.shape), torch.zeros(brain.shape)
         square = torch.zeros(brain.shape) if self.sampling.samples > 1 else None
         first: VolumeSample | None = None
         for k in range(self.sampling.samples):
-            sample = self._sample(slices, brain, self.seed + k, self.trace and k == 0, counter)
+            sample = self._sample(slices, brain, self.seed + k, batch, self.trace and k == 0, counter)
             first = first or sample
             delta = sample.image - mean  # Welford: no sum of squares that cancels
             mean += delta / (k + 1)
@@ -104,13 +128,15 @@ class VolumeSampler:
                 square += delta * (sample.image - mean)
         assert first is not None  # samples >= 1
         spread = None if square is None else (square / (self.sampling.samples - 1)).sqrt()
-        return VolumeSample(mean, spread, probability, first.first, first.displacement, first.trace)
+        return VolumeSample(mean, spread, probability, first.first, first.displacement, first.trace, first.batch)
 
     def slice_steps(self, brain: Tensor) -> int:
         """Reverse steps of single slices in all: what `on_step` counts up to."""
         return int(brain.flatten(1).any(dim=1).sum()) * self.sampling.steps * self.sampling.samples
 
-    def _sample(self, slices: Tensor, brain: Tensor, seed: int, trace: bool, counter: _Counter) -> VolumeSample:
+    def _sample(
+        self, slices: Tensor, brain: Tensor, seed: int, batch: int, trace: bool, counter: _Counter
+    ) -> VolumeSample:
         steps = self.sampling.steps if trace else 1
         blank = slices[:, 0] * 0
         traced = [
@@ -118,31 +144,28 @@ class VolumeSampler:
             for _ in range(steps)
         ]
         wanted = torch.nonzero(brain.flatten(1).any(dim=1))[:, 0]
-        start, batch = 0, self.batch
-        while start < len(wanted):
-            index = wanted[start : start + batch]
-            done, full = counter.done, False
-            try:
-                for step in self._steps(slices, brain, index, seed):
-                    if trace or step.index == self.sampling.steps:
-                        self._store(traced[step.index - 1 if trace else 0], step, index, brain)
-                    counter.add(len(index))
-            except (RuntimeError, MemoryError) as error:  # of both kinds: torch.OutOfMemoryError
-                if not is_out_of_memory(error) or len(index) == 1:
-                    raise
-                full = True
-            if not full:
-                start += len(index)
-                continue
-            # only here, where the error with its hold on everything that the network had made is gone
-            counter.done = done
-            batch = max(1, len(index) // 2)
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+
+        def steps(index: Tensor, count: int) -> Iterator[None]:
+            """The reverse steps of some slices, the first `count` of which are kept."""
+            for step in self._steps(slices, brain, index, seed):
+                if trace or step.index == self.sampling.steps:
+                    self._store(traced[step.index - 1 if trace else 0], step, index[:count], brain)
+                yield
+
+        if self.device.type in ALONE:
+            threads = min(batch, torch.get_num_threads())
+            each_alone(lambda item: steps(wanted[item : item + 1], 1), range(len(wanted)), threads, counter.add)
+            batch = 1
+        else:
+            for start in range(0, len(wanted), batch):
+                index = wanted[start : start + batch]
+                count = len(index)
+                # filled up, since the number of slices in a call shows in the last bits of each
+                for _ in steps(torch.cat([index, index[-1:].expand(batch - count)]), count):
+                    counter.add(count)
         last = traced[-1]
-        return VolumeSample(
-            last.after, None, last.probability, last.after, last.displacement, tuple(traced) if trace else ()
-        )
+        every = tuple(traced) if trace else ()
+        return VolumeSample(last.after, None, last.probability, last.after, last.displacement, every, batch)
 
     def _steps(self, slices: Tensor, brain: Tensor, index: Tensor, seed: int) -> Iterator[Step]:
         """The reverse steps of some slices."""
@@ -156,11 +179,12 @@ class VolumeSampler:
         return reverse(self.network, state, condition, pairs, schedule, self.recipe, self.sampling.solver)
 
     def _store(self, into: TracedStep, step: Step, index: Tensor, brain: Tensor) -> None:
-        e, inside = step.estimate, brain[index]
-        into.before[index] = to_intensity(e.x0_before, self.recipe)[:, 0].cpu() * inside
-        into.after[index] = to_intensity(e.x0, self.recipe)[:, 0].cpu() * inside
-        into.probability[index] = to_probability(e.m0, self.recipe)[:, 0].cpu() * inside
-        into.displacement[index] = e.displacement.cpu()
+        """Keep what a step made of the first `len(index)` slices."""
+        e, inside, count = step.estimate, brain[index], len(index)
+        into.before[index] = to_intensity(e.x0_before, self.recipe)[:count, 0].cpu() * inside
+        into.after[index] = to_intensity(e.x0, self.recipe)[:count, 0].cpu() * inside
+        into.probability[index] = to_probability(e.m0, self.recipe)[:count, 0].cpu() * inside
+        into.displacement[index] = e.displacement[:count].cpu()
 
 
 class _Counter:
