@@ -79,7 +79,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an untrained model that is small enough to run in a blink; its field is not zero."""
     import torch
 
-    from d3m.diffusion.network import build_network
+    from d3m.diffusion.networks.slice import build_network
     from d3m.diffusion.recipe import NetworkSizes, Sampling
     from d3m.models.card import Card
     from d3m.models.load import save_model

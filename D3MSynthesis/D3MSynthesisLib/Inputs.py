@@ -39,8 +39,8 @@ class Assignment:
 
 
 def contrastOf(description: str) -> str | None:
-    """Which scan a name or description speaks of: see `d3m.volumes.descriptions.contrast_of`."""
-    from d3m.volumes.descriptions import contrast_of
+    """Which scan a name or description speaks of: see `d3m.volumes.io.dicom.descriptions.contrast_of`."""
+    from d3m.volumes.io.dicom.descriptions import contrast_of
 
     return contrast_of(description)
 

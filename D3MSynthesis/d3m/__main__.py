@@ -1,6 +1,6 @@
 """`python -m d3m`."""
 
-from d3m.cli import main
+from d3m.commands.app import main
 
 if __name__ == "__main__":
     main()

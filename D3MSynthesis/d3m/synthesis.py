@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from d3m.devices import all_memory, choose_device, fastest_dtype, free_memory
-from d3m.diffusion.network import slice_memory_mb
+from d3m.diffusion.networks.slice import slice_memory_mb
 from d3m.diffusion.precision import MixedPrecision
 from d3m.diffusion.recipe import Sampling
 from d3m.diffusion.volume import TracedStep, VolumeSample, VolumeSampler
@@ -18,7 +17,7 @@ from d3m.errors import D3MError, Notice, is_out_of_memory
 from d3m.models.load import Model
 from d3m.models.recipes import QUALITY_NAMES
 from d3m.progress import Progress, ProgressCallback, Remaining, ignore_progress
-from d3m.volumes.familiarity import check
+from d3m.system.devices import all_memory, choose_device, fastest_dtype, free_memory
 from d3m.volumes.grid import (
     displacement_mm,
     mean_over_slices,
@@ -27,6 +26,7 @@ from d3m.volumes.grid import (
     to_t1_grid,
     volume_from_slices,
 )
+from d3m.volumes.input_check import check
 from d3m.volumes.types import Case, Floats, Mask, ModelGrid, ModelInput, Volume
 
 CPU = torch.device("cpu")

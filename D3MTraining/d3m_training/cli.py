@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from d3m.console import Talk, open_streams, require_torch, session
 from d3m.errors import D3MError
-from d3m.progress import Progress
-from d3m.system.text import for_terminal
-from d3m_training.comparison.nnunet_command import app as nnunet_app
+from d3m.system.console import Talk, open_streams, require_torch, session
+from d3m_training.console import Mode, ParentOption, ProgressOption, echo, telling
 
 app = typer.Typer(
     help="Train D3M on your own data: prepare, train, validate, export. For research use only.",
@@ -29,60 +24,12 @@ app = typer.Typer(
 )
 
 
-app.add_typer(nnunet_app, name="nnunet")
-
-
 class RecipeName(str, Enum):
     """What a model can be trained as."""
 
     default = "default"
     paper = "paper"
     seed = "seed"
-
-
-class MethodSize(str, Enum):
-    """How large a method's network is."""
-
-    small = "small"
-    published = "published"
-
-
-class Mode(str, Enum):
-    """How progress is shown."""
-
-    auto = "auto"
-    json = "json"
-
-
-ProgressOption = Annotated[Mode, typer.Option("--progress", help="json prints one object a line on stdout.")]
-ParentOption = Annotated[
-    Optional[int], typer.Option("--parent-pid", min=1, help="End when this process is gone.", show_default=False)
-]
-
-
-@contextmanager
-def _telling(stage: str, mode: Mode, parent_pid: int | None) -> Iterator[Callable[[str], None]]:
-    """A session whose lines for a person become progress events for a program.
-
-    A line that begins with k/n says which share is done; any other leaves the share as it was.
-    """
-    talk = Talk(mode.value)
-    share = 0.0
-
-    def tell(line: str) -> None:
-        nonlocal share
-        if counted := re.match(r"(\d+)/([1-9]\d*) ", line):
-            share = min(int(counted[1]) / int(counted[2]), 1.0)
-        talk.progress(Progress(stage, share, message=line))
-
-    with session(talk, parent_pid):
-        yield tell if mode is Mode.json else _echo
-        talk.done()
-
-
-def _echo(line: str) -> None:
-    """Show a line, whatever the data set's names hold."""
-    typer.echo(for_terminal(line))
 
 
 @app.command()
@@ -113,8 +60,8 @@ def prepare(
 
     Folders named train, validation and test (or a manifest's column split) decide the split; else it is drawn.
     """
-    with _telling("prepare", progress, parent_pid) as tell:
-        from d3m_training.preparation import prepare_cache
+    with telling("prepare", progress, parent_pid) as tell:
+        from d3m_training.data.preparation import prepare_cache
 
         asked = None
         if sizes is not None:
@@ -132,10 +79,6 @@ def train(
     cache: Annotated[Path, typer.Option(help="From `prepare`.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and logs; training resumes from it.")],
     recipe: Annotated[RecipeName, typer.Option(help="What the model is trained as.")] = RecipeName.default,
-    method: Annotated[
-        str, typer.Option(help="d3m, or a method of the comparison: see `d3m-training methods`.")
-    ] = "d3m",
-    size: Annotated[MethodSize, typer.Option(help="Of a method other than d3m.")] = MethodSize.small,
     iterations: Annotated[
         Optional[int], typer.Option(help="Batches (default: the recipe's).", show_default=False)
     ] = None,
@@ -152,15 +95,9 @@ def train(
     parent_pid: ParentOption = None,
 ) -> None:
     """Train a model; started again with the same folder it goes on exactly where it was."""
-    with _telling("train", progress, parent_pid) as tell:
+    with telling("train", progress, parent_pid) as tell:
         require_torch()
-        if method != "d3m":
-            from d3m_training.methods.training import train_method
-
-            weights = train_method(cache, out, method, size.value, iterations, batch, seed, threads, tell)
-            tell(f"Weights: {weights}")
-            return
-        from d3m_training.runs import train_run
+        from d3m_training.train.runs import train_run
 
         best = train_run(cache, out, recipe.value, iterations, batch, init, seed, threads, validate_every, tell)
         tell(f"Best weights: {best}")
@@ -185,9 +122,9 @@ def validate(
     parent_pid: ParentOption = None,
 ) -> None:
     """Measure a model on patients with a real T1c and labels: per patient, and in the mean."""
-    with _telling("validate", progress, parent_pid) as tell:
+    with telling("validate", progress, parent_pid) as tell:
         require_torch()
-        from d3m_training.runs import validate_run
+        from d3m_training.train.runs import validate_run
 
         validate_run(data, out, model, quality, steps, samples, enhancing_label, device, write_card, tell)
 
@@ -201,35 +138,9 @@ def familiarity(
 ) -> None:
     """Calibrate the check that names unusual cases: its limits, false alarms, and what it catches."""
     with session(Talk("auto")):
-        from d3m_training.familiarity import familiarity_run
+        from d3m_training.input_check import familiarity_run
 
-        familiarity_run(data, model, write_card, workers, _echo)
-
-
-@app.command()
-def methods() -> None:
-    """List the methods that can be trained and compared."""
-    with session(Talk("auto")):
-        require_torch()
-        from d3m_training.methods.registry import METHODS
-
-        for name, spec in METHODS.items():
-            typer.echo(f"{name:24} {spec.title} ({spec.source})")
-
-
-@app.command()
-def compare(
-    config: Annotated[Path, typer.Option(help="JSON that says what is compared; see docs/comparison.md.")],
-    progress: ProgressOption = Mode.auto,
-    parent_pid: ParentOption = None,
-) -> None:
-    """Train, measure and report every method of a comparison; started again it goes on where it was."""
-    with _telling("compare", progress, parent_pid) as tell:
-        require_torch()
-        from d3m_training.comparison.config import read_config
-        from d3m_training.comparison.run import run_comparison
-
-        run_comparison(read_config(config), tell)
+        familiarity_run(data, model, write_card, workers, echo)
 
 
 @app.command()
@@ -249,9 +160,9 @@ def export(
     parent_pid: ParentOption = None,
 ) -> None:
     """Turn a training's best weights into a model folder: card and weights, ready for `d3m synthesize --model`."""
-    with _telling("export", progress, parent_pid) as tell:
+    with telling("export", progress, parent_pid) as tell:
         require_torch()
-        from d3m_training.runs import export_run
+        from d3m_training.train.runs import export_run
 
         content = {} if texts is None else json.loads(texts.read_text(encoding="utf-8"))
         card = export_run(run, out, name or out.name, content)

@@ -18,7 +18,7 @@ from d3m.synthesis import Result, Synthesis
 from d3m.system.text import for_csv
 from d3m.volumes.grid import resample
 from d3m.volumes.types import Case, Floats, Mask, Volume
-from d3m_training.cache import ENHANCING, scale_target
+from d3m_training.data.cache import ENHANCING, scale_target
 
 THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 19))
 """Probabilities among which the mask's threshold is chosen."""

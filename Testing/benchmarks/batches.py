@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from d3m.models.recipes import DEFAULT
-from d3m_training.batches import Batches, BatchSettings
-from d3m_training.cache import Prepared, open_entry, write_entry
+from d3m_training.data.batches import Batches, BatchSettings
+from d3m_training.data.cache import Prepared, open_entry, write_entry
 
 PATIENTS, SLICES, HEIGHT, WIDTH, DRAWS = 4, 140, 192, 160, 30
 

@@ -35,14 +35,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import write_case
 from d3m.batch.bids import BidsCase, find_bids_cases
 from d3m.batch.cases import CaseFiles
-from d3m.batch.cluster import local_workers, run_on_workers
 from d3m.batch.derivatives import THUMBNAIL, BidsWork, start_derivatives, store_row
-from d3m.batch.one import Outcome, Row, SynthesisSettings
 from d3m.batch.review import collect, write_review
+from d3m.batch.run import Outcome, Row, SynthesisSettings
+from d3m.batch.workers import local_workers, run_on_workers
 from d3m.progress import ProgressCallback, ignore_progress
 from d3m.results.provenance import add_files, read_provenance
-from d3m.storage import whole_folder
 from d3m.synthesis import Synthesis
+from d3m.system.storage import whole_folder
 
 SUFFIXES = (("t1", "T1w"), ("t2", "T2w"), ("flair", "FLAIR"))
 MIB = 2**20
@@ -90,7 +90,7 @@ def tiny_model(folder: Path) -> Path:
     """An untrained model that runs in a blink."""
     import torch
 
-    from d3m.diffusion.network import build_network
+    from d3m.diffusion.networks.slice import build_network
     from d3m.diffusion.recipe import NetworkSizes, Sampling
     from d3m.models.card import Card
     from d3m.models.load import save_model
@@ -117,7 +117,7 @@ def overhead(place: Path, count: int, _: int) -> None:
     The share is of a real case: the bundled sample at quality preview.
     """
     from d3m.models.store import find_model, find_sample
-    from d3m.volumes.read import read_case
+    from d3m.volumes.preprocess.case import read_case
 
     work, cases = work_for(place, count)
     synthesis = work.load()

@@ -55,7 +55,7 @@ def hidden(folder: Path) -> list[str]:
 
 def make_model(place: Path) -> Path:
     """A tiny untrained model."""
-    from d3m.diffusion.network import build_network
+    from d3m.diffusion.networks.slice import build_network
     from d3m.diffusion.recipe import NetworkSizes, Sampling
     from d3m.models.card import Card
     from d3m.models.load import save_model
@@ -71,15 +71,15 @@ def make_model(place: Path) -> Path:
 def writers(place: Path) -> list[Operation]:
     """The operations of the engine, in `place`."""
     from conftest import write_case
-    from d3m.batch.one import Row, write_summary
+    from d3m.batch.run import Row, write_summary
     from d3m.models.load import load_model, save_model
     from d3m.models.store import MODELS_VARIABLE, import_model, remove_model
-    from d3m.results.dicom import content_of, write_dicom
+    from d3m.results.dicom.write import content_of, write_dicom
     from d3m.results.files import write_result
     from d3m.results.provenance import read_provenance
-    from d3m.storage import put_in_order
     from d3m.synthesis import Synthesis
-    from d3m.volumes.read import read_case
+    from d3m.system.storage import put_in_order
+    from d3m.volumes.preprocess.case import read_case
 
     model = load_model(make_model(place))
     files = write_case(place / "case")
@@ -147,9 +147,9 @@ def void(_: object) -> None:
 
 def trainers(place: Path) -> list[Operation]:
     """The operations of the training, in `place`."""
-    from d3m.storage import writing
-    from d3m_training.cache import Prepared, is_whole, write_entry
-    from d3m_training.checkpoint import Ema, restore_checkpoint, save_checkpoint
+    from d3m.system.storage import writing
+    from d3m_training.data.cache import Prepared, is_whole, write_entry
+    from d3m_training.train.checkpoint import Ema, restore_checkpoint, save_checkpoint
 
     (place / "cache").mkdir()
     (place / "checkpoint").mkdir()
@@ -247,7 +247,7 @@ def training_survives(place: Path, kills: int, rng: random.Random) -> tuple[int,
     """Kill a training again and again; in the end its weights are those of an undisturbed one."""
     from safetensors.torch import load_file
 
-    from d3m_training.trainer import train
+    from d3m_training.train.trainer import train
     from training.test_trainer import SETTINGS, _batches, _module
 
     batches = _batches(place / "entries")

@@ -121,8 +121,8 @@ def reader_of(target: str, place: Path) -> Callable[[bytes], None]:
     from d3m.models.card import Card
     from d3m.models.load import load_model
     from d3m.results.provenance import listed_files, read_provenance
-    from d3m.volumes.dicom import choose_series, read_series
-    from d3m.volumes.read import read_volume
+    from d3m.volumes.io.dicom.study import choose_series, read_series
+    from d3m.volumes.preprocess.case import read_volume
 
     def volume(data: bytes) -> None:
         content = gzip.compress(data[1:], 1) if data[:1] == b"\1" else data[1:]

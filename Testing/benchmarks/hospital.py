@@ -32,11 +32,11 @@ from scipy.spatial.transform import Rotation
 
 from d3m import metrics
 from d3m.models.store import find_model, read_card
-from d3m.volumes.read import read_volume
+from d3m.volumes.preprocess.case import read_volume
 from d3m.volumes.types import CONTRASTS, Affine, Floats, Mask, Volume
-from d3m_training.cache import ENHANCING
-from d3m_training.datasets import Patient, check, find_patients
-from d3m_training.labels import unify
+from d3m_training.data.cache import ENHANCING
+from d3m_training.data.datasets import Patient, check, find_patients
+from d3m_training.data.labels import unify
 
 HEAD_MM = 26
 """Room around the brain for skull, scalp and air."""

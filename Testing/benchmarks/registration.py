@@ -20,11 +20,11 @@ import typer
 from hospital import add_head, turn
 
 from d3m.errors import D3MError
-from d3m.volumes.matching import largest_motion, picture
-from d3m.volumes.read import read_raw
-from d3m.volumes.registration import align
+from d3m.volumes.preprocess.case import read_raw
+from d3m.volumes.preprocess.matching import largest_motion, picture
+from d3m.volumes.preprocess.registration import align
 from d3m.volumes.types import CONTRASTS, Mask, Volume
-from d3m_training.datasets import find_patients
+from d3m_training.data.datasets import find_patients
 
 MOTIONS = ((0.0, 0.0), (4.0, 4.0), (15.0, 15.0), (30.0, 30.0))
 """Degrees and millimetres."""

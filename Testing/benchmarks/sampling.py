@@ -19,12 +19,12 @@ from monai.networks.schedulers import DDIMScheduler
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from d3m.devices import fastest_dtype
-from d3m.diffusion.network import build_network
+from d3m.diffusion.networks.slice import build_network
 from d3m.diffusion.precision import MixedPrecision
 from d3m.diffusion.recipe import Sampling
 from d3m.diffusion.volume import VolumeSampler
 from d3m.models.recipes import DEFAULT
+from d3m.system.devices import fastest_dtype
 
 HEIGHT, WIDTH, SLICES, STEPS, REPEATS = 192, 160, 16, 2, 5
 CPU = torch.device("cpu")

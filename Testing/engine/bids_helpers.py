@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conftest import write_case
 from d3m.batch.cases import CaseFiles
-from d3m.batch.one import Outcome, Row
+from d3m.batch.run import Outcome, Row
 from d3m.progress import ProgressCallback
 from d3m.synthesis import Synthesis
 

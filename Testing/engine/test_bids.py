@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from d3m.batch import locks
 from d3m.batch.bids import BidsCase, check_places, find_bids_cases
-from d3m.cli import app
+from d3m.commands.app import app
 from d3m.errors import D3MError
 from d3m.models.load import load_model
 from d3m.synthesis import Synthesis
-from d3m.volumes.read import read_case
+from d3m.system import locks
+from d3m.volumes.preprocess.case import read_case
 from engine.bids_helpers import bids_dataset, tree
 
 VALIDATOR = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent))
@@ -177,7 +177,7 @@ def test_output_that_cannot_be_written(tmp_path: Path, tiny_model: Path) -> None
     """A read-only place is refused before the work, with exit code 2."""
     root = empty_files(tmp_path / "raw", *(f"sub-1/anat/sub-1_{name}.nii.gz" for name in ("T1w", "T2w", "FLAIR")))
     (tmp_path / "place").mkdir()
-    code = "import sys; from d3m.cli import main; main()"  # the mount lives in a child alone
+    code = "import sys; from d3m.commands.app import main; main()"  # the mount lives in a child alone
     script = (
         f"mount -t tmpfs -o ro none {tmp_path}/place && "
         f'{sys.executable} -c "{code}" bids {root} {tmp_path}/place/out participant --model {tiny_model}; echo code $?'

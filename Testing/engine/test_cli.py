@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import d3m
 from conftest import AFFINE, SHAPE, TinyCase
-from d3m.cli import app
+from d3m.commands.app import app
 from engine.command_helpers import d3m_command, environment, events
 
 PROGRESS_KEYS = {"stage", "fraction", "step", "steps", "eta_s", "message"}
@@ -194,10 +194,10 @@ def test_help_lists_every_option(command: str, options: str) -> None:
 
 def test_help_and_shared_parts_do_without_torch() -> None:
     """Help is quick, and what Slicer's own process imports does not bring torch along."""
-    modules = "d3m, d3m.cli, d3m.errors, d3m.progress, d3m.metrics, d3m.models.card, d3m.models.store"
+    modules = "d3m, d3m.commands.app, d3m.errors, d3m.progress, d3m.metrics, d3m.models.card, d3m.models.store"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=environment(), check=False).returncode == 0
-    quick = "import sys, d3m.cli; sys.exit(bool({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    quick = "import sys, d3m.commands.app; sys.exit(bool({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", quick], env=environment(), check=False).returncode == 0
 
 

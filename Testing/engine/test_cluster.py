@@ -18,9 +18,9 @@ from distributed import Client
 
 from d3m.batch.bids import find_bids_cases
 from d3m.batch.cases import CaseFiles
-from d3m.batch.cluster import attached_workers, local_workers, run_on_workers
 from d3m.batch.derivatives import BidsWork, start_derivatives
-from d3m.batch.one import SynthesisSettings
+from d3m.batch.run import SynthesisSettings
+from d3m.batch.workers import attached_workers, local_workers, run_on_workers
 from d3m.errors import D3MError
 from d3m.results.provenance import read_provenance
 from engine.bids_helpers import MarkingWork, bids_dataset
@@ -71,7 +71,7 @@ def test_attached_scheduler(client: Client, tmp_path: Path) -> None:
 
 def test_nobody_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever mistypes the address is told so, soon."""
-    monkeypatch.setattr("d3m.batch.cluster.CONNECT_S", 1)
+    monkeypatch.setattr("d3m.batch.workers.CONNECT_S", 1)
     with pytest.raises(D3MError, match="No Dask scheduler answers"), attached_workers("tcp://127.0.0.1:1"):
         pass
 

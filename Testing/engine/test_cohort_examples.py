@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 
-from d3m.cli import app
+from d3m.commands.app import app
 from engine.bids_helpers import bids_dataset
 from engine.command_helpers import environment
 

@@ -13,8 +13,8 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless, generate_
 
 from conftest import AFFINE, tiny_volumes
 from d3m.errors import D3MError
-from d3m.volumes.dicom import choose_series, read_series
-from d3m.volumes.read import read_case, read_volume
+from d3m.volumes.io.dicom.study import choose_series, read_series
+from d3m.volumes.preprocess.case import read_case, read_volume
 from engine.dicom_helpers import to_enhanced, write_series
 
 STUDY, FRAME = generate_uid(), generate_uid()

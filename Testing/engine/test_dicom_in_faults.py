@@ -16,10 +16,10 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, generate_uid
 
 from conftest import AFFINE
 from d3m.errors import D3MError
-from d3m.volumes.dicom import choose_series, read_series
-from d3m.volumes.dicom_headers import find_series, is_dicom
-from d3m.volumes.dicom_pixels import declared_size
-from d3m.volumes.read import read_volume
+from d3m.volumes.io.dicom.headers import find_series, is_dicom
+from d3m.volumes.io.dicom.pixels import declared_size
+from d3m.volumes.io.dicom.study import choose_series, read_series
+from d3m.volumes.preprocess.case import read_volume
 from engine.command_helpers import d3m_command, events
 from engine.dicom_helpers import to_enhanced, write_series
 
@@ -409,7 +409,7 @@ def test_a_dynamic_series_is_no_t1(tmp_path: Path) -> None:
 )
 def test_times_decide_where_the_description_is_silent(tmp_path: Path, times: dict[str, str], kind: str | None) -> None:
     """Usual protocols; a proton density is none of the three."""
-    from d3m.volumes.dicom_choice import kind_of
+    from d3m.volumes.io.dicom.choice import kind_of
 
     assert kind_of(find_series(series(tmp_path / "x", "AX TSE", edit=changed(**times)))[0]) == kind
 
@@ -422,7 +422,7 @@ def test_what_a_series_calls_itself_is_compared(tmp_path: Path) -> None:
 
 def test_patients_are_not_mixed(tmp_path: Path) -> None:
     """One folder with the T1 of one and the T2 of another patient, and two folders, are refused."""
-    from d3m.volumes.read import read_case
+    from d3m.volumes.preprocess.case import read_case
 
     one = series(tmp_path / "all/t1", "AX T1")
     two = series(tmp_path / "all/t2", "AX T2", edit=changed(PatientID="other"))

@@ -18,9 +18,9 @@ from pydicom.uid import generate_uid
 
 from conftest import AFFINE, TinyCase, tiny_volumes
 from d3m.errors import D3MError
-from d3m.results.dicom import DicomContent, check_dicom_output, write_dicom
+from d3m.results.dicom.write import DicomContent, check_dicom_output, write_dicom
 from d3m.results.files import write_nifti
-from d3m.volumes.read import read_volume
+from d3m.volumes.preprocess.case import read_volume
 from engine.command_helpers import d3m_command
 from engine.dicom_helpers import to_enhanced, write_series
 

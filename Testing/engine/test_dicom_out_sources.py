@@ -16,9 +16,9 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, generate_ui
 
 from conftest import AFFINE, tiny_volumes
 from d3m.errors import D3MError
-from d3m.results.dicom import DicomContent, check_dicom_output, content_of_files, write_dicom
+from d3m.results.dicom.write import DicomContent, check_dicom_output, content_of_files, write_dicom
 from d3m.results.files import write_nifti
-from d3m.volumes.read import read_volume
+from d3m.volumes.preprocess.case import read_volume
 from engine.dicom_helpers import write_series
 from engine.test_dicom_out import content, images, on_grid_of
 

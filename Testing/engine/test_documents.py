@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer
 
-from d3m.cli import app
+from d3m.commands.app import app
 from d3m_training.cli import app as training_app
 
 ROOT = Path(__file__).parents[2]

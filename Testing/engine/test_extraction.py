@@ -11,9 +11,9 @@ import pytest
 from scipy import ndimage
 
 from d3m.errors import D3MError
-from d3m.volumes import extraction
-from d3m.volumes.extraction import PROGRAM_VARIABLE, WEIGHTS, extract_brain, find_program
-from d3m.volumes.template import atlas
+from d3m.volumes.preprocess import extraction
+from d3m.volumes.preprocess.atlas import atlas
+from d3m.volumes.preprocess.extraction import PROGRAM_VARIABLE, WEIGHTS, extract_brain, find_program
 from d3m.volumes.types import Volume
 from engine.volume_helpers import rotation
 
@@ -187,7 +187,7 @@ def test_variable_that_names_nothing(monkeypatch, tmp_path):
 
 def test_heads_through_the_reader(tmp_path):
     """Three whole heads become a case: the brain is found in T1 and named, nothing else is complained about."""
-    from d3m.volumes.read import read_case
+    from d3m.volumes.preprocess.case import read_case
 
     t1, brain = head()
     bright = t1.data.max()

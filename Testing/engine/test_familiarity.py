@@ -12,7 +12,8 @@ from scipy import stats
 from d3m.errors import D3MError, Notice
 from d3m.models.card import Card
 from d3m.models.recipes import DEFAULT
-from d3m.volumes.familiarity import (
+from d3m.volumes.grid import to_model_input
+from d3m.volumes.input_check import (
     CONTRAST_FEATURES,
     CONTRAST_SCORE,
     FEATURES,
@@ -22,8 +23,7 @@ from d3m.volumes.familiarity import (
     judge,
     measure,
 )
-from d3m.volumes.grid import to_model_input
-from d3m.volumes.read import read_case
+from d3m.volumes.preprocess.case import read_case
 from d3m.volumes.types import Case, Volume
 from engine.volume_helpers import lps_affine
 

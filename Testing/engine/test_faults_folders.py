@@ -12,7 +12,7 @@ import pytest
 
 from conftest import TinyCase
 from d3m.errors import D3MError
-from d3m.storage import PARTIAL, claim, held, put_in_order, replace_text, whole_folder
+from d3m.system.storage import PARTIAL, claim, held, put_in_order, replace_text, whole_folder
 from engine.command_helpers import d3m_command, environment, events, start
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
@@ -37,7 +37,7 @@ def test_killed_while_replacing(moment: int, tmp_path: Path) -> None:
     with whole_folder(out) as folder:
         (folder / "x").write_text("old")
     code = (
-        "import os, signal, sys; from pathlib import Path; import d3m.storage as s\n"
+        "import os, signal, sys; from pathlib import Path; import d3m.system.storage as s\n"
         "count, real, remove = 0, Path.rename, s.shutil.rmtree\n"
         "def step():\n"
         "    global count\n"
@@ -70,7 +70,7 @@ def test_left_overs_go_and_living_runs_stay(tmp_path: Path) -> None:
 def test_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
     """While a process lives its folder is refused; after kill -9 it is free at once."""
     code = (
-        "import sys, time; from pathlib import Path; from d3m.storage import claim\n"
+        "import sys, time; from pathlib import Path; from d3m.system.storage import claim\n"
         "with claim(Path(sys.argv[1])): print('mine', flush=True); time.sleep(100)\n"
     )
     other = child(code, tmp_path / "out")
@@ -89,7 +89,8 @@ def test_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
 def test_many_ask_for_one_lock(tmp_path: Path) -> None:
     """Of four processes that take and give back one lock, never two hold it."""
     code = (
-        "import os, sys; from pathlib import Path; from d3m.errors import D3MError; from d3m.storage import held\n"
+        "import os, sys; from pathlib import Path; from d3m.errors import D3MError\n"
+        "from d3m.system.storage import held\n"
         "done = 0\n"
         "while done < 20:\n"
         "    try:\n"
@@ -151,7 +152,7 @@ def test_text_is_replaced_whole(tmp_path: Path) -> None:
     """When a text does not fit on the disk the older one stays, and nothing else."""
     replace_text(tmp_path / "card.json", "old")
     code = (
-        "import resource, signal, sys; from pathlib import Path; from d3m.storage import replace_text\n"
+        "import resource, signal, sys; from pathlib import Path; from d3m.system.storage import replace_text\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "try: replace_text(Path(sys.argv[1]), 'new' * 1000)\n"
         "except OSError: sys.exit(7)\n"
@@ -175,7 +176,7 @@ def test_random_kills_and_full_disks_lose_nothing() -> None:
 def test_streams_that_nobody_reads(closed: str, tmp_path: Path) -> None:
     """Closed or full standard streams: no traceback, and what a library prints never lands in a file of ours."""
     code = (
-        "import os, sys; from pathlib import Path; from d3m.console import Talk, open_streams, session\n"
+        "import os, sys; from pathlib import Path; from d3m.system.console import Talk, open_streams, session\n"
         "from d3m.progress import Progress; from d3m.errors import D3MError\n"
         "open_streams()\n"
         "with session(Talk('json')), Path(sys.argv[1]).open('w') as f:\n"

@@ -16,7 +16,7 @@ import pytest
 from d3m.errors import D3MError
 from d3m.models.card import Card
 from d3m.models.recipes import DEFAULT
-from d3m.volumes.read import read_volume
+from d3m.volumes.preprocess.case import read_volume
 from engine.command_helpers import ENGINE, environment
 
 TESTING = str(Path(__file__).parents[1])

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from conftest import TinyCase
-from d3m import devices
 from d3m import synthesis as engine
 from d3m.errors import D3MError
 from d3m.models.load import load_model
 from d3m.synthesis import Result, Synthesis
-from d3m.volumes.read import read_case
+from d3m.system import devices
+from d3m.volumes.preprocess.case import read_case
 from d3m.volumes.types import Case
 
 ERRORS: dict[str, Callable[[], BaseException]] = {

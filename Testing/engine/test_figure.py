@@ -14,7 +14,7 @@ from conftest import TinyCase
 from d3m.models.load import load_model
 from d3m.results.figure import COLUMNS, draw_figure
 from d3m.synthesis import Result, Synthesis
-from d3m.volumes.read import read_case
+from d3m.volumes.preprocess.case import read_case
 from d3m.volumes.types import Case
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from conftest import TinyCase
 from d3m import metrics
 from d3m.batch.cases import find_cases
-from d3m.diffusion.network import build_network
+from d3m.diffusion.networks.slice import build_network
 from d3m.errors import D3MError
 from d3m.models.card import Card
 from d3m.models.recipes import RECIPES
@@ -141,7 +141,7 @@ def test_any_foreign_package_is_named(package: str, tiny_case: TinyCase, tiny_mo
 def test_foreign_torch_names_the_variable(tmp_path: Path) -> None:
     """A torch that comes from PYTHONPATH and does not work: the folder and the variable are named."""
     (tmp_path / "torch.py").write_text("raise OSError('wrong architecture')\n")
-    code = "from d3m.console import require_torch; require_torch()"
+    code = "from d3m.system.console import require_torch; require_torch()"
     env = environment(PYTHONPATH=os.pathsep.join([str(tmp_path), ENGINE]))
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert f"It is taken from {tmp_path}, because the environment variable PYTHONPATH" in done.stderr

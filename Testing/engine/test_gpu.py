@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from d3m import metrics
-from d3m.diffusion.network import slice_memory_mb
+from d3m.diffusion.networks.slice import slice_memory_mb
 from d3m.errors import D3MError
 from d3m.models.load import load_model
 from d3m.models.store import find_model, find_sample
 from d3m.synthesis import Synthesis
-from d3m.volumes.read import read_case
+from d3m.volumes.preprocess.case import read_case
 from d3m.volumes.types import Case
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card")

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from benchmarks.hospital import KINDS, Visit, acquire, carried_back, inputs, turn, visit, write_study
 from d3m.models.store import find_sample
-from d3m.volumes.read import read_volume
+from d3m.volumes.preprocess.case import read_volume
 from d3m.volumes.types import CONTRASTS, Volume
 from engine.command_helpers import d3m_command
 

@@ -21,7 +21,7 @@ CHECKOUT = Path(d3m.__file__).resolve().parents[2]
 def run_sample(place: Path, out: Path, cwd: Path) -> None:
     """Run the sample case with the packages of `place`, far from the checkout."""
     env = environment(PYTHONPATH=str(place), D3M_MODELS=str(cwd / "none"))
-    code = "import sys, d3m.cli as c; print(c.__file__, file=sys.stderr); c.main()"
+    code = "import sys, d3m.commands.app as c; print(c.__file__, file=sys.stderr); c.main()"
     command = [sys.executable, "-c", code, "synthesize", "--sample", "--quality", "preview", "--out", str(out)]
     done = subprocess.run(
         [*command, "--device", "cpu"], env=env, cwd=cwd, capture_output=True, text=True, check=False, timeout=300
@@ -54,10 +54,10 @@ def test_wheel_holds_what_is_needed_and_nothing_else(wheel: Path) -> None:
     resources = {name.removeprefix("d3m/resources/") for name in names if name.startswith("d3m/resources/")}
     assert {"Models/default/card.json", "Models/default/weights.safetensors"} <= resources
     assert {f"SampleData/sample_{n}.nii.gz" for n in ("t1", "t2", "flair", "t1c", "seg")} <= resources
-    assert {"d3m/py.typed", "d3m/cli.py", "d3m/batch/local.py", "d3m_training/py.typed"} <= names
+    assert {"d3m/py.typed", "d3m/commands/app.py", "d3m/batch/local.py", "d3m_training/py.typed"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"d3m", "d3m_training"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"d3m", "d3m_training", "d3m_benchmark"}
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".ui"))]
     assert wheel.stat().st_size < 40e6
 
@@ -69,7 +69,7 @@ def test_wheel_installed_elsewhere_runs_the_sample(wheel: Path, tmp_path: Path) 
     done = subprocess.run([*command, str(wheel)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     scripts = {path.stem for path in (place / ("Scripts" if os.name == "nt" else "bin")).iterdir()}
-    assert {"d3m", "d3m-training"} <= scripts
+    assert {"d3m", "d3m-training", "d3m-benchmark"} <= scripts
     run_sample(place, tmp_path / "out", tmp_path)
 
 

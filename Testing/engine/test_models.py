@@ -146,7 +146,7 @@ def test_weights_come_back_as_float32(tiny_model: Path) -> None:
 
 def test_training_only_weights_are_not_shipped(tiny_model: Path, tmp_path: Path) -> None:
     """The auxiliary head stays in the training; the exported model loads without it."""
-    from d3m.diffusion.network import build_network
+    from d3m.diffusion.networks.slice import build_network
 
     card = read_card(tiny_model)
     sizes = replace(card.recipe.network, auxiliary_regions=2)

@@ -9,11 +9,11 @@ import torch
 from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock, get_timestep_embedding
 from torch.utils.flop_counter import FlopCounterMode
 
-from d3m.diffusion.blocks import ResidualBlock, time_embedding
-from d3m.diffusion.deformation import CompactDeformation
-from d3m.diffusion.network import build_network
+from d3m.diffusion.networks.blocks import ResidualBlock, time_embedding
+from d3m.diffusion.networks.deformation import CompactDeformation
+from d3m.diffusion.networks.published import HEAD_WIDTH, HEADS, FullAttention, LinearAttention
+from d3m.diffusion.networks.slice import build_network
 from d3m.diffusion.precision import MixedPrecision
-from d3m.diffusion.published import HEAD_WIDTH, HEADS, FullAttention, LinearAttention
 from d3m.diffusion.recipe import NetworkSizes
 from d3m.models.recipes import DEFAULT, PAPER
 

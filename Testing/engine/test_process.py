@@ -83,7 +83,8 @@ def test_pythonhome_of_another_program(tmp_path: Path) -> None:
     done = d3m_command("--version", env=env)
     assert done.returncode != 0
     assert "PYTHONHOME" in done.stderr
-    code = f"import sys; sys.path.insert(0, {ENGINE!r}); from d3m.cli import main; sys.argv[1:] = ['--version']; main()"
+    code = f"import sys; sys.path.insert(0, {ENGINE!r}); from d3m.commands.app import main; "
+    code += "sys.argv[1:] = ['--version']; main()"
     done = subprocess.run(
         [sys.executable, "-E", "-s", "-c", code], env=env, capture_output=True, text=True, check=False
     )

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from d3m.diffusion.blocks import SpaceToDepth, TimeMLP
-from d3m.diffusion.deformation import PublishedDeformation
-from d3m.diffusion.network import build_network
+from d3m.diffusion.networks.blocks import SpaceToDepth, TimeMLP
+from d3m.diffusion.networks.deformation import PublishedDeformation
+from d3m.diffusion.networks.published import PublishedBlock, PublishedNetwork, RMSNorm
+from d3m.diffusion.networks.slice import build_network
 from d3m.diffusion.precision import MixedPrecision
-from d3m.diffusion.published import PublishedBlock, PublishedNetwork, RMSNorm
 from d3m.diffusion.recipe import Sampling
 from d3m.diffusion.volume import VolumeSampler
 from d3m.models.recipes import PAPER, SEED, Recipe

@@ -18,9 +18,9 @@ from d3m.errors import D3MError
 from d3m.models.load import load_model
 from d3m.results.files import check_output, compare, write_nifti, write_result
 from d3m.results.provenance import read_provenance
-from d3m.storage import whole_folder
 from d3m.synthesis import Result, Synthesis
-from d3m.volumes.read import read_case, read_volume
+from d3m.system.storage import whole_folder
+from d3m.volumes.preprocess.case import read_case, read_volume
 from d3m.volumes.types import Case, Volume
 
 

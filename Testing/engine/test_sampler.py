@@ -353,7 +353,7 @@ def test_threads_and_batch_do_not_show_in_the_result(four_threads: None) -> None
 
     The libraries split a convolution by the threads and slices that they are given.
     """
-    from d3m.diffusion.network import build_network
+    from d3m.diffusion.networks.slice import build_network
 
     torch.manual_seed(0)
     network = build_network(NetworkSizes(widths=(32, 64), context=(-1, 0, 1))).eval()
@@ -452,7 +452,7 @@ def test_slices_without_brain_cost_nothing_and_stay_empty() -> None:
 
 def test_small_networks_meet_the_protocol() -> None:
     """The sampler runs the real compact network end to end."""
-    from d3m.diffusion.network import build_network
+    from d3m.diffusion.networks.slice import build_network
 
     network = build_network(NetworkSizes(widths=(8, 16), deformation_widths=(8, 8))).eval()
     slices, brain = _volume()

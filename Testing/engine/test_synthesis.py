@@ -12,13 +12,13 @@ import torch
 from nibabel import orientations
 
 from conftest import TinyCase
-from d3m import devices
-from d3m.devices import choose_device
 from d3m.errors import D3MError
 from d3m.models.load import load_model
 from d3m.progress import Progress
 from d3m.synthesis import Result, Synthesis
-from d3m.volumes.read import read_case
+from d3m.system import devices
+from d3m.system.devices import choose_device
+from d3m.volumes.preprocess.case import read_case
 
 
 def _run(model: Path, t1: Path, t2: Path, flair: Path, **settings: object) -> Result:
@@ -221,7 +221,7 @@ def test_every_device_here_gives_the_same_picture(clean: Result, tiny_case: Tiny
 @pytest.mark.parametrize(("name", "solver"), [("paper", "ddim"), ("seed", "dpmpp_2m")])
 def test_published_recipes_run(tiny_case: TinyCase, tmp_path: Path, name: str, solver: str) -> None:
     """Recipes "paper" and "seed" go from files to a result: 256 x 256 slices, percentile scale (small network)."""
-    from d3m.diffusion.network import build_network
+    from d3m.diffusion.networks.slice import build_network
     from d3m.diffusion.recipe import Sampling
     from d3m.models.card import Card
     from d3m.models.load import save_model

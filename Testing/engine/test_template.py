@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from d3m.results.files import write_displacement
 from d3m.volumes.grid import displacement_mm, plan_grid, restore_cemri, to_model_input, to_t1_grid
-from d3m.volumes.matching import degrees_of, nearest_rotation
-from d3m.volumes.template import ATLAS, atlas, find_pose, own_axes, training_axes
+from d3m.volumes.preprocess.atlas import ATLAS, atlas, find_pose, own_axes, training_axes
+from d3m.volumes.preprocess.matching import degrees_of, nearest_rotation
 from d3m.volumes.types import Case, GridRecipe, Volume
 from engine.volume_helpers import brains, lps_affine, rotation
 

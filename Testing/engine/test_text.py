@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import TinyCase
-from d3m.batch.one import Row, write_summary
 from d3m.batch.review import Entry, page, table
+from d3m.batch.run import Row, write_summary
 from d3m.errors import D3MError
 from d3m.system import text as gate
 from engine.command_helpers import d3m_command, environment

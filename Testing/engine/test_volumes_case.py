@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from d3m.errors import D3MError
 from d3m.volumes.grid import to_model_input
-from d3m.volumes.read import read_case, read_volume
+from d3m.volumes.preprocess.case import read_case, read_volume
 from d3m.volumes.types import GridRecipe
 from engine.volume_helpers import SHAPE, brains, lps_affine, put, rotation, with_head
 

@@ -14,7 +14,7 @@ import pytest
 import SimpleITK
 
 from d3m.errors import D3MError
-from d3m.volumes.read import read_volume
+from d3m.volumes.preprocess.case import read_volume
 from engine.volume_helpers import brains, lps_affine, nifti_bytes, nrrd_bytes, put, rotation
 
 AFFINE = rotation(7, 2) @ rotation(5, 0) @ lps_affine(spacing=(1.0, 1.2, 1.5))

@@ -10,9 +10,9 @@ import SimpleITK
 from nibabel import orientations
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from d3m.volumes.brain import foreground
 from d3m.volumes.grid import displacement_mm, plan_grid, resample, restore_cemri, to_model_input, to_t1_grid
-from d3m.volumes.read import read_case
+from d3m.volumes.preprocess.brain import foreground
+from d3m.volumes.preprocess.case import read_case
 from d3m.volumes.types import Case, GridRecipe, ModelGrid, Volume
 from engine.volume_helpers import brains, lps_affine, put, rotation
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from d3m.errors import D3MError
-from d3m.volumes.read import read_case, read_volume
+from d3m.volumes.preprocess.case import read_case, read_volume
 from engine.volume_helpers import brains, lps_affine, nifti_bytes, put, rotation
 
 AFFINE = rotation(7, 2) @ lps_affine()

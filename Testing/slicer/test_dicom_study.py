@@ -92,7 +92,7 @@ def test_study_goes_through_the_logic(tmp_path: Path, tiny_model: Path) -> None:
     """Scans are found by description; the result lies on T1's grid and its series in T1's study, frame and place."""
     from benchmarks.hospital import CONTRASTS, DESCRIPTIONS, KINDS, inputs, visit
     from d3m.models.store import find_sample
-    from d3m.volumes.read import read_volume
+    from d3m.volumes.preprocess.case import read_volume
     from d3m.volumes.types import Volume
 
     sample, coarse = find_sample(), 5

@@ -11,7 +11,7 @@ from slicer_helpers import ORIENTATIONS, SHAPE, affine, points, rotation, scene_
 slicer = pytest.importorskip("slicer")
 from mrml_host import MRMLHost  # noqa: E402
 
-from d3m.volumes.read import read_volume  # noqa: E402
+from d3m.volumes.preprocess.case import read_volume  # noqa: E402
 from D3MSynthesisLib import Inputs  # noqa: E402
 
 

@@ -284,7 +284,7 @@ def test_proxy_that_moves_on_during_a_run(host: MRMLHost, tmp_path: Path) -> Non
     slicer.util.arrayFromVolume(nodes[0])[:] = 0
     folder = next(Path(tempfile.gettempdir()).glob("d3m-run-*"))
     assert sorted(path.name for path in folder.glob("*.nrrd")) == ["flair.nrrd", "t1.nrrd", "t2.nrrd"]
-    from d3m.volumes.read import read_volume
+    from d3m.volumes.preprocess.case import read_volume
 
     np.testing.assert_array_equal(read_volume(folder / "t1.nrrd", "t1").data, original.T)
     logic.shutdown()

@@ -230,7 +230,7 @@ def test_parent_killed(tmp_path: Path) -> None:
         "import pathlib, sys, time\n"
         f"sys.path.insert(0, {LIBRARY!r})\n"
         "del sys.modules['d3m']\n"
-        "from d3m.console import Talk, session\n"
+        "from d3m.system.console import Talk, session\n"
         "(pathlib.Path(__file__).parent / 'pid.txt').write_text(str(__import__('os').getpid()))\n"
         "with session(Talk('json'), int(sys.argv[1])):\n    time.sleep(60)\n"
     )

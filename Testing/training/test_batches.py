@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from d3m_training.batches import Batch, Batches, BatchSettings
-from d3m_training.cache import ENHANCING, NECROSIS, OEDEMA, TARGET_UPPER, Entry, Prepared, open_entry, write_entry
+from d3m_training.data.batches import Batch, Batches, BatchSettings
+from d3m_training.data.cache import ENHANCING, NECROSIS, OEDEMA, TARGET_UPPER, Entry, Prepared, open_entry, write_entry
 
 STILL = BatchSettings(
     size=8, crop=32, min_brain_voxels=10, centred=True, flip=False, rotation_degrees=0, scaling=0, elastic_pixels=0,

@@ -13,9 +13,9 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from conftest import AFFINE, SHAPE, TinyCase
 from d3m.volumes.grid import to_model_input
-from d3m.volumes.read import read_case, read_volume
+from d3m.volumes.preprocess.case import read_case, read_volume
 from d3m.volumes.types import Case, GridRecipe, Volume
-from d3m_training.cache import (
+from d3m_training.data.cache import (
     ENHANCING,
     NECROSIS,
     OEDEMA,

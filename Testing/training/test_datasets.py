@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from conftest import AFFINE
 from d3m.errors import D3MError
-from d3m_training.cache import ENHANCING, open_entry
 from d3m_training.cli import app
-from d3m_training.datasets import check, find_patients
-from d3m_training.labels import POST_TREATMENT, UNTIL_2021
-from d3m_training.preparation import check_grid
+from d3m_training.data.cache import ENHANCING, open_entry
+from d3m_training.data.datasets import check, find_patients
+from d3m_training.data.labels import POST_TREATMENT, UNTIL_2021
+from d3m_training.data.preparation import check_grid
 from training.data_helpers import (
     STYLE_2021,
     STYLE_2023,

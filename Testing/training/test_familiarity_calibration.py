@@ -12,9 +12,9 @@ import pytest
 from conftest import AFFINE, tiny_volumes
 from d3m.errors import D3MError
 from d3m.models.card import Card
-from d3m.volumes.familiarity import CONTRAST_FEATURES, CONTRAST_SCORE, FEATURES
+from d3m.volumes.input_check import CONTRAST_FEATURES, CONTRAST_SCORE, FEATURES
 from d3m.volumes.types import CONTRASTS, Volume
-from d3m_training.familiarity import Looked, calibrate, familiarity_run, markdown, try_out
+from d3m_training.input_check import Looked, calibrate, familiarity_run, markdown, try_out
 from d3m_training.unusual import KINDS
 from training.data_helpers import write_patient
 

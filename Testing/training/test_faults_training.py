@@ -13,11 +13,11 @@ import torch
 
 from conftest import write_case
 from d3m.errors import D3MError
-from d3m.storage import held
-from d3m_training.checkpoint import Ema, restore_checkpoint, save_checkpoint, write_atomically
-from d3m_training.preparation import GRID_NAME, LOCK_NAME, check_grid, prepare_cache
-from d3m_training.runs import train_run
-from d3m_training.trainer import LOCK_NAME as TRAIN_LOCK
+from d3m.system.storage import held
+from d3m_training.data.preparation import GRID_NAME, LOCK_NAME, check_grid, prepare_cache
+from d3m_training.train.checkpoint import Ema, restore_checkpoint, save_checkpoint, write_atomically
+from d3m_training.train.runs import train_run
+from d3m_training.train.trainer import LOCK_NAME as TRAIN_LOCK
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
 CHECKOUT = Path(__file__).parents[2]
@@ -72,9 +72,8 @@ def test_a_cache_under_way_is_no_cache(place: Path) -> None:
 def test_one_preparation_and_one_training_at_a_time(place: Path) -> None:
     """A second one in the same folder is refused while the first works."""
     prepare(place)
-    code = (
-        "import sys; from pathlib import Path; from d3m.storage import held\nwith held(Path(sys.argv[1]), ''): input()"
-    )
+    code = "import sys; from pathlib import Path; from d3m.system.storage import held\n"
+    code += "with held(Path(sys.argv[1]), ''): input()"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     (place / "run").mkdir()
     for lock, start, words in (
@@ -122,7 +121,7 @@ def test_full_disk_while_saving(tmp_path: Path) -> None:
     """Exit code 3's kind of error; the older checkpoint serves, and the room is given back."""
     code = (
         "import resource, signal, sys, torch; from pathlib import Path; from d3m.errors import D3MError\n"
-        "from d3m_training.checkpoint import write_atomically as write\n"
+        "from d3m_training.train.checkpoint import write_atomically as write\n"
         "path = Path(sys.argv[1]) / 'last.safetensors'; write(path, {'x': torch.zeros(9)}, {})\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (999, 999))\n"
         "try: write(path, {'x': torch.zeros(9999)}, {})\n"

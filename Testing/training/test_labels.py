@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from d3m.errors import D3MError
-from d3m_training.cache import ENHANCING, NECROSIS, OEDEMA
-from d3m_training.labels import (
+from d3m_training.data.cache import ENHANCING, NECROSIS, OEDEMA
+from d3m_training.data.labels import (
     FROM_2023,
     NO_ENHANCEMENT,
     POST_TREATMENT,

@@ -8,7 +8,7 @@ import torch
 from monai.losses import DiceLoss
 from scipy import ndimage
 
-from d3m_training import losses
+from d3m_training.train import losses
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import write_case
 from d3m.models.store import read_card
-from d3m_training.checkpoint import KEEP
+from d3m_training.train.checkpoint import KEEP
 
 
 def _run(module: str, *arguments: object, code: int = 0) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d3m.errors import D3MError
-from d3m_training.splits import Split, check_split, conflicts, group_of, make_split, read_split, write_split
+from d3m_training.data.splits import Split, check_split, conflicts, group_of, make_split, read_split, write_split
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from d3m.diffusion.network import build_network
+from d3m.diffusion.networks.slice import build_network
 from d3m.diffusion.recipe import DiffusionRecipe, NetworkSizes
 from d3m.errors import D3MError
-from d3m_training.batches import Batches, BatchSettings
-from d3m_training.cache import ENHANCING, NECROSIS, OEDEMA, Entry, Prepared, open_entry, write_entry
-from d3m_training.checkpoint import Ema, restore_checkpoint, save_checkpoint
-from d3m_training.methods.d3m import PUBLISHED_LOSS, SEED_LOSS, D3MTraining, LossSettings
-from d3m_training.trainer import TrainSettings, learning_rate, train
+from d3m_training.data.batches import Batches, BatchSettings
+from d3m_training.data.cache import ENHANCING, NECROSIS, OEDEMA, Entry, Prepared, open_entry, write_entry
+from d3m_training.train.checkpoint import Ema, restore_checkpoint, save_checkpoint
+from d3m_training.train.d3m import PUBLISHED_LOSS, SEED_LOSS, D3MTraining, LossSettings
+from d3m_training.train.trainer import TrainSettings, learning_rate, train
 
 SIZES = NetworkSizes(widths=(8, 16), context=(-1, 0, 1), auxiliary_regions=2, deformation_widths=(8, 8))
 PUBLISHED_RANGE = {"image_skip": False, "image_upper": 1.0, "mask_amplitude": 1.0}
@@ -107,7 +107,7 @@ def test_killed_while_saving_keeps_the_older_checkpoint(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-import d3m_training.checkpoint as c
+import d3m_training.train.checkpoint as c
 real = c.save_file
 def slow(tensors, path, metadata):
     real(tensors, path, metadata)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from d3m_training.preparation import prepare_cache
+from d3m_training.data.preparation import prepare_cache
 from training.data_helpers import write_patient
 
 SCRIPT = '''
@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from d3m.diffusion.network import build_network
+from d3m.diffusion.networks.slice import build_network
 from d3m.diffusion.recipe import DiffusionRecipe, NetworkSizes
-from d3m_training.batches import Batches, BatchSettings
-from d3m_training.cache import ENHANCING, Prepared, open_entry, write_entry
-from d3m_training.methods.d3m import D3MTraining, LossSettings
-from d3m_training.trainer import TrainSettings, train
+from d3m_training.data.batches import Batches, BatchSettings
+from d3m_training.data.cache import ENHANCING, Prepared, open_entry, write_entry
+from d3m_training.train.d3m import D3MTraining, LossSettings
+from d3m_training.train.trainer import TrainSettings, train
 
 SIZES = NetworkSizes(widths=(8, 16), context=(-1, 0, 1), auxiliary_regions=2, deformation_widths=(8, 8))
 

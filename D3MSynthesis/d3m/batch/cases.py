@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d3m.errors import D3MError, Notice
-from d3m.volumes.naming import assign
+from d3m.volumes.io.naming import assign
 
 CONTRASTS = ("t1", "t2", "flair")
 

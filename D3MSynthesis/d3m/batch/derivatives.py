@@ -16,12 +16,12 @@ from nibabel import orientations
 import d3m
 from d3m.batch.bids import DESCRIPTION, SOFTWARE, BidsCase, check_dataset
 from d3m.batch.cases import CaseFiles
-from d3m.batch.locks import hold
-from d3m.batch.one import Outcome, Row, SynthesisSettings, run_case
+from d3m.batch.run import Outcome, Row, SynthesisSettings, run_case
 from d3m.progress import ProgressCallback
 from d3m.results.provenance import STATEMENT
-from d3m.storage import disk_error
 from d3m.synthesis import Result, Synthesis
+from d3m.system.locks import hold
+from d3m.system.storage import disk_error
 from d3m.system.text import for_json
 from d3m.volumes.types import CONTRASTS, Case, Floats
 

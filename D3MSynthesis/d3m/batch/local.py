@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from d3m.batch.cases import CaseFiles
-from d3m.batch.one import Row, copy_whole, run_case, write_summary
+from d3m.batch.run import Row, copy_whole, run_case, write_summary
 from d3m.progress import Progress, ProgressCallback, Remaining
-from d3m.storage import held, put_in_order, writing
 from d3m.synthesis import Synthesis
+from d3m.system.storage import held, put_in_order, writing
 
 SUMMARY_NAME = "summary.csv"
 LOCK_NAME = ".d3m-batch.lock"

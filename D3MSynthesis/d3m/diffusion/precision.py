@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from d3m.diffusion.network import D3MNetwork
+from d3m.diffusion.networks.slice import D3MNetwork
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from d3m.diffusion.network import D3MNetwork
+from d3m.diffusion.networks.slice import D3MNetwork
 from d3m.diffusion.recipe import DiffusionRecipe, Solver
 from d3m.diffusion.schedule import Noise, Schedule, split_velocity
 from d3m.diffusion.warp import warp

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from d3m.diffusion.alone import each_alone
-from d3m.diffusion.network import D3MNetwork
+from d3m.diffusion.networks.slice import D3MNetwork
 from d3m.diffusion.recipe import DiffusionRecipe, Sampling
 from d3m.diffusion.sampler import (
     Condition,
@@ -137,11 +137,11 @@ class VolumeSampler:
     def _sample(
         self, slices: Tensor, brain: Tensor, seed: int, batch: int, trace: bool, counter: _Counter
     ) -> VolumeSample:
-        steps = self.sampling.steps if trace else 1
+        kept = self.sampling.steps if trace else 1
         blank = slices[:, 0] * 0
         traced = [
             TracedStep(blank.clone(), blank.clone(), blank.clone(), torch.zeros(len(slices), 2, *blank.shape[1:]))
-            for _ in range(steps)
+            for _ in range(kept)
         ]
         wanted = torch.nonzero(brain.flatten(1).any(dim=1))[:, 0]
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from d3m.diffusion.recipe import NetworkSizes
 from d3m.errors import D3MError
 from d3m.models.recipes import Recipe
-from d3m.volumes.familiarity import Familiarity
+from d3m.volumes.input_check import Familiarity
 from d3m.volumes.types import CONTRASTS
 
 SCHEMA_VERSION = 1

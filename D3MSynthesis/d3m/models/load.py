@@ -11,11 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from d3m.diffusion.network import build_network
+from d3m.diffusion.networks.slice import build_network
 from d3m.errors import D3MError
 from d3m.models.card import Card
 from d3m.models.store import CARD_NAME, WEIGHTS_NAME, file_sha256, read_card, weights_path
-from d3m.storage import whole_folder, write_text
+from d3m.system.storage import whole_folder, write_text
 
 TRAINING_ONLY = "auxiliary."
 """Weights under this name serve training alone and are not shipped."""
@@ -27,7 +27,7 @@ class Model:
 
     card: Card
     network: nn.Module
-    """float32, in evaluation mode, on the CPU; satisfies `d3m.diffusion.network.D3MNetwork`."""
+    """float32, in evaluation mode, on the CPU; satisfies `d3m.diffusion.networks.slice.D3MNetwork`."""
     folder: Path
 
 

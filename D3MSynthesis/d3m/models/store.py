@@ -12,7 +12,7 @@ from pathlib import Path
 
 from d3m.errors import D3MError
 from d3m.models.card import MAX_CARD_BYTES, Card
-from d3m.storage import remove_folder, whole_folder, write_text
+from d3m.system.storage import remove_folder, whole_folder, write_text
 
 CARD_NAME, WEIGHTS_NAME = "card.json", "weights.safetensors"
 DEFAULT_NAME = "default"

@@ -17,8 +17,8 @@ from d3m import metrics
 from d3m.errors import D3MError
 from d3m.results.figure import draw_figure
 from d3m.results.provenance import FILE_NAME, add_files, listed_files, provenance
-from d3m.storage import existing_parent, whole_folder, write_text
 from d3m.synthesis import Result
+from d3m.system.storage import existing_parent, whole_folder, write_text
 from d3m.system.text import for_json
 from d3m.volumes.grid import resample
 from d3m.volumes.types import Affine, Case, Volume

@@ -1,0 +1,239 @@
+"""One case of a batch: the same for one machine, for many workers, and for every layout of the results."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from d3m.batch.cases import CaseFiles
+from d3m.errors import D3MError, Kind, Notice, is_out_of_memory
+from d3m.progress import Progress, ProgressCallback
+from d3m.results.files import check_output, write_result
+from d3m.results.provenance import read_provenance
+from d3m.synthesis import Result, Synthesis
+from d3m.system.storage import disk_error
+from d3m.system.text import for_csv
+from d3m.volumes.preprocess.case import read_case, read_volume
+from d3m.volumes.types import CONTRASTS, Case
+
+Status = Literal["done", "skipped", "failed", "elsewhere"]
+"""`elsewhere`: another run has this case in hand."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case in the table."""
+
+    id: str
+    status: Status
+    reason: str
+    mend: str
+    seconds: float
+    enhancing_ml: float | None
+    notices: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one case ended."""
+
+    row: Row
+    kind: Kind | None = None
+    """Who is at fault when it failed; a fault of the "machine" may be gone at a second try."""
+
+
+class Work(Protocol):
+    """What is done with each case; it travels to the workers, so it holds settings and places, no model."""
+
+    def load(self) -> Synthesis:
+        """The model, loaded: called once by each process that works."""
+        ...
+
+    def run(self, case: CaseFiles, synthesis: Synthesis, progress: ProgressCallback) -> Outcome:
+        """One case; what is wrong with it is in the outcome.
+
+        Raises:
+            D3MError: the disk is full or cannot be written: no case could be kept; the user stopped the run.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SynthesisSettings:
+    """Which model, and how a batch samples: arguments of `Synthesis` that can travel to another process."""
+
+    model: Path
+    """Its folder."""
+    device: str = "auto"
+    quality: str = "standard"
+    steps: int | None = None
+    samples: int | None = None
+    seed: int = 0
+    trace: bool = False
+
+    def load(self) -> Synthesis:
+        """Load the model.
+
+        Raises:
+            D3MError: there is no such model, it is damaged, or a setting is out of range.
+        """
+        from d3m.models.load import load_model
+
+        return Synthesis(
+            load_model(self.model), self.device, self.quality, self.steps, self.samples, self.seed, self.trace
+        )
+
+
+def run_case(
+    case: CaseFiles,
+    folder: Path,
+    synthesis: Synthesis,
+    progress: ProgressCallback,
+    finish: Callable[[Path, Result, Case], None] | None = None,
+) -> Outcome:
+    """Run one case, or skip it if its result is whole; what is wrong with it becomes its row.
+
+    Args:
+        case: Its files.
+        folder: Of its result.
+        synthesis: With the model loaded.
+        progress: Told about this case.
+        finish: What `write_result` calls before it closes the folder.
+
+    Raises:
+        D3MError: the disk is full or cannot be written: no other case would fit; the user stopped the run.
+    """
+    started = time.monotonic()
+    try:
+        if case.problem:
+            raise D3MError(case.problem, "Mend the data set, or leave the case out.")
+        if case.t1 is None or case.t2 is None or case.flair is None:
+            missing = [name.upper() for name in CONTRASTS if getattr(case, name) is None]
+            verb = "is" if len(missing) == 1 else "are"
+            raise D3MError(f"{' and '.join(missing)} {verb} missing.", "Add the file, or leave the case out.")
+        paths = (case.t1, case.t2, case.flair)
+        progress(Progress("read", 0.0, message="Reading the scans"))
+        whole = read_provenance(folder)
+        if whole is not None and _same_request(whole, synthesis, paths):
+            return Outcome(_skipped(case, whole, time.monotonic() - started))
+        check_output(folder, force=True)
+        scans = read_case(*paths)
+        scans = replace(scans, notices=(*scans.notices, *case.notices))
+        result = synthesis.run(scans, progress)
+        progress(Progress("write", 0.98, message="Writing the result"))
+        disk: D3MError | None = None
+        try:
+            write_result(folder, result, scans, time.monotonic() - started, finish=finish)
+        except D3MError as error:
+            disk = error
+    except Exception as error:
+        reason, mend, kind = explain(error)
+        row = Row(
+            case.id, "failed", _without_paths(reason, case), mend, time.monotonic() - started, None, _text(case.notices)
+        )
+        return Outcome(row, kind)
+    if disk is not None:
+        raise disk
+    seconds = time.monotonic() - started
+    return Outcome(Row(case.id, "done", "", "", seconds, result.enhancing_volume_ml, _text(result.notices)))
+
+
+def _without_paths(text: str, case: CaseFiles) -> str:
+    """A message for a table that is kept: paths often name a patient, and the id and the scan say which file it is."""
+    for path in (case.t1, case.t2, case.flair):
+        if path is not None:
+            text = text.replace(f": {path}", "").replace(str(path), "the file")
+    return text
+
+
+def _text(notices: Sequence[Notice]) -> str:
+    return " ".join(notice.message for notice in notices)
+
+
+def _skipped(case: CaseFiles, whole: dict[str, Any], seconds: float) -> Row:
+    """The row of a result that is there already, with what was said about it when it was made."""
+    notices = [str(notice.get("message", "")) for notice in whole.get("notices", ())]
+    return Row(case.id, "skipped", "", "", seconds, whole.get("predicted_enhancing_volume_ml"), " ".join(notices))
+
+
+def explain(error: BaseException) -> tuple[str, str, Kind]:
+    """Reason, mend and kind of a case that failed.
+
+    Raises:
+        D3MError: the user stopped the run.
+    """
+    if isinstance(error, D3MError):
+        if error.kind == "interrupted":
+            raise error
+        return error.message, error.mend, error.kind
+    if is_out_of_memory(error):
+        mend = "Close other programs, or run it on another machine."
+        return "The memory does not suffice for this case.", mend, "machine"
+    traceback.print_exception(error)  # a defect of ours, but the other cases can do without this one
+    mend = "Please report it with the text on the terminal."
+    return f"The program has a defect ({type(error).__name__}).", mend, "machine"
+
+
+def _same_request(provenance: dict[str, Any], synthesis: Synthesis, paths: tuple[Path, Path, Path]) -> bool:
+    """Whether a whole result was made from these scans by this model with these settings.
+
+    Raises:
+        D3MError: a scan cannot be read.
+    """
+    sampling = synthesis.sampling
+    wanted = {"steps": sampling.steps, "samples": sampling.samples, "solver": sampling.solver, "seed": synthesis.seed}
+    try:
+        same = (
+            provenance["model"]["weights_sha256"] == synthesis.model.card.weights_sha256
+            and {name: provenance["settings"][name] for name in wanted} == wanted
+            and (not synthesis.trace or any(name.startswith("trace/") for name in provenance["files"]))
+        )
+        hashes = [provenance["inputs"][name]["sha256"] for name in CONTRASTS]
+    except (KeyError, TypeError):  # written by another version
+        return False
+    return same and hashes == [read_volume(p, name).sha256 for name, p in zip(CONTRASTS, paths, strict=True)]
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a file so that it exists whole or not at all.
+
+    Raises:
+        D3MError: the disk is full or cannot be written.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        shutil.copyfile(source, partial)
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise disk_error(error) from error
+
+
+def write_summary(path: Path, rows: list[Row]) -> None:
+    """Write the table of a batch; an older one is replaced at once or not at all.
+
+    Raises:
+        D3MError: the disk is full or cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", newline="", encoding="utf-8") as f:
+            writer = csv.DictWriter(f, [field.name for field in fields(Row)])
+            writer.writeheader()
+            for row in rows:
+                content = asdict(row) | {"seconds": f"{row.seconds:.1f}"}
+                content |= {"enhancing_ml": "" if row.enhancing_ml is None else f"{row.enhancing_ml:.2f}"}
+                writer.writerow({name: for_csv(value) for name, value in content.items()})
+            f.flush()
+            os.fsync(f.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise disk_error(error) from error

@@ -1,0 +1,282 @@
+"""`d3m bids`: a BIDS data set in, BIDS derivatives out, as a BIDS App."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from d3m.commands.options import (
+    INPUT,
+    RUNNING,
+    DeviceOption,
+    Mode,
+    ModelOption,
+    ParentOption,
+    ProgressOption,
+    Quality,
+    QualityOption,
+    SamplesOption,
+    SeedOption,
+    StepsOption,
+)
+from d3m.errors import D3MError, Notice
+from d3m.progress import Progress
+from d3m.system.console import Talk, require_torch, session
+from d3m.system.text import for_terminal
+
+if TYPE_CHECKING:
+    from d3m.batch.bids import BidsCase
+    from d3m.batch.derivatives import BidsWork
+    from d3m.batch.run import Outcome, Row
+
+
+class Level(str, Enum):
+    """Levels of a BIDS App."""
+
+    participant = "participant"
+    group = "group"
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where cases run."""
+
+    count: int | None
+    """None: what suits this machine."""
+    scheduler: str | None
+    device: str
+
+
+def bids(
+    bids_dir: Annotated[Path, typer.Argument(help="Top folder of a BIDS data set; nothing is written into it.")],
+    output_dir: Annotated[Path, typer.Argument(help="Folder of the derivatives.")],
+    level: Annotated[
+        Level, typer.Argument(help="participant makes the images, group the table and the page to look through.")
+    ],
+    participant_label: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these participants (repeat the option).", rich_help_panel=INPUT, show_default=False),
+    ] = None,
+    session_label: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these sessions (repeat the option).", rich_help_panel=INPUT, show_default=False),
+    ] = None,
+    n_jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Cases at once. (default: one a GPU, or one a pair of cores)",
+            rich_help_panel=RUNNING,
+            show_default=False,
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="Address or scheduler file of a Dask cluster that runs already.",
+            rich_help_panel=RUNNING,
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, what is missing and what it costs; write nothing.")
+    ] = False,
+    model: ModelOption = None,
+    quality: QualityOption = Quality.standard,
+    steps: StepsOption = None,
+    samples: SamplesOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    progress: ProgressOption = Mode.auto,
+    parent_pid: ParentOption = None,
+) -> None:
+    """Run a BIDS data set: goes on where it stopped, shares cases with other runs, and lists what failed.
+
+    A participant's result is skipped when it is whole. One bad case stops nothing; the exit code is 2 when any failed.
+    Images are synthetic and for research only.
+    """
+    talk = Talk(progress.value)
+    with session(talk, parent_pid):
+        from d3m.batch.bids import check_places, find_bids_cases
+
+        bids_dir, output_dir = bids_dir.absolute(), output_dir.absolute()
+        cases = find_bids_cases(bids_dir, participant_label or (), session_label or ())
+        check_places(bids_dir, output_dir)
+        if level is Level.group:
+            _group(talk, cases, output_dir, dry_run)
+            return
+        _check_cases(cases)
+        require_torch()
+        from d3m.batch.derivatives import BidsWork
+        from d3m.batch.run import SynthesisSettings
+        from d3m.models.store import find_model
+
+        settings = SynthesisSettings(find_model(model).absolute(), device, quality.value, steps, samples, seed)
+        work = BidsWork(bids_dir, output_dir, settings)
+        workers = Workers(n_jobs, scheduler, device)
+        if dry_run:
+            _describe(talk, cases, work, workers)
+            return
+        rows = _participants(talk, cases, work, workers, progress is Mode.auto)
+        failed = [row for row in rows if row.status == "failed"]
+        if failed:
+            raise D3MError(
+                f"{len(failed)} of {len(rows)} cases failed, {failed[0].id} first: {failed[0].reason}",
+                "Run the level `group` for a table of all.",
+            )
+        talk.done(out=str(output_dir))
+        if progress is not Mode.json:
+            typer.echo(f"{len(rows)} cases: {_counts(rows)}. Next: d3m bids {bids_dir} {output_dir} group")
+
+
+def _check_cases(cases: list[BidsCase]) -> None:
+    """Say what is wrong before anything is written if no case at all can run.
+
+    Raises:
+        D3MError: with what is wrong with the first.
+    """
+    if any(case.t1 and case.t2 and case.flair and not case.problem for case in cases):
+        return
+    first = cases[0]
+    missing = [name for name in ("T1", "T2", "FLAIR") if getattr(first, name.lower()) is None]
+    reason = first.problem or f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing."
+    raise D3MError(f"No case can run; {first.id}: {reason}", "A case needs T1w (without ce-), T2w and FLAIR in anat.")
+
+
+def _participants(talk: Talk, cases: list[BidsCase], work: BidsWork, workers: Workers, verbose: bool) -> list[Row]:
+    from d3m.batch.derivatives import start_derivatives, store_row
+
+    work.load()  # what is wrong with the model or the settings is said before anything is written
+    start_derivatives(work.root, work.out)
+    for case in cases:
+        for notice in case.notices:
+            talk.notice(Notice(notice.code, f"{case.id}: {notice.message}", notice.volume))
+    board = _Board(talk, len(cases), verbose)
+    rows = []
+    for outcome in _outcomes(cases, work, workers, board):
+        if outcome.row.status == "failed":
+            store_row(work.out, outcome.row)  # a worker that was killed could not
+        rows.append(outcome.row)
+        board.ended(outcome.row)
+    return rows
+
+
+def _outcomes(cases: list[BidsCase], work: BidsWork, workers: Workers, board: _Board) -> Iterator[Outcome]:
+    """Run the cases where they are to be run."""
+    from d3m.batch import workers as cluster
+
+    count = workers.count or (1 if workers.scheduler else cluster.count_workers(workers.device))
+    if count == 1 and workers.scheduler is None:
+        synthesis = work.load()
+        for case in cases:
+            outcome = work.run(case, synthesis, board.within)
+            if outcome.kind == "machine":  # as on workers: what may be gone at a second try gets one
+                outcome = work.run(case, synthesis, board.within)
+            yield outcome
+        return
+    with ExitStack() as stack:
+        if workers.scheduler is None:
+            client = stack.enter_context(cluster.local_workers(count, workers.device))
+        else:
+            client = stack.enter_context(cluster.attached_workers(workers.scheduler))
+        board.at_once = count
+        yield from cluster.run_on_workers(client, cases, work, count)
+
+
+def _counts(rows: list[Row]) -> str:
+    words = {"done": "done", "skipped": "there already", "failed": "failed", "elsewhere": "in another run's hands"}
+    numbers = {word: sum(row.status == status for row in rows) for status, word in words.items()}
+    return ", ".join(f"{number} {word}" for word, number in numbers.items() if number)
+
+
+class _Board:
+    """Tells how far the cases are."""
+
+    def __init__(self, talk: Talk, count: int, verbose: bool) -> None:
+        self.at_once = 1
+        self._talk, self._count, self._verbose = talk, count, verbose
+        self._rows: list[Row] = []
+        self._started = time.monotonic()
+        self._worked = 0.0
+        """Seconds since the first case that was not just skipped began."""
+
+    def within(self, event: Progress) -> None:
+        """Progress inside of a case, where there is one at a time."""
+        self._tell(event.fraction, f"{len(self._rows) + 1} of {self._count}: {event.message}")
+
+    def ended(self, row: Row) -> None:
+        """A case has ended."""
+        self._rows.append(row)
+        if row.status == "failed":
+            self._talk.notice(Notice("case-failed", f"{row.id} failed: {row.reason} {row.mend}".strip()))
+        if self._verbose and not self._talk.console.is_terminal:
+            seconds = f" in {row.seconds:.0f} s" if row.status == "done" else ""
+            self._talk.say(f"{len(self._rows)}/{self._count} {row.id}: {row.status}{seconds}")
+        self._tell(0.0, f"{len(self._rows)} of {self._count}: {_counts(self._rows)}")
+
+    def _tell(self, within: float, message: str) -> None:
+        done = len(self._rows)
+        fraction = min((done + within) / self._count, 1.0)
+        self._talk.progress(Progress("case", fraction, eta_s=self._left(within), message=message))
+
+    def _left(self, within: float) -> float | None:
+        """Seconds that remain, by the cases that took time: those that were there already say nothing."""
+        took = [row.seconds for row in self._rows if row.status in ("done", "failed") and row.seconds > 0]
+        if not took:
+            return None
+        return sum(took) / len(took) * max(self._count - len(self._rows) - within, 0.0) / self.at_once
+
+
+def _describe(talk: Talk, cases: list[BidsCase], work: BidsWork, workers: Workers) -> None:
+    """What would run, what is missing, and what it would cost."""
+    from d3m.batch import workers as cluster
+    from d3m.models.cost import FIXED_SECONDS, measure_costs
+    from d3m.results.provenance import read_provenance
+
+    synthesis = work.load()
+    waiting = 0
+    for case in cases:
+        missing = [name for name in ("T1", "T2", "FLAIR") if getattr(case, name.lower()) is None]
+        if case.problem or missing:
+            state = case.problem or f"{' and '.join(missing)} missing"
+        elif read_provenance(case.folder(work.out), hashes=False) is not None:
+            state = "there already (checked when it runs)"
+        else:
+            state, waiting = "would run", waiting + 1
+        told = "".join(f"  [{notice.message}]" for notice in case.notices)
+        typer.echo(for_terminal(f"{case.id}: {state}{told}"))
+    cost = next(c for c in measure_costs(work.settings.model, work.settings.device) if c.quality == synthesis.quality)
+    wanted = synthesis.sampling
+    usual = synthesis.model.card.recipe.quality(synthesis.quality)
+    share = wanted.steps * wanted.samples / (usual.steps * usual.samples)
+    seconds = FIXED_SECONDS + (cost.seconds - FIXED_SECONDS) * share
+    count = workers.count or cluster.count_workers(workers.device)
+    typer.echo(
+        f"{waiting} of {len(cases)} cases would run: about {seconds:.0f} s a case on {cost.device}, "
+        f"{seconds * waiting / 3600:.1f} hours by one worker, {seconds * waiting / count / 3600:.1f} by {count} if the "
+        f"machine has the cores; {cost.memory_mb / 1024:.1f} GiB of memory a worker. Nothing was written."
+    )
+    talk.done(cases=len(cases), would_run=waiting, seconds_a_case=round(seconds, 1), memory_mb=round(cost.memory_mb))
+
+
+def _group(talk: Talk, cases: list[BidsCase], out: Path, dry_run: bool) -> None:
+    from d3m.batch.bids import is_ours
+    from d3m.batch.review import collect, write_review
+
+    if not is_ours(out):
+        raise D3MError("The output folder holds no derivatives yet.", "Run the level `participant` first.")
+    entries = collect(cases, out)
+    if dry_run:
+        typer.echo(f"The page would show {len(entries)} cases. Nothing was written.")
+        return
+    write_review(entries, out)
+    talk.done(out=str(out))
+    if not talk.json:
+        typer.echo(f"{len(entries)} cases\nPage:  {out / 'review.html'}\nTable: {out / 'summary.tsv'}")

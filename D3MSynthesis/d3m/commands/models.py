@@ -1,0 +1,57 @@
+"""`d3m models`: list, import and remove models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from d3m.errors import D3MError
+from d3m.system.console import Talk, session
+from d3m.system.text import for_terminal
+
+models_app = typer.Typer(help="List, import and remove models.", invoke_without_command=True)
+
+
+@models_app.callback()
+def models(context: typer.Context) -> None:
+    """List, import and remove models."""
+    if context.invoked_subcommand is None:
+        list_()
+
+
+@models_app.command("list")
+def list_() -> None:
+    """List the models that are found."""
+    talk = Talk("none")
+    with session(talk):
+        from d3m.models.store import list_models, read_card
+
+        for entry in list_models():
+            try:
+                title = read_card(entry.folder).title
+            except D3MError as error:
+                title = f"cannot be used: {error.message}"
+            typer.echo(for_terminal(f"{entry.name}{' (imported)' if entry.removable else ''}: {title}"))
+
+
+@models_app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="A model's folder: card.json and weights.safetensors.")],
+) -> None:
+    """Copy a model into the user's folder."""
+    with session(Talk("none")):
+        from d3m.models.store import import_model
+
+        typer.echo(f"Imported {import_model(folder).name}.")
+
+
+@models_app.command("remove")
+def remove(name: Annotated[str, typer.Argument(help="Name of an imported model.")]) -> None:
+    """Remove an imported model."""
+    with session(Talk("none")):
+        from d3m.models.store import remove_model
+
+        remove_model(name)
+        typer.echo(for_terminal(f"Removed {name}."))

@@ -1,0 +1,306 @@
+"""How a command talks: progress as a bar or as JSON lines, errors as one sentence, ends that leave nothing behind."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import itertools
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from d3m.errors import EXIT_CODES, D3MError, Notice, is_out_of_memory
+from d3m.progress import Progress
+from d3m.system.storage import OF_THE_MACHINE, disk_error
+from d3m.system.text import for_terminal, plain
+
+ProgressMode = Literal["auto", "json", "none"]
+PARENT_POLL_S = 0.5
+GRACE_S = 5.0
+"""Time for the main thread to clean up before the process is ended without it."""
+INTERRUPTED = "The run was stopped."
+
+
+class Talk:
+    """Tells a person or a program how a command goes.
+
+    Args:
+        mode: "auto" draws a bar on a terminal and says little elsewhere, "json" prints one object a line on
+            stdout, "none" is silent but for notices and errors.
+    """
+
+    def __init__(self, mode: ProgressMode) -> None:
+        self.json = mode == "json"
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.stopping = False
+        """A signal asked for the end; libraries sometimes swallow the exception that it became."""
+        self._stage = ""
+        self._bar: Bar | None = None
+        if mode == "auto" and self.console.is_terminal:
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[left]}"),
+            )
+            self._bar = Bar(*columns, console=self.console, transient=True)
+            self._task = self._bar.add_task("", total=1.0, left="")
+        self._plain = mode == "auto" and self._bar is None
+
+    def progress(self, event: Progress) -> None:
+        """Show one event.
+
+        Raises:
+            KeyboardInterrupt: a signal asked for the end meanwhile.
+        """
+        if self.stopping:
+            raise KeyboardInterrupt
+        if self.json:
+            self._line(asdict(event) | {"message": plain(event.message)})
+        elif self._bar is not None:
+            self._bar.start()
+            left = "" if event.eta_s is None else f"{event.eta_s:.0f} s left"
+            shown = for_terminal(event.message or event.stage)
+            self._bar.update(self._task, completed=event.fraction, description=shown, left=left)
+        elif self._plain and event.stage != self._stage:
+            self.say(event.message or event.stage)
+        self._stage = event.stage
+
+    def notice(self, notice: Notice) -> None:
+        """Show a warning on stderr."""
+        self.console.print(f"[yellow]Notice:[/yellow] {escape(for_terminal(notice.message))}")
+
+    def say(self, text: str) -> None:
+        """Show a line on stderr, whatever it holds."""
+        self.console.print(for_terminal(text), markup=False)
+
+    def done(self, **fields: object) -> None:
+        """Say that the command has ended well."""
+        self.stop()
+        if self.json:
+            self._line({"stage": "done", **fields})
+
+    def failed(self, error: D3MError) -> None:
+        """Say what went wrong and how to mend it."""
+        self.stop()
+        if self.json:
+            try:
+                told = {"message": plain(error.message), "mend": plain(error.mend)}
+                self._line({"stage": "error", "kind": error.kind, **told})
+            except OSError:  # nobody is listening any more
+                _silence()
+        with contextlib.suppress(OSError):
+            sys.stderr.write(
+                f"Error: {for_terminal(error)}\n"
+            )  # not through rich, which would import more when memory has run out
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _line(self, content: dict[str, object]) -> None:
+        sys.stdout.write(json.dumps(content, ensure_ascii=True) + "\n")
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
+    """Run a command's work: signals and errors become messages and exit codes.
+
+    Args:
+        talk: Tells them.
+        parent_pid: The run ends when this process is gone.
+
+    Raises:
+        SystemExit: with the exit code of `d3m.errors.EXIT_CODES`, or 1 for a defect of ours.
+    """
+
+    def interrupted(_: int, __: FrameType | None) -> None:
+        if not talk.stopping:  # a second signal must not disturb the cleaning up after the first
+            talk.stopping = True
+            raise KeyboardInterrupt  # not an Exception: libraries that are being imported catch those
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, interrupted) for number in (signal.SIGTERM, signal.SIGINT)}
+    if parent_pid is not None:
+        threading.Thread(target=_end_with, args=(parent_pid, os.getppid() == parent_pid), daemon=True).start()
+    try:
+        _check_environment()
+        yield
+    except D3MError as error:
+        talk.failed(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        talk.failed(D3MError(INTERRUPTED, "", "interrupted"))
+        sys.exit(130)
+    except BrokenPipeError:
+        _silence()
+        sys.exit(130)  # whoever read our progress is gone
+    except Exception as defect:
+        if is_out_of_memory(defect):
+            mend = "Close other programs, use --quality preview, leave out --trace, or take another machine."
+            talk.failed(D3MError("The memory of this machine does not suffice.", mend, "machine"))
+            sys.exit(EXIT_CODES["machine"])
+        if isinstance(defect, ImportError) and not (defect.name or "").startswith("d3m"):
+            talk.failed(_unusable_package(defect))
+            sys.exit(EXIT_CODES["machine"])
+        if isinstance(defect, OSError) and defect.errno in OF_THE_MACHINE:
+            talk.failed(disk_error(defect))
+            sys.exit(EXIT_CODES["machine"])
+        traceback.print_exc()
+        message = f"The program has a defect ({type(defect).__name__})."
+        talk.failed(D3MError(message, "Please report it with the text above.", "machine"))
+        sys.exit(1)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def open_streams() -> None:
+    """Give the process the standard streams that its caller closed.
+
+    Otherwise the next file that is opened gets the number of one of them, and what a library prints lands in it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.dup(number), "w" if number else "r"))
+
+
+def _silence() -> None:
+    """Throw away what still waits to be printed: Python would complain when it cannot at the end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def tell_wrong_usage(end: SystemExit, arguments: Sequence[str]) -> None:
+    """Say as JSON, where that was asked for, that the options were wrong; the text on stderr was for a person.
+
+    Args:
+        end: What the parser of the command line raised.
+        arguments: Of the command line.
+    """
+    asked = "--progress=json" in arguments or "--json" in arguments
+    asked = asked or any(pair == ("--progress", "json") for pair in itertools.pairwise(arguments))
+    explain = getattr(end.__context__, "format_message", None)
+    if asked and end.code and explain is not None:
+        error = {"stage": "error", "kind": "input", "message": explain(), "mend": "See the command's --help."}
+        sys.stdout.write(json.dumps(error, ensure_ascii=True) + "\n")
+        sys.stdout.flush()
+
+
+def _check_environment() -> None:
+    """Notice when the environment puts foreign packages before ours, as other programs' settings do.
+
+    Raises:
+        D3MError: numpy cannot be used; PYTHONPATH is named if it is at fault.
+    """
+    try:
+        import numpy
+
+        numpy.zeros(1).sum()
+    except Exception as error:
+        raise D3MError(f"numpy cannot be used here ({type(error).__name__}).", _repair(), "machine") from error
+
+
+def _unusable_package(error: ImportError) -> D3MError:
+    """What a user is told when a package that we need is missing, damaged, or another program's."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return D3MError(f"A Python package that is needed cannot be used ({reason}).", _repair(), "machine")
+
+
+def _repair() -> str:
+    """How to mend packages that cannot be used: PYTHONPATH is named if it may be at fault."""
+    where = os.environ.get("PYTHONPATH")
+    if where:
+        return f"The environment variable PYTHONPATH names other packages ({where}): unset it."
+    return "Install the package again into an environment of its own."
+
+
+def _foreign_place(package: str) -> str | None:
+    """The entry of PYTHONPATH that a package is taken from, if it is taken from one."""
+    spec = PathFinder.find_spec(package)
+    origin = None if spec is None else spec.origin
+    for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        if entry and origin is not None and Path(origin).is_relative_to(Path(entry).absolute()):
+            return entry
+    return None
+
+
+def _end_with(pid: int, direct: bool) -> None:
+    """Ask this process to stop once process `pid` is gone."""
+    while alive(pid) and not (direct and os.getppid() != pid):  # a dead parent's number may live on as a zombie
+        time.sleep(PARENT_POLL_S)
+    if sys.platform == "win32":  # there a signal to oneself is an immediate end
+        _thread.interrupt_main(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_S)  # a main thread inside a long computation cannot react
+    os._exit(130)
+
+
+def alive(pid: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    if sys.platform == "win32":
+        import ctypes
+
+        handle = ctypes.windll.kernel32.OpenProcess(0x00100000, False, pid)  # SYNCHRONIZE
+        if not handle:
+            return False
+        gone = ctypes.windll.kernel32.WaitForSingleObject(handle, 0) == 0
+        ctypes.windll.kernel32.CloseHandle(handle)
+        return not gone
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def require_torch() -> None:
+    """Find out in one sentence whether torch can be used.
+
+    Raises:
+        D3MError: torch is missing, too old, or only half installed.
+    """
+    mend = "Install torch 2.2 or later: `pip install torch`; inside 3D Slicer use the PyTorch extension."
+    if place := _foreign_place("torch"):
+        mend += f" It is taken from {place}, because the environment variable PYTHONPATH names that folder: unset it."
+    try:
+        import torch
+
+        found = str(torch.__version__)
+        version = tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in found.split(".")[:2])
+        if version >= (2, 2):
+            torch.zeros(1).add_(1)
+    except Exception as error:  # a half installed torch fails in every imaginable way
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            raise D3MError("torch is not installed.", mend, "machine") from error
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise D3MError(f"torch is there but cannot be used ({reason}).", mend, "machine") from error
+    if version < (2, 2):
+        raise D3MError(f"torch {found} is too old.", mend, "machine")

@@ -1,0 +1,1 @@
+"""Files into volumes, one module for each family of formats; whatever they hold, they are data."""

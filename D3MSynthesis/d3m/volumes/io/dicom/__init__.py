@@ -1,0 +1,1 @@
+"""DICOM series and studies into volumes."""

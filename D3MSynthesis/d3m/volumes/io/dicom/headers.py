@@ -1,0 +1,188 @@
+"""DICOM images in folders: found among other files, and their headers read. pydicom is imported here only."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from d3m.errors import D3MError
+from d3m.volumes.io.dicom.series import Frame, Series, frames_of, series_of
+from d3m.volumes.io.files import ARCHIVES
+
+MAX_FILES = 50_000
+"""Files looked at in a folder; a study of a head has some thousands."""
+MR_IMAGES = "1.2.840.10008.5.1.4.1.1.4"
+"""How the SOP classes of MR images begin (DICOM PS3.4, B.5): without a matrix such a file was cut."""
+DEFLATED = "1.2.840.10008.1.2.1.99"
+"""Transfer syntax whose header is packed, too: it unpacks to any size before anything of it can be judged."""
+TAGS = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
+    "ProtocolName", "Modality", "ImageType", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
+    "NumberOfFrames", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "EchoTime", "RepetitionTime",
+    "InversionTime", "ContrastBolusAgent", "ContrastBolusAgentSequence", "DiffusionBValue",
+    "TemporalPositionIdentifier", "RescaleSlope", "RescaleIntercept", "PatientID", "PatientName",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
+"""What is read of a header. The patient's identifier serves to refuse two patients, the name to take it out of
+descriptions; both go nowhere."""
+
+
+def require_pydicom() -> Any:
+    """The package pydicom.
+
+    Raises:
+        D3MError: it is not installed.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise D3MError(
+            "DICOM files cannot be read: the package pydicom is not installed.",
+            'Install it with "pip install pydicom", or convert the series to NIfTI with dcm2niix.',
+            "machine",
+        ) from error
+    if not hasattr(pydicom, "pixels"):
+        raise D3MError(
+            f"DICOM files cannot be read: pydicom {pydicom.__version__} is too old.",
+            'Install pydicom 3 with "pip install --upgrade pydicom".',
+            "machine",
+        )
+    return pydicom
+
+
+def starts_like_dicom(start: bytes) -> bool:
+    """Whether a file's first 136 bytes are those of DICOM; old archives leave out the preamble before the groups."""
+    return start[128:132] == b"DICM" or _bare(start)
+
+
+def _bare(start: bytes) -> bool:
+    """Whether the first element is one of group 8, little endian, without a preamble (DICOM PS3.10, 7.1)."""
+    return start[:2] == b"\x08\x00" and start[3:4] == b"\x00" and len(start) >= 136
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether this is a folder, or a DICOM file by its content."""
+    try:
+        if path.is_dir():
+            return True
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return starts_like_dicom(file.read(136))
+    except (OSError, ValueError):
+        return False  # what cannot be opened is reported by the reader of files
+
+
+def find_series(place: Path, name: str = "The study") -> list[Series]:
+    """The series of images in a folder and the folders inside it; other files are passed over.
+
+    Links to folders are not followed, so that loops end.
+
+    Args:
+        place: A folder or its DICOMDIR, or one DICOM file: then its series among the files beside it.
+        name: What messages call it.
+
+    Raises:
+        D3MError: nothing there is DICOM; too many files; a folder that cannot be read.
+    """
+    wanted, deep = None, True
+    if place.is_file():
+        head = _read_header(place, _start_of(place))
+        if head is None:
+            raise D3MError(f"{name} is not a DICOM image that can be read: {place}.", "Export the series again.")
+        if "DirectoryRecordSequence" not in head:
+            wanted, deep = _key_of(head), False
+        place = place.parent
+    found: dict[tuple[str, ...], list[tuple[Path, Any, list[Frame | None]]]] = {}
+    damaged, packed = 0, ""
+    for path, start in _files(place, deep):
+        if not starts_like_dicom(start):
+            packed = packed or next((kind for magic, kind in PACKED.items() if start.startswith(magic)), "")
+            continue
+        header = _read_header(path, start)
+        try:
+            if header is None:
+                damaged += start[128:132] == b"DICM"
+            elif not header.get("Rows") or not header.get("Columns"):
+                damaged += str(header.file_meta.get("MediaStorageSOPClassUID", "")).startswith(MR_IMAGES)
+            elif wanted in (None, _key_of(header)):
+                image = path, header, frames_of(path, header)
+                found.setdefault(_key_of(header), []).append(image)
+        except (TypeError, ValueError, AttributeError, OverflowError, IndexError):  # several values where one belongs
+            damaged += 1
+    if not found:
+        what = "a folder without any DICOM image" + (f" that can be read ({damaged} are damaged)" if damaged else "")
+        mend = "Give a NIfTI, NRRD or MetaImage file, or the folder of a DICOM series."
+        if packed and not damaged:
+            what, mend = f"a folder that holds {packed}, but no DICOM image", "Unpack it first, and give that folder."
+        raise D3MError(f"{name} is {what}.", mend)
+    series = [series_of(uid, images, damaged) for (_, _, uid, *_), images in found.items()]
+    return sorted(series, key=lambda one: (one.number is None, one.number or 0, one.uid))
+
+
+PACKED = {**ARCHIVES, b"\x1f\x8b": "a gzip file"}
+
+
+def _key_of(header: Any) -> tuple[str, ...]:
+    """What images of one series share; some anonymisers take the UID away, or give it to every series."""
+    patient, study, uid, number, text = (
+        str(header.get(name) or "")
+        for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription")
+    )
+    return patient, study, uid or f"{number} {text}"
+
+
+def _files(place: Path, deep: bool) -> Iterator[tuple[Path, bytes]]:
+    """Every file that can be opened, with its first bytes."""
+    count = 0
+
+    def refuse(error: OSError) -> None:
+        raise D3MError(f"A folder cannot be read ({error.strerror}).", "Check its name and its rights.") from error
+
+    for folder, inner, names in os.walk(place, onerror=refuse, followlinks=False):
+        inner[:] = sorted(inner) if deep else []
+        for name in sorted(names):
+            path = Path(folder) / name
+            try:
+                if not path.is_file():
+                    continue
+                with path.open("rb") as file:
+                    start = file.read(136)
+            except OSError as error:
+                raise D3MError(
+                    f"A file in the folder cannot be read ({error.strerror}).", "Check the rights of the files."
+                ) from error
+            count += 1
+            if count > MAX_FILES:
+                raise D3MError(f"There are more than {MAX_FILES} files in this folder.", "Give one study's folder.")
+            yield path, start
+
+
+def _start_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(136)
+
+
+def _read_header(path: Path, start: bytes) -> Any:
+    """The header of a DICOM image or directory; None for a damaged one, and for any other file."""
+    pydicom = require_pydicom()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they may show what stands in the header
+        # a damaged header may raise anything; such a file is no image of a series
+        try:
+            if start[128:132] == b"DICM":
+                meta = pydicom.filereader.read_file_meta_info(path)
+                if str(meta.get("TransferSyntaxUID", "")) == DEFLATED:
+                    return None
+            elif not _bare(start):
+                return None
+            tags = [*TAGS, "DirectoryRecordSequence"]
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
+            for part in (header.file_meta, header):
+                part.walk(lambda *_: None)  # elements are converted when they are looked at, also inside sequences
+        except Exception:
+            return None
+    return header

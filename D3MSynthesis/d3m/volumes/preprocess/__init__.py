@@ -1,0 +1,1 @@
+"""Scans made into a case: checked, registered, the brain found."""

@@ -1,0 +1,53 @@
+"""What the commands of training and benchmark share: lines for a person, or progress events for a program."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from typing import Annotated, Optional
+
+import typer
+
+from d3m.progress import Progress
+from d3m.system.console import Talk, session
+from d3m.system.text import for_terminal
+
+
+class Mode(str, Enum):
+    """How progress is shown."""
+
+    auto = "auto"
+    json = "json"
+
+
+ProgressOption = Annotated[Mode, typer.Option("--progress", help="json prints one object a line on stdout.")]
+ParentOption = Annotated[
+    Optional[int], typer.Option("--parent-pid", min=1, help="End when this process is gone.", show_default=False)
+]
+
+
+@contextmanager
+def telling(stage: str, mode: Mode, parent_pid: int | None) -> Iterator[Callable[[str], None]]:
+    """A session whose lines for a person become progress events for a program.
+
+    A line that begins with k/n says which share is done; any other leaves the share as it was.
+    """
+    talk = Talk(mode.value)
+    share = 0.0
+
+    def tell(line: str) -> None:
+        nonlocal share
+        if counted := re.match(r"(\d+)/([1-9]\d*) ", line):
+            share = min(int(counted[1]) / int(counted[2]), 1.0)
+        talk.progress(Progress(stage, share, message=line))
+
+    with session(talk, parent_pid):
+        yield tell if mode is Mode.json else echo
+        talk.done()
+
+
+def echo(line: str) -> None:
+    """Show a line, whatever the data set's names hold."""
+    typer.echo(for_terminal(line))

@@ -1,0 +1,1 @@
+"""Patients on disk to batches: data sets, labels, splits, the cache."""

@@ -1,0 +1,221 @@
+"""From folders to a cache: the whole of `d3m-training prepare`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from d3m.errors import D3MError
+from d3m.models.recipes import RECIPES
+from d3m.system.storage import held, replace_text, writing
+from d3m_training.data.cache import fingerprint, is_whole, prepare, write_entry
+from d3m_training.data.datasets import Checked, Fault, Patient, check, find_patients, in_processes, read_patient
+from d3m_training.data.labels import Scheme, unify
+from d3m_training.data.splits import PARTS, Split, check_split, conflicts, make_split, read_split, split_text
+
+SPLIT_NAME = "split.json"
+GRID_NAME = "grid.json"
+LOCK_NAME = ".d3m-prepare.lock"
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What one process does."""
+
+    patient: Patient
+    scheme: Scheme | None
+    key: str
+    recipe_name: str
+    cache: Path
+
+
+def network_stride(recipe_name: str) -> int:
+    """Multiple that rows and columns must have for a recipe's network."""
+    return int(2 ** len(RECIPES[recipe_name].network.widths))
+
+
+def prepare_cache(
+    data: Sequence[Path],
+    cache: Path,
+    recipe_name: str,
+    split_file: Path | None,
+    sizes: tuple[int, int, int] | None,
+    enhancing_label: int | None,
+    skip_bad: bool,
+    workers: int,
+    seed: int,
+    report: Callable[[str], None],
+) -> int:
+    """Check all patients, split them, and prepare those whose entry is missing, stale or damaged.
+
+    Returns:
+        Number of patients in the cache.
+
+    Raises:
+        D3MError: faults in the data (all of them are reported first), or a split that cannot be used.
+    """
+    patients, faults = collect(data)
+    split, clashes = _stated_split(patients, split_file, sizes, seed)
+    faults += clashes
+    for fault in faults:  # those first that need no reading
+        report(f"{fault.id}: {fault.reason}")
+    checked = check(patients, enhancing_label, workers)
+    for fault in checked.faults:
+        report(f"{fault.id}: {fault.reason}")
+    faulty = frozenset(fault.id for fault in (*faults, *checked.faults))
+    if faulty and not skip_bad:
+        count = "1 patient" if len(faulty) == 1 else f"{len(faulty)} patients"
+        raise D3MError(f"{count} cannot be used; the reasons stand above.", "Mend them, or add --skip-bad.")
+    if faulty:
+        report(f"{len(faulty)} left out because of faults.")
+    checked = replace(checked, patients=tuple(p for p in checked.patients if p.id not in faulty))
+    groups = {p.id: p.group for p in checked.patients}
+    split = make_split(groups, seed, sizes) if split is None else split.without(faulty)
+    check_split(split, groups)
+    _report_use(checked, split, report)
+    with writing():
+        cache.mkdir(parents=True, exist_ok=True)
+    with held(cache / LOCK_NAME, "Another preparation is writing into this cache."):
+        return _fill(checked, split, cache, recipe_name, workers, report)
+
+
+def _fill(
+    checked: Checked, split: Split, cache: Path, recipe_name: str, workers: int, report: Callable[[str], None]
+) -> int:
+    """Prepare what is missing, stale or damaged; returns the number of patients in the cache."""
+    recipe, stride = RECIPES[recipe_name], network_stride(recipe_name)
+    wanted = split.ids()
+    works = []
+    for patient in checked.patients:
+        scheme = checked.schemes.get(patient.id)
+        hashes = [*checked.hashes[patient.id], scheme.name if scheme else ""]
+        key = fingerprint(hashes, recipe.grid, stride)
+        if patient.id in wanted and not is_whole(cache, patient.id, key, thorough=True):
+            works.append(_Work(patient, scheme, key, recipe_name, cache))
+    report(f"{len(wanted)} patients, {len(works)} of them to be prepared.")
+    with writing():
+        if works:  # until all are there this is no cache: entries of two grids must not be trained on together
+            (cache / GRID_NAME).unlink(missing_ok=True)
+        replace_text(cache / SPLIT_NAME, split_text(split))
+    for number, identifier in enumerate(in_processes(_prepare_one, works, workers), start=1):
+        report(f"{number}/{len(works)} {identifier}")
+    with writing():
+        replace_text(cache / GRID_NAME, json.dumps(_grid(recipe_name)) + "\n")
+    return len(wanted)
+
+
+def _grid(recipe_name: str) -> dict[str, object]:
+    """What must be equal for a cache to serve a recipe, as JSON has it."""
+    grid = {**asdict(RECIPES[recipe_name].grid), "stride": network_stride(recipe_name)}
+    return dict(json.loads(json.dumps(grid)))
+
+
+def check_grid(cache: Path, recipe_name: str) -> None:
+    """Find out whether a cache was prepared for a recipe.
+
+    Raises:
+        D3MError: it was prepared on another grid or scale, or not at all.
+    """
+    try:
+        grid = json.loads((cache / GRID_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise D3MError("The cache is not prepared.", "Run `d3m-training prepare` first.") from error
+    if grid != _grid(recipe_name):
+        raise D3MError(
+            f"The cache was prepared on another grid than that of the recipe {recipe_name}.",
+            f"Run `d3m-training prepare --recipe {recipe_name}`, into another folder if you need both.",
+        )
+
+
+def collect(data: Sequence[Path]) -> tuple[list[Patient], list[Fault]]:
+    """Patients of several places.
+
+    Raises:
+        D3MError: a place without patients, or two patients with one id.
+    """
+    patients: list[Patient] = []
+    faults: list[Fault] = []
+    for place in data:
+        found, bad = find_patients(place)
+        patients += found
+        faults += bad
+    twice = [name for name, count in Counter(p.id for p in patients).items() if count > 1]
+    if twice:
+        raise D3MError(f"Two patients have the id {twice[0]}.", "Give each an id of its own.")
+    return patients, faults
+
+
+def collect_annotated(data: Sequence[Path], enhancing: int | None, why: str, report: Callable[[str], None]) -> Checked:
+    """Patients of several places that have labels and no fault; what is left out is reported.
+
+    Args:
+        data: Folders or manifests.
+        enhancing: Value of the enhancing tumour, or None to find it out.
+        why: A sentence that says what labels are needed for, should there be none.
+        report: Gets a line for each patient that is left out.
+
+    Raises:
+        D3MError: nobody is left, or as in `collect`.
+    """
+    patients, faults = collect(data)
+    checked = check([p for p in patients if p.seg is not None], enhancing, workers=1)
+    for fault in (*faults, *checked.faults):
+        report(f"Left out: {fault.id}: {fault.reason}")
+    if not checked.patients:
+        raise D3MError("No annotated patient was found.", why)
+    return checked
+
+
+def _report_use(checked: Checked, split: Split, report: Callable[[str], None]) -> None:
+    """Say what the data are used for."""
+    if checked.unlabelled:
+        names = ", ".join(checked.unlabelled[:5]) + (", ..." if len(checked.unlabelled) > 5 else "")
+        report(f"{len(checked.unlabelled)} patients have no annotation ({names}): they serve the image terms alone.")
+    for name, count in Counter(scheme.name for scheme in checked.schemes.values()).items():
+        report(f"Labels of {count} patients: {name}.")
+    report(", ".join(f"{part}: {len(ids)}" for part, ids in split.parts().items()) + ".")
+    unused = [p.id for p in checked.patients if p.id not in split.ids()]
+    if unused:
+        report(f"{len(unused)} patients are in no part of the split and are left out.")
+
+
+def _stated_split(
+    patients: Sequence[Patient], split_file: Path | None, sizes: tuple[int, int, int] | None, seed: int
+) -> tuple[Split | None, list[Fault]]:
+    """The split of a file or of the data themselves, and a fault for each visit of a patient in two of its parts.
+
+    Raises:
+        D3MError: the file cannot be used; only some patients state a part.
+    """
+    if split_file is not None:
+        split = read_split(split_file)
+    elif sizes is None and any(p.split for p in patients):
+        silent = [p.id for p in patients if not p.split]
+        if silent:
+            raise D3MError(
+                f"{len(silent)} patients stand in no part of the split ({silent[0]}), the others do.",
+                "Put all into folders train, validation and test, or give --split or --sizes.",
+            )
+        train, validation, test = (tuple(p.id for p in patients if p.split == part) for part in PARTS)
+        split = Split(train, validation, test, seed)
+    else:
+        return None, []
+    return split, [
+        Fault(identifier, f"visits of the patient {clash.patient} stand in {' and in '.join(clash.parts)}")
+        for clash in conflicts(split, {p.id: p.group for p in patients})
+        for identifier in clash.ids
+    ]
+
+
+def _prepare_one(work: _Work) -> str:
+    relabel = partial(unify, scheme=work.scheme) if work.scheme else lambda data: data
+    case, t1c, labels = read_patient(work.patient, relabel)
+    recipe = RECIPES[work.recipe_name]
+    entry = prepare(work.patient.id, case, t1c, labels, recipe.grid, network_stride(work.recipe_name))
+    with writing():
+        write_entry(work.cache, entry, work.key)
+    return work.patient.id

@@ -1,0 +1,1 @@
+"""Training: the loop, checkpoints, losses, and D3M's own training step."""
