@@ -13,9 +13,11 @@ import pytest
 import typer
 
 from d3m.commands.app import app
+from d3m_benchmark.cli import app as benchmark_app
 from d3m_training.cli import app as training_app
 
 ROOT = Path(__file__).parents[2]
+PROGRAMS = {"d3m": app, "d3m-training": training_app, "d3m-benchmark": benchmark_app}
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -36,7 +38,9 @@ def commands() -> list[tuple[str, str]]:
         text = page.read_text(encoding="utf-8")
         for block in re.findall(r"^```(?:bash)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
             lines = block.replace("\\\n", " ").splitlines()
-            found += [(names(page), line.strip()) for line in lines if re.match(r"\s*d3m(-training)? ", line)]
+            found += [
+                (names(page), line.strip()) for line in lines if re.match(r"\s*d3m(-training|-benchmark)? ", line)
+            ]
     return found
 
 
@@ -72,7 +76,7 @@ def test_commands_are_understood(page: str, line: str) -> None:
     """Each command that a page shows has the options that the program has."""
     program, *words = shlex.split(line, comments=True)
     words = [word for word in words if word != "..."]
-    command: Any = typer.main.get_command(app if program == "d3m" else training_app)
+    command: Any = typer.main.get_command(PROGRAMS[program])
     while words and hasattr(command, "commands"):
         name = words.pop(0)
         if name.startswith("-"):
