@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from d3m.diffusion.networks.slice import slice_memory_mb
+from d3m.diffusion.networks.whole_brain import POOLING, REGIONS, WholeBrainMaps
 from d3m.diffusion.precision import MixedPrecision
 from d3m.diffusion.recipe import Sampling
 from d3m.diffusion.volume import TracedStep, VolumeSample, VolumeSampler
 from d3m.errors import D3MError, Notice, is_out_of_memory
 from d3m.models.load import Model
+from d3m.models.patient import PatientEstimate, patient_features
 from d3m.models.recipes import QUALITY_NAMES
 from d3m.progress import Progress, ProgressCallback, Remaining, ignore_progress
 from d3m.system.devices import all_memory, choose_device, fastest_dtype, free_memory
@@ -38,6 +40,9 @@ OTHER_BATCH = 8
 """Slices at once on a device that does not tell its memory."""
 MAX_SEED = 10**18
 """What the generator of the noise takes, in a number that a person can remember."""
+
+BEGIN_FRACTION, SLICES_FRACTION = 0.05, 0.3
+"""Share of a run that is done when the scans are on the grid, and when the whole brain has been looked at."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,12 @@ class Result:
     timings: Timings
     model_name: str
     model_sha256: str
+    patient: PatientEstimate | None = None
+    """Whether and how much enhances, from the whole brain; None where the model has no calibrated whole-brain stage."""
+    whole_tumour_probability: Floats | None = None
+    """(X, Y, Z), 0 to 1, from the whole brain at 2 mm; None where the model has no whole-brain stage."""
+    whole_brain_sha256: str = ""
+    """Of the whole-brain stage's weights; empty where the model has none."""
 
 
 class Synthesis:
@@ -165,6 +176,10 @@ class Synthesis:
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.dtype = device, fastest_dtype(device)
         self.network = MixedPrecision(network.eval(), self.dtype)
+        whole_brain = self.model.whole_brain
+        if whole_brain is not None and device.type != "cpu":
+            whole_brain = copy.deepcopy(whole_brain).to(device)
+        self.whole_brain = whole_brain
 
     def _fall_back(self, device: torch.device, error: BaseException) -> Notice:
         """Go on with the CPU where the user left the choice; what failed is said.
@@ -213,11 +228,11 @@ class Synthesis:
         usual = self.model.card.familiarity
         unusual = () if usual is None else check(case, model_input, usual)
         prepared = time.monotonic()
-        sample, notices = self._sample(model_input, progress, remaining)
+        (maps, sample), notices = self._sample(model_input, progress, remaining)
         sampled = time.monotonic()
         progress(Progress("restore", 0.97, eta_s=remaining(0.97), message="Bringing the result back onto T1's grid"))
         with torch.inference_mode():
-            result = self._result(case, model_input, sample)
+            result = self._result(case, model_input, sample, maps)
         timings = Timings(prepared - started, sampled - prepared, time.monotonic() - sampled)
         return replace(
             result,
@@ -227,8 +242,8 @@ class Synthesis:
 
     def _sample(
         self, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining
-    ) -> tuple[VolumeSample, tuple[Notice, ...]]:
-        """Sample on the device; `auto` goes on with the CPU when a GPU fails or cannot hold a single slice."""
+    ) -> tuple[tuple[WholeBrainMaps | None, VolumeSample], tuple[Notice, ...]]:
+        """Compute on the device; `auto` goes on with the CPU when a GPU fails or cannot hold a single slice."""
         device = self.device
         try:
             return self._sample_on(model_input, progress, remaining), ()
@@ -236,7 +251,11 @@ class Synthesis:
             notice = self._fall_back(device, error)
         return self._sample_on(model_input, progress, remaining), (notice,)
 
-    def _sample_on(self, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining) -> VolumeSample:
+    def _sample_on(
+        self, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining
+    ) -> tuple[WholeBrainMaps | None, VolumeSample]:
+        maps = None if self.whole_brain is None else self._look_at_whole_brain(model_input, progress, remaining)
+        begin = BEGIN_FRACTION if maps is None else SLICES_FRACTION
         recipe = self.model.card.recipe
         sampler = VolumeSampler(
             self.network,
@@ -252,12 +271,32 @@ class Synthesis:
         total, steps = sampler.slice_steps(brain), self.sampling.steps * self.sampling.samples
 
         def on_step(done: int) -> None:
-            fraction = 0.05 + 0.9 * done / total
+            fraction = begin + (0.95 - begin) * done / total
             step = done * steps // total
             progress(Progress("sample", fraction, step, steps, remaining(fraction), f"Step {step} of {steps}"))
 
         with torch.inference_mode():
-            return sampler(torch.from_numpy(model_input.slices), brain, on_step)
+            return maps, sampler(torch.from_numpy(model_input.slices), brain, on_step)
+
+    def _look_at_whole_brain(
+        self, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining
+    ) -> WholeBrainMaps:
+        """What the whole-brain stage says, on the model's grid."""
+        stage = self.whole_brain
+        assert stage is not None  # the caller asked
+
+        def on_pass(done: int) -> None:
+            fraction = BEGIN_FRACTION + (SLICES_FRACTION - BEGIN_FRACTION) * done / stage.passes
+            progress(Progress("sample", fraction, eta_s=remaining(fraction), message="Looking at the whole brain"))
+
+        with torch.inference_mode():
+            return stage.predict(
+                torch.from_numpy(model_input.slices),
+                torch.from_numpy(model_input.brain),
+                spacing=_slices_spacing(model_input.grid),
+                device=self.device,
+                on_pass=on_pass,
+            )
 
     def _batch(self, model_input: ModelInput) -> int:
         """Slices at once: what half of the memory holds.
@@ -274,7 +313,15 @@ class Synthesis:
             free, most = None, OTHER_BATCH
         return most if free is None else int(np.clip(free / 2 // slice_bytes, 1, most))
 
-    def _result(self, case: Case, model_input: ModelInput, sample: VolumeSample) -> Result:
+    def _patient(self, model_input: ModelInput, maps: WholeBrainMaps) -> PatientEstimate | None:
+        """Whether and how much enhances, if the model's card says how that follows from the maps."""
+        stage = self.model.card.whole_brain
+        if stage is None or stage.calibration is None:
+            return None
+        voxel_ml = float(np.prod(model_input.grid.spacing)) * POOLING**3 / 1000
+        return stage.calibration.estimate(patient_features(maps.enhancing_members.mean(0).numpy(), voxel_ml))
+
+    def _result(self, case: Case, model_input: ModelInput, sample: VolumeSample, maps: WholeBrainMaps | None) -> Result:
         grid, card = model_input.grid, self.model.card
         low, high = model_input.scales[0]
         t1, image, gain = model_input.slices[:, 0], sample.image.numpy(), 1.0
@@ -290,6 +337,11 @@ class Synthesis:
             spread = to_t1_grid(gain * sample.spread.numpy(), grid) * (high - low)
             uncertainty = np.where(case.brain, spread, 0).astype(np.float32)
         volume_ml = float(mask.sum() * abs(np.linalg.det(case.t1.affine[:3, :3])) / 1000)
+        patient, tumour = None, None
+        if maps is not None:
+            patient = self._patient(model_input, maps)
+            tumour = to_t1_grid(maps.probability[REGIONS.index("whole_tumour")].numpy(), grid)
+            tumour = np.where(case.brain, tumour, 0).astype(np.float32)
         notices = () if mask.any() else (Notice("no-enhancement", "The model predicts no enhancing tumour."),)
         return Result(
             cemri=cemri,
@@ -318,6 +370,9 @@ class Synthesis:
             timings=Timings(0, 0, 0),
             model_name=card.name,
             model_sha256=card.weights_sha256,
+            patient=patient,
+            whole_tumour_probability=tumour,
+            whole_brain_sha256=card.whole_brain.weights_sha256 if card.whole_brain else "",
         )
 
     def _trace_step(self, done: int, step: TracedStep, model_input: ModelInput) -> TraceStep:
@@ -334,6 +389,12 @@ def _in_t1_units(values: torch.Tensor, model_input: ModelInput) -> Floats:
     """Scaled slices, (S, H, W), as a volume on the model's grid, (W, H, S)."""
     low, high = model_input.scales[0]
     return np.ascontiguousarray(low + (high - low) * volume_from_slices(values.numpy()), dtype=np.float32)
+
+
+def _slices_spacing(grid: ModelGrid) -> tuple[float, float, float]:
+    """Millimetres along slices, rows and columns: the order of arrays (S, H, W)."""
+    columns, rows, slices = (float(mm) for mm in grid.spacing)
+    return slices, rows, columns
 
 
 def _inside(displacement: torch.Tensor, model_input: ModelInput) -> Floats:

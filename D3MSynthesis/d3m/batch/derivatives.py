@@ -32,6 +32,10 @@ NAMES = {
     "uncertainty": ("desc-synthSpread_T1w", "Standard deviation over the samples, in T1w's intensities."),
     "enhancement_mask": ("label-enhancement_mask", "Predicted enhancing tumour."),
     "enhancement_probability": ("label-enhancement_probseg", "Predicted probability of enhancing tumour."),
+    "whole_tumour_probability": (
+        "label-tumour_probseg",
+        "Predicted probability of any tumour, oedema included, from the whole brain at 2 mm.",
+    ),
     "first_sample": (
         "desc-synthFirstSample_T1w",
         "The first sample by itself, which the deformation ends in; on the model's own grid.",

@@ -38,6 +38,14 @@ class NetworkSizes:
 
 
 @dataclass(frozen=True)
+class WholeBrainSizes:
+    """Sizes of one member of the whole-brain stage."""
+
+    widths: tuple[int, ...] = (32, 64, 96, 128)
+    """Channels from 4 mm voxels to the innermost, each level half as fine as the one before; multiples of 4."""
+
+
+@dataclass(frozen=True)
 class DiffusionRecipe:
     """The equations a model was trained with; they cannot be chosen at synthesis."""
 

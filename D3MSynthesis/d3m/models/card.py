@@ -9,15 +9,18 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from d3m.diffusion.recipe import NetworkSizes
+from d3m.diffusion.recipe import NetworkSizes, WholeBrainSizes
 from d3m.errors import D3MError
+from d3m.models.patient import PatientCalibration
 from d3m.models.recipes import Recipe
 from d3m.volumes.input_check import Familiarity
 from d3m.volumes.types import CONTRASTS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 since a model may have a whole-brain stage; cards of version 1 are read as models without one."""
+READABLE_VERSIONS = (1, 2)
 MAX_CARD_BYTES = 1_000_000
-MAX_WIDTH, MAX_LEVELS, MAX_BLOCKS, MAX_CONTEXT = 2048, 8, 8, 16
+MAX_WIDTH, MAX_LEVELS, MAX_BLOCKS, MAX_CONTEXT, MAX_MEMBERS = 2048, 8, 8, 16, 16
 """Bounds of a network that is built from a card: what a card says is not trusted."""
 MEND = "Export the model again with `d3m-training export`, or get the folder anew."
 
@@ -46,6 +49,24 @@ class PatientRow:
     dice: float | None
     false_positive_ml: float
     false_negative_ml: float
+
+
+@dataclass(frozen=True)
+class WholeBrain:
+    """The whole-brain stage of a model: 3-D networks at 2 mm that say whether, how much and about where."""
+
+    weights_sha256: str
+    """Of `whole_brain.safetensors`, in hexadecimal."""
+    sizes: WholeBrainSizes = field(default_factory=WholeBrainSizes)
+    members: int = 1
+    """Networks that were trained apart; their mean is used."""
+    calibration: PatientCalibration | None = None
+    """How the patient's estimate follows from the maps; None: it was not fitted, and none is given."""
+    training: str = ""
+    """Command, data, folds."""
+    validation: tuple[ValidationRow, ...] = ()
+    """Measured on patients that the member in question was not trained on."""
+    validation_note: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +106,8 @@ class Card:
     limits: str = ""
     licence: str = ""
     citation: str = ""
+    whole_brain: WholeBrain | None = None
+    """The stage that looks at the whole brain first; None: the model has none."""
     schema_version: int = SCHEMA_VERSION
     extra: dict[str, str] = field(default_factory=dict)
     """Anything else that its author wants to say."""
@@ -109,12 +132,13 @@ class Card:
         if not isinstance(data, dict):
             raise D3MError("The model's card is not a JSON object.", MEND)
         version = data.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if version not in READABLE_VERSIONS or isinstance(version, bool):
+            readable = " and ".join(map(str, READABLE_VERSIONS))
             raise D3MError(
-                f"The model's card has version {version!r}; this software reads version {SCHEMA_VERSION}.",
+                f"The model's card has version {version!r}; this software reads versions {readable}.",
                 "Update the software, or export the model again.",
             )
-        card: Card = _build(Card, data, "card")
+        card: Card = _build(Card, data | {"schema_version": SCHEMA_VERSION}, "card")
         _check(card)
         return card
 
@@ -198,6 +222,8 @@ def _check(card: Card) -> None:
         raise _fail("card.familiarity", problem)
     if card.contrasts != CONTRASTS:
         raise _fail("card.contrasts", f"is not {', '.join(CONTRASTS)}")
+    if card.whole_brain is not None:
+        _check_whole_brain(card.whole_brain, card.recipe)
     _check_sizes(card.recipe.network)
     diffusion, grid = card.recipe.diffusion, card.recipe.grid
     if not 1 <= diffusion.timesteps <= 100_000:
@@ -213,6 +239,20 @@ def _check(card: Card) -> None:
     for quality in card.recipe.qualities:
         if not (1 <= quality.steps <= diffusion.timesteps and 1 <= quality.samples <= 64):
             raise _fail("card.recipe.qualities", "has steps or samples out of range")
+
+
+def _check_whole_brain(stage: WholeBrain, recipe: Recipe) -> None:
+    where, widths = "card.whole_brain", stage.sizes.widths
+    if not re.fullmatch(r"[0-9a-f]{64}", stage.weights_sha256):
+        raise _fail(f"{where}.weights_sha256", "is not a SHA-256 hash")
+    if not 2 <= len(widths) <= MAX_LEVELS or not all(1 <= w <= MAX_WIDTH and w % 4 == 0 for w in widths):
+        raise _fail(f"{where}.sizes.widths", f"must be 2 to {MAX_LEVELS} multiples of 4 up to {MAX_WIDTH}")
+    if not 1 <= stage.members <= MAX_MEMBERS:
+        raise _fail(f"{where}.members", f"is not between 1 and {MAX_MEMBERS}")
+    if stage.calibration is not None and (problem := stage.calibration.problem()):
+        raise _fail(f"{where}.calibration", problem)
+    if recipe.grid.size is not None or recipe.grid.percentiles_over != "brain":
+        raise _fail(where, "needs a recipe whose grid is the brain's box, scaled inside the brain")
 
 
 def _check_sizes(sizes: NetworkSizes) -> None:

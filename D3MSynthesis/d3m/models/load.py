@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,9 +14,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from d3m.diffusion.networks.slice import build_network
+from d3m.diffusion.networks.whole_brain import WholeBrainEnsemble
 from d3m.errors import D3MError
 from d3m.models.card import Card
-from d3m.models.store import CARD_NAME, WEIGHTS_NAME, file_sha256, read_card, weights_path
+from d3m.models.store import (
+    CARD_NAME,
+    WEIGHTS_NAME,
+    WHOLE_BRAIN_NAME,
+    file_sha256,
+    read_card,
+    weights_path,
+    whole_brain_path,
+)
 from d3m.system.storage import whole_folder, write_text
 
 TRAINING_ONLY = "auxiliary."
@@ -29,6 +40,8 @@ class Model:
     network: nn.Module
     """float32, in evaluation mode, on the CPU; satisfies `d3m.diffusion.networks.slice.D3MNetwork`."""
     folder: Path
+    whole_brain: WholeBrainEnsemble | None = None
+    """The whole-brain stage, likewise; None if the model has none."""
 
 
 def load_model(folder: Path) -> Model:
@@ -41,11 +54,28 @@ def load_model(folder: Path) -> Model:
         D3MError: card or weights are missing, damaged, or do not belong together.
     """
     card = read_card(folder)
-    path = weights_path(folder, card)
     sizes = replace(card.recipe.network, auxiliary_regions=0)
+    network = _load(weights_path(folder, card), card, lambda: build_network(sizes))
+    whole_brain = None
+    path, stage = whole_brain_path(folder, card), card.whole_brain
+    if path is not None and stage is not None:
+        sizes_3d, members = stage.sizes, stage.members
+        whole_brain = _load(path, card, lambda: WholeBrainEnsemble(sizes_3d, members))
+    return Model(card, network, folder, whole_brain)
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def _load(path: Path, card: Card, build: Callable[[], Network]) -> Network:
+    """A network with the weights of a file.
+
+    Raises:
+        D3MError: as in `load_model`.
+    """
     try:
         with torch.device("meta"):
-            expected = {name: value.shape for name, value in build_network(sizes).state_dict().items()}
+            expected = {name: value.shape for name, value in build().state_dict().items()}
     except (ValueError, RuntimeError) as error:
         raise D3MError(
             f"The network that the card of {card.name!r} describes cannot be built.", "Get the model's folder anew."
@@ -66,18 +96,21 @@ def load_model(folder: Path) -> Model:
         raise D3MError(f"The weights of {card.name!r} cannot be read.", "Get the model's folder anew.") from error
     if not all(torch.isfinite(value).all() for value in weights.values()):
         raise D3MError(f"The weights of {card.name!r} are not all finite numbers.", "Export the model again.")
-    network = build_network(sizes)
+    network = build()
     network.load_state_dict(weights)
-    return Model(card, network.eval(), folder)
+    return network.eval()
 
 
-def save_model(folder: Path, card: Card, weights: dict[str, Tensor]) -> Card:
+def save_model(
+    folder: Path, card: Card, weights: dict[str, Tensor], whole_brain: dict[str, Tensor] | None = None
+) -> Card:
     """Write a model's folder, whole or not at all.
 
     Args:
         folder: Where; an older model there is replaced at once, its other files are kept.
-        card: Its hash is filled in.
+        card: Its hashes are filled in.
         weights: State of the network; stored in float16, without what only training needs.
+        whole_brain: State of the `WholeBrainEnsemble`, likewise; None keeps the one that is there if the card has it.
 
     Returns:
         The card as written.
@@ -89,12 +122,12 @@ def save_model(folder: Path, card: Card, weights: dict[str, Tensor]) -> Card:
         with whole_folder(folder) as partial:
             if folder.is_dir():  # keep TRAINING.md and the like
                 shutil.copytree(folder, partial, dirs_exist_ok=True)
-            kept = {
-                n: v.detach().half().contiguous().cpu() for n, v in weights.items() if not n.startswith(TRAINING_ONLY)
-            }
-            save_file(kept, partial / WEIGHTS_NAME, {"format": "pt"})
-            (partial / WEIGHTS_NAME).chmod(0o644)  # safetensors makes it readable by its owner alone
-            card = replace(card, weights_sha256=file_sha256(partial / WEIGHTS_NAME))
+            card = replace(card, weights_sha256=_save(partial / WEIGHTS_NAME, weights))
+            if card.whole_brain is None:
+                (partial / WHOLE_BRAIN_NAME).unlink(missing_ok=True)
+            elif whole_brain is not None:
+                sha256 = _save(partial / WHOLE_BRAIN_NAME, whole_brain)
+                card = replace(card, whole_brain=replace(card.whole_brain, weights_sha256=sha256))
             write_text(partial / CARD_NAME, card.to_json())
             load_model(partial)  # what cannot be loaded is not shipped
     except SafetensorError as error:
@@ -102,3 +135,11 @@ def save_model(folder: Path, card: Card, weights: dict[str, Tensor]) -> Card:
             f"The model cannot be written ({error}).", "Free some space, or choose another folder.", "machine"
         ) from error
     return card
+
+
+def _save(path: Path, weights: dict[str, Tensor]) -> str:
+    """Write weights in float16, without what only training needs; returns the file's hash."""
+    kept = {n: v.detach().half().contiguous().cpu() for n, v in weights.items() if not n.startswith(TRAINING_ONLY)}
+    save_file(kept, path, {"format": "pt"})
+    path.chmod(0o644)  # safetensors makes it readable by its owner alone
+    return file_sha256(path)

@@ -14,7 +14,7 @@ from d3m.errors import D3MError
 from d3m.models.card import MAX_CARD_BYTES, Card
 from d3m.system.storage import remove_folder, whole_folder, write_text
 
-CARD_NAME, WEIGHTS_NAME = "card.json", "weights.safetensors"
+CARD_NAME, WEIGHTS_NAME, WHOLE_BRAIN_NAME = "card.json", "weights.safetensors", "whole_brain.safetensors"
 DEFAULT_NAME = "default"
 MAX_WEIGHTS_BYTES = 8 * 2**30
 """The published size has some 0.3 GB; what is larger than this is not a model of ours."""
@@ -156,10 +156,25 @@ def weights_path(folder: Path, card: Card) -> Path:
     Raises:
         D3MError: missing, too large, a link out of the folder, or not those that the card was written for.
     """
-    path = _own_file(folder, WEIGHTS_NAME, f"The model {card.name!r}")
+    return _checked_weights(folder, WEIGHTS_NAME, card, card.weights_sha256)
+
+
+def whole_brain_path(folder: Path, card: Card) -> Path | None:
+    """The weights of a model's whole-brain stage, checked against the card; None if the model has none.
+
+    Raises:
+        D3MError: as in `weights_path`.
+    """
+    if card.whole_brain is None:
+        return None
+    return _checked_weights(folder, WHOLE_BRAIN_NAME, card, card.whole_brain.weights_sha256)
+
+
+def _checked_weights(folder: Path, name: str, card: Card, sha256: str) -> Path:
+    path = _own_file(folder, name, f"The model {card.name!r}")
     if path.stat().st_size > MAX_WEIGHTS_BYTES:
         raise D3MError(f"The weights of {card.name!r} are larger than 8 GiB.", "This is not a model of this software.")
-    if file_sha256(path) != card.weights_sha256:
+    if file_sha256(path) != sha256:
         raise D3MError(
             f"The weights of {card.name!r} do not match their card: the file was changed or is damaged.",
             "Get the model's folder anew, or export the model again.",
@@ -183,7 +198,7 @@ def import_model(folder: Path) -> ModelEntry:
         D3MError: the folder holds no sound model, or the name is taken; the disk is full or not writable.
     """
     card = read_card(folder)
-    weights = weights_path(folder, card)
+    weights = [path for path in (weights_path(folder, card), whole_brain_path(folder, card)) if path is not None]
     target = user_folder() / card.name
     if any(entry.name == card.name for entry in list_models()):
         raise D3MError(
@@ -194,8 +209,10 @@ def import_model(folder: Path) -> ModelEntry:
     try:
         with whole_folder(target, replace=False) as partial:
             write_text(partial / CARD_NAME, card.to_json())
-            shutil.copyfile(weights, partial / WEIGHTS_NAME)
+            for path in weights:
+                shutil.copyfile(path, partial / path.name)
             weights_path(partial, card)  # a full disk or a file that changed meanwhile is noticed
+            whole_brain_path(partial, card)
     except D3MError as error:
         if error.kind != "machine":
             raise

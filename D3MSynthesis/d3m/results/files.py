@@ -120,6 +120,8 @@ def _images(result: Result) -> dict[str, np.ndarray]:
     }
     if result.uncertainty is not None:
         images["uncertainty"] = result.uncertainty
+    if result.whole_tumour_probability is not None:
+        images["whole_tumour_probability"] = result.whole_tumour_probability
     return images
 
 

@@ -39,7 +39,11 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
         "statement": STATEMENT,
         "synthetic": True,
         "software": {"name": "D3M for 3D Slicer", "version": d3m.__version__},
-        "model": {"name": result.model_name, "weights_sha256": result.model_sha256},
+        "model": {
+            "name": result.model_name,
+            "weights_sha256": result.model_sha256,
+            "whole_brain_sha256": result.whole_brain_sha256 or None,
+        },
         "inputs": {
             name: {"sha256": volume.sha256, "shape": list(volume.data.shape)}
             for name, volume in zip(CONTRASTS, case.contrasts(), strict=True)
@@ -47,6 +51,7 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
         "settings": asdict(result.settings),
         "first_sample_only": ["first_sample", "deformation", "trace"] if result.settings.samples > 1 else [],
         "predicted_enhancing_volume_ml": round(result.enhancing_volume_ml, 3),
+        "patient_estimate": None if result.patient is None else asdict(result.patient),
         "notices": [asdict(notice) for notice in result.notices],
         "seconds": {name: round(value, 2) for name, value in asdict(result.timings).items()}
         | {"all": round(seconds, 2)},
