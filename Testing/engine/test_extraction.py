@@ -11,9 +11,11 @@ import pytest
 from scipy import ndimage
 
 from d3m.errors import D3MError
-from d3m.volumes.preprocess import extraction
-from d3m.volumes.preprocess.atlas import atlas
-from d3m.volumes.preprocess.extraction import PROGRAM_VARIABLE, WEIGHTS, extract_brain, find_program
+from d3m.volumes import extraction
+from d3m.volumes.extraction import extract_brain
+from d3m.volumes.preprocess import learned, programs
+from d3m.volumes.preprocess.programs import HD_BET, HD_BET_VARIABLE, HD_BET_WEIGHTS, SYNTHSTRIP_VARIABLE
+from d3m.volumes.template import atlas
 from d3m.volumes.types import Volume
 from engine.volume_helpers import rotation
 
@@ -44,17 +46,27 @@ def dice(one, other):
     return 2 * (one & other).sum() / (one.sum() + other.sum())
 
 
+@pytest.fixture
+def allowed():
+    """Packages whose networks a test may use; empty unless it adds one."""
+    return []
+
+
 @pytest.fixture(autouse=True)
-def _no_program(monkeypatch):
-    """HD-BET of the machine that the tests run on stays out of it."""
-    monkeypatch.setenv(PROGRAM_VARIABLE, "off")
+def _no_program(monkeypatch, allowed):
+    """Extractors of the machine that the tests run on stay out of it."""
+    real = learned.installed
+    monkeypatch.setattr(learned, "installed", lambda package: real(package) if package in allowed else None)
+    monkeypatch.setenv(HD_BET_VARIABLE, "off")
+    monkeypatch.setenv(SYNTHSTRIP_VARIABLE, "off")
 
 
 @pytest.mark.parametrize("degrees", [0, 18])
 def test_head_without_any_program(degrees):
     """The average brain finds the brain of a head, upright or tilted; the notice says how, and how to do better."""
     t1, brain = head(rotation(degrees, 0))
-    mask, notices = extract_brain(t1)
+    found = extract_brain(t1)
+    mask, notices = found.mask, found.notices
     assert dice(mask, brain) > 0.93
     assert mask.shape == t1.data.shape
     assert [(notice.code, notice.volume) for notice in notices] == [("brain-extracted", "t1")]
@@ -71,7 +83,7 @@ def test_a_dark_bite_stays_brain():
     bite[centre[0] + 8 : centre[0] + 16, centre[1] + 6 :, centre[2] : centre[2] + 8] = True
     bite &= brain
     data = np.where(bite, 0.1 * t1.data, t1.data).astype(np.float32)
-    mask, _ = extract_brain(Volume(data, t1.affine))
+    mask = extract_brain(Volume(data, t1.affine)).mask
     assert mask[bite & (depth > 16)].mean() > 0.95
     assert dice(mask, brain) > 0.93
 
@@ -80,9 +92,9 @@ def test_where_tissue_does_not_tell_an_average_brain_does(monkeypatch):
     """A head whose brain cannot be cut out by its tissue gets the registered average brain, and that is said."""
     monkeypatch.setattr(extraction, "_by_tissue", lambda t1: None)
     t1, brain = head()
-    mask, notices = extract_brain(t1)
-    assert dice(mask, brain) > 0.9
-    assert "found with an average brain" in notices[0].message
+    found = extract_brain(t1)
+    assert dice(found.mask, brain) > 0.9
+    assert "found with an average brain" in found.notices[0].message
 
 
 def test_no_brain_is_refused():
@@ -125,7 +137,7 @@ def install(tmp_path, monkeypatch):
 
     def do(version=2, action="", weights=True, named=True):
         home = tmp_path / "home with space"
-        place = home / WEIGHTS[2 - version]
+        place = home / HD_BET_WEIGHTS[2 - version]
         place.parent.mkdir(parents=True)
         if weights:
             place.write_bytes(b"weights")
@@ -135,9 +147,9 @@ def install(tmp_path, monkeypatch):
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("HOME", str(home))
         if named:
-            monkeypatch.setenv(PROGRAM_VARIABLE, str(program))
+            monkeypatch.setenv(HD_BET_VARIABLE, str(program))
         else:
-            monkeypatch.delenv(PROGRAM_VARIABLE)
+            monkeypatch.delenv(HD_BET_VARIABLE)
             monkeypatch.setenv("PATH", str(program.parent))
         return program
 
@@ -150,10 +162,12 @@ def test_program(install, version, named, monkeypatch):
     """Either version's mask is used, named by the variable or found on PATH; the caller's Python leaks into neither."""
     install(version, named=named)
     monkeypatch.setenv("PYTHONHOME", "/nonexistent")
-    mask, notices = extract_brain(head()[0])
+    found = extract_brain(head()[0], "hd-bet")
+    mask = found.mask
     assert mask[20:60, 20:70, 20:60].all()
     assert mask.sum() == 40 * 50 * 40
-    assert notices[0].message.endswith("found with HD-BET.")
+    assert found.how == "HD-BET"
+    assert "was found with HD-BET." in found.notices[0].message
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script with a first line")
@@ -169,19 +183,22 @@ def test_program(install, version, named, monkeypatch):
 )
 def test_program_that_fails(install, how, words, monkeypatch):
     """Without weights (nothing is downloaded), after a failure, a hang or a broken mask the other way is taken."""
-    monkeypatch.setattr(extraction, "TIMEOUT_S", 3.0)
+    monkeypatch.setattr(programs, "TIMEOUT_S", 3.0)
     monkeypatch.setattr(extraction, "_by_tissue", lambda t1: head()[1])
     install(**how)
-    mask, notices = extract_brain(head()[0])
-    assert words in notices[0].message
-    assert dice(mask, head()[1]) == 1
+    found = extract_brain(head()[0])
+    assert words in found.notices[0].message
+    assert found.how == "own"
+    assert dice(found.mask, head()[1]) == 1
+    with pytest.raises(D3MError, match=words):
+        extract_brain(head()[0], "hd-bet")
 
 
 def test_variable_that_names_nothing(monkeypatch, tmp_path):
     """A wrong path is said, not ignored; "off" means off."""
-    assert find_program() is None
-    monkeypatch.setenv(PROGRAM_VARIABLE, str(tmp_path / "none"))
-    with pytest.raises(D3MError, match=f"{PROGRAM_VARIABLE} names no program"):
+    assert HD_BET.find() is None
+    monkeypatch.setenv(HD_BET_VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(D3MError, match=f"{HD_BET_VARIABLE} names no program"):
         extract_brain(head()[0])
 
 
@@ -202,3 +219,97 @@ def test_heads_through_the_reader(tmp_path):
     assert dice(case.brain, brain) > 0.93
     assert ("brain-extracted", "t1") in [(notice.code, notice.volume) for notice in case.notices]
     assert "registered" not in [notice.code for notice in case.notices]
+    assert case.brain_source == "own"
+
+
+@pytest.fixture(scope="module")
+def by_the_package():
+    """A head of thick oblique slices, and the mask that deepbet's own command makes of it."""
+    deepbet = pytest.importorskip("deepbet")
+    t1, _ = head(rotation(12, 0) @ rotation(8, 2))
+    affine = t1.affine @ np.diag([1.0, 1, 2, 1])
+    affine[:3, 3] += t1.affine[:3, 2] / 2
+    data = ndimage.zoom(t1.data, (1, 1, 0.5), order=1, grid_mode=True, mode="nearest")
+    t1 = Volume(data[:, ::-1].copy(), affine @ _mirror(1, data.shape[1]))
+    _, mask, _ = deepbet.BrainExtraction(no_gpu=True).run(nibabel.Nifti1Image(t1.data, t1.affine))
+    return t1, np.asarray(mask.dataobj) > 0
+
+
+def _mirror(axis, size):
+    """Index to index: the other way round along one axis."""
+    result = np.eye(4)
+    result[axis, axis], result[axis, 3] = -1, size - 1
+    return result
+
+
+def test_deepbet_is_used_as_its_authors_do(by_the_package, allowed):
+    """The default extractor's mask is that of deepbet's own command, for any orientation; it says so, and how much."""
+    allowed.append(learned.DEEPBET)
+    t1, theirs = by_the_package
+    found = extract_brain(t1)
+    assert dice(found.mask, theirs) > 0.995
+    assert found.how.startswith("deepbet 1.")
+    volume = found.mask.sum() * abs(np.linalg.det(t1.affine[:3, :3])) / 1000
+    assert f"({volume:.0f} ml) was found with deepbet" in found.notices[0].message
+
+
+def test_doubt_is_said(monkeypatch):
+    """Where our own extraction sees a brain that differs by more than a tenth, a notice gives both volumes."""
+    t1, brain = head()
+    smaller = ndimage.binary_erosion(brain, iterations=2)
+    monkeypatch.setattr(learned, "installed", lambda package: "1.0.2")
+    monkeypatch.setattr(learned, "by_deepbet", lambda scan: brain)
+    for other, codes in ((brain, ["brain-extracted"]), (smaller, ["brain-extracted", "brain-doubtful"])):
+        monkeypatch.setattr(extraction, "_by_tissue", lambda scan, other=other: other)
+        found = extract_brain(t1)
+        assert [notice.code for notice in found.notices] == codes
+        assert np.array_equal(found.mask, brain)
+    assert f"{smaller.sum() * 0.027:.0f} ml" in found.notices[1].message
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda scan: None, "sees no brain"),
+        (lambda scan: np.ones(scan.data.shape, bool), "ml"),
+        (lambda scan: (_ for _ in ()).throw(RuntimeError("out of memory")), "memory does not suffice"),
+        (lambda scan: (_ for _ in ()).throw(FileNotFoundError("lacks its file")), "lacks its file"),
+    ],
+)
+def test_what_the_network_cannot_do_the_fall_back_does(monkeypatch, made, words):
+    """Nothing found, far too much found, no memory, a damaged package: our own way goes on and the reason is said."""
+    t1, brain = head()
+    monkeypatch.setattr(learned, "installed", lambda package: "1.0.2" if package == learned.DEEPBET else None)
+    monkeypatch.setattr(learned, "by_deepbet", made)
+    monkeypatch.setattr(extraction, "_by_tissue", lambda scan: brain)
+    found = extract_brain(t1)
+    assert found.how == "own"
+    assert words in found.notices[0].message
+    with pytest.raises(D3MError, match=words):
+        extract_brain(t1, "deepbet")
+
+
+def test_extractors_that_are_not_there(tmp_path):
+    """An extractor that was asked for by name is not silently replaced by another."""
+    for choice in ("deepbet", "hd-bet", "synthstrip"):
+        with pytest.raises(D3MError, match="is not installed") as caught:
+            extract_brain(head()[0], choice)
+        assert "--brain auto" in caught.value.mend
+    with pytest.raises(D3MError, match="no brain extractor 'bet'"):
+        extract_brain(head()[0], "bet")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script with a first line")
+def test_synthstrip(monkeypatch, tmp_path):
+    """SynthStrip's mask is used when it is asked for."""
+    program = tmp_path / "mri_synthstrip"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys, nibabel, numpy\na = sys.argv\nimage = nibabel.load(a[a.index('-i') + 1])\n"
+        "mask = numpy.zeros(image.shape, 'u1')\nmask[20:60, 20:70, 20:60] = 1\n"
+        "nibabel.save(nibabel.Nifti1Image(mask, image.affine), a[a.index('-m') + 1])\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv(SYNTHSTRIP_VARIABLE, str(program))
+    found = extract_brain(head()[0], "synthstrip")
+    assert found.how == "SynthStrip"
+    assert found.mask.sum() == 40 * 50 * 40

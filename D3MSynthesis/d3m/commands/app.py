@@ -20,6 +20,8 @@ from d3m.commands.models import models_app
 from d3m.commands.options import (
     INPUT,
     OUTPUT,
+    Brain,
+    BrainOption,
     DeviceOption,
     Mode,
     ModelOption,
@@ -65,6 +67,7 @@ class Request:
     study: Path | None
     sample: bool
     brain_mask: Path | None
+    brain: str
     reference: Path | None
     reference_mask: Path | None
     out: Path
@@ -97,6 +100,7 @@ def synthesize(
             help="Brain mask in T1's space, if the skull is still on.", rich_help_panel=INPUT, show_default=False
         ),
     ] = None,
+    brain: BrainOption = Brain.auto,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -147,6 +151,7 @@ def synthesize(
             dicom,
             sample,
             brain_mask,
+            brain.value,
             reference,
             reference_mask,
             out,
@@ -211,7 +216,7 @@ def _synthesize(talk: Talk, started: float, request: Request) -> None:
     folder = find_model(request.model)
     read_card(folder)
     talk.progress(Progress("read", 0.0, message="Reading the scans"))
-    case = read_case(*sources, request.brain_mask)
+    case = read_case(*sources, request.brain_mask, request.brain)
     real = None if reference is None else read_volume(reference, "t1c")
     real_mask = None if request.reference_mask is None else read_raw(request.reference_mask, "labels")
     _check_out(request.out, request.force)

@@ -18,6 +18,16 @@ class Quality(str, Enum):
     best = "best"
 
 
+class Brain(str, Enum):
+    """What finds the brain in scans with the skull on; `d3m.volumes.extraction.EXTRACTORS`."""
+
+    auto = "auto"
+    deepbet = "deepbet"
+    hd_bet = "hd-bet"
+    synthstrip = "synthstrip"
+    own = "own"
+
+
 class Mode(str, Enum):
     """How progress is shown."""
 
@@ -33,6 +43,14 @@ class Naming(str, Enum):
     brats = "brats"
 
 
+BrainOption = Annotated[
+    Brain,
+    typer.Option(
+        "--brain",
+        help="What finds the brain where the skull is still on; auto: deepbet, else HD-BET, else our own.",
+        rich_help_panel=INPUT,
+    ),
+]
 ModelOption = Annotated[
     str | None,
     typer.Option(

@@ -15,13 +15,14 @@ from nibabel import orientations
 
 from d3m import metrics
 from d3m.errors import D3MError
+from d3m.results.brain_figure import draw_brain
 from d3m.results.figure import draw_figure
 from d3m.results.provenance import FILE_NAME, add_files, listed_files, provenance
 from d3m.synthesis import Result
 from d3m.system.storage import existing_parent, whole_folder, write_text
 from d3m.system.text import for_json
 from d3m.volumes.grid import resample
-from d3m.volumes.types import Affine, Case, Volume
+from d3m.volumes.types import STRIPPED, Affine, Case, Volume
 
 MARK = b"synthetic, research use only"
 """NIfTI description of every image that is written."""
@@ -105,6 +106,8 @@ def write_result(
             compared = compare(result, case, reference, reference_mask)
             write_text(folder / "comparison.json", json.dumps(for_json(compared), indent=1, allow_nan=False) + "\n")
         draw_figure(folder / "figure.png", result, case)
+        if case.brain_source != STRIPPED:
+            draw_brain(folder / "brain.png", case)
         if finish is not None:
             finish(folder, result, case)
         write_text(folder / FILE_NAME, add_files(provenance(result, case, seconds), folder))

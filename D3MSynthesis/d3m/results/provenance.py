@@ -48,6 +48,7 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
             name: {"sha256": volume.sha256, "shape": list(volume.data.shape)}
             for name, volume in zip(CONTRASTS, case.contrasts(), strict=True)
         },
+        "brain": {"source": case.brain_source, "volume_ml": round(case.brain_ml, 1)},
         "settings": asdict(result.settings),
         "first_sample_only": ["first_sample", "deformation", "trace"] if result.settings.samples > 1 else [],
         "predicted_enhancing_volume_ml": round(result.enhancing_volume_ml, 3),

@@ -18,6 +18,10 @@ CONTRASTS = ("t1", "t2", "flair")
 """Order of the condition's channels in every model."""
 
 
+STRIPPED, GIVEN = "skull-stripped scans", "given mask"
+"""Where a case's brain comes from, when no extractor was needed."""
+
+
 @dataclass(frozen=True)
 class Volume:
     """A three-dimensional image in world space."""
@@ -49,6 +53,13 @@ class Case:
     pose: Affine = field(default_factory=lambda: np.eye(4))
     """(4, 4), RAS to RAS millimetres, rigid: sets a tilted head upright, as the training patients stand; the identity
     where T1's own axes do."""
+    brain_source: str = STRIPPED
+    """`STRIPPED`, `GIVEN`, or the extractor that found the brain in T1, with its version."""
+
+    @property
+    def brain_ml(self) -> float:
+        """Volume of the brain in millilitres."""
+        return float(self.brain.sum() * abs(np.linalg.det(self.t1.affine[:3, :3])) / 1000)
 
     def contrasts(self) -> tuple[Volume, Volume, Volume]:
         """The three scans in the order of `CONTRASTS`."""

@@ -30,13 +30,11 @@ from d3m.volumes.io.files import (
     truncated,
     unpack,
 )
-from d3m.volumes.io.headers import Header, corner_distance
-from d3m.volumes.preprocess import checks
-from d3m.volumes.preprocess.atlas import find_pose
-from d3m.volumes.preprocess.brain import Seen, find_brain, look, mask_from_file, settle
-from d3m.volumes.preprocess.extraction import extract_brain
-from d3m.volumes.preprocess.registration import align
-from d3m.volumes.types import CONTRASTS, Case, Floats, Mask, Volume
+from d3m.volumes.grid import resample
+from d3m.volumes.headers import Header, corner_distance
+from d3m.volumes.registration import align
+from d3m.volumes.template import find_pose
+from d3m.volumes.types import CONTRASTS, GIVEN, STRIPPED, Case, Floats, Mask, Volume
 
 SNAP_VOXELS = 0.25
 """Scans of one shape whose headers agree to this everywhere share T1's grid: the rest is rounding."""
@@ -188,7 +186,7 @@ def _unknown(head: bytes, contrast: str, path: Path) -> D3MError:
     return D3MError(f"{name} is not an image that can be read: {path}.", KNOWN_FORMATS)
 
 
-def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None = None) -> Case:
+def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None = None, extractor: str = "auto") -> Case:
     """Read the three scans of a patient, check that they belong together, and find the brain.
 
     Args:
@@ -197,6 +195,7 @@ def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None =
         flair: The FLAIR.
         brain_mask: What is not zero in the brain, in T1's frame of reference; None: the scans are skull-stripped, or
             one of them is, or the brain is looked for in T1.
+        extractor: What looks for it: one of `d3m.volumes.extraction.EXTRACTORS`.
 
     Returns:
         The scans on their own grids (T2 and FLAIR registered to T1 if they were not), the brain on T1's, and how the
@@ -217,12 +216,14 @@ def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None =
         volumes[contrast] = _snapped(volume, volumes.get("t1", volume))
     checks.check_fields_of_view(volumes)
     seen = {name: look(volume) for name, volume in volumes.items()}
-    mask = None
+    mask, source = None, STRIPPED
     if brain_mask is not None:
+        source = GIVEN
         mask = mask_from_file(_snapped(read_raw(brain_mask, "brain_mask"), volumes["t1"]), volumes["t1"])
     if mask is None and all(one.problem for one in seen.values()):
-        mask, said = extract_brain(volumes["t1"])
-        notices += said
+        found_brain = extract_brain(volumes["t1"], extractor)
+        mask, source = found_brain.mask, found_brain.how
+        notices += found_brain.notices
     volumes, said = align(volumes, _compared(volumes, seen, mask))
     notices += said
     brain, found = find_brain(volumes, seen, mask)
@@ -233,7 +234,7 @@ def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None =
     notices += checks.compare_contrasts(settled, brain)
     pose, said = find_pose(settled["t1"], brain)
     notices += said
-    return Case(settled["t1"], settled["t2"], settled["flair"], brain, tuple(notices), pose)
+    return Case(settled["t1"], settled["t2"], settled["flair"], brain, tuple(notices), pose, source)
 
 
 def _compared(volumes: dict[str, Volume], seen: dict[str, Seen], mask: Mask | None) -> dict[str, Mask]:

