@@ -11,11 +11,10 @@ import pytest
 from scipy import ndimage
 
 from d3m.errors import D3MError
-from d3m.volumes import extraction
-from d3m.volumes.extraction import extract_brain
-from d3m.volumes.preprocess import learned, programs
+from d3m.volumes.preprocess import extraction, learned, programs
+from d3m.volumes.preprocess.atlas import atlas
+from d3m.volumes.preprocess.extraction import extract_brain
 from d3m.volumes.preprocess.programs import HD_BET, HD_BET_VARIABLE, HD_BET_WEIGHTS, SYNTHSTRIP_VARIABLE
-from d3m.volumes.template import atlas
 from d3m.volumes.types import Volume
 from engine.volume_helpers import rotation
 

@@ -19,7 +19,7 @@ class Quality(str, Enum):
 
 
 class Brain(str, Enum):
-    """What finds the brain in scans with the skull on; `d3m.volumes.extraction.EXTRACTORS`."""
+    """What finds the brain in scans with the skull on; `d3m.volumes.preprocess.extraction.EXTRACTORS`."""
 
     auto = "auto"
     deepbet = "deepbet"

@@ -30,10 +30,12 @@ from d3m.volumes.io.files import (
     truncated,
     unpack,
 )
-from d3m.volumes.grid import resample
-from d3m.volumes.headers import Header, corner_distance
-from d3m.volumes.registration import align
-from d3m.volumes.template import find_pose
+from d3m.volumes.io.headers import Header, corner_distance
+from d3m.volumes.preprocess import checks
+from d3m.volumes.preprocess.atlas import find_pose
+from d3m.volumes.preprocess.brain import Seen, find_brain, look, mask_from_file, settle
+from d3m.volumes.preprocess.extraction import extract_brain
+from d3m.volumes.preprocess.registration import align
 from d3m.volumes.types import CONTRASTS, GIVEN, STRIPPED, Case, Floats, Mask, Volume
 
 SNAP_VOXELS = 0.25
@@ -195,7 +197,7 @@ def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None =
         flair: The FLAIR.
         brain_mask: What is not zero in the brain, in T1's frame of reference; None: the scans are skull-stripped, or
             one of them is, or the brain is looked for in T1.
-        extractor: What looks for it: one of `d3m.volumes.extraction.EXTRACTORS`.
+        extractor: What looks for it: one of `d3m.volumes.preprocess.extraction.EXTRACTORS`.
 
     Returns:
         The scans on their own grids (T2 and FLAIR registered to T1 if they were not), the brain on T1's, and how the

@@ -14,13 +14,13 @@ import numpy as np
 from scipy import ndimage
 
 from d3m.errors import D3MError, Notice, is_out_of_memory
-from d3m.volumes.brain import EXTRACT, solid
 from d3m.volumes.grid import resample
-from d3m.volumes.heads import middle_of_brain, peeled
-from d3m.volumes.matching import Match, Picture, grown, picture, search, turn_about
 from d3m.volumes.preprocess import learned, programs
-from d3m.volumes.registration import STARTS_DEGREES, edge_agreement
-from d3m.volumes.template import RIM_MM, TRAINING_PITCH, atlas, atlas_in, atlas_picture
+from d3m.volumes.preprocess.atlas import RIM_MM, TRAINING_PITCH, atlas, atlas_in, atlas_picture
+from d3m.volumes.preprocess.brain import EXTRACT, solid
+from d3m.volumes.preprocess.heads import middle_of_brain, peeled
+from d3m.volumes.preprocess.matching import Match, Picture, grown, picture, search, turn_about
+from d3m.volumes.preprocess.registration import STARTS_DEGREES, edge_agreement
 from d3m.volumes.types import Floats, Mask, Volume
 
 EXTRACTORS = ("auto", "deepbet", "hd-bet", "synthstrip", "own")

@@ -17,7 +17,7 @@ import nibabel
 import numpy as np
 
 from d3m.errors import D3MError
-from d3m.volumes.brain import solid
+from d3m.volumes.preprocess.brain import solid
 from d3m.volumes.types import Mask, Volume
 
 HD_BET_VARIABLE, SYNTHSTRIP_VARIABLE = "D3M_HD_BET", "D3M_SYNTHSTRIP"
