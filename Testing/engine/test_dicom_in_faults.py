@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gzip
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,36 @@ def test_what_other_programs_compressed_is_read(tmp_path: Path, syntax: str) -> 
         assert writer.Write()
     assert pydicom.dcmread(path).file_meta.TransferSyntaxUID.is_compressed
     is_picture(read_series(folder, "t1"))
+
+
+@pytest.mark.parametrize("where", ["private", "meta", "text", "pixels"])
+def test_huge_elements_are_not_read(tmp_path: Path, where: str) -> None:
+    """An element of gigabytes (a hole in the file, so that it costs no disk) is passed over or refused, never read."""
+    data = np.arange(16 * 16 * 8.0).reshape(16, 16, 8)
+    write_series(data, AFFINE, tmp_path / "t1", "T1", "1.2", "1.3")
+    path = sorted((tmp_path / "t1").iterdir())[3]
+    content, hole = path.read_bytes(), 1_500_000_000
+    pixels = content.index(b"\xe0\x7f\x10\x00OW")
+    places = {
+        "private": (pixels, b"\xd1\x7f\x10\x00OB\0\0"), "meta": (132, b"\x02\x00\x02\x01OB\0\0"),
+        "text": (content.index(b"\x08\x00\x3e\x10"), b"\x08\x00\x3e\x10UT\0\0"),
+        "pixels": (pixels, b"\xe0\x7f\x10\x00OW\0\0"),
+    }  # fmt: skip
+    at, head = places[where]
+    with path.open("wb") as file:
+        file.write(content[:at] + head + hole.to_bytes(4, "little"))
+        file.seek(hole, 1)
+        file.write(content[at:] if where != "pixels" else b"")
+        file.truncate()
+    tracemalloc.start()
+    if where in ("meta", "pixels"):
+        with pytest.raises(D3MError):
+            read_series(tmp_path / "t1", "t1")
+    else:
+        assert np.array_equal(read_series(tmp_path / "t1", "t1").data, data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
 
 
 def test_a_packed_header_is_not_unpacked(tmp_path: Path) -> None:

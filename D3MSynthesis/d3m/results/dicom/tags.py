@@ -14,7 +14,7 @@ from typing import Any
 
 import d3m
 from d3m.errors import Notice
-from d3m.volumes.io.dicom.headers import require_pydicom
+from d3m.volumes.dicom_headers import is_utf8, require_pydicom
 
 PRODUCT, MODEL_NAME = "D3M for 3D Slicer", "D3M"
 SYNTHETIC_DATA = 0x0008001C
@@ -62,7 +62,7 @@ def identity(header: Any | None, same_place: bool, notices: list[Notice]) -> Ide
         subject[element.tag] = element
     for element in _copied(header if same_place else None, OF_THE_IMAGE):
         position[element.tag] = element
-    if header is None:
+    if header is None or ("SpecificCharacterSet" not in subject and _says_utf8(header)):
         subject.SpecificCharacterSet = "ISO_IR 192"
     if "StudyInstanceUID" not in subject:
         subject.StudyInstanceUID = pydicom.uid.generate_uid()
@@ -102,8 +102,16 @@ def _copied(header: Any | None, names: Sequence[str]) -> Iterator[Any]:
 
 
 def read_header(path: Path) -> Any:
-    """A DICOM file's header, also of one without a preamble."""
-    return require_pydicom().dcmread(path, stop_before_pixels=True, force=True)
+    """A DICOM file's header, also of one without a preamble; only what is copied from it."""
+    tags = [*OF_PATIENT_AND_STUDY, *OF_THE_IMAGE, *LOSSY]
+    return require_pydicom().dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
+
+
+def _says_utf8(header: Any) -> bool:
+    """Whether the texts that are copied are UTF-8, although the header names no character set."""
+    values = [header.get_item(tag).value for tag in list(header.keys())]
+    texts = b" ".join(value for value in values if isinstance(value, bytes))
+    return not texts.isascii() and is_utf8(texts)
 
 
 def lossy(headers: Sequence[Any]) -> Any:

@@ -119,8 +119,8 @@ def kind_of(series: Series) -> str | None:
     By description; by times where it says nothing. Echo, repetition and inversion times of usual protocols,
     milliseconds; a proton density has T1's echo time, but a long repetition time and no inversion.
     """
-    kind = contrast_of(series.description)
-    if kind is None and not _says_something(series.description):
+    kind = contrast_of(series.words)
+    if kind is None and not _says_something(series.words):
         te, tr, ti = series.echo_time, series.repetition_time, series.inversion_time
         if te is not None and tr is not None:
             if ti is not None and ti > 1500 and te > 60:
@@ -174,7 +174,7 @@ def _before_agent(t1s: Sequence[Series], found: Sequence[Series]) -> list[Series
 
 def _says_without(series: Series) -> bool:
     """Whether its description says that there is no contrast agent in it."""
-    text = series.description.lower()
+    text = series.words.lower()
     return any(word in text for word in ("w/o", "without", "pre", "nativ", "non", "ohne", "unenhanced"))
 
 

@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from d3m.errors import D3MError
-from d3m.volumes.io.dicom.series import Frame, Series, frames_of, series_of
-from d3m.volumes.io.files import ARCHIVES
+from d3m.volumes.dicom_series import Frame, Series, frames_of, series_of
+from d3m.volumes.files import ARCHIVES
+from d3m.volumes.io.dicom import identifiers
 
 MAX_FILES = 50_000
 """Files looked at in a folder; a study of a head has some thousands."""
+MAX_FILE_BYTES = 2**31
+"""No image of a head is larger; what is, was made to fill memory."""
+MAX_ELEMENT_BYTES = 2**16
+"""Of an element of a header other than a sequence; texts have at most some thousand characters."""
+MAX_META_BYTES = 2**20
+"""From where the header must begin at the latest."""
 MR_IMAGES = "1.2.840.10008.5.1.4.1.1.4"
 """How the SOP classes of MR images begin (DICOM PS3.4, B.5): without a matrix such a file was cut."""
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -23,11 +30,13 @@ TAGS = (
     "ProtocolName", "Modality", "ImageType", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
     "NumberOfFrames", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "EchoTime", "RepetitionTime",
     "InversionTime", "ContrastBolusAgent", "ContrastBolusAgentSequence", "DiffusionBValue",
-    "TemporalPositionIdentifier", "RescaleSlope", "RescaleIntercept", "PatientID", "PatientName",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "TemporalPositionIdentifier", "RescaleSlope", "RescaleIntercept", "SpecificCharacterSet",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *identifiers.TAGS,
 )  # fmt: skip
-"""What is read of a header. The patient's identifier serves to refuse two patients, the name to take it out of
-descriptions; both go nowhere."""
+"""What is read of a header. What tells who the patient is serves to refuse two patients, and to be taken out of
+descriptions; it goes nowhere."""
+NOT_SAID = ("", "ISO_IR 6", "ISO 2022 IR 6", "ISO_IR 100")
+"""Character sets of headers that many programs fill with UTF-8 all the same."""
 
 
 def require_pydicom() -> Any:
@@ -174,15 +183,78 @@ def _read_header(path: Path, start: bytes) -> Any:
         # a damaged header may raise anything; such a file is no image of a series
         try:
             if start[128:132] == b"DICM":
+                _check_size(path)
                 meta = pydicom.filereader.read_file_meta_info(path)
                 if str(meta.get("TransferSyntaxUID", "")) == DEFLATED:
                     return None
-            elif not _bare(start):
+            elif not _bare(start) or path.stat().st_size > MAX_FILE_BYTES:
                 return None
             tags = [*TAGS, "DirectoryRecordSequence"]
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
+            header = pydicom.dcmread(
+                path, defer_size=MAX_ELEMENT_BYTES, stop_before_pixels=True, specific_tags=tags, force=True
+            )
+            _drop_oversized(header)
+            _as_utf8(header)
             for part in (header.file_meta, header):
                 part.walk(lambda *_: None)  # elements are converted when they are looked at, also inside sequences
         except Exception:
             return None
     return header
+
+
+def _check_size(path: Path) -> None:
+    """Refuse files, and elements before the header, that are larger than any image's.
+
+    Raises:
+        ValueError: they are.
+    """
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError("larger than any image")
+    with path.open("rb") as file:
+        file.seek(132)
+        while file.tell() < MAX_META_BYTES:
+            head = file.read(8)
+            if len(head) < 8 or head[:2] != b"\x02\x00":
+                return
+            long = head[4:6] in (b"OB", b"OW", b"UN", b"UT", b"SQ", b"OF", b"UC", b"UR")
+            file.seek(int.from_bytes(file.read(4) if long else head[6:8], "little"), 1)
+    raise ValueError("more before the header than any file has")
+
+
+def _drop_oversized(header: Any) -> None:
+    """Forget elements that were not read because they are too large; sequences of many frames may be."""
+    lookup = require_pydicom().datadict.dictionary_VR
+    for tag in list(header.keys()):
+        element = header.get_item(tag)
+        if element.value is None and element.length > MAX_ELEMENT_BYTES and (element.VR or lookup(tag)) != "SQ":
+            del header[tag]
+
+
+def _as_utf8(header: Any) -> None:
+    """Read texts as UTF-8 where they are that, and the header names no character set, or the usual wrong one.
+
+    What is not ASCII and still valid UTF-8 is nothing else but by a rare chance.
+    """
+    if str(header.get("SpecificCharacterSet") or "") not in NOT_SAID:
+        return
+    lookup = require_pydicom().datadict.dictionary_VR
+    elements = [header.get_item(tag) for tag in list(header.keys())]
+    texts = b" ".join(
+        element.value
+        for element in elements
+        if isinstance(element.value, bytes) and (element.VR or lookup(element.tag)) in TEXT_VRS
+    )
+    if not texts.isascii() and is_utf8(texts):
+        header.set_original_encoding(*header.original_encoding, ["utf8"])
+
+
+TEXT_VRS = ("PN", "LO", "SH", "LT", "ST", "UT", "UC")
+
+
+def is_utf8(content: bytes) -> bool:
+    """Whether bytes are valid UTF-8."""
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

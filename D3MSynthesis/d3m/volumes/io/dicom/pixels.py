@@ -13,6 +13,18 @@ from d3m.volumes.io.dicom.series import transfer_syntax
 _SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 """JPEG markers that are followed by the size of the image (ITU-T T.81, B.2.2; T.87, C.2.2 for JPEG-LS)."""
 
+UNDEFINED = 2**32 - 1
+MAX_OTHERS = 2**26
+"""Bytes of a file that are not its pixels: of many frames a header may be long."""
+LARGE = 2**20
+"""Bytes of an element that is only read once it is known to be wanted."""
+TAGS = (
+    "SpecificCharacterSet", "SOPClassUID", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
+    "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "NumberOfFrames",
+    "PerFrameFunctionalGroupsSequence", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
+)  # fmt: skip
+"""What is read of a file: its private elements may be of any size."""
+
 
 def unpacked(path: Path) -> Any:
     """The stored values of a file.
@@ -21,18 +33,25 @@ def unpacked(path: Path) -> Any:
         (rows, columns) or (frames, rows, columns), whole numbers.
 
     Raises:
-        ValueError: the compressed pixels declare another size than the header, or more frames than it has places for.
+        ValueError: the pixels take more room, or compressed ones declare another size, than the header says; more
+            frames than it has places for.
         Exception: whatever pydicom and its decoders raise for damaged files.
     """
     pydicom = require_pydicom()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they may show what stands in the header
-        dataset = pydicom.dcmread(path, force=True)
+        dataset = pydicom.dcmread(path, defer_size=LARGE, specific_tags=list(TAGS), force=True)
         syntax = transfer_syntax(dataset)
         dataset.file_meta.TransferSyntaxUID = syntax
         frames = int(dataset.get("NumberOfFrames") or 1)
         if frames > len(dataset.get("PerFrameFunctionalGroupsSequence") or "1"):
             raise ValueError("more frames than places")
+        stored = frames * int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) / 8
+        length = dataset.get_item("PixelData").length
+        if length == UNDEFINED:  # in pieces: no more than the file
+            length = path.stat().st_size - MAX_OTHERS
+        if length > 2 * stored + LARGE:  # packed noise grows a little
+            raise ValueError("the pixels take more room than the header says")
         if pydicom.uid.UID(syntax).is_encapsulated and syntax != pydicom.uid.RLELossless:
             for packed in pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=frames):
                 if declared_size(packed) not in (None, (int(dataset.Rows), int(dataset.Columns))):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d3m.errors import Notice
+from d3m.system.text import plain
+from d3m.volumes.io.dicom.identifiers import without_identifiers
 
 MAX_FRAMES = 20_000
 NO_AGENT = ("", "no", "none", "n", "na", "n/a", "nil", "0", "-", "without", "no contrast", "ohne", "unknown")
 """What stands for the contrast agent where there was none."""
-MAX_DESCRIPTION = 64
+MAX_WORDS, MAX_DESCRIPTION = 1000, 64
 DERIVED_KINDS = ("DERIVED", "SECONDARY", "LOCALIZER", "MPR", "PROJECTION", "REFORMATTED", "MIP", "MNIP", "MIN IP",
                  "MAX_IP", "SUBTRACT", "MOSAIC")  # fmt: skip
 """Values of Image Type, or their starts, that no acquired scan has."""
@@ -55,10 +56,11 @@ class Series:
 
     uid: str
     study_uid: str
-    patient: str
+    patient: str = field(repr=False)
     """Only to compare; never shown or stored."""
     number: int | None
     description: str
+    """To be shown: it names nobody."""
     image_type: tuple[str, ...]
     modality: str
     repetition_time: float | None
@@ -74,6 +76,8 @@ class Series:
     """DICOM files in the same folder that cannot be read."""
     notices: tuple[Notice, ...] = ()
     """Why it was chosen."""
+    words: str = field(default="", repr=False)
+    """What it calls itself; only to choose by, never shown or stored."""
 
     @property
     def derived(self) -> bool:
@@ -124,14 +128,9 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(str(part) for part in value) if isinstance(value, Iterable) else (str(value),)
 
 
-def _description(header: Any) -> str:
-    """What the series is called, without the patient's name, and short enough to show."""
-    text = " ".join(str(header.get("SeriesDescription") or header.get("ProtocolName") or "").split())
-    secret = [*str(header.get("PatientName") or "").replace("^", " ").split(), str(header.get("PatientID") or "")]
-    for word in secret:
-        if len(word) > 2 and not word.isdigit():
-            text = re.sub(re.escape(word), "...", text, flags=re.IGNORECASE)
-    return "".join(c for c in text if c.isprintable())[:MAX_DESCRIPTION]
+def _words(header: Any) -> str:
+    """What the series calls itself."""
+    return " ".join(str(header.get("SeriesDescription") or header.get("ProtocolName") or "")[:MAX_WORDS].split())
 
 
 def _agent(header: Any) -> bool:
@@ -156,9 +155,9 @@ def series_of(uid: str, images: list[tuple[Path, Any, list[Frame | None]]], dama
         str(first.get("StudyInstanceUID", "")),
         str(first.get("PatientID", "")),
         None if number is None else int(number),
-        _description(first),
+        plain(without_identifiers(_words(first), [first]))[:MAX_DESCRIPTION],
         _texts(first.get("ImageType")),
-        str(first.get("Modality") or "").upper(),
+        plain(without_identifiers(str(first.get("Modality") or ""), [first])).upper()[:16],
         _number(repetition),
         _number(inversion),
         next((frame.echo_time for frame in frames if frame.echo_time is not None), None),
@@ -168,6 +167,7 @@ def series_of(uid: str, images: list[tuple[Path, Any, list[Frame | None]]], dama
         tuple(frames),
         len(found) - len(frames),
         damaged,
+        words=_words(first),
     )
 
 
