@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydicom.uid import generate_uid
 
 from conftest import AFFINE
-from d3m.volumes.dicom_choice import choose_series
+from d3m.volumes.io.dicom.choice import choose_series
 from d3m.volumes.io.dicom.identifiers import REMOVED, without_identifiers
 from engine.dicom_helpers import write_series
 
@@ -117,7 +117,7 @@ def test_a_study_is_chosen_by_what_is_not_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize("charset", [None, "ISO_IR 6", "ISO_IR 100"])
 def test_utf8_without_a_character_set(tmp_path: Path, charset: str | None) -> None:
     """Texts that are UTF-8 are read as such, so that a name in two spellings is found; real Latin-1 stays that."""
-    from d3m.volumes.dicom_headers import find_series
+    from d3m.volumes.io.dicom.headers import find_series
 
     def mark(encoding: str) -> Any:
         def edit(dataset: Any, _: int) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 import d3m
 from d3m.errors import Notice
-from d3m.volumes.dicom_headers import is_utf8, require_pydicom
+from d3m.volumes.io.dicom.headers import is_utf8, require_pydicom
 
 PRODUCT, MODEL_NAME = "D3M for 3D Slicer", "D3M"
 SYNTHETIC_DATA = 0x0008001C

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from d3m.errors import D3MError
-from d3m.volumes.dicom_series import Frame, Series, frames_of, series_of
-from d3m.volumes.files import ARCHIVES
 from d3m.volumes.io.dicom import identifiers
+from d3m.volumes.io.dicom.series import Frame, Series, frames_of, series_of
+from d3m.volumes.io.files import ARCHIVES
 
 MAX_FILES = 50_000
 """Files looked at in a folder; a study of a head has some thousands."""
@@ -225,7 +225,7 @@ def _drop_oversized(header: Any) -> None:
     """Forget elements that were not read because they are too large; sequences of many frames may be."""
     lookup = require_pydicom().datadict.dictionary_VR
     for tag in list(header.keys()):
-        element = header.get_item(tag)
+        element = header.get_item(tag, keep_deferred=True)
         if element.value is None and element.length > MAX_ELEMENT_BYTES and (element.VR or lookup(tag)) != "SQ":
             del header[tag]
 
@@ -238,7 +238,7 @@ def _as_utf8(header: Any) -> None:
     if str(header.get("SpecificCharacterSet") or "") not in NOT_SAID:
         return
     lookup = require_pydicom().datadict.dictionary_VR
-    elements = [header.get_item(tag) for tag in list(header.keys())]
+    elements = [header.get_item(tag, keep_deferred=True) for tag in list(header.keys())]
     texts = b" ".join(
         element.value
         for element in elements

@@ -47,7 +47,7 @@ def unpacked(path: Path) -> Any:
         if frames > len(dataset.get("PerFrameFunctionalGroupsSequence") or "1"):
             raise ValueError("more frames than places")
         stored = frames * int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) / 8
-        length = dataset.get_item("PixelData").length
+        length = dataset.get_item("PixelData", keep_deferred=True).length
         if length == UNDEFINED:  # in pieces: no more than the file
             length = path.stat().st_size - MAX_OTHERS
         if length > 2 * stored + LARGE:  # packed noise grows a little
