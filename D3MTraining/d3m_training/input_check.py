@@ -15,7 +15,9 @@ import numpy as np
 from d3m.errors import D3MError
 from d3m.models.card import Card
 from d3m.models.recipes import Recipe
-from d3m.models.store import find_model, read_card
+from d3m.models.store import CARD_NAME, find_model, read_card
+from d3m.system.manifest import relist
+from d3m.system.storage import replace_text, writing
 from d3m.volumes.grid import to_model_input
 from d3m.volumes.input_check import (
     CONTRAST_FEATURES,
@@ -229,7 +231,8 @@ def familiarity_run(
     report(markdown(result))
     if write_card:
         with_limits: Card = replace(card, familiarity=result.familiarity)
-        (folder / "card.json").write_text(with_limits.to_json(), encoding="utf-8")
+        with writing(), relist(folder, CARD_NAME):
+            replace_text(folder / CARD_NAME, with_limits.to_json())
         report(f"The limits of {result.familiarity.patients} patients stand in the card of {card.name}.")
     return result
 

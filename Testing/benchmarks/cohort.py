@@ -40,9 +40,9 @@ from d3m.batch.review import collect, write_review
 from d3m.batch.run import Outcome, Row, SynthesisSettings
 from d3m.batch.workers import local_workers, run_on_workers
 from d3m.progress import ProgressCallback, ignore_progress
-from d3m.results.provenance import add_files, read_provenance
+from d3m.results.provenance import RESULT, add_files, read_provenance
 from d3m.synthesis import Synthesis
-from d3m.system.storage import whole_folder
+from d3m.system.folders import whole_folder
 
 SUFFIXES = (("t1", "T1w"), ("t2", "T2w"), ("flair", "FLAIR"))
 MIB = 2**20
@@ -64,7 +64,7 @@ class StandIn:
         """A folder with provenance, an image and a thumbnail, written as every result is."""
         assert isinstance(case, BidsCase)
         started = time.monotonic()
-        with whole_folder(case.folder(self.out)) as folder:
+        with whole_folder(case.folder(self.out), RESULT) as folder:
             shutil.copyfile(self.pattern / "image.nii.gz", folder / f"{case.id}_desc-synthT1c_T1w.nii.gz")
             shutil.copyfile(self.pattern / "thumbnail.jpg", folder / f"{case.id}_{THUMBNAIL}")
             content = {"synthetic": True, "predicted_enhancing_volume_ml": 1.0, "notices": [], "seconds": {"all": 0.1}}

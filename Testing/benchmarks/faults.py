@@ -78,7 +78,7 @@ def writers(place: Path) -> list[Operation]:
     from d3m.results.files import write_result
     from d3m.results.provenance import read_provenance
     from d3m.synthesis import Synthesis
-    from d3m.system.storage import put_in_order
+    from d3m.system.folders import put_in_order
     from d3m.volumes.preprocess.case import read_case
 
     model = load_model(make_model(place))

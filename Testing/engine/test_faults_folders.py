@@ -12,7 +12,10 @@ import pytest
 
 from conftest import TinyCase
 from d3m.errors import D3MError
-from d3m.system.storage import PARTIAL, claim, held, put_in_order, replace_text, whole_folder
+from d3m.results.provenance import RESULT
+from d3m.system.folders import claim, put_in_order, whole_folder
+from d3m.system.manifest import PARTIAL
+from d3m.system.storage import held, replace_text
 from engine.command_helpers import d3m_command, environment, events, start
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
@@ -34,10 +37,10 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
 def test_killed_while_replacing(moment: int, tmp_path: Path) -> None:
     """kill -9 before any of the renames and after the last: the old content or the new, never none, and no rest."""
     out = tmp_path / "out"
-    with whole_folder(out) as folder:
+    with whole_folder(out, RESULT) as folder:
         (folder / "x").write_text("old")
     code = (
-        "import os, signal, sys; from pathlib import Path; import d3m.system.storage as s\n"
+        "import os, signal, sys; from pathlib import Path; import d3m.system.folders as s\n"
         "count, real, remove = 0, Path.rename, s.shutil.rmtree\n"
         "def step():\n"
         "    global count\n"
@@ -45,12 +48,12 @@ def test_killed_while_replacing(moment: int, tmp_path: Path) -> None:
         "    count += 1\n"
         "Path.rename = lambda *a: (step(), real(*a))[1]\n"
         "s.shutil.rmtree = lambda *a, **k: (step(), remove(*a, **k))[1]\n"
-        "with s.whole_folder(Path(sys.argv[1])) as f: (f / 'x').write_text('new')\n"
+        "with s.whole_folder(Path(sys.argv[1]), s.FolderKind('result', 'a result')) as f: (f / 'x').write_text('new')\n"
     )
     assert child(code, out, moment).wait() == -signal.SIGKILL
     with claim(out):
         assert (out / "x").read_text() == ("old" if moment < 2 else "new")
-        with whole_folder(out) as folder:
+        with whole_folder(out, RESULT) as folder:
             (folder / "x").write_text("newest")
     assert (out / "x").read_text() == "newest"
     assert names(tmp_path) == ["out"]
@@ -61,7 +64,7 @@ def test_left_overs_go_and_living_runs_stay(tmp_path: Path) -> None:
     (tmp_path / f"{PARTIAL}dead").mkdir()
     (tmp_path / f"{PARTIAL}dead-old").mkdir()
     (tmp_path / f"{PARTIAL}dead-old/result").mkdir()
-    with whole_folder(tmp_path / "out") as folder:
+    with whole_folder(tmp_path / "out", RESULT) as folder:
         put_in_order(tmp_path)
         (folder / "x").write_text("new")
     assert names(tmp_path) == ["out", "result"]
@@ -70,7 +73,7 @@ def test_left_overs_go_and_living_runs_stay(tmp_path: Path) -> None:
 def test_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
     """While a process lives its folder is refused; after kill -9 it is free at once."""
     code = (
-        "import sys, time; from pathlib import Path; from d3m.system.storage import claim\n"
+        "import sys, time; from pathlib import Path; from d3m.system.folders import claim\n"
         "with claim(Path(sys.argv[1])): print('mine', flush=True); time.sleep(100)\n"
     )
     other = child(code, tmp_path / "out")
@@ -138,14 +141,14 @@ def test_result_of_another_run_is_not_replaced_unasked(tmp_path: Path) -> None:
     """A folder that came into being during the work is not overwritten without --force."""
 
     def run() -> None:
-        with whole_folder(tmp_path / "out", replace=False):
+        with whole_folder(tmp_path / "out", RESULT, replace=False):
             (tmp_path / "out").mkdir()
             (tmp_path / "out/x").write_text("another's")
 
     with pytest.raises(D3MError, match="meanwhile"):
         run()
     assert (tmp_path / "out/x").read_text() == "another's"
-    assert names(tmp_path) == ["out"]
+    assert names(tmp_path) == ["out", "out-1"]  # what was made is not lost
 
 
 def test_text_is_replaced_whole(tmp_path: Path) -> None:

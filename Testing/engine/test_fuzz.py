@@ -24,8 +24,8 @@ from d3m.diffusion.networks.slice import build_network
 from d3m.errors import D3MError
 from d3m.models.card import Card
 from d3m.models.recipes import RECIPES
-from d3m.results.files import check_output
-from d3m.results.provenance import read_provenance
+from d3m.results.provenance import RESULT, read_provenance
+from d3m.system.folders import check_output
 from engine.command_helpers import ENGINE, d3m_command, environment, events
 
 T = TypeVar("T")
@@ -100,7 +100,7 @@ def test_strange_provenance_is_no_whole_result(content: Any, tmp_path: Path) -> 
     (out / "provenance.json").write_text(json.dumps(content))
     assert read_provenance(out) is None
     with pytest.raises(D3MError, match="will not be replaced"):
-        check_output(out, force=True)
+        check_output(out, RESULT, force=True)
 
 
 @pytest.mark.parametrize(

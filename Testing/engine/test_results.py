@@ -16,10 +16,11 @@ import SimpleITK as sitk
 from conftest import TinyCase
 from d3m.errors import D3MError
 from d3m.models.load import load_model
-from d3m.results.files import check_output, compare, write_nifti, write_result
-from d3m.results.provenance import read_provenance
+from d3m.results.files import compare, write_nifti, write_result
+from d3m.results.provenance import RESULT, read_provenance
 from d3m.synthesis import Result, Synthesis
-from d3m.system.storage import whole_folder
+from d3m.system.folders import check_output, whole_folder
+from d3m.system.manifest import MANIFEST
 from d3m.volumes.preprocess.case import read_case, read_volume
 from d3m.volumes.types import Case, Volume
 
@@ -40,7 +41,7 @@ def test_every_file_of_the_interface_is_there(made: tuple[Path, Result, Case]) -
     names = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
     steps = [f"trace/step_{k:03d}_{part}.nii.gz" for k in (1, 2) for part in ("after", "before", "field", "mask")]
     assert names == sorted(
-        ["cemri.nii.gz", "comparison.json", "deformation.nii.gz", "enhancement_mask.nii.gz", "figure.png",
+        [MANIFEST, "cemri.nii.gz", "comparison.json", "deformation.nii.gz", "enhancement_mask.nii.gz", "figure.png",
          "first_sample.nii.gz",
          "enhancement_probability.nii.gz", "provenance.json", "subtraction.nii.gz", "uncertainty.nii.gz", *steps]
     )  # fmt: skip
@@ -146,11 +147,11 @@ def test_a_cut_file_is_not_taken_for_whole(made: tuple[Path, Result, Case], tmp_
 def test_nothing_stays_after_a_failure(tmp_path: Path) -> None:
     """An error in the middle leaves neither the folder nor a temporary one, and an older result as it was."""
     out = tmp_path / "result"
-    out.mkdir()
-    (out / "provenance.json").write_text("old")
+    with whole_folder(out, RESULT) as folder:
+        (folder / "provenance.json").write_text("old")
 
     def fail() -> None:
-        with whole_folder(out) as folder:
+        with whole_folder(out, RESULT) as folder:
             (folder / "half").write_text("half")
             raise D3MError("stop", "", "interrupted")
 
@@ -158,9 +159,9 @@ def test_nothing_stays_after_a_failure(tmp_path: Path) -> None:
         fail()
     assert [p.name for p in tmp_path.iterdir()] == ["result"]
     assert (out / "provenance.json").read_text() == "old"
-    with whole_folder(out) as folder:
+    with whole_folder(out, RESULT) as folder:
         (folder / "new").write_text("new")
-    assert [p.name for p in out.iterdir()] == ["new"]
+    assert {p.name for p in out.iterdir()} == {"new", MANIFEST}
     assert [p.name for p in tmp_path.iterdir()] == ["result"]
 
 
@@ -170,7 +171,10 @@ def test_a_full_disk_is_noticed(tmp_path: Path) -> None:
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-        with pytest.raises(D3MError, match="disk is full") as caught, whole_folder(tmp_path / "result") as folder:
+        with (
+            pytest.raises(D3MError, match="disk is full") as caught,
+            whole_folder(tmp_path / "result", RESULT) as folder,
+        ):
             write_nifti(folder / "a.nii.gz", np.random.default_rng(0).normal(size=(60, 60, 60)), np.eye(4))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -182,22 +186,25 @@ def test_a_full_disk_is_noticed(tmp_path: Path) -> None:
 def test_output_folder_is_checked_before_the_work(tmp_path: Path) -> None:
     """An existing folder is refused without --force, and with it where it holds something else than a result."""
     out = tmp_path / "out"
-    check_output(out, force=False)
-    check_output(tmp_path / "a" / "b" / "c", force=False)
+    check_output(out, RESULT, force=False)
+    check_output(tmp_path / "a" / "b" / "c", RESULT, force=False)
     out.mkdir()
+    check_output(out, RESULT, force=False)  # as a container's bind mount is
+    with whole_folder(out, RESULT) as folder:
+        (folder / "cemri.nii.gz").write_text("a result")
     with pytest.raises(D3MError, match="there already"):
-        check_output(out, force=False)
-    check_output(out, force=True)
+        check_output(out, RESULT, force=False)
+    check_output(out, RESULT, force=True)
     (out / "thesis.docx").write_text("years of work")
     with pytest.raises(D3MError, match="will not be replaced"):
-        check_output(out, force=True)
+        check_output(out, RESULT, force=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(D3MError, match="is a file"):
-        check_output(tmp_path / "file" / "out", force=False)
+        check_output(tmp_path / "file" / "out", RESULT, force=False)
     if os.getuid() != 0:
         (tmp_path / "locked").mkdir(mode=0o500)
         with pytest.raises(D3MError, match="cannot be written"):
-            check_output(tmp_path / "locked" / "out", force=False)
+            check_output(tmp_path / "locked" / "out", RESULT, force=False)
 
 
 def test_figure_is_a_picture_that_says_synthetic(made: tuple[Path, Result, Case]) -> None:

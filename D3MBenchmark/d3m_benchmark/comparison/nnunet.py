@@ -18,7 +18,9 @@ import nibabel
 import numpy as np
 
 from d3m.errors import D3MError
-from d3m.system.storage import whole_folder, writing
+from d3m.system.folders import check_output, whole_folder
+from d3m.system.manifest import FolderKind
+from d3m.system.storage import writing
 from d3m_training.data.cache import ENHANCING, NECROSIS, OEDEMA
 from d3m_training.data.datasets import read_patient
 from d3m_training.data.labels import unify
@@ -65,6 +67,10 @@ def install(environment: Path, report: Callable[[str], None]) -> None:
         _run(step, _without_ours(), "nnU-Net could not be installed.", "Check the network, then run it again.")
 
 
+EXPORTED = FolderKind("nnunet-data", "an earlier export for nnU-Net")
+CASES = FolderKind("nnunet-cases", "cases that were written for nnU-Net")
+
+
 def export(data: Sequence[Path], work: Path, enhancing_label: int | None, report: Callable[[str], None]) -> list[str]:
     """Write annotated patients as nnU-Net's training data.
 
@@ -80,9 +86,11 @@ def export(data: Sequence[Path], work: Path, enhancing_label: int | None, report
     Raises:
         D3MError: no annotated patient; the disk is full.
     """
+    out = work / VARIABLES["nnUNet_raw"] / DATASET
+    check_output(out, EXPORTED, True, data)
     checked = collect_annotated(data, enhancing_label, "nnU-Net learns from patients with tumour labels.", report)
     patients = checked.patients
-    with whole_folder(work / VARIABLES["nnUNet_raw"] / DATASET) as place:
+    with whole_folder(out, EXPORTED) as place:
         for number, patient in enumerate(patients, start=1):
             case, t1c, labels = read_patient(patient, partial(unify, scheme=checked.schemes[patient.id]))
             assert labels is not None  # only annotated patients were kept
@@ -115,10 +123,11 @@ def write_cases(data: Sequence[Path], out: Path, synthetic: Path | None, report:
     Raises:
         D3MError: a synthetic image is missing or lies on another grid; the disk is full.
     """
+    check_output(out, CASES, True, [*data, *([] if synthetic is None else [synthetic])])
     patients, faults = collect(data)
     for fault in faults:
         report(f"Left out: {fault.id}: {fault.reason}")
-    with whole_folder(out) as place:
+    with whole_folder(out, CASES) as place:
         for number, patient in enumerate(patients, start=1):
             case, t1c, _ = read_patient(patient, lambda labels: labels)
             last = t1c.data

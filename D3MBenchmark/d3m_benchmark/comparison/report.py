@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from d3m.system.storage import whole_folder, write_text
+from d3m.system.folders import whole_folder
+from d3m.system.manifest import FolderKind
+from d3m.system.storage import write_text
 from d3m.system.text import for_csv
 from d3m_benchmark.comparison.statistics import (
     BEST_AT_ONE,
@@ -107,11 +109,14 @@ def summarise_rung(result: RungResult) -> Summary:
     return Summary(result, summarise(result.cells))
 
 
+COMPARISON = FolderKind("comparison", "an earlier report of a comparison")
+
+
 def write_report(out: Path, title: str, summaries: Sequence[Summary], page: str) -> None:
     """Write the report's folder, whole or not at all.
 
     Args:
-        out: The folder; an older one is replaced.
+        out: The folder; an older one is replaced if nobody changed it.
         title: Of the comparison.
         summaries: The rungs, the first one first.
         page: Text of `index.html`.
@@ -119,7 +124,7 @@ def write_report(out: Path, title: str, summaries: Sequence[Summary], page: str)
     Raises:
         D3MError: the disk is full.
     """
-    with whole_folder(out) as place:
+    with whole_folder(out, COMPARISON) as place:
         write_text(place / "table.csv", csv_text(summaries))
         write_text(place / "table.md", markdown(title, summaries))
         write_text(place / "table.tex", latex(summaries))

@@ -21,11 +21,13 @@ from d3m.errors import D3MError
 from d3m.models.recipes import DEFAULT
 from d3m.models.store import find_sample
 from d3m.system.devices import visible_gpus
+from d3m.system.folders import check_output
 from d3m.system.storage import held, replace_text, writing
 from d3m_benchmark.comparison.cell import FACTS_NAME, Patients, batch_settings, cell_folder, run_cell
 from d3m_benchmark.comparison.coarse import coarse_entries
-from d3m_benchmark.comparison.collect import REPORT, collect
+from d3m_benchmark.comparison.collect import PRIVATE, REPORT, collect
 from d3m_benchmark.comparison.config import Comparison, Rung
+from d3m_benchmark.comparison.report import COMPARISON
 from d3m_benchmark.comparison.segmenter import load_segmenter, train_segmenter
 from d3m_training.data.cache import ENHANCING, Entry, is_whole, open_entry, prepare, write_entry
 from d3m_training.data.datasets import Patient, check, read_patient
@@ -90,7 +92,10 @@ def run_comparison(config: Comparison, report: Callable[[str], None]) -> None:
     Raises:
         D3MError: the data or the cache cannot be used; another comparison runs in the folder.
     """
-    config.out.mkdir(parents=True, exist_ok=True)
+    for name in (REPORT, PRIVATE):
+        check_output(config.out / name, COMPARISON, True, config.data)
+    with writing():
+        config.out.mkdir(parents=True, exist_ok=True)
     with held(config.out / LOCK_NAME, "Another comparison is running in this folder."):
         if config.data:
             prepare_cache(config.data, config.cache, RECIPE.name, None, None, None, False, config.threads, 0, report)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ from d3m.batch.run import Outcome, Row, SynthesisSettings, run_case
 from d3m.progress import ProgressCallback
 from d3m.results.provenance import STATEMENT
 from d3m.synthesis import Result, Synthesis
+from d3m.system.folders import put_in_order, tidy
 from d3m.system.locks import hold
-from d3m.system.storage import disk_error
+from d3m.system.storage import disk_error, writing
 from d3m.system.text import for_json
 from d3m.volumes.types import CONTRASTS, Case, Floats
 
@@ -53,7 +53,7 @@ THUMBNAIL_SIDE = 132
 """Pixels of each of a thumbnail's four pictures."""
 STATE = ".d3m"
 """Folder for the rows of cases and their locks."""
-IGNORED = ("provenance.json", "*_xfm.nii.gz", "*_xfm.json", f"*_{FIGURE.split('_')[1]}", "*_thumbnail.jpg",
+IGNORED = ("**/.d3m*", "provenance.json", "*_xfm.nii.gz", "*_xfm.json", f"*_{FIGURE.split('_')[1]}", "*_thumbnail.jpg",
            "summary.tsv", "summary.json", "review.html")  # fmt: skip
 """What BIDS has no names for (transforms: BEP014 is a draft)."""
 README = f"""Synthetic contrast-enhanced brain MRI, made by D3M from T1w, T2w and FLAIR.
@@ -89,8 +89,10 @@ class BidsWork:
         with hold(self.out / STATE / "locks" / case.id) as ours:
             if not ours:
                 return Outcome(Row(case.id, "elsewhere", "", "", 0.0, None, ""))
-            for left_over in folder.parent.glob(".d3m-partial-*"):  # of a process that was killed
-                shutil.rmtree(left_over, ignore_errors=True)
+            if folder.parent.is_dir():
+                with writing():
+                    put_in_order(folder.parent)  # what a process that was killed left
+                    tidy(folder)
 
             def finish(made: Path, result: Result, scans: Case) -> None:
                 _to_bids(made, case, self.root, result, scans)

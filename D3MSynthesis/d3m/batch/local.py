@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from d3m.batch.cases import CaseFiles
 from d3m.batch.run import Row, copy_whole, run_case, write_summary
 from d3m.progress import Progress, ProgressCallback, Remaining
+from d3m.results.provenance import RESULT
 from d3m.synthesis import Synthesis
-from d3m.system.storage import held, put_in_order, writing
+from d3m.system.folders import put_in_order
+from d3m.system.manifest import file_sha256, written_files
+from d3m.system.storage import held, writing
 
 SUMMARY_NAME = "summary.csv"
 LOCK_NAME = ".d3m-batch.lock"
+CEMRI = "cemri.nii.gz"
 
 
 def run_batch(
@@ -41,12 +46,25 @@ def run_batch(
         remaining = Remaining()
         for number, case in enumerate(cases):
             tell = _share(progress, number, len(cases), case.id, remaining)
-            row = run_case(case, out / case.id, synthesis, tell).row
-            if brats_names and row.status != "failed":
-                copy_whole(out / case.id / "cemri.nii.gz", out / f"{case.id}-t1c.nii.gz")
+            copy = out / f"{case.id}-t1c.nii.gz"
+            row = _not_our_copy(case, copy) if brats_names else None
+            row = row or run_case(case, out / case.id, synthesis, tell).row
+            if brats_names and row.status in ("done", "skipped"):
+                copy_whole(out / case.id / CEMRI, copy)
             rows.append(row)
             write_summary(out / SUMMARY_NAME, rows)
     return rows
+
+
+def _not_our_copy(case: CaseFiles, copy: Path) -> Row | None:
+    """The row of a case beside whose result lies a T1c that is none of ours: a real one, say; else None."""
+    if not os.path.lexists(copy):
+        return None
+    written = written_files(copy.parent / case.id, RESULT).get(CEMRI)
+    if written is not None and copy.is_file() and not copy.is_symlink() and file_sha256(copy) == written.sha256:
+        return None
+    reason = f"{copy.name!r} is in the output folder already and is not from this batch; it will not be replaced."
+    return Row(case.id, "failed", reason, "Choose another --out, or move the file away.", 0.0, None, "")
 
 
 def _share(

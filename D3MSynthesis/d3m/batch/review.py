@@ -13,7 +13,8 @@ import d3m
 from d3m.batch.bids import BidsCase
 from d3m.batch.derivatives import FIGURE, STATE, THUMBNAIL, read_row, write_whole
 from d3m.batch.review_page import PAGE
-from d3m.results.provenance import STATEMENT, read_provenance
+from d3m.results.provenance import RESULT, STATEMENT, read_provenance, stated_provenance
+from d3m.system.manifest import standing
 from d3m.system.text import for_csv, json_in_html
 
 DICTIONARY: dict[str, dict[str, object]] = {
@@ -23,6 +24,7 @@ DICTIONARY: dict[str, dict[str, object]] = {
         "Description": "How the case ended.",
         "Levels": {
             "done": "The result is whole.",
+            "kept": "The result is there, and somebody changed it after it was written; see reason.",
             "failed": "There is no result; see reason.",
             "missing": "The case was not run yet, or its result is not whole.",
         },
@@ -80,6 +82,11 @@ def _entry(case: BidsCase, out: Path) -> Entry:
     if row is not None and row.status == "failed":
         notices = (row.notices,) if row.notices else ()
         return Entry(case.subject, case.session, "failed", None, row.seconds, notices, row.reason, row.mend)
+    status, reason = "done", ""
+    if whole is None:
+        changed = standing(folder, RESULT)
+        whole = stated_provenance(folder) if changed.state == "changed" else None
+        status, reason = "kept", changed.reason()
     if whole is None:
         return Entry(case.subject, case.session, "missing", None, None, tuple(n.message for n in case.notices))
     settings = whole.get("settings", {})
@@ -87,10 +94,11 @@ def _entry(case: BidsCase, out: Path) -> Entry:
     return Entry(
         case.subject,
         case.session,
-        "done",
+        status,
         whole.get("predicted_enhancing_volume_ml"),
         whole.get("seconds", {}).get("all"),
         tuple(notice["message"] for notice in whole.get("notices", ())),
+        reason,
         settings=(
             str(whole.get("model", {}).get("name", "")),
             *(str(settings.get(name, "")) for name in ("quality", "steps", "samples", "seed")),

@@ -57,7 +57,7 @@ footer { padding: 5px 16px; color: var(--dim); background: var(--panel); border-
 <p class="stamp">@STATEMENT@</p>
 <div class="tools">
 <label>Search <input id="search" type="search" placeholder="participant, notice, reason" autocomplete="off"></label>
-<label>Status <select id="status"><option value="">all</option><option>done</option><option>failed</option><option>missing</option></select></label>
+<label>Status <select id="status"><option value="">all</option><option>done</option><option>kept</option><option>failed</option><option>missing</option></select></label>
 <label><input id="noticed" type="checkbox"> with notices only</label>
 <label>Volume from <input id="least" type="number" min="0" step="any" style="width:6em"> to <input id="most" type="number" min="0" step="any" style="width:6em"> ml</label>
 <span id="count" role="status" aria-live="polite"></span>

@@ -15,16 +15,18 @@ from typing import Any, Literal, Protocol
 from d3m.batch.cases import CaseFiles
 from d3m.errors import D3MError, Kind, Notice, is_out_of_memory
 from d3m.progress import Progress, ProgressCallback
-from d3m.results.files import check_output, write_result
-from d3m.results.provenance import read_provenance
+from d3m.results.files import write_result
+from d3m.results.provenance import RESULT, read_provenance
 from d3m.synthesis import Result, Synthesis
+from d3m.system.folders import check_output, followed
+from d3m.system.manifest import Standing, standing
 from d3m.system.storage import disk_error
 from d3m.system.text import for_csv
 from d3m.volumes.preprocess.case import read_case, read_volume
 from d3m.volumes.types import CONTRASTS, Case
 
-Status = Literal["done", "skipped", "failed", "elsewhere"]
-"""`elsewhere`: another run has this case in hand."""
+Status = Literal["done", "skipped", "kept", "failed", "elsewhere"]
+"""`kept`: somebody changed the result, so it stays as it is; `elsewhere`: another run has this case in hand."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,9 @@ def run_case(
         whole = read_provenance(folder)
         if whole is not None and _same_request(whole, synthesis, paths):
             return Outcome(_skipped(case, whole, time.monotonic() - started))
-        check_output(folder, force=True)
+        if (found := standing(followed(folder), RESULT)).state == "changed":
+            return Outcome(_kept(case, found, time.monotonic() - started))
+        check_output(folder, RESULT, force=True, inputs=paths)
         scans = read_case(*paths)
         scans = replace(scans, notices=(*scans.notices, *case.notices))
         result = synthesis.run(scans, progress)
@@ -161,6 +165,12 @@ def _skipped(case: CaseFiles, whole: dict[str, Any], seconds: float) -> Row:
     """The row of a result that is there already, with what was said about it when it was made."""
     notices = [str(notice.get("message", "")) for notice in whole.get("notices", ())]
     return Row(case.id, "skipped", "", "", seconds, whole.get("predicted_enhancing_volume_ml"), " ".join(notices))
+
+
+def _kept(case: CaseFiles, found: Standing, seconds: float) -> Row:
+    """The row of a result that somebody worked on: a corrected mask, say, or notes beside it."""
+    mend = "It is left as it is. To have it made again, move its folder away."
+    return Row(case.id, "kept", found.reason(), mend, seconds, None, "")
 
 
 def explain(error: BaseException) -> tuple[str, str, Kind]:

@@ -39,7 +39,7 @@ from d3m.commands.options import (
 from d3m.errors import D3MError, Notice
 from d3m.progress import Progress
 from d3m.system.console import Talk, open_streams, require_torch, session, tell_wrong_usage
-from d3m.system.storage import claim
+from d3m.system.folders import check_output, claim
 from d3m.system.text import for_terminal
 
 if TYPE_CHECKING:
@@ -206,7 +206,9 @@ def _sources(request: Request, talk: Talk) -> tuple[tuple[Source, Source, Source
 
 
 def _synthesize(talk: Talk, started: float, request: Request) -> None:
+    require_torch()
     from d3m.models.store import find_model, read_card
+    from d3m.results.provenance import RESULT
     from d3m.volumes.preprocess.case import read_case, read_raw, read_volume
 
     sources, reference = _sources(request, talk)
@@ -215,17 +217,21 @@ def _synthesize(talk: Talk, started: float, request: Request) -> None:
         talk.notice(notice)
     folder = find_model(request.model)
     read_card(folder)
+    inputs = [path for one in sources for path in ([one] if isinstance(one, Path) else one.files)]
+    others = (request.study, request.brain_mask, request.reference, request.reference_mask, folder)
+    inputs += [path for path in others if path is not None]
+    check_output(request.out, RESULT, request.force, inputs)
+    if request.dicom_out is not None:
+        from d3m.results.dicom.write import check_dicom_output
+
+        check_dicom_output(request.dicom_out, request.force, request.out, inputs)
     talk.progress(Progress("read", 0.0, message="Reading the scans"))
     case = read_case(*sources, request.brain_mask, request.brain)
     real = None if reference is None else read_volume(reference, "t1c")
     real_mask = None if request.reference_mask is None else read_raw(request.reference_mask, "labels")
-    _check_out(request.out, request.force)
-    if request.dicom_out is not None:
-        from d3m.results.dicom.write import check_dicom_output
-
-        check_dicom_output(request.dicom_out, request.force, request.out)
     with claim(request.out):
-        _check_out(request.out, request.force)  # an older result that a killed run was replacing may have come back
+        # an older result that a killed run was replacing may have come back
+        check_output(request.out, RESULT, request.force, inputs)
         notices = _sample_and_write(talk, started, request, folder, case, sources, real, real_mask)
     talk.stop()
     for notice in notices:
@@ -258,13 +264,6 @@ def _sample_and_write(
         for notice in write_dicom(request.dicom_out, content_of(result), sources, request.force):
             talk.notice(notice)
     return result.notices
-
-
-def _check_out(out: Path, force: bool) -> None:
-    require_torch()
-    from d3m.results.files import check_output
-
-    check_output(out, force)
 
 
 @app.command()
@@ -306,6 +305,9 @@ def batch(
             load_model(find_model(model)), device, quality.value, steps, samples, seed, trace
         )  # fmt: skip
         rows = run_batch(found, out, synthesis, naming.value == "brats", talk.progress)
+        kept = [row for row in rows if row.status == "kept"]
+        for row in kept:
+            talk.notice(Notice("case-kept", f"{row.id}: {row.reason} {row.mend}"))
         failed = [row for row in rows if row.status == "failed"]
         if failed:
             raise D3MError(
@@ -314,7 +316,9 @@ def batch(
             )
         talk.done(out=str(out))
         if progress is not Mode.json:
-            typer.echo(f"{len(rows)} cases, {sum(row.status == 'skipped' for row in rows)} of them already there.")
+            already = sum(row.status == "skipped" for row in rows)
+            also = f", {len(kept)} kept since somebody changed them" if kept else ""
+            typer.echo(f"{len(rows)} cases, {already} of them already there{also}.")
 
 
 @app.command()

@@ -191,7 +191,13 @@ def _outcomes(cases: list[BidsCase], work: BidsWork, workers: Workers, board: _B
 
 
 def _counts(rows: list[Row]) -> str:
-    words = {"done": "done", "skipped": "there already", "failed": "failed", "elsewhere": "in another run's hands"}
+    words = {
+        "done": "done",
+        "skipped": "there already",
+        "kept": "kept since somebody changed them",
+        "failed": "failed",
+        "elsewhere": "in another run's hands",
+    }
     numbers = {word: sum(row.status == status for row in rows) for status, word in words.items()}
     return ", ".join(f"{number} {word}" for word, number in numbers.items() if number)
 
@@ -216,6 +222,8 @@ class _Board:
         self._rows.append(row)
         if row.status == "failed":
             self._talk.notice(Notice("case-failed", f"{row.id} failed: {row.reason} {row.mend}".strip()))
+        if row.status == "kept":
+            self._talk.notice(Notice("case-kept", f"{row.id}: {row.reason} {row.mend}"))
         if self._verbose and not self._talk.console.is_terminal:
             seconds = f" in {row.seconds:.0f} s" if row.status == "done" else ""
             self._talk.say(f"{len(self._rows)}/{self._count} {row.id}: {row.status}{seconds}")

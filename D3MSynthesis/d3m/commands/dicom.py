@@ -29,7 +29,8 @@ def dicom(
     with session(talk):
         from d3m.results.dicom.write import check_dicom_output, content_of_files, write_dicom
 
-        check_dicom_output(out, force)
+        inputs = [path for path in (cemri, mask, t1, provenance) if path is not None]
+        check_dicom_output(out, force, inputs=inputs)
         content = content_of_files(cemri, mask, provenance)
         notices = write_dicom(out, content, [] if t1 is None else [t1], force)
         for notice in notices:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,16 +16,10 @@ from d3m.diffusion.networks.slice import build_network
 from d3m.diffusion.networks.whole_brain import WholeBrainEnsemble
 from d3m.errors import D3MError
 from d3m.models.card import Card
-from d3m.models.store import (
-    CARD_NAME,
-    WEIGHTS_NAME,
-    WHOLE_BRAIN_NAME,
-    file_sha256,
-    read_card,
-    weights_path,
-    whole_brain_path,
-)
-from d3m.system.storage import whole_folder, write_text
+from d3m.models.store import CARD_NAME, MODEL, WEIGHTS_NAME, WHOLE_BRAIN_NAME, read_card, weights_path, whole_brain_path
+from d3m.system.folders import whole_folder
+from d3m.system.manifest import file_sha256
+from d3m.system.storage import write_text
 
 TRAINING_ONLY = "auxiliary."
 """Weights under this name serve training alone and are not shipped."""
@@ -107,7 +100,7 @@ def save_model(
     """Write a model's folder, whole or not at all.
 
     Args:
-        folder: Where; an older model there is replaced at once, its other files are kept.
+        folder: Where; an older model there is replaced if nobody changed it, and files beside it stay.
         card: Its hashes are filled in.
         weights: State of the network; stored in float16, without what only training needs.
         whole_brain: State of the `WholeBrainEnsemble`, likewise; None keeps the one that is there if the card has it.
@@ -119,15 +112,13 @@ def save_model(
         D3MError: the model cannot be loaded again, the disk is full, or the folder cannot be written.
     """
     try:
-        with whole_folder(folder) as partial:
-            if folder.is_dir():  # keep TRAINING.md and the like
-                shutil.copytree(folder, partial, dirs_exist_ok=True)
+        with whole_folder(folder, MODEL) as partial:
             card = replace(card, weights_sha256=_save(partial / WEIGHTS_NAME, weights))
-            if card.whole_brain is None:
-                (partial / WHOLE_BRAIN_NAME).unlink(missing_ok=True)
-            elif whole_brain is not None:
+            if card.whole_brain is not None and whole_brain is not None:
                 sha256 = _save(partial / WHOLE_BRAIN_NAME, whole_brain)
                 card = replace(card, whole_brain=replace(card.whole_brain, weights_sha256=sha256))
+            elif card.whole_brain is not None and (folder / WHOLE_BRAIN_NAME).is_file():
+                shutil.copyfile(folder / WHOLE_BRAIN_NAME, partial / WHOLE_BRAIN_NAME)
             write_text(partial / CARD_NAME, card.to_json())
             load_model(partial)  # what cannot be loaded is not shipped
     except SafetensorError as error:

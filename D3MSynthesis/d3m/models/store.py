@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import sys
@@ -12,7 +11,9 @@ from pathlib import Path
 
 from d3m.errors import D3MError
 from d3m.models.card import MAX_CARD_BYTES, Card
-from d3m.system.storage import remove_folder, whole_folder, write_text
+from d3m.system.folders import remove_folder, whole_folder
+from d3m.system.manifest import MANIFEST, Files, FolderKind, Written, file_sha256
+from d3m.system.storage import write_text
 
 CARD_NAME, WEIGHTS_NAME, WHOLE_BRAIN_NAME = "card.json", "weights.safetensors", "whole_brain.safetensors"
 DEFAULT_NAME = "default"
@@ -182,13 +183,19 @@ def _checked_weights(folder: Path, name: str, card: Card, sha256: str) -> Path:
     return path
 
 
-def file_sha256(path: Path) -> str:
-    """Content hash of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as f:
-        for block in iter(lambda: f.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+def _listed_by_card(folder: Path) -> Files:
+    """Card and weights of a folder without a manifest, if they belong together."""
+    try:
+        card = read_card(folder)
+        paths = (folder / CARD_NAME, weights_path(folder, card), whole_brain_path(folder, card))
+    except (D3MError, OSError):
+        return {}
+    found = [path for path in paths if path is not None]
+    return {path.name: Written(path.stat().st_size, file_sha256(path)) for path in found}
+
+
+MODEL = FolderKind("model", "an earlier model", _listed_by_card, shared=True)
+"""A model's folder; TRAINING.md and the like stay in it."""
 
 
 def import_model(folder: Path) -> ModelEntry:
@@ -207,7 +214,7 @@ def import_model(folder: Path) -> ModelEntry:
     if os.path.lexists(target):
         raise D3MError(f"A folder {card.name!r} that is no model lies in the way.", f"Remove {target}.")
     try:
-        with whole_folder(target, replace=False) as partial:
+        with whole_folder(target, MODEL, replace=False) as partial:
             write_text(partial / CARD_NAME, card.to_json())
             for path in weights:
                 shutil.copyfile(path, partial / path.name)
@@ -235,6 +242,7 @@ def remove_model(name: str) -> None:
                 if entry.folder.is_symlink():
                     entry.folder.unlink()
                 else:
+                    _refuse_others_files(entry.folder)
                     remove_folder(entry.folder)
             except OSError as error:
                 raise D3MError(
@@ -242,6 +250,15 @@ def remove_model(name: str) -> None:
                 ) from error
             return
     raise D3MError(f"There is no model {name!r}.", "See `d3m models`.")
+
+
+def _refuse_others_files(folder: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        if path.name not in (CARD_NAME, WEIGHTS_NAME, WHOLE_BRAIN_NAME, MANIFEST) or path.is_dir():
+            raise D3MError(
+                f"The model's folder holds something other than the model ({path.name!r}); it will not be removed.",
+                f"Move it away first; the folder is {folder}.",
+            )
 
 
 def find_sample() -> SampleCase:

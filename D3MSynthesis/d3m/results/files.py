@@ -17,9 +17,10 @@ from d3m import metrics
 from d3m.errors import D3MError
 from d3m.results.brain_figure import draw_brain
 from d3m.results.figure import draw_figure
-from d3m.results.provenance import FILE_NAME, add_files, listed_files, provenance
+from d3m.results.provenance import FILE_NAME, RESULT, add_files, provenance
 from d3m.synthesis import Result
-from d3m.system.storage import existing_parent, whole_folder, write_text
+from d3m.system.folders import whole_folder
+from d3m.system.storage import write_text
 from d3m.system.text import for_json
 from d3m.volumes.grid import resample
 from d3m.volumes.types import STRIPPED, Affine, Case, Volume
@@ -30,39 +31,6 @@ INTENT_DISPLACEMENT = 1006
 """NIFTI_INTENT_DISPVECT: vectors are RAS millimetres, and SimpleITK and Slicer read them as a displacement field."""
 COMPRESSION = 1
 """gzip level: the images are noise-like, so a higher one costs seconds and saves little."""
-
-
-def check_output(out: Path, force: bool) -> None:
-    """Find out before the work whether the result can be written.
-
-    Raises:
-        D3MError: the folder is there and must not be replaced, holds something else, or its parent cannot be written.
-    """
-    try:
-        if out.exists():
-            if not force:
-                raise D3MError(
-                    "The output folder is there already.", "Choose another --out, or add --force to replace it."
-                )
-            if not out.is_dir() or not _only_a_result(out):
-                raise D3MError(
-                    "The output folder holds something other than an earlier result; it will not be replaced.",
-                    "Choose another --out.",
-                )
-        parent = existing_parent(out)
-    except (OSError, ValueError) as error:  # a name that is too long or not possible here, a folder without rights
-        raise D3MError(f"The output folder cannot be used ({error}).", "Choose another --out.") from error
-    if not parent.is_dir():
-        raise D3MError("The place of the output folder is a file.", "Choose another --out.")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise D3MError("The output folder cannot be written.", "Choose another --out, or change the rights.", "machine")
-
-
-def _only_a_result(folder: Path) -> bool:
-    """Whether replacing the folder loses nothing but a result: every file is one that its provenance lists."""
-    ours = listed_files(folder)
-    files = (path for path in folder.rglob("*") if not path.is_dir() and not path.name.startswith("."))
-    return all(path.relative_to(folder).as_posix() in ours for path in files)
 
 
 def write_result(
@@ -85,12 +53,12 @@ def write_result(
         reference: A real T1c: `comparison.json` is written too.
         reference_mask: The real enhancing tumour (not zero), for `comparison.json`.
         finish: Called with the folder before its provenance is written; may give the files other names and add some.
-        replace: Whether an older result there is replaced.
+        replace: Whether an older result there is replaced, unless somebody changed it.
 
     Raises:
         D3MError: the disk is full or cannot be written; the folder is there and must not be replaced.
     """
-    with whole_folder(out, replace) as folder:
+    with whole_folder(out, RESULT, replace) as folder:
         t1 = case.t1
         for name, data in _images(result).items():
             write_nifti(folder / f"{name}.nii.gz", data, t1.affine, (t1.qform_code, t1.sform_code))

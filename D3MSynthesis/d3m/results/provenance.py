@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 import d3m
-from d3m.models.store import file_sha256
 from d3m.synthesis import Result
+from d3m.system.manifest import Files, FolderKind, Written, file_sha256
 from d3m.system.text import for_json
 from d3m.volumes.types import CONTRASTS, Case
 
@@ -81,13 +81,27 @@ def add_files(content: dict[str, Any], folder: Path) -> str:
     return json.dumps(for_json(content | {"files": files}), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def listed_files(folder: Path) -> set[str]:
-    """Files of a result's folder as its provenance lists them, itself included; empty if it has none."""
+def stated_provenance(folder: Path) -> dict[str, Any] | None:
+    """The provenance of a result's folder as it is written there, whatever lies beside it; None if it has none."""
     try:
         content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-        return {FILE_NAME, *content["files"]}
     except _NO_PROVENANCE:
-        return set()
+        return None
+    return content if isinstance(content, dict) and content.get("synthetic") else None
+
+
+def _listed_files(folder: Path) -> Files:
+    """Files of a result's folder as its provenance lists them, itself included; empty if it has none."""
+    try:
+        path = folder / FILE_NAME
+        content = json.loads(path.read_text(encoding="utf-8"))
+        files = {str(name): Written(int(e["bytes"]), str(e["sha256"])) for name, e in content["files"].items()}
+        return files | {FILE_NAME: Written(path.stat().st_size, file_sha256(path))}
+    except _NO_PROVENANCE:
+        return {}
+
+
+RESULT = FolderKind("result", "an earlier result", _listed_files)
 
 
 def read_provenance(folder: Path, hashes: bool = True) -> dict[str, Any] | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from d3m.errors import D3MError
 from d3m.volumes.grid import resample, to_model_input
 from d3m.volumes.types import Case, Floats, GridRecipe, Mask, ModelGrid, Volume
 
@@ -19,6 +21,7 @@ TARGET_UPPER = 2.0
 """The target on T1's scale is clipped to [0, 2]: 0 to 3 % of a brain are."""
 NECROSIS, OEDEMA, ENHANCING = 1, 2, 3
 """Labels in the cache; 0 is no tumour."""
+ENTRY_FILES = ("scans.npy", "regions.npy", "entry.json")
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,27 @@ def fingerprint(source_hashes: list[str], recipe: GridRecipe, stride: int) -> st
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def check_place(folder: Path, identifiers: Iterable[str]) -> None:
+    """Find out before the work whether entries can be written: only entries are ever replaced.
+
+    Raises:
+        D3MError: something else has the name of an entry, such as a patient's folder.
+    """
+    for identifier in identifiers:
+        place = folder / identifier
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            strange = place.name
+        else:
+            inside = sorted(place.iterdir()) if place.is_dir() else []
+            strange = next((p.name for p in inside if p.name not in ENTRY_FILES or p.is_symlink() or p.is_dir()), "")
+        if strange:
+            raise D3MError(
+                f"The cache's folder holds something other than prepared patients ({identifier}: {strange!r}); it will "
+                "not be replaced.",
+                "Choose another --cache: a folder of its own.",
+            )
+
+
 def write_entry(folder: Path, prepared: Prepared, key: str) -> None:
     """Write one entry whole or not at all; an older one is replaced.
 
@@ -105,7 +129,12 @@ def write_entry(folder: Path, prepared: Prepared, key: str) -> None:
         folder: The cache.
         prepared: What is written.
         key: From `fingerprint`.
+
+    Raises:
+        D3MError: something that is no entry lies there.
+        OSError: the disk is full or cannot be written.
     """
+    check_place(folder, [prepared.id])
     partial, final = folder / f".{prepared.id}.partial", folder / prepared.id
     try:
         shutil.rmtree(partial, ignore_errors=True)

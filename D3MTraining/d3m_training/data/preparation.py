@@ -12,7 +12,7 @@ from pathlib import Path
 from d3m.errors import D3MError
 from d3m.models.recipes import RECIPES
 from d3m.system.storage import held, replace_text, writing
-from d3m_training.data.cache import fingerprint, is_whole, prepare, write_entry
+from d3m_training.data.cache import check_place, fingerprint, is_whole, prepare, write_entry
 from d3m_training.data.datasets import Checked, Fault, Patient, check, find_patients, in_processes, read_patient
 from d3m_training.data.labels import Scheme, unify
 from d3m_training.data.splits import PARTS, Split, check_split, conflicts, make_split, read_split, split_text
@@ -56,9 +56,11 @@ def prepare_cache(
         Number of patients in the cache.
 
     Raises:
-        D3MError: faults in the data (all of them are reported first), or a split that cannot be used.
+        D3MError: faults in the data (all of them are reported first), a split that cannot be used, or a cache folder
+            that holds something else.
     """
     patients, faults = collect(data)
+    check_place(cache, [patient.id for patient in patients])
     split, clashes = _stated_split(patients, split_file, sizes, seed)
     faults += clashes
     for fault in faults:  # those first that need no reading

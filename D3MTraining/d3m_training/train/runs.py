@@ -17,11 +17,13 @@ from d3m.errors import D3MError
 from d3m.models.card import Card
 from d3m.models.load import load_model, save_model
 from d3m.models.recipes import RECIPES, Recipe
-from d3m.models.store import CARD_NAME, find_model
+from d3m.models.store import CARD_NAME, MODEL, find_model
 from d3m.results.figure import draw_figure
 from d3m.synthesis import Synthesis
 from d3m.system.devices import fastest_dtype
-from d3m.system.storage import replace_text, whole_folder, writing
+from d3m.system.folders import check_output, whole_folder
+from d3m.system.manifest import FolderKind, relist
+from d3m.system.storage import replace_text, writing
 from d3m_training import evaluate
 from d3m_training.data.batches import Batches, BatchSettings
 from d3m_training.data.cache import TARGET_UPPER, open_entry
@@ -32,6 +34,8 @@ from d3m_training.data.splits import read_split
 from d3m_training.train.d3m import DROPOUT, PUBLISHED_LOSS, SEED_LOSS, D3MTraining, LossSettings
 from d3m_training.train.quick import quick_validation
 from d3m_training.train.trainer import RUN_NAME, TrainSettings, is_first_process, train, training_in
+
+VALIDATION = FolderKind("validation", "an earlier validation")
 
 
 def recipe_settings(name: str) -> tuple[TrainSettings, BatchSettings, LossSettings]:
@@ -135,6 +139,7 @@ def export_run(run: Path, out: Path, name: str, texts: dict[str, str]) -> Card:
     Raises:
         D3MError: there are no weights; a text is not a field of the card.
     """
+    check_output(out, MODEL, True, [run])
     try:
         description = json.loads((run / RUN_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -174,14 +179,15 @@ def validate_run(
     """Measure a model patient by patient; tables and pictures go into `out`, which appears whole.
 
     Raises:
-        D3MError: no annotated patient; a model that cannot be loaded.
+        D3MError: no annotated patient; a model that cannot be loaded; `out` holds something else or an input.
     """
-    checked = collect_annotated(data, enhancing_label, "Validation needs a real T1c and tumour labels.", report)
     folder = find_model(model_name)
+    check_output(out, VALIDATION, True, [*data, folder])
+    checked = collect_annotated(data, enhancing_label, "Validation needs a real T1c and tumour labels.", report)
     model = load_model(folder)
     synthesis = Synthesis(model, device, quality, steps, samples, trace=True)
     rows, curves = [], []
-    with whole_folder(out) as place:
+    with whole_folder(out, VALIDATION) as place:
         for number, patient in enumerate(checked.patients, start=1):
             case, t1c, labels = read_patient(patient, partial(unify, scheme=checked.schemes[patient.id]))
             assert labels is not None  # only annotated patients were kept
@@ -214,7 +220,7 @@ def validate_run(
             patients=evaluate.patient_rows(rows),
             validation_note=note,
         )
-        with writing():
+        with writing(), relist(folder, CARD_NAME):
             replace_text(folder / CARD_NAME, card.to_json())
 
 

@@ -9,9 +9,8 @@ imported where they are needed.
 from __future__ import annotations
 
 import json
-import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,8 @@ from nibabel import orientations
 from d3m.errors import D3MError, Notice
 from d3m.results.dicom.images import require_highdicom, segmentation, slices
 from d3m.results.dicom.tags import identity, lossy, read_header
-from d3m.results.files import check_output
-from d3m.system.storage import whole_folder
+from d3m.system.folders import check_output, whole_folder
+from d3m.system.manifest import FolderKind
 from d3m.system.text import plain, read_text
 from d3m.volumes.grid import resample
 from d3m.volumes.io.dicom.choice import series_in
@@ -40,6 +39,7 @@ SERIES_FOLDER, SEG_NAME = "cemri", "enhancement_seg.dcm"
 MAX_PROVENANCE_BYTES = 10_000_000
 MAX_TEXT = 400
 """Characters that a series says of how it was made."""
+DICOM = FolderKind("dicom", "an earlier DICOM result")
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,14 @@ def content_of_files(cemri: Path, mask: Path, provenance: Path | None) -> DicomC
     return DicomContent(image.data, inside, image.affine, text)
 
 
-def check_dicom_output(out: Path, force: bool, result: Path | None = None) -> None:
+def check_dicom_output(out: Path, force: bool, result: Path | None = None, inputs: Iterable[Path] = ()) -> None:
     """Find out before the work whether DICOM can be written.
 
     Args:
         out: The folder for DICOM.
         force: An earlier DICOM result there may be replaced.
         result: The folder that the result itself goes to.
+        inputs: What is read.
 
     Raises:
         D3MError: a package is missing; the folder is there, or cannot be written, or one folder holds the other.
@@ -106,21 +107,14 @@ def check_dicom_output(out: Path, force: bool, result: Path | None = None) -> No
         one, other = out.resolve(), result.resolve()
         if one == other or one in other.parents or other in one.parents:
             raise D3MError("The DICOM folder and the output folder lie in each other.", another)
-    if force and out.is_dir():
-        if all(_ours(path.relative_to(out)) for path in out.rglob("*") if not path.is_dir()):
-            return
-        raise D3MError("The DICOM folder holds something other than an earlier result.", another)
     try:
-        check_output(out, False)
+        check_output(out, DICOM, force, inputs)
     except D3MError as error:
-        raise D3MError(error.message.replace("output folder", "DICOM folder"), another, error.kind) from error
-
-
-def _ours(name: Path) -> bool:
-    """Whether a file is one that we write, by its place and name."""
-    parts = name.parts
-    slice_of_ours = len(parts) == 2 and parts[0] == SERIES_FOLDER and re.fullmatch(r"\d{4,}\.dcm", parts[1])
-    return parts == (SEG_NAME,) or bool(slice_of_ours)
+        raise D3MError(
+            error.message.replace("output folder", "DICOM folder"),
+            error.mend.replace("--out", "--dicom-out"),
+            error.kind,
+        ) from error
 
 
 def write_dicom(
@@ -149,7 +143,7 @@ def write_dicom(
         if mask is None:
             text = "No enhancing tumour is predicted: the DICOM segmentation is left out."
             notices.append(Notice("dicom-empty-mask", text))
-        with whole_folder(out, replace) as folder:
+        with whole_folder(out, DICOM, replace) as folder:
             (folder / SERIES_FOLDER).mkdir()
             for number, dataset in enumerate(datasets, 1):
                 dataset.save_as(folder / SERIES_FOLDER / f"{number:04d}.dcm", enforce_file_format=True)
