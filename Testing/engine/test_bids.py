@@ -83,7 +83,7 @@ def test_contrast_enhanced_and_phase_images_are_never_taken(tmp_path: Path) -> N
     [
         (("run-1_T1w", "run-2_T1w", "run-10_T1w"), "run-10_T1w"),  # numbers, not texts
         (("acq-fast_T1w", "T1w"), "T1w"),
-        (("acq-b_run-1_T1w", "acq-a_run-1_T1w", "acq-a_run-2_T1w"), "acq-a_run-2_T1w"),
+        (("acq-a_run-1_T1w", "acq-a_run-2_T1w"), "acq-a_run-2_T1w"),
         (("rec-norm_T1w", "acq-z_T1w"), "acq-z_T1w"),
     ],
 )

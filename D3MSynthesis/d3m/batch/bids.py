@@ -12,18 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from d3m.batch.bids_choice import SUFFIXES, Filters, Image, Sidecars, choose, parse
 from d3m.batch.cases import CaseFiles
-from d3m.errors import D3MError, Notice
+from d3m.errors import D3MError
 from d3m.volumes.types import CONTRASTS
 
 DESCRIPTION = "dataset_description.json"
 SOFTWARE = "D3M for 3D Slicer"
 """Name in `GeneratedBy` of what we wrote."""
-SUFFIXES = {"t1": "T1w", "t2": "T2w", "flair": "FLAIR"}
 _LABEL = re.compile(r"[a-zA-Z0-9+]+")
-_NAME = re.compile(r"((?:[a-zA-Z]+-[a-zA-Z0-9+]+_)+)(T1w|T2w|FLAIR)\.nii(?:\.gz)?")
-_CHOSEN_BY = ("rec", "acq", "run")
-"""Entities in which images of one kind may differ; where they differ in another one nothing can be chosen."""
 
 
 @dataclass(frozen=True)
@@ -41,30 +38,19 @@ class BidsCase(CaseFiles):
         return (place / f"ses-{self.session}" if self.session else place) / "anat"
 
 
-@dataclass(frozen=True)
-class _Image:
-    path: Path
-    entities: tuple[tuple[str, str], ...]
-
-    def entity(self, name: str) -> str:
-        return dict(self.entities).get(name, "")
-
-    def title(self) -> str:
-        """What it is called in a message: never the participant."""
-        shown = [f"{key}-{value}" for key, value in self.entities if key not in ("sub", "ses")]
-        return "_".join(shown) or "the one without further entities"
-
-
-def find_bids_cases(root: Path, participants: Sequence[str] = (), sessions: Sequence[str] = ()) -> list[BidsCase]:
+def find_bids_cases(
+    root: Path, participants: Sequence[str] = (), sessions: Sequence[str] = (), filters: Filters | None = None
+) -> list[BidsCase]:
     """The cases of a BIDS data set.
 
     Args:
         root: Folder of the data set.
         participants: Labels, with or without `sub-`; none: all.
         sessions: Labels, with or without `ses-`; none: all.
+        filters: Which images may be used; a case that they leave no image of is none.
 
     Raises:
-        D3MError: it is no BIDS data set, it is empty, or a label does not exist.
+        D3MError: it is no BIDS data set, it is empty, or a label does not exist; the filters leave nothing.
     """
     check_dataset(root)
     wanted = _labels(participants, "sub")
@@ -82,7 +68,11 @@ def find_bids_cases(root: Path, participants: Sequence[str] = (), sessions: Sequ
         found += inner
     wanted_sessions = _labels(sessions, "ses")
     _check_known(wanted_sessions, {session for _, session, _ in found}, "session")
-    return [_case(*one) for one in found if not wanted_sessions or one[1] in wanted_sessions]
+    sidecars, allowed = Sidecars(root), filters or Filters()
+    cases = [_case(*one, sidecars, allowed) for one in found if not wanted_sessions or one[1] in wanted_sessions]
+    if not any(cases):
+        raise D3MError("The filter file leaves no image.", "Check its values against the names of the files.")
+    return [case for case in cases if case is not None]
 
 
 def check_dataset(root: Path) -> dict[str, object]:
@@ -175,62 +165,33 @@ def _check_known(wanted: set[str], known: dict[str, Path] | set[str], kind: str)
         )
 
 
-def _case(subject: str, session: str, folder: Path) -> BidsCase:
+def _case(subject: str, session: str, folder: Path, sidecars: Sidecars, filters: Filters) -> BidsCase | None:
+    """One participant's examination; None if the filters leave nothing of what it has."""
     identifier = f"sub-{subject}" + (f"_ses-{session}" if session else "")
     anat = folder / "anat"
-    images: dict[str, list[_Image]] = {contrast: [] for contrast in CONTRASTS}
+    images: dict[str, list[Image]] = {contrast: [] for contrast in CONTRASTS}
+    filtered = False
     for path in sorted(anat.iterdir()) if anat.is_dir() else ():
-        match = _NAME.fullmatch(path.name)
-        if match is None or not path.name.startswith(f"{identifier}_"):
+        image = parse(path)
+        if image is None or image.extension == ".json" or not path.name.startswith(f"{identifier}_"):
             continue
-        entities = tuple((key, value) for key, value in (part.split("-") for part in match[1].strip("_").split("_")))
-        keys = dict(entities)
-        if "ce" in keys or keys.get("part", "mag") != "mag":  # a contrast agent was given; a phase image
+        if image.entity("ce") or image.entity("part") not in ("", "mag"):  # a contrast agent was given; a phase image
             continue
-        contrast = next(name for name, suffix in SUFFIXES.items() if suffix == match[2])
-        images[contrast].append(_Image(path, entities))
-    chosen: dict[str, Path | None] = {}
-    notices: list[Notice] = []
-    problems: list[str] = []
-    for contrast, found in images.items():
-        chosen[contrast] = None
-        if not found:
-            continue
-        best = _best(found)
-        if best is None:
-            problems.append(f"{contrast.upper()} has {len(found)} candidates that cannot be told apart.")
-            continue
-        chosen[contrast] = best.path
-        if not best.path.exists():
-            problems.append(f"The content of {contrast.upper()} is not on this disk: its file is a link to nothing.")
-        elif len(found) > 1:
-            others = ", ".join(image.title() for image in found if image is not best)
-            message = f"{contrast.upper()}: {len(found)} images were found; {best.title()} was taken, not {others}."
-            notices.append(Notice("several-images", message, contrast))
+        contrast = next(name for name, suffix in SUFFIXES.items() if suffix == image.suffix)
+        if filters.allow(image, contrast):
+            images[contrast].append(image)
+        else:
+            filtered = True
+    if filtered and not any(images.values()):
+        return None
+    chosen = {contrast: choose(contrast, found, sidecars, filters) for contrast, found in images.items()}
     return BidsCase(
         identifier,
-        chosen["t1"],
-        chosen["t2"],
-        chosen["flair"],
-        tuple(notices),
-        " ".join(problems),
+        chosen["t1"].path,
+        chosen["t2"].path,
+        chosen["flair"].path,
+        tuple(notice for choice in chosen.values() for notice in choice.notices),
+        " ".join(choice.problem for choice in chosen.values() if choice.problem),
         subject,
         session,
     )
-
-
-def _best(found: list[_Image]) -> _Image | None:
-    """The image to take: not a reconstruction (`rec-`), no special acquisition (`acq-`), and of several runs the last.
-
-    The last one, since a scan is repeated when the one before was bad. None: two cannot be told apart.
-    """
-
-    def rank(image: _Image) -> tuple[bool, str, bool, str, int]:
-        rec, acq, run = (image.entity(name) for name in _CHOSEN_BY)
-        return bool(rec), rec, bool(acq), acq, -(int(run) if run.isdigit() else 0)
-
-    ordered = sorted(found, key=rank)
-    others = {tuple(pair for pair in image.entities if pair[0] not in _CHOSEN_BY) for image in found}
-    if len(others) > 1 or (len(ordered) > 1 and rank(ordered[0]) == rank(ordered[1])):
-        return None
-    return ordered[0]

@@ -16,6 +16,7 @@ import typer
 import d3m
 from d3m.commands.bids import bids as bids_command
 from d3m.commands.dicom import dicom as dicom_command
+from d3m.commands.lists import BidsAppCommand
 from d3m.commands.models import models_app
 from d3m.commands.options import (
     INPUT,
@@ -56,7 +57,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.command("dicom")(dicom_command)
-app.command("bids")(bids_command)
+app.command("bids", cls=BidsAppCommand)(bids_command)
 
 
 @dataclass(frozen=True)

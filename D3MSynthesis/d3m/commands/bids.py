@@ -62,11 +62,19 @@ def bids(
     ],
     participant_label: Annotated[
         list[str] | None,
-        typer.Option(help="Only these participants (repeat the option).", rich_help_panel=INPUT, show_default=False),
+        typer.Option(help="Only these participants: one or several.", rich_help_panel=INPUT, show_default=False),
     ] = None,
     session_label: Annotated[
         list[str] | None,
-        typer.Option(help="Only these sessions (repeat the option).", rich_help_panel=INPUT, show_default=False),
+        typer.Option(help="Only these sessions: one or several.", rich_help_panel=INPUT, show_default=False),
+    ] = None,
+    bids_filter_file: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON that chooses among images, as other BIDS Apps take it: {"t1w": {"acquisition": "mprage"}}.',
+            rich_help_panel=INPUT,
+            show_default=False,
+        ),
     ] = None,
     n_jobs: Annotated[
         int | None,
@@ -105,9 +113,11 @@ def bids(
     talk = Talk(progress.value)
     with session(talk, parent_pid):
         from d3m.batch.bids import check_places, find_bids_cases
+        from d3m.batch.bids_choice import read_filters
 
         bids_dir, output_dir = bids_dir.absolute(), output_dir.absolute()
-        cases = find_bids_cases(bids_dir, participant_label or (), session_label or ())
+        filters = None if bids_filter_file is None else read_filters(bids_filter_file)
+        cases = find_bids_cases(bids_dir, participant_label or (), session_label or (), filters)
         check_places(bids_dir, output_dir)
         if level is Level.group:
             _group(talk, cases, output_dir, dry_run)
