@@ -15,9 +15,10 @@ from d3m.diffusion.precision import MixedPrecision
 from d3m.diffusion.recipe import Sampling
 from d3m.diffusion.volume import TracedStep, VolumeSample, VolumeSampler
 from d3m.errors import D3MError, Notice, is_out_of_memory
-from d3m.models.load import Model
+from d3m.models.load import Model, load_model
 from d3m.models.patient import PatientEstimate, patient_features
-from d3m.models.recipes import QUALITY_NAMES
+from d3m.models.store import find_model
+from d3m.options import SynthesisOptions, check_range
 from d3m.progress import Progress, ProgressCallback, Remaining, ignore_progress
 from d3m.system.devices import all_memory, choose_device, fastest_dtype, free_memory
 from d3m.volumes.grid import (
@@ -32,30 +33,22 @@ from d3m.volumes.input_check import check
 from d3m.volumes.types import Case, Floats, Mask, ModelGrid, ModelInput, Volume
 
 CPU = torch.device("cpu")
-MAX_SAMPLES = 64
-"""More samples change the mean by less than its display shows."""
 MAX_BATCH = 64
 """Slices at once on a GPU; more do not make it faster."""
 OTHER_BATCH = 8
 """Slices at once on a device that does not tell its memory."""
-MAX_SEED = 10**18
-"""What the generator of the noise takes, in a number that a person can remember."""
 
 BEGIN_FRACTION, SLICES_FRACTION = 0.05, 0.3
 """Share of a run that is done when the scans are on the grid, and when the whole brain has been looked at."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a result was made; with the model and the input it decides the result."""
+class Computation:
+    """How a result was computed; with model, input and options it decides the last bit of it."""
 
-    quality: str
-    """One of `d3m.models.recipes.QUALITY_NAMES`."""
-    steps: int
-    samples: int
-    seed: int
     solver: str
     device: str
+    """The one that was used, such as "cuda:0"."""
     precision: str
     """Number format of the convolutions."""
     batch: int
@@ -112,7 +105,9 @@ class Result:
     grid: ModelGrid
     notices: tuple[Notice, ...]
     enhancing_volume_ml: float
-    settings: Settings
+    options: SynthesisOptions
+    """As they were asked for, but with the number of steps and samples filled in."""
+    computation: Computation
     timings: Timings
     model_name: str
     model_sha256: str
@@ -129,43 +124,35 @@ class Synthesis:
 
     Args:
         model: Loaded; moved to the device.
-        device: What `choose_device` takes.
-        quality: "preview", "standard" or "best".
-        steps: Reverse steps, instead of the quality's.
-        samples: Samples averaged, instead of the quality's.
-        seed: Decides the noise.
-        trace: Keep every step of the first sample.
+        options: Quality, seed, device, ...; `model` in them is not looked at: see `load`.
 
     Raises:
-        D3MError: a setting out of range; a device that is not there.
+        D3MError: more steps than the model's schedule has; a device that is not there.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        device: str = "auto",
-        quality: str = "standard",
-        steps: int | None = None,
-        samples: int | None = None,
-        seed: int = 0,
-        trace: bool = False,
-    ) -> None:
-        recipe = model.card.recipe
-        if quality not in QUALITY_NAMES:
-            raise D3MError(f"There is no quality {quality!r}.", f"Choose one of: {', '.join(QUALITY_NAMES)}.")
-        self.sampling = _override(recipe.quality(quality), steps, samples, recipe.diffusion.timesteps)
-        chosen, self._own_notices = choose_device(device)
+    def __init__(self, model: Model, options: SynthesisOptions | None = None) -> None:
+        recipe, options = model.card.recipe, options or SynthesisOptions()
+        self.sampling = _sampling(recipe.quality(options.quality), options, recipe.diffusion.timesteps)
+        self.options = replace(options, steps=self.sampling.steps, samples=self.sampling.samples)
+        chosen, self._own_notices = choose_device(options.device)
         most = max(one.steps for one in recipe.qualities)
         if self.sampling.steps > most:
             text = f"{self.sampling.steps} steps are more than this model's best quality takes ({most}): expect noise."
             self._own_notices += (Notice("many-steps", text),)
         self.model = model
-        self.quality, self.seed, self.trace = quality, seed, trace
-        self._automatic = device == "auto"
         try:
             self._move(chosen)
         except (RuntimeError, MemoryError, AssertionError) as error:  # torch asserts that it was built for the device
             self._own_notices += (self._fall_back(chosen, error),)
+
+    @classmethod
+    def load(cls, options: SynthesisOptions) -> Synthesis:
+        """With the model that the options name.
+
+        Raises:
+            D3MError: there is no such model, it is damaged; what `Synthesis` raises.
+        """
+        return cls(load_model(find_model(options.model)), options)
 
     def _move(self, device: torch.device) -> None:
         """Compute on this device from now on.
@@ -192,7 +179,7 @@ class Synthesis:
         if device.type == "cpu" and not memory:
             raise error
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if device.type == "cpu" or not self._automatic:
+        if device.type == "cpu" or self.options.device != "auto":
             raise D3MError(
                 f"The memory of {device} does not suffice for a single slice."
                 if memory
@@ -262,9 +249,9 @@ class Synthesis:
             recipe.diffusion,
             recipe.network.context,
             self.sampling,
-            self.seed,
+            self.options.seed,
             self._batch(model_input),
-            self.trace,
+            self.options.trace,
             self.device,
         )
         brain = torch.from_numpy(model_input.brain)
@@ -357,15 +344,9 @@ class Synthesis:
             grid=grid,
             notices=notices,
             enhancing_volume_ml=volume_ml,
-            settings=Settings(
-                self.quality,
-                self.sampling.steps,
-                self.sampling.samples,
-                self.seed,
-                self.sampling.solver,
-                str(self.device),
-                str(self.dtype).removeprefix("torch."),
-                sample.batch,
+            options=self.options,
+            computation=Computation(
+                self.sampling.solver, str(self.device), str(self.dtype).removeprefix("torch."), sample.batch
             ),
             timings=Timings(0, 0, 0),
             model_name=card.name,
@@ -403,10 +384,7 @@ def _inside(displacement: torch.Tensor, model_input: ModelInput) -> Floats:
     return field
 
 
-def _override(sampling: Sampling, steps: int | None, samples: int | None, timesteps: int) -> Sampling:
+def _sampling(usual: Sampling, options: SynthesisOptions, timesteps: int) -> Sampling:
     """The quality's sampling with what the user set instead."""
-    if steps is not None and not 1 <= steps <= timesteps:
-        raise D3MError(f"--steps {steps} is out of range.", f"Choose 1 to {timesteps}.")
-    if samples is not None and not 1 <= samples <= MAX_SAMPLES:
-        raise D3MError(f"--samples {samples} is out of range.", f"Choose 1 to {MAX_SAMPLES}.")
-    return replace(sampling, steps=steps or sampling.steps, samples=samples or sampling.samples)
+    check_range("steps", options.steps, 1, timesteps)
+    return replace(usual, steps=options.steps or usual.steps, samples=options.samples or usual.samples)

@@ -37,8 +37,9 @@ from d3m.batch.bids import BidsCase, find_bids_cases
 from d3m.batch.cases import CaseFiles
 from d3m.batch.derivatives import THUMBNAIL, BidsWork, start_derivatives, store_row
 from d3m.batch.review import collect, write_review
-from d3m.batch.run import Outcome, Row, SynthesisSettings
+from d3m.batch.run import Outcome, Row
 from d3m.batch.workers import local_workers, run_on_workers
+from d3m.options import SynthesisOptions
 from d3m.progress import ProgressCallback, ignore_progress
 from d3m.results.provenance import RESULT, add_files, read_provenance
 from d3m.synthesis import Synthesis
@@ -107,7 +108,7 @@ def work_for(place: Path, count: int) -> tuple[BidsWork, list[BidsCase]]:
     """Tiny cases with a tiny model."""
     root = dataset(place / "raw", count)
     start_derivatives(root, place / "out")
-    settings = SynthesisSettings(tiny_model(place / "model"), "cpu", "preview")
+    settings = SynthesisOptions(model=str(tiny_model(place / "model")), device="cpu", quality="preview")
     return BidsWork(root, place / "out", settings), find_bids_cases(root)
 
 
@@ -116,7 +117,7 @@ def overhead(place: Path, count: int, _: int) -> None:
 
     The share is of a real case: the bundled sample at quality preview.
     """
-    from d3m.models.store import find_model, find_sample
+    from d3m.models.store import find_sample
     from d3m.volumes.preprocess.case import read_case
 
     work, cases = work_for(place, count)
@@ -136,7 +137,7 @@ def overhead(place: Path, count: int, _: int) -> None:
         rest = len(list(outcomes))
         used = sum(sum(p.cpu_times()[:2]) - s for p, s in zip(processes, started, strict=True)) / rest
     sample = find_sample()
-    real = Synthesis(SynthesisSettings(find_model(None), "cpu", "preview").load().model, "cpu", "preview")
+    real = Synthesis.load(SynthesisOptions(device="cpu", quality="preview"))
     before = sum(own.cpu_times()[:2])
     real.run(read_case(sample.t1, sample.t2, sample.flair))
     whole = sum(own.cpu_times()[:2]) - before

@@ -74,6 +74,7 @@ def writers(place: Path) -> list[Operation]:
     from d3m.batch.run import Row, write_summary
     from d3m.models.load import load_model, save_model
     from d3m.models.store import MODELS_VARIABLE, import_model, remove_model
+    from d3m.options import SynthesisOptions
     from d3m.results.dicom.write import content_of, write_dicom
     from d3m.results.files import write_result
     from d3m.results.provenance import read_provenance
@@ -84,7 +85,7 @@ def writers(place: Path) -> list[Operation]:
     model = load_model(make_model(place))
     files = write_case(place / "case")
     case = read_case(files.t1, files.t2, files.flair)
-    result = Synthesis(model, "cpu", "preview", trace=True).run(case)
+    result = Synthesis(model, SynthesisOptions(device="cpu", quality="preview", trace=True)).run(case)
     rows = [Row(f"case{k}", "done", "", "", 1.0, 2.0, "") for k in range(2000)]
     for name in ("result", "export", "import", "summary", "dicom"):
         (place / name).mkdir()

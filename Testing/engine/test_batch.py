@@ -19,6 +19,7 @@ from d3m.batch.cases import find_cases, safe_id
 from d3m.batch.local import Row, run_batch
 from d3m.errors import D3MError
 from d3m.models.load import load_model
+from d3m.options import SynthesisOptions
 from d3m.progress import Progress, ignore_progress
 from d3m.synthesis import Synthesis
 from engine.command_helpers import d3m_command, start
@@ -27,7 +28,7 @@ from engine.command_helpers import d3m_command, start
 @pytest.fixture(scope="module")
 def synthesis(tiny_model: Path) -> Synthesis:
     """The tiny model, loaded once."""
-    return Synthesis(load_model(tiny_model), "cpu", "preview")
+    return Synthesis(load_model(tiny_model), SynthesisOptions(device="cpu", quality="preview"))
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -162,10 +163,11 @@ def test_whole_results_are_skipped_and_others_redone(tmp_path: Path, synthesis: 
     write_case(cases / "b", "b", seed=7)
     assert {n: r.status for n, r in run(cases, out, synthesis).items()} == {"a": "skipped", "b": "done"}
 
-    traced = Synthesis(synthesis.model, "cpu", "preview", trace=True)
+    traced = Synthesis(synthesis.model, SynthesisOptions(device="cpu", quality="preview", trace=True))
     assert run(cases, out, traced)["a"].status == "done"
     assert run(cases, out, traced)["a"].status == "skipped"
-    assert run(cases, out, Synthesis(synthesis.model, "cpu", "preview", seed=1))["a"].status == "done"
+    other_seed = Synthesis(synthesis.model, SynthesisOptions(device="cpu", quality="preview", seed=1))
+    assert run(cases, out, other_seed)["a"].status == "done"
 
 
 def test_nothing_but_results_is_replaced(tmp_path: Path, synthesis: Synthesis) -> None:

@@ -22,6 +22,7 @@ from d3m.batch.bids import BidsCase, check_places, find_bids_cases
 from d3m.commands.app import app
 from d3m.errors import D3MError
 from d3m.models.load import load_model
+from d3m.options import SynthesisOptions
 from d3m.synthesis import Synthesis
 from d3m.system import locks
 from d3m.volumes.preprocess.case import read_case
@@ -254,7 +255,7 @@ def test_the_image_is_that_of_the_engine(derived: tuple[Path, Path], tiny_model:
     root, out = derived
     anat = root / "sub-02/ses-post/anat"
     case = read_case(*(anat / f"sub-02_ses-post_{suffix}.nii.gz" for suffix in ("T1w", "T2w", "FLAIR")))
-    wanted = Synthesis(load_model(tiny_model), "cpu", "preview").run(case)
+    wanted = Synthesis(load_model(tiny_model), SynthesisOptions(device="cpu", quality="preview")).run(case)
     found = nibabel.load(out / "sub-02/ses-post/anat/sub-02_ses-post_desc-synthT1c_T1w.nii.gz")
     np.testing.assert_allclose(np.asarray(found.dataobj), wanted.cemri, rtol=1e-5, atol=1e-3)
     np.testing.assert_array_equal(found.affine, case.t1.affine)

@@ -19,9 +19,9 @@ from distributed import Client
 from d3m.batch.bids import find_bids_cases
 from d3m.batch.cases import CaseFiles
 from d3m.batch.derivatives import BidsWork, start_derivatives
-from d3m.batch.run import SynthesisSettings
 from d3m.batch.workers import attached_workers, local_workers, run_on_workers
 from d3m.errors import D3MError
+from d3m.options import SynthesisOptions
 from d3m.results.provenance import read_provenance
 from engine.bids_helpers import MarkingWork, bids_dataset
 
@@ -81,7 +81,7 @@ def test_two_drivers_and_a_killed_worker(client: Client, tmp_path: Path, tiny_mo
     root = bids_dataset(tmp_path / "raw", *(f"{k:02d}" for k in range(6)))
     out = tmp_path / "out"
     start_derivatives(root, out)
-    work = BidsWork(root, out, SynthesisSettings(tiny_model, "cpu", "preview"))
+    work = BidsWork(root, out, SynthesisOptions(model=str(tiny_model), device="cpu", quality="preview"))
     found = find_bids_cases(root)
     rows = []
 
@@ -109,13 +109,13 @@ def test_full_disk_ends_the_run(client: Client, tmp_path: Path, tiny_model: Path
     """What no case could survive ends all, as a sentence and not as a row a case."""
     root = bids_dataset(tmp_path / "raw", "01")
     (tmp_path / "out").write_text("a file where the folder should be")
-    work = BidsWork(root, tmp_path / "out", SynthesisSettings(tiny_model, "cpu", "preview"))
+    work = BidsWork(root, tmp_path / "out", SynthesisOptions(model=str(tiny_model), device="cpu", quality="preview"))
     with pytest.raises(D3MError, match="cannot be written"):
         list(run_on_workers(client, find_bids_cases(root), work))
 
 
 def test_damaged_model_is_one_sentence(client: Client, tmp_path: Path) -> None:
     """A model that a worker cannot load ends the run with its reason."""
-    work = BidsWork(tmp_path, tmp_path, replace(SynthesisSettings(tmp_path / "nosuch"), device="cpu"))
+    work = BidsWork(tmp_path, tmp_path, replace(SynthesisOptions(model=str(tmp_path / "nosuch")), device="cpu"))
     with pytest.raises(D3MError):
         list(run_on_workers(client, cases("a"), work))

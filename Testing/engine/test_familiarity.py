@@ -12,6 +12,7 @@ from scipy import stats
 from d3m.errors import D3MError, Notice
 from d3m.models.card import Card
 from d3m.models.recipes import DEFAULT
+from d3m.options import SynthesisOptions
 from d3m.volumes.grid import to_model_input
 from d3m.volumes.input_check import (
     CONTRAST_FEATURES,
@@ -201,7 +202,9 @@ def test_notice_reaches_the_result(tiny_case, tiny_model):
     model = load_model(tiny_model)
     usual = Familiarity((FeatureLimit("brain_ml", 1000, 2000),))
     model = replace(model, card=replace(model.card, familiarity=usual))
-    result = Synthesis(model, "cpu", "preview").run(read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair))
+    result = Synthesis(model, SynthesisOptions(device="cpu", quality="preview")).run(
+        read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
+    )
     assert "unfamiliar-size" in codes(result.notices)
 
 

@@ -16,6 +16,7 @@ from conftest import TinyCase
 from d3m import synthesis as engine
 from d3m.errors import D3MError
 from d3m.models.load import load_model
+from d3m.options import SynthesisOptions
 from d3m.synthesis import Result, Synthesis
 from d3m.system import devices
 from d3m.volumes.preprocess.case import read_case
@@ -36,7 +37,7 @@ def case(tiny_case: TinyCase) -> Case:
 
 def run(model: Path, case: Case, device: str = "cpu") -> Result:
     """A short run."""
-    return Synthesis(load_model(model), device, "preview").run(case)
+    return Synthesis(load_model(model), SynthesisOptions(device=device, quality="preview")).run(case)
 
 
 @pytest.mark.parametrize("kind", ERRORS)
@@ -45,7 +46,7 @@ def test_fewer_slices_at_once_go_on_where_memory_ran_out(
 ) -> None:
     """Slices that were done stay done, and the picture is bit for bit that of a run with memory."""
     plenty = run(tiny_model, case)
-    synthesis = Synthesis(load_model(tiny_model), "cpu", "preview")
+    synthesis = Synthesis(load_model(tiny_model), SynthesisOptions(device="cpu", quality="preview"))
     real, lock, inside, done, refused = synthesis.network.network.forward, threading.Lock(), 0, 0, 0
 
     def limited(x: Tensor, *rest: Tensor) -> object:
@@ -82,7 +83,7 @@ def test_fewer_slices_at_once_go_on_where_memory_ran_out(
 @pytest.mark.parametrize("kind", ERRORS)
 def test_not_even_one_slice(kind: str, case: Case, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever says that memory ran out, the user reads memory and what to change; exit code 3."""
-    synthesis = Synthesis(load_model(tiny_model), "cpu", "preview")
+    synthesis = Synthesis(load_model(tiny_model), SynthesisOptions(device="cpu", quality="preview"))
 
     def full(*_: Tensor) -> None:
         raise ERRORS[kind]()
@@ -105,7 +106,7 @@ def test_device_that_fails_at_its_first_real_work(
     monkeypatch.setattr(engine, "choose_device", lambda request: (torch.device(name), ()))
     result = run(tiny_model, case, "auto")
     np.testing.assert_array_equal(result.cemri, expected.cemri)
-    assert result.settings.device == "cpu"
+    assert result.computation.device == "cpu"
     assert [notice.code for notice in result.notices][:1] == ["device-unusable"]
     assert name in result.notices[0].message
     with pytest.raises(D3MError, match=f"{name} cannot be used") as caught:
@@ -115,7 +116,7 @@ def test_device_that_fails_at_its_first_real_work(
 
 def test_threads_follow_the_free_memory(case: Case, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With little free memory fewer slices are tried at once, by the same estimate that `d3m info` prints."""
-    synthesis = Synthesis(load_model(tiny_model), "cpu", "preview")
+    synthesis = Synthesis(load_model(tiny_model), SynthesisOptions(device="cpu", quality="preview"))
     model_input = synthesis.prepare(case)
     pixels = int(np.prod(model_input.slices.shape[2:]))
     one = engine.slice_memory_mb(synthesis.model.card.recipe.network, pixels) * 2**20

@@ -12,6 +12,7 @@ from matplotlib.image import imread
 
 from conftest import TinyCase
 from d3m.models.load import load_model
+from d3m.options import SynthesisOptions
 from d3m.results.figure import COLUMNS, draw_figure
 from d3m.synthesis import Result, Synthesis
 from d3m.volumes.preprocess.case import read_case
@@ -22,7 +23,7 @@ from d3m.volumes.types import Case
 def made(tiny_case: TinyCase, tiny_model: Path) -> tuple[Result, Case]:
     """A result whose mask is the true enhancing tumour, on the patient's left, anterior and superior."""
     case = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
-    result = Synthesis(load_model(tiny_model), "cpu", "preview").run(case)
+    result = Synthesis(load_model(tiny_model), SynthesisOptions(device="cpu", quality="preview")).run(case)
     seg = np.asarray(nibabel.load(tiny_case.seg).dataobj)
     return replace(result, enhancement_mask=seg == 4), case
 

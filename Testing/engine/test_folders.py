@@ -20,6 +20,7 @@ from d3m.batch.local import run_batch
 from d3m.errors import D3MError
 from d3m.models.load import load_model, save_model
 from d3m.models.store import MODEL, MODELS_VARIABLE, import_model, remove_model
+from d3m.options import SynthesisOptions
 from d3m.progress import ignore_progress
 from d3m.results.provenance import FILE_NAME, RESULT
 from d3m.synthesis import Synthesis
@@ -293,10 +294,10 @@ def test_batch_keeps_what_was_corrected(tiny_model: Path, tmp_path: Path) -> Non
     """A corrected mask survives, with any settings; the case is called kept, and why; its brats copy stays as well."""
     for name in "ab":
         write_case(tmp_path / "in" / name, name)
-    synthesis = Synthesis(load_model(tiny_model), "cpu", "preview")
+    synthesis = Synthesis(load_model(tiny_model), SynthesisOptions(device="cpu", quality="preview"))
 
     def run(seed: int) -> dict[str, str]:
-        chosen = Synthesis(synthesis.model, "cpu", "preview", seed=seed)
+        chosen = Synthesis(synthesis.model, SynthesisOptions(device="cpu", quality="preview", seed=seed))
         rows = run_batch(find_cases(tmp_path / "in"), tmp_path / "out", chosen, True, ignore_progress)
         return {row.id: f"{row.status} {row.reason}".strip() for row in rows}
 

@@ -13,6 +13,7 @@ from d3m.diffusion.networks.slice import slice_memory_mb
 from d3m.errors import D3MError
 from d3m.models.load import load_model
 from d3m.models.store import find_model, find_sample
+from d3m.options import SynthesisOptions
 from d3m.synthesis import Synthesis
 from d3m.volumes.preprocess.case import read_case
 from d3m.volumes.types import Case
@@ -42,13 +43,13 @@ def limit_memory() -> Iterator[Callable[[float], None]]:
 
 def synthesis(device: str) -> Synthesis:
     """The default model in its quickest quality."""
-    return Synthesis(load_model(find_model(None)), device, "preview")
+    return Synthesis(load_model(find_model(None)), SynthesisOptions(device=device, quality="preview"))
 
 
 def test_default_model_makes_the_cpus_picture(sample: Case) -> None:
     """The automatic choice is the card; its picture, mask and field are the CPU's but for rounding."""
     ours, theirs = synthesis("auto").run(sample), synthesis("cpu").run(sample)
-    assert ours.settings.device == "cuda:0"
+    assert ours.computation.device == "cuda:0"
     assert not [notice for notice in ours.notices if notice.code.startswith("device")]
     spread = float(np.ptp(theirs.cemri[sample.brain]))
     assert float(np.abs(ours.cemri - theirs.cemri)[sample.brain].mean()) < 0.005 * spread
@@ -65,7 +66,7 @@ def test_batches_that_do_not_fit_are_halved(
     monkeypatch.setattr(Synthesis, "_batch", lambda *_: 64)
     limit_memory(4 * slice_memory_mb(limited.model.card.recipe.network, pixels) + 64)
     result = limited.run(sample)
-    assert result.settings.device == "cuda:0"
+    assert result.computation.device == "cuda:0"
     assert float(np.abs(result.cemri - expected.cemri).mean()) < 1e-3 * float(np.ptp(expected.cemri))
 
 
@@ -76,5 +77,5 @@ def test_not_even_one_slice_fits(sample: Case, limit_memory: Callable[[float], N
     with pytest.raises(D3MError, match="memory of cuda:0"):
         named.run(sample)
     result = automatic.run(sample)
-    assert result.settings.device == "cpu"
+    assert result.computation.device == "cpu"
     assert "device-memory" in {notice.code for notice in result.notices}

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from conftest import TinyCase
 from d3m.errors import D3MError
 from d3m.models.load import load_model
+from d3m.options import SynthesisOptions
 from d3m.results.files import compare, write_nifti, write_result
 from d3m.results.provenance import RESULT, read_provenance
 from d3m.synthesis import Result, Synthesis
@@ -29,7 +30,8 @@ from d3m.volumes.types import Case, Volume
 def made(tiny_case: TinyCase, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result, Case]:
     """A traced result with three samples, written with a comparison."""
     case = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
-    result = Synthesis(load_model(tiny_model), "cpu", "best", trace=True, seed=4).run(case)
+    options = SynthesisOptions(device="cpu", quality="best", trace=True, seed=4)
+    result = Synthesis(load_model(tiny_model), options).run(case)
     out = tmp_path_factory.mktemp("out") / "result"
     write_result(out, result, case, 1.0, read_volume(tiny_case.t1c, "t1c"))
     return out, result, case

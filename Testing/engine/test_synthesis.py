@@ -14,6 +14,7 @@ from nibabel import orientations
 from conftest import TinyCase
 from d3m.errors import D3MError
 from d3m.models.load import load_model
+from d3m.options import SynthesisOptions
 from d3m.progress import Progress
 from d3m.synthesis import Result, Synthesis
 from d3m.system import devices
@@ -22,7 +23,7 @@ from d3m.volumes.preprocess.case import read_case
 
 
 def _run(model: Path, t1: Path, t2: Path, flair: Path, **settings: object) -> Result:
-    return Synthesis(load_model(model), "cpu", **settings).run(read_case(t1, t2, flair))  # type: ignore[arg-type]
+    return Synthesis(load_model(model), SynthesisOptions(device="cpu", **settings)).run(read_case(t1, t2, flair))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_enhancement_gain_scales_the_difference_to_t1(clean: Result, tiny_case: 
     model = load_model(tiny_model)
     model = replace(model, card=replace(model.card, enhancement_gain=0.5))
     case = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
-    result = Synthesis(model, "cpu").run(case)
+    result = Synthesis(model, SynthesisOptions(device="cpu")).run(case)
     np.testing.assert_allclose(result.subtraction, 0.5 * clean.subtraction, atol=1e-2)
     np.testing.assert_array_equal(result.displacement, clean.displacement)
     np.testing.assert_array_equal(result.enhancement_mask, clean.enhancement_mask)
@@ -97,7 +98,9 @@ def test_slice_sigma_is_a_gaussian_mean_over_slices(clean: Result, tiny_case: Ti
     """A card's sigma of one slice weighs slices by exp(-d^2 / 2), in the brain alone; the field stays as it is."""
     model = load_model(tiny_model)
     model = replace(model, card=replace(model.card, slice_sigma=1.0))
-    result = Synthesis(model, "cpu").run(read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair))
+    result = Synthesis(model, SynthesisOptions(device="cpu")).run(
+        read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
+    )
     brain, slices = clean.brain, np.arange(clean.brain.shape[2])
     weights = np.exp(-0.5 * (slices[:, None] - slices) ** 2.0)
     for made, before in (
@@ -130,23 +133,26 @@ def test_displacement_is_in_millimetres_of_the_slices(clean: Result) -> None:
 def test_impossible_settings_are_refused(tiny_model: Path, settings: dict[str, object], message: str) -> None:
     """Each with what can be chosen instead."""
     with pytest.raises(D3MError, match=message):
-        Synthesis(load_model(tiny_model), **settings)  # type: ignore[arg-type]
+        Synthesis(load_model(tiny_model), SynthesisOptions(**settings))  # type: ignore[arg-type]
 
 
 def test_more_steps_than_the_model_was_made_for_are_told(tiny_case: TinyCase, tiny_model: Path) -> None:
     """Steps beyond those of the best quality give a notice; the qualities themselves do not."""
     case = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
     model = load_model(tiny_model)
-    result = Synthesis(model, "cpu", "preview", steps=7).run(case)
+    result = Synthesis(model, SynthesisOptions(device="cpu", quality="preview", steps=7)).run(case)
     assert [notice.message for notice in result.notices if notice.code == "many-steps"] != []
-    assert not any(notice.code == "many-steps" for notice in Synthesis(model, "cpu", "best").run(case).notices)
+    assert not any(
+        notice.code == "many-steps"
+        for notice in Synthesis(model, SynthesisOptions(device="cpu", quality="best")).run(case).notices
+    )
 
 
 def test_progress_grows_and_counts_steps(tiny_case: TinyCase, tiny_model: Path) -> None:
     """Fractions rise from 0 towards 1, the steps end at their number, and the remaining time is told."""
     seen: list[Progress] = []
     case = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
-    Synthesis(load_model(tiny_model), "cpu", "best").run(case, seen.append)
+    Synthesis(load_model(tiny_model), SynthesisOptions(device="cpu", quality="best")).run(case, seen.append)
     fractions = [event.fraction for event in seen]
     assert fractions == sorted(fractions)
     assert 0 <= fractions[0] < 0.1 < 0.9 < fractions[-1] <= 1
@@ -163,7 +169,9 @@ def test_interrupting_the_progress_ends_the_run(tiny_case: TinyCase, tiny_model:
             raise D3MError("stop", "", "interrupted")
 
     with pytest.raises(D3MError, match="stop"):
-        Synthesis(load_model(tiny_model), "cpu").run(read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair), stop)
+        Synthesis(load_model(tiny_model), SynthesisOptions(device="cpu")).run(
+            read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair), stop
+        )
 
 
 def test_unusable_gpu_is_named_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +193,7 @@ def test_memory_that_does_not_suffice_is_the_machines_fault(
     tiny_case: TinyCase, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When a single slice does not fit the message says memory and what to change, with exit code 3."""
-    synthesis = Synthesis(load_model(tiny_model), "cpu")
+    synthesis = Synthesis(load_model(tiny_model), SynthesisOptions(device="cpu"))
 
     def full(*_: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
@@ -198,7 +206,7 @@ def test_memory_that_does_not_suffice_is_the_machines_fault(
 
 def test_defects_are_not_called_memory(tiny_case: TinyCase, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another RuntimeError is a defect of ours and is not dressed up."""
-    synthesis = Synthesis(load_model(tiny_model), "cpu")
+    synthesis = Synthesis(load_model(tiny_model), SynthesisOptions(device="cpu"))
 
     def broken(*_: object) -> None:
         raise RuntimeError("size mismatch")
@@ -213,7 +221,7 @@ def test_every_device_here_gives_the_same_picture(clean: Result, tiny_case: Tiny
     case = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
     for info in devices.list_devices():
         if info.usable:
-            result = Synthesis(load_model(tiny_model), info.name).run(case)
+            result = Synthesis(load_model(tiny_model), SynthesisOptions(device=info.name)).run(case)
             difference = np.abs(result.cemri - clean.cemri)
             assert difference.mean() < 0.01 * np.ptp(clean.cemri), info.name
 

@@ -23,6 +23,7 @@ from d3m.models.load import load_model, save_model
 from d3m.models.patient import PatientCalibration, patient_features
 from d3m.models.recipes import RECIPES
 from d3m.models.store import import_model
+from d3m.options import SynthesisOptions
 from d3m.results.files import write_result
 from d3m.synthesis import Synthesis
 from d3m.volumes.preprocess.case import read_case
@@ -188,7 +189,7 @@ def test_peak_is_of_the_likeliest_half_millilitre() -> None:
 def test_result_has_the_patients_numbers(staged: Path, tiny_case: TinyCase, tmp_path: Path) -> None:
     """Synthesis gives estimate and map, writes them, and the provenance says which weights they come from."""
     case = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
-    result = Synthesis(load_model(staged), "cpu", "preview").run(case)
+    result = Synthesis(load_model(staged), SynthesisOptions(device="cpu", quality="preview")).run(case)
     assert result.patient is not None
     assert 0 <= result.patient.enhancement_probability <= 1
     assert result.whole_tumour_probability is not None
@@ -205,7 +206,7 @@ def test_result_has_the_patients_numbers(staged: Path, tiny_case: TinyCase, tmp_
 def test_models_without_the_stage_give_none(tiny_model: Path, tiny_case: TinyCase, tmp_path: Path) -> None:
     """No stage, no number and no file: nothing is made up."""
     case = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
-    result = Synthesis(load_model(tiny_model), "cpu", "preview").run(case)
+    result = Synthesis(load_model(tiny_model), SynthesisOptions(device="cpu", quality="preview")).run(case)
     assert result.patient is None
     assert result.whole_tumour_probability is None
     write_result(tmp_path / "out", result, case, 1.0)

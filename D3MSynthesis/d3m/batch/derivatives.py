@@ -15,7 +15,8 @@ from nibabel import orientations
 import d3m
 from d3m.batch.bids import DESCRIPTION, SOFTWARE, BidsCase, check_dataset
 from d3m.batch.cases import CaseFiles
-from d3m.batch.run import Outcome, Row, SynthesisSettings, run_case
+from d3m.batch.run import Outcome, Row, run_case
+from d3m.options import SynthesisOptions
 from d3m.progress import ProgressCallback
 from d3m.results.provenance import STATEMENT
 from d3m.synthesis import Result, Synthesis
@@ -72,11 +73,11 @@ class BidsWork:
     root: Path
     """The data set; nothing is written into it."""
     out: Path
-    settings: SynthesisSettings
+    options: SynthesisOptions
 
     def load(self) -> Synthesis:
         """The model, loaded."""
-        return self.settings.load()
+        return Synthesis.load(self.options)
 
     def run(self, case: CaseFiles, synthesis: Synthesis, progress: ProgressCallback) -> Outcome:
         """Write one case's derivatives, unless they are whole or another run has the case in hand.
@@ -188,8 +189,8 @@ def _to_bids(made: Path, case: BidsCase, root: Path, result: Result, scans: Case
         # what lies outside of the brain in the synthetic image is T1's
         "SkullStripped": bool(np.count_nonzero(scans.t1.data[outside]) < 0.01 * outside.sum()),
         "Model": {"Name": result.model_name, "WeightsSHA256": result.model_sha256},
-        "Sampling": {"Quality": result.settings.quality, "Steps": result.settings.steps,
-                     "Samples": result.settings.samples, "Seed": result.settings.seed},
+        "Sampling": {"Quality": result.options.quality, "Steps": result.options.steps,
+                     "Samples": result.options.samples, "Seed": result.options.seed},
     }  # fmt: skip
     for name, (ending, description) in NAMES.items():
         source = made / f"{name}.nii.gz"

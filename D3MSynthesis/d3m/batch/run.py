@@ -67,32 +67,6 @@ class Work(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class SynthesisSettings:
-    """Which model, and how a batch samples: arguments of `Synthesis` that can travel to another process."""
-
-    model: Path
-    """Its folder."""
-    device: str = "auto"
-    quality: str = "standard"
-    steps: int | None = None
-    samples: int | None = None
-    seed: int = 0
-    trace: bool = False
-
-    def load(self) -> Synthesis:
-        """Load the model.
-
-        Raises:
-            D3MError: there is no such model, it is damaged, or a setting is out of range.
-        """
-        from d3m.models.load import load_model
-
-        return Synthesis(
-            load_model(self.model), self.device, self.quality, self.steps, self.samples, self.seed, self.trace
-        )
-
-
 def run_case(
     case: CaseFiles,
     folder: Path,
@@ -128,7 +102,7 @@ def run_case(
         if (found := standing(followed(folder), RESULT)).state == "changed":
             return Outcome(_kept(case, found, time.monotonic() - started))
         check_output(folder, RESULT, force=True, inputs=paths)
-        scans = read_case(*paths)
+        scans = read_case(*paths, extractor=synthesis.options.brain)
         scans = replace(scans, notices=(*scans.notices, *case.notices))
         result = synthesis.run(scans, progress)
         progress(Progress("write", 0.98, message="Writing the result"))
@@ -197,13 +171,13 @@ def _same_request(provenance: dict[str, Any], synthesis: Synthesis, paths: tuple
     Raises:
         D3MError: a scan cannot be read.
     """
-    sampling = synthesis.sampling
-    wanted = {"steps": sampling.steps, "samples": sampling.samples, "solver": sampling.solver, "seed": synthesis.seed}
+    sampling, options = synthesis.sampling, synthesis.options
+    wanted = {"steps": sampling.steps, "samples": sampling.samples, "solver": sampling.solver, "seed": options.seed}
     try:
         same = (
             provenance["model"]["weights_sha256"] == synthesis.model.card.weights_sha256
             and {name: provenance["settings"][name] for name in wanted} == wanted
-            and (not synthesis.trace or any(name.startswith("trace/") for name in provenance["files"]))
+            and (not options.trace or any(name.startswith("trace/") for name in provenance["files"]))
         )
         hashes = [provenance["inputs"][name]["sha256"] for name in CONTRASTS]
     except (KeyError, TypeError):  # written by another version

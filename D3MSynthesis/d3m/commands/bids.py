@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,20 +15,12 @@ import typer
 from d3m.commands.options import (
     INPUT,
     RUNNING,
-    DeviceOption,
-    Mode,
-    ModelOption,
-    ParentOption,
-    ProgressOption,
-    Quality,
-    QualityOption,
-    SamplesOption,
-    SeedOption,
-    StepsOption,
+    SynthesisOptions,
+    synthesis_command,
 )
 from d3m.errors import D3MError, Notice
 from d3m.progress import Progress
-from d3m.system.console import Talk, require_torch, session
+from d3m.system.console import Talk, require_torch
 from d3m.system.text import for_terminal
 
 if TYPE_CHECKING:
@@ -54,7 +46,10 @@ class Workers:
     device: str
 
 
+@synthesis_command("trace")  # BIDS has no name for steps
 def bids(
+    talk: Talk,
+    options: SynthesisOptions,
     bids_dir: Annotated[Path, typer.Argument(help="Top folder of a BIDS data set; nothing is written into it.")],
     output_dir: Annotated[Path, typer.Argument(help="Folder of the derivatives.")],
     level: Annotated[
@@ -96,54 +91,43 @@ def bids(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, what is missing and what it costs; write nothing.")
     ] = False,
-    model: ModelOption = None,
-    quality: QualityOption = Quality.standard,
-    steps: StepsOption = None,
-    samples: SamplesOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    progress: ProgressOption = Mode.auto,
-    parent_pid: ParentOption = None,
 ) -> None:
     """Run a BIDS data set: goes on where it stopped, shares cases with other runs, and lists what failed.
 
     A participant's result is skipped when it is whole. One bad case stops nothing; the exit code is 2 when any failed.
     Images are synthetic and for research only.
     """
-    talk = Talk(progress.value)
-    with session(talk, parent_pid):
-        from d3m.batch.bids import check_places, find_bids_cases
-        from d3m.batch.bids_choice import read_filters
+    from d3m.batch.bids import check_places, find_bids_cases
+    from d3m.batch.bids_choice import read_filters
 
-        bids_dir, output_dir = bids_dir.absolute(), output_dir.absolute()
-        filters = None if bids_filter_file is None else read_filters(bids_filter_file)
-        cases = find_bids_cases(bids_dir, participant_label or (), session_label or (), filters)
-        check_places(bids_dir, output_dir)
-        if level is Level.group:
-            _group(talk, cases, output_dir, dry_run)
-            return
-        _check_cases(cases)
-        require_torch()
-        from d3m.batch.derivatives import BidsWork
-        from d3m.batch.run import SynthesisSettings
-        from d3m.models.store import find_model
+    bids_dir, output_dir = bids_dir.absolute(), output_dir.absolute()
+    filters = None if bids_filter_file is None else read_filters(bids_filter_file)
+    cases = find_bids_cases(bids_dir, participant_label or (), session_label or (), filters)
+    check_places(bids_dir, output_dir)
+    if level is Level.group:
+        _group(talk, cases, output_dir, dry_run)
+        return
+    _check_cases(cases)
+    require_torch()
+    from d3m.batch.derivatives import BidsWork
+    from d3m.models.store import find_model
 
-        settings = SynthesisSettings(find_model(model).absolute(), device, quality.value, steps, samples, seed)
-        work = BidsWork(bids_dir, output_dir, settings)
-        workers = Workers(n_jobs, scheduler, device)
-        if dry_run:
-            _describe(talk, cases, work, workers)
-            return
-        rows = _participants(talk, cases, work, workers, progress is Mode.auto)
-        failed = [row for row in rows if row.status == "failed"]
-        if failed:
-            raise D3MError(
-                f"{len(failed)} of {len(rows)} cases failed, {failed[0].id} first: {failed[0].reason}",
-                "Run the level `group` for a table of all.",
-            )
-        talk.done(out=str(output_dir))
-        if progress is not Mode.json:
-            typer.echo(f"{len(rows)} cases: {_counts(rows)}. Next: d3m bids {bids_dir} {output_dir} group")
+    options = replace(options, model=str(find_model(options.model).absolute()))
+    work = BidsWork(bids_dir, output_dir, options)
+    workers = Workers(n_jobs, scheduler, options.device)
+    if dry_run:
+        _describe(talk, cases, work, workers)
+        return
+    rows = _participants(talk, cases, work, workers, talk.auto)
+    failed = [row for row in rows if row.status == "failed"]
+    if failed:
+        raise D3MError(
+            f"{len(failed)} of {len(rows)} cases failed, {failed[0].id} first: {failed[0].reason}",
+            "Run the level `group` for a table of all.",
+        )
+    talk.done(out=str(output_dir))
+    if not talk.json:
+        typer.echo(f"{len(rows)} cases: {_counts(rows)}. Next: d3m bids {bids_dir} {output_dir} group")
 
 
 def _check_cases(cases: list[BidsCase]) -> None:
@@ -270,9 +254,11 @@ def _describe(talk: Talk, cases: list[BidsCase], work: BidsWork, workers: Worker
             state, waiting = "would run", waiting + 1
         told = "".join(f"  [{notice.message}]" for notice in case.notices)
         typer.echo(for_terminal(f"{case.id}: {state}{told}"))
-    cost = next(c for c in measure_costs(work.settings.model, work.settings.device) if c.quality == synthesis.quality)
+    cost = next(
+        c for c in measure_costs(synthesis.model.folder, work.options.device) if c.quality == work.options.quality
+    )
     wanted = synthesis.sampling
-    usual = synthesis.model.card.recipe.quality(synthesis.quality)
+    usual = synthesis.model.card.recipe.quality(work.options.quality)
     share = wanted.steps * wanted.samples / (usual.steps * usual.samples)
     seconds = FIXED_SECONDS + (cost.seconds - FIXED_SECONDS) * share
     count = workers.count or cluster.count_workers(workers.device)

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any, cast, get_type_hints
 
 import typer
 
-INPUT, OUTPUT, SAMPLING, RUNNING = "Input", "Output", "Sampling", "Running"
+from d3m.options import SynthesisOptions, flag
+from d3m.system.console import Talk, session
 
-
-class Quality(str, Enum):
-    """How much sampling a user pays for."""
-
-    preview = "preview"
-    standard = "standard"
-    best = "best"
-
-
-class Brain(str, Enum):
-    """What finds the brain in scans with the skull on; `d3m.volumes.preprocess.extraction.EXTRACTORS`."""
-
-    auto = "auto"
-    deepbet = "deepbet"
-    hd_bet = "hd-bet"
-    synthstrip = "synthstrip"
-    own = "own"
+INPUT, OUTPUT, RUNNING = "Input", "Output", "Running"
 
 
 class Mode(str, Enum):
@@ -43,41 +32,6 @@ class Naming(str, Enum):
     brats = "brats"
 
 
-BrainOption = Annotated[
-    Brain,
-    typer.Option(
-        "--brain",
-        help="What finds the brain where the skull is still on; auto: deepbet, else HD-BET, else our own.",
-        rich_help_panel=INPUT,
-    ),
-]
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        help="A model's name or folder. (default: the one that ships)", rich_help_panel=SAMPLING, show_default=False
-    ),
-]
-QualityOption = Annotated[
-    Quality,
-    typer.Option(
-        help="How much sampling: preview is fastest, best averages several samples.", rich_help_panel=SAMPLING
-    ),
-]
-StepsOption = Annotated[
-    int | None,
-    typer.Option(help="Reverse steps. (default: the quality's)", rich_help_panel=SAMPLING, show_default=False),
-]
-SamplesOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Samples: mean and uncertainty. (default: the quality's)", rich_help_panel=SAMPLING, show_default=False
-    ),
-]
-SeedOption = Annotated[
-    int, typer.Option(help="Decides the noise; the same seed gives the same image.", rich_help_panel=SAMPLING)
-]
-TraceOption = Annotated[bool, typer.Option("--trace", help="Keep every reverse step.", rich_help_panel=OUTPUT)]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=RUNNING)]
 ProgressOption = Annotated[
     Mode, typer.Option("--progress", help="json prints one object a line on stdout.", rich_help_panel=RUNNING)
 ]
@@ -92,3 +46,52 @@ ParentOption = Annotated[
 def scan(name: str) -> object:
     text = f"{name} scan: NIfTI, NRRD, MetaImage, or a DICOM series' folder."
     return typer.Option(help=text, rich_help_panel=INPUT, show_default=False)
+
+
+def synthesis_command(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of `SynthesisOptions`, of progress, and a session around it.
+
+    The command itself has the arguments `talk` and `options`, and those that are its own.
+
+    Args:
+        without: Fields of `SynthesisOptions` that the command cannot use.
+    """
+    kinds = get_type_hints(SynthesisOptions)
+    shared = [one for one in fields(SynthesisOptions) if one.name not in without]
+
+    def parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+    def option(one: Any) -> inspect.Parameter:
+        kind, default, make = kinds[one.name], one.default, cast(Any, Enum)
+        if one.metadata["choices"]:
+            kind = make(one.name, {choice: choice for choice in one.metadata["choices"]}, type=str)
+            default = kind(default)
+        info = typer.Option(
+            flag(one),
+            help=one.metadata["help"],
+            rich_help_panel=one.metadata["panel"],
+            show_default=default is not None,
+        )
+        return parameter(one.name, Annotated[kind, info], default)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [one for one in signature.parameters.values() if one.name not in ("talk", "options")]
+        added = [option(one) for one in shared]
+        added += [parameter("progress", ProgressOption, Mode.auto), parameter("parent_pid", ParentOption, None)]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            talk = Talk(values.pop("progress").value)
+            given = {one.name: values.pop(one.name) for one in shared}
+            chosen = {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
+            with session(talk, values.pop("parent_pid")):
+                command(talk=talk, options=SynthesisOptions(**chosen), **values)
+
+        parameters = [*own, *added]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        return run
+
+    return decorate

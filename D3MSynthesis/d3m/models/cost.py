@@ -11,7 +11,7 @@ import torch
 from d3m.diffusion.networks.slice import slice_memory_mb
 from d3m.diffusion.precision import MixedPrecision
 from d3m.models.load import load_model
-from d3m.models.recipes import QUALITY_NAMES
+from d3m.options import QUALITY_NAMES
 from d3m.system.devices import choose_device, fastest_dtype
 
 SLICES, HEIGHT, WIDTH = 145, 192, 160

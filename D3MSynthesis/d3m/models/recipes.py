@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from d3m.diffusion.recipe import DiffusionRecipe, NetworkSizes, Sampling
+from d3m.options import QUALITY_NAMES
 from d3m.volumes.types import GridRecipe
-
-QUALITY_NAMES = ("preview", "standard", "best")
 
 
 @dataclass(frozen=True)

@@ -120,9 +120,9 @@ def draw_figure(path: Path, result: Result, case: Case) -> None:
 
 
 def _caption(result: Result, enlargement: int) -> str:
-    s = result.settings
-    steps = f"{s.steps} step{'s' if s.steps > 1 else ''}"
-    samples = f", mean of {s.samples} samples" if s.samples > 1 else ""
+    s = result.options
+    steps = f"{s.steps} step{'' if s.steps == 1 else 's'}"
+    samples = "" if s.samples == 1 else f", mean of {s.samples} samples"
     return (
         f"Predicted enhancing volume {result.enhancing_volume_ml:.1f} ml. Model {result.model_name}, "
         f"{s.quality}: {steps}{samples}, seed {s.seed}. Arrows: where tissue was moved to, x{enlargement}."

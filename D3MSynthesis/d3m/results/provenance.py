@@ -49,8 +49,10 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
             for name, volume in zip(CONTRASTS, case.contrasts(), strict=True)
         },
         "brain": {"source": case.brain_source, "volume_ml": round(case.brain_ml, 1)},
-        "settings": asdict(result.settings),
-        "first_sample_only": ["first_sample", "deformation", "trace"] if result.settings.samples > 1 else [],
+        # the model stands above; a device that was asked for gives way to the one that was used
+        "settings": {name: value for name, value in asdict(result.options).items() if name != "model"}
+        | asdict(result.computation),
+        "first_sample_only": [] if result.options.samples == 1 else ["first_sample", "deformation", "trace"],
         "predicted_enhancing_volume_ml": round(result.enhancing_volume_ml, 3),
         "patient_estimate": None if result.patient is None else asdict(result.patient),
         "notices": [asdict(notice) for notice in result.notices],

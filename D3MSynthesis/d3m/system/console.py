@@ -45,7 +45,7 @@ class Talk:
     """
 
     def __init__(self, mode: ProgressMode) -> None:
-        self.json = mode == "json"
+        self.json, self.auto = mode == "json", mode == "auto"
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.stopping = False
         """A signal asked for the end; libraries sometimes swallow the exception that it became."""

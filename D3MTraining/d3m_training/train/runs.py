@@ -18,6 +18,7 @@ from d3m.models.card import Card
 from d3m.models.load import load_model, save_model
 from d3m.models.recipes import RECIPES, Recipe
 from d3m.models.store import CARD_NAME, MODEL, find_model
+from d3m.options import SynthesisOptions
 from d3m.results.figure import draw_figure
 from d3m.synthesis import Synthesis
 from d3m.system.devices import fastest_dtype
@@ -185,7 +186,9 @@ def validate_run(
     check_output(out, VALIDATION, True, [*data, folder])
     checked = collect_annotated(data, enhancing_label, "Validation needs a real T1c and tumour labels.", report)
     model = load_model(folder)
-    synthesis = Synthesis(model, device, quality, steps, samples, trace=True)
+    synthesis = Synthesis(
+        model, SynthesisOptions(device=device, quality=quality, steps=steps, samples=samples, trace=True)
+    )
     rows, curves = [], []
     with whole_folder(out, VALIDATION) as place:
         for number, patient in enumerate(checked.patients, start=1):

@@ -58,7 +58,7 @@ class DicomContent:
 
 def content_of(result: Result) -> DicomContent:
     """The content of a result."""
-    s = result.settings
+    s = result.options
     text = f"Model {result.model_name}, quality {s.quality}, {s.steps} steps, {s.samples} samples, seed {s.seed}."
     return DicomContent(result.cemri, result.enhancement_mask, result.t1.affine, text)
 

@@ -197,7 +197,7 @@ def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None =
         flair: The FLAIR.
         brain_mask: What is not zero in the brain, in T1's frame of reference; None: the scans are skull-stripped, or
             one of them is, or the brain is looked for in T1.
-        extractor: What looks for it: one of `d3m.volumes.preprocess.extraction.EXTRACTORS`.
+        extractor: What looks for it: one of `d3m.options.BRAIN_EXTRACTORS`.
 
     Returns:
         The scans on their own grids (T2 and FLAIR registered to T1 if they were not), the brain on T1's, and how the

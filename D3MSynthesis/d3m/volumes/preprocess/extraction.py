@@ -23,8 +23,6 @@ from d3m.volumes.preprocess.matching import Match, Picture, grown, picture, sear
 from d3m.volumes.preprocess.registration import STARTS_DEGREES, edge_agreement
 from d3m.volumes.types import Floats, Mask, Volume
 
-EXTRACTORS = ("auto", "deepbet", "hd-bet", "synthstrip", "own")
-"""What a user may choose."""
 DISAGREEMENT = 0.10
 """One minus the Dice of two masks, above which a user should look."""
 HOW_GOOD = "This simpler way found the brain in four of six real heads, with 10 to 42 % too much around it."
@@ -72,13 +70,12 @@ def extract_brain(t1: Volume, choice: str = "auto") -> Extraction:
 
     Args:
         t1: Any orientation, with skull.
-        choice: One of `EXTRACTORS`; "auto" takes deepbet, else HD-BET where it is installed, else our own.
+        choice: One of `d3m.options.BRAIN_EXTRACTORS`; "auto" takes deepbet, else HD-BET where it is installed, else
+            our own.
 
     Raises:
         D3MError: no brain was found; the extractor that was asked for is not there.
     """
-    if choice not in EXTRACTORS:
-        raise D3MError(f"There is no brain extractor {choice!r}.", f"Choose one of: {', '.join(EXTRACTORS)}.")
     head = replace(t1, data=_finite(t1.data))
     reasons = []
     for name in ("deepbet", "hd-bet") if choice == "auto" else (choice,):

@@ -1,0 +1,53 @@
+"""`d3m batch`: many patients with one model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from d3m.commands.options import OUTPUT, Naming, SynthesisOptions, synthesis_command
+from d3m.errors import D3MError, Notice
+from d3m.system.console import Talk, require_torch
+
+
+@synthesis_command()
+def batch(
+    talk: Talk,
+    options: SynthesisOptions,
+    cases: Annotated[
+        Path,
+        typer.Argument(metavar="CASES", help="A folder of BraTS-named cases, or a CSV with columns t1,t2,flair[,id]."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results, one folder a case.", rich_help_panel=OUTPUT)],
+    naming: Annotated[
+        Naming, typer.Option(help="brats also writes <ID>-t1c.nii.gz into the output folder.", rich_help_panel=OUTPUT)
+    ] = Naming.folder,
+) -> None:
+    """Run many cases with one model: goes on where it stopped, and lists what failed.
+
+    Cases whose result is whole are skipped. One bad case stops nothing: summary.csv says what was wrong with it,
+    and the exit code is 2 when any case failed.
+    """
+    require_torch()
+    from d3m.batch.cases import find_cases
+    from d3m.batch.local import run_batch
+    from d3m.synthesis import Synthesis
+
+    found = find_cases(cases)
+    rows = run_batch(found, out, Synthesis.load(options), naming.value == "brats", talk.progress)
+    kept = [row for row in rows if row.status == "kept"]
+    for row in kept:
+        talk.notice(Notice("case-kept", f"{row.id}: {row.reason} {row.mend}"))
+    failed = [row for row in rows if row.status == "failed"]
+    if failed:
+        raise D3MError(
+            f"{len(failed)} of {len(rows)} cases failed, {failed[0].id} first: {failed[0].reason}",
+            "See summary.csv in the output folder.",
+        )
+    talk.done(out=str(out))
+    if not talk.json:
+        already = sum(row.status == "skipped" for row in rows)
+        also = f", {len(kept)} kept since somebody changed them" if kept else ""
+        typer.echo(f"{len(rows)} cases, {already} of them already there{also}.")
