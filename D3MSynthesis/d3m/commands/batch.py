@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from d3m.commands.options import OUTPUT, Naming, SynthesisOptions, synthesis_command
+from d3m.commands.options import OUTPUT, Naming, synthesis_command
 from d3m.errors import D3MError, Notice
+from d3m.options import SynthesisOptions
 from d3m.system.console import Talk, require_torch
 
 

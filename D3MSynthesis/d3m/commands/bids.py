@@ -15,10 +15,10 @@ import typer
 from d3m.commands.options import (
     INPUT,
     RUNNING,
-    SynthesisOptions,
     synthesis_command,
 )
 from d3m.errors import D3MError, Notice
+from d3m.options import SynthesisOptions
 from d3m.progress import Progress
 from d3m.system.console import Talk, require_torch
 from d3m.system.text import for_terminal
