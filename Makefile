@@ -8,7 +8,7 @@ export PYTHONDONTWRITEBYTECODE = 1
 .PHONY: demo test lint docs numbers picture pytest test-slicer benchmark fuzz faults lock clean
 
 demo: .venv/demo.stamp
-	$(BIN)/d3m synthesize --sample --out demo --force
+	$(BIN)/d3m synthesize --example --out demo --force
 	@echo "Figure:  demo/figure.png"
 	@echo "Volumes: demo/cemri.nii.gz, demo/subtraction.nii.gz, demo/enhancement_mask.nii.gz, demo/deformation.nii.gz"
 

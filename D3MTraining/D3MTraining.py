@@ -90,7 +90,7 @@ class D3MTrainingLogic(ScriptedLoadableModuleLogic):
         Args:
             data: Folders of BraTS-named patients, or .csv manifests.
             cache: Folder for the prepared arrays.
-            recipe: "default", "paper" or "seed".
+            recipe: "default", "paper" or "step-warp".
             split: A split file, instead of the folders' or a random one.
             sizes: Patients for training, validation and test.
             enhancingLabel: Value of the enhancing tumour: 4 until BraTS 2021, 3 from 2023; found out by default.
@@ -190,8 +190,8 @@ class D3MTrainingLogic(ScriptedLoadableModuleLogic):
         if self._worker is not None:
             raise SynthesisError(_("A step of a training is running."), _("Wait for it, or cancel it."))
         if not python and Install.incomplete(*_requirements()):
-            mend = _("Call D3MTrainingLogic().install() first.")
-            raise SynthesisError(_("Packages that training needs are not installed."), mend, "machine")
+            hint = _("Call D3MTrainingLogic().install() first.")
+            raise SynthesisError(_("Packages that training needs are not installed."), hint, "machine")
         folder = newFolder()
         ends = []
 
@@ -215,8 +215,8 @@ class D3MTrainingLogic(ScriptedLoadableModuleLogic):
             self._worker.start(arguments, folder, python, program=Path(__file__).resolve().parent / "d3m_training")
             self._worker.wait()
         except OSError as error:
-            mend = _("Check the interpreter, and that the temporary folder can be written and has space.")
-            raise SynthesisError(_("The training cannot be started."), mend, "machine", str(error)) from error
+            hint = _("Check the interpreter, and that the temporary folder can be written and has space.")
+            raise SynthesisError(_("The training cannot be started."), hint, "machine", str(error)) from error
         finally:
             worker, self._worker = self._worker, None
             if worker is not None and worker.running:  # an interrupt from the keyboard, or an error in `progress`
@@ -226,7 +226,7 @@ class D3MTrainingLogic(ScriptedLoadableModuleLogic):
         if outcome.status == "cancelled":
             raise SynthesisError(_("The training was cancelled."), "", "interrupted", outcome.details)
         if outcome.status != "done":
-            raise SynthesisError(outcome.message, outcome.mend, outcome.kind, outcome.details)
+            raise SynthesisError(outcome.message, outcome.hint, outcome.kind, outcome.details)
 
 
 def _requirements():

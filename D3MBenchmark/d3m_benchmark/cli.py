@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from d3m.system.console import Talk, open_streams, require_torch, session
+from d3m.system.console import Reporter, open_streams, require_torch, session
 from d3m_benchmark.comparison.nnunet_command import app as nnunet_app
 from d3m_training.console import Mode, ParentOption, ProgressOption, telling
 
@@ -34,7 +34,7 @@ class MethodSize(str, Enum):
 @app.command()
 def methods() -> None:
     """List the methods that can be trained and compared."""
-    with session(Talk("auto")):
+    with session(Reporter("auto")):
         require_torch()
         from d3m_benchmark.methods.registry import METHODS
 

@@ -108,15 +108,15 @@ def parseEvent(line: str) -> dict[str, Any] | None:
 
 
 def explainEnd(exitCode: int | None, log: str) -> tuple[str, str, str]:
-    """Kind, message and mend for a child that ended without saying why."""
+    """Kind, message and hint for a child that ended without saying why."""
     missing = re.findall(r"(?:ModuleNotFoundError|ImportError).*?'([\w.]+)'", log)
     if missing:
         message = _("A Python package that the synthesis needs is missing or damaged ({package}).")
         return "machine", message.format(package=missing[-1]), _("Press Synthesize to install what is missing.")
     lowered = log.lower()
     if "memoryerror" in lowered or "bad_alloc" in lowered or "out of memory" in lowered or "cannot allocate" in lowered:
-        mend = _("Close other programs, choose the quality preview, or do not keep the steps.")
-        return "machine", _("The memory of this machine does not suffice."), mend
+        hint = _("Close other programs, choose the quality preview, or do not keep the steps.")
+        return "machine", _("The memory of this machine does not suffice."), hint
     if (exitCode is not None and exitCode < 0) or exitCode in (137, 134, 139):
         number = -exitCode if exitCode is not None and exitCode < 0 else (exitCode or 128) - 128
         message = _("The engine's process was ended from outside or crashed (signal {number}).").format(number=number)

@@ -65,7 +65,7 @@ def saveDicom(nodes: Any, folder: Path, python: str | None = None, engine: Path 
         shutil.rmtree(temporary, ignore_errors=True)
     (outcome,) = ends
     if outcome.status != "done":
-        raise SynthesisError(outcome.message, outcome.mend, outcome.kind or "defect", outcome.details)
+        raise SynthesisError(outcome.message, outcome.hint, outcome.kind or "defect", outcome.details)
     return SavedDicom(folder / FOLDER, outcome.notices)
 
 

@@ -12,16 +12,16 @@ class SynthesisError(Exception):
     Attributes:
         kind: "input", "machine", "interrupted" (cancelled), or "defect" (of ours).
         message: What is wrong, in one sentence.
-        mend: What to do, in one sentence.
+        hint: What to do, in one sentence.
         details: The engine's log, for the button "details".
     """
 
-    def __init__(self, message: str, mend: str = "", kind: str = "input", details: str = "") -> None:
-        super().__init__(message, mend)
-        self.message, self.mend, self.kind, self.details = message, mend, kind, details
+    def __init__(self, message: str, hint: str = "", kind: str = "input", details: str = "") -> None:
+        super().__init__(message, hint)
+        self.message, self.hint, self.kind, self.details = message, hint, kind, details
 
     def __str__(self) -> str:
-        return f"{self.message} {self.mend}".strip()
+        return f"{self.message} {self.hint}".strip()
 
 
 @dataclass(frozen=True)

@@ -303,5 +303,5 @@ def _failure(cause: str, packages: list[str], torch: bool, text: str) -> Synthes
         ),
         "other": (_("The packages could not be installed."), _("See the details.")),
     }  # fmt: skip
-    message, mend = told[cause]
-    return SynthesisError(message, f"{mend} {again}", "machine", f"{byHand(packages, torch)}\n\n{text}".strip())
+    message, hint = told[cause]
+    return SynthesisError(message, f"{hint} {again}", "machine", f"{byHand(packages, torch)}\n\n{text}".strip())

@@ -225,7 +225,7 @@ class SynthesisLogic:
                 info = EngineInfo.fromJson(outcome.output)
             except ValueError:
                 message = outcome.message or _("The engine gave no answer.")
-                finished(None, SynthesisError(message, outcome.mend, outcome.kind or "defect", outcome.details))
+                finished(None, SynthesisError(message, outcome.hint, outcome.kind or "defect", outcome.details))
             else:
                 finished(info, None)
 
@@ -291,7 +291,7 @@ class SynthesisLogic:
                     frame = Frame(frame.name, frame.ijkToRAS, None, frame.parentTransform)
                 nodes = Scene.addRun(self.scene, run.folder / "result", frame, reference)
             else:
-                error = SynthesisError(outcome.message, outcome.mend, outcome.kind, outcome.details)
+                error = SynthesisError(outcome.message, outcome.hint, outcome.kind, outcome.details)
         except (ValueError, OSError, MemoryError) as fault:
             import traceback
 
@@ -339,6 +339,6 @@ class SynthesisLogic:
         if info is not None:
             lines.append(f"torch {info.torch}; devices: " + "; ".join(f"{d.name} {d.title}" for d in info.devices))
         if error is not None:
-            lines += [f"Error ({error.kind}): {error.message}", f"Mend: {error.mend}"]
+            lines += [f"Error ({error.kind}): {error.message}", f"Hint: {error.hint}"]
         lines += ["Log:", (error.details if error is not None else "") or self.log or "(empty)"]
         return withoutNames("\n".join(lines), self._lastNames) + "\n"

@@ -102,7 +102,7 @@ class ModelPart:
         try:
             self.card = store.read_card(store.find_model(wanted))
         except D3MError as error:
-            self.ui.cardText.setHtml(html.escape(f"{error.message} {error.mend}"))
+            self.ui.cardText.setHtml(html.escape(f"{error.message} {error.hint}"))
         else:
             self.ui.cardText.setHtml(cardText(self.card))
 
@@ -131,7 +131,7 @@ class ModelPart:
         try:
             entry = store.import_model(folder)
         except D3MError as error:
-            self._fail(SynthesisError(error.message, error.mend, error.kind))
+            self._fail(SynthesisError(error.message, error.hint, error.kind))
         else:
             self._fail(None)
             self._choose(entry.name)
@@ -163,6 +163,6 @@ class ModelPart:
         try:
             store.remove_model(name)
         except D3MError as error:
-            self._fail(SynthesisError(error.message, error.mend, error.kind))
+            self._fail(SynthesisError(error.message, error.hint, error.kind))
         else:
             self._choose("")

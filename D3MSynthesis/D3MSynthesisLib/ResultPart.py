@@ -287,8 +287,8 @@ class ResultPart:
         except SynthesisError as error:
             self._fail(error)
         except OSError as error:
-            mend = _("Choose another folder, with rights and space to write.")
-            self._fail(SynthesisError(_("The result cannot be saved."), mend, "machine", str(error)))
+            hint = _("Choose another folder, with rights and space to write.")
+            self._fail(SynthesisError(_("The result cannot be saved."), hint, "machine", str(error)))
         else:
             self._fail(None)
             self.ui.savedLabel.setText("\n".join([_("Saved in {folder}").format(folder=saved), *told]))

@@ -235,8 +235,8 @@ class Panel(VTKObservationMixin):
                 for name, file in reversed(SAMPLE_FILES.items())  # T1 last: it stays in the views
             }
         except RuntimeError as error:
-            mend = _("Install the extension again.")
-            self._fail(SynthesisError(_("The sample case cannot be loaded."), mend, "machine", str(error)))
+            hint = _("Install the extension again.")
+            self._fail(SynthesisError(_("The sample case cannot be loaded."), hint, "machine", str(error)))
             return
         if self.parameters is not None:
             self.parameters.brainMask = None

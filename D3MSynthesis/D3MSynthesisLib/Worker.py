@@ -48,7 +48,7 @@ class Outcome:
     """Of an error: "input", "machine", "interrupted", or "defect"."""
     message: str = ""
     """What went wrong, in one sentence."""
-    mend: str = ""
+    hint: str = ""
     """What to do about it, in one sentence."""
     details: str = ""
     """The end of the child's log."""
@@ -235,7 +235,7 @@ class Worker:
             said = self._last.get("notices")
             return Outcome("done", **common, notices=tuple(map(str, said)) if isinstance(said, list) else ())
         if stage == "error":
-            texts = {name: str(self._last.get(name) or "") for name in ("kind", "message", "mend")}
+            texts = {name: str(self._last.get(name) or "") for name in ("kind", "message", "hint")}
             if exitCode == 1:
                 texts["kind"] = "defect"
             return Outcome("error", **texts, **common)

@@ -12,23 +12,23 @@ EXIT_CODES: dict[Kind, int] = {"input": 2, "machine": 3, "interrupted": 130}
 
 
 class D3MError(Exception):
-    """Something that the user can understand and mend.
+    """Something that the user can understand and put right.
 
     Attributes:
         kind: "input" (the files or the request are at fault), "machine" (memory, disk or device)
             or "interrupted" (the user or the parent process stopped the run).
         message: One sentence saying what is wrong.
-        mend: One sentence saying what to do.
+        hint: One sentence saying what to do.
     """
 
-    def __init__(self, message: str, mend: str, kind: Kind = "input") -> None:
-        super().__init__(message, mend)
+    def __init__(self, message: str, hint: str, kind: Kind = "input") -> None:
+        super().__init__(message, hint)
         self.kind: Kind = kind
         self.message = message
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} {self.mend}".strip()
+        return f"{self.message} {self.hint}".strip()
 
     @property
     def exit_code(self) -> int:

@@ -53,8 +53,8 @@ def regions(brain: Mask, tumour: Mask, enhancing: Mask) -> Regions:
 
 
 def _dilate(mask: Mask, voxels: int) -> Mask:
-    grown: Mask = ndimage.binary_dilation(mask, iterations=voxels) if mask.any() else mask.copy()
-    return grown
+    dilated: Mask = ndimage.binary_dilation(mask, iterations=voxels) if mask.any() else mask.copy()
+    return dilated
 
 
 def scale_by_percentiles(image: Image, brain: Mask) -> Image:

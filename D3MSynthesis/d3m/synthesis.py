@@ -212,7 +212,7 @@ class Synthesis:
         started = time.monotonic()
         progress(Progress("prepare", 0.0, message="Putting the scans on the model's grid"))
         model_input = self.prepare(case)
-        usual = self.model.card.familiarity
+        usual = self.model.card.input_check
         unusual = () if usual is None else check(case, model_input, usual)
         prepared = time.monotonic()
         (maps, sample), notices = self._sample(model_input, progress, remaining)
@@ -316,8 +316,8 @@ class Synthesis:
             gain = card.enhancement_gain
             image = t1 + gain * mean_over_slices(image - t1, model_input.brain, card.slice_sigma)
         cemri = restore_cemri(image, model_input, case.t1, case.brain)
-        chance = mean_over_slices(sample.probability.numpy(), model_input.brain, card.slice_sigma)
-        probability = np.where(case.brain, to_t1_grid(chance, grid), 0).astype(np.float32)
+        smoothed = mean_over_slices(sample.probability.numpy(), model_input.brain, card.slice_sigma)
+        probability = np.where(case.brain, to_t1_grid(smoothed, grid), 0).astype(np.float32)
         mask = probability >= card.mask_threshold
         uncertainty = None
         if sample.spread is not None:

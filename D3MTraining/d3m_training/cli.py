@@ -11,10 +11,12 @@ from typing import Annotated, Optional
 import typer
 
 from d3m.errors import D3MError
-from d3m.system.console import Talk, open_streams, require_torch, session
+from d3m.system.console import Reporter, open_streams, require_torch, session
+from d3m.system.spellings import TRAINING, group
 from d3m_training.console import Mode, ParentOption, ProgressOption, echo, telling
 
 app = typer.Typer(
+    cls=group(TRAINING),
     help="Train D3M on your own data: prepare, train, validate, export. For research use only.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -29,7 +31,7 @@ class RecipeName(str, Enum):
 
     default = "default"
     paper = "paper"
-    seed = "seed"
+    step_warp = "step-warp"
 
 
 @app.command()
@@ -130,17 +132,17 @@ def validate(
 
 
 @app.command()
-def familiarity(
+def input_check(
     data: Annotated[list[Path], typer.Argument(help="Folders of patients with T1c, or CSV manifests.")],
     model: Annotated[Optional[str], typer.Option(help="A model's name or folder.", show_default=False)] = None,
     write_card: Annotated[bool, typer.Option("--write-card", help="Put the limits into the model's card.")] = False,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
 ) -> None:
     """Calibrate the check that names unusual cases: its limits, false alarms, and what it catches."""
-    with session(Talk("auto")):
-        from d3m_training.input_check import familiarity_run
+    with session(Reporter("auto")):
+        from d3m_training.input_check import input_check_run
 
-        familiarity_run(data, model, write_card, workers, echo)
+        input_check_run(data, model, write_card, workers, echo)
 
 
 @app.command()
@@ -174,7 +176,7 @@ def sample(
     out: Annotated[Path, typer.Option(help="Folder for the five files.")], seed: Annotated[int, typer.Option()] = 11
 ) -> None:
     """Make the sample case: a simulated patient with a ring-enhancing glioma."""
-    with session(Talk("auto")):
+    with session(Reporter("auto")):
         from d3m_training.phantom import write_sample
 
         write_sample(out, seed)

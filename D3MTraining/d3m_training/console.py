@@ -11,7 +11,7 @@ from typing import Annotated, Optional
 import typer
 
 from d3m.progress import Progress
-from d3m.system.console import Talk, session
+from d3m.system.console import Reporter, session
 from d3m.system.text import for_terminal
 
 
@@ -34,18 +34,18 @@ def telling(stage: str, mode: Mode, parent_pid: int | None) -> Iterator[Callable
 
     A line that begins with k/n says which share is done; any other leaves the share as it was.
     """
-    talk = Talk(mode.value)
+    reporter = Reporter(mode.value)
     share = 0.0
 
     def tell(line: str) -> None:
         nonlocal share
         if counted := re.match(r"(\d+)/([1-9]\d*) ", line):
             share = min(int(counted[1]) / int(counted[2]), 1.0)
-        talk.progress(Progress(stage, share, message=line))
+        reporter.progress(Progress(stage, share, message=line))
 
-    with session(talk, parent_pid):
+    with session(reporter, parent_pid):
         yield tell if mode is Mode.json else echo
-        talk.done()
+        reporter.done()
 
 
 def echo(line: str) -> None:

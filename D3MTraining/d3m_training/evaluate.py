@@ -91,17 +91,17 @@ def evaluate_patient(
         threshold: Of the mask's probability; None takes the card's.
     """
     result = synthesis.run(case)
-    turn = orientations.io_orientation(case.t1.affine)
+    reorientation = orientations.io_orientation(case.t1.affine)
 
     def axial(data: np.ndarray) -> np.ndarray:
-        return orientations.apply_orientation(data, turn)
+        return orientations.apply_orientation(data, reorientation)
 
     brain, labels = axial(case.brain), axial(label.data)
     where = metrics.regions(brain, labels > 0, labels == ENHANCING)
     t1, real_raw, cemri = axial(case.t1.data), axial(t1c.data), axial(result.cemri)
     real = np.where(brain, metrics.scale_by_percentiles(real_raw, brain), 0)
     fitted, fitted_t1 = metrics.fit(cemri, real, brain), metrics.fit(t1, real, brain)
-    likeness, copied = metrics.similarity(fitted, real, where), metrics.similarity(fitted_t1, real, where)
+    scores, copied = metrics.similarity(fitted, real, where), metrics.similarity(fitted_t1, real, where)
     own = metrics.similarity(metrics.scale_by_percentiles(cemri, brain), real, where)
     low, high = np.percentile(t1[brain], (0.5, 99.5))
     scaled_t1 = np.clip((t1 - low) / (high - low), 0, 1)
@@ -116,7 +116,7 @@ def evaluate_patient(
     gain, blur = _gains(result, target, axial, where.tumour if where.tumour.any() else brain, low, high)
     row = Evaluated(
         identifier,
-        likeness.psnr_brain, likeness.psnr_tumour, likeness.psnr_enhancing, likeness.ssim_brain, likeness.ssim_tumour,
+        scores.psnr_brain, scores.psnr_tumour, scores.psnr_enhancing, scores.ssim_brain, scores.ssim_tumour,
         own.psnr_brain, own.ssim_brain,
         change.auc, change.auc_real, change.contrast, change.contrast_real, change.correlation,
         masks.dice, masks.false_positive_ml, masks.false_negative_ml, masks.false_slices,

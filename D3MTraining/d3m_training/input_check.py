@@ -1,4 +1,4 @@
-"""Limits of the familiarity check: calibrated on patients, tried on each of them in turn, and on unusual cases."""
+"""Limits of the input check: calibrated on patients, tried on each of them in turn, and on unusual cases."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from d3m.volumes.input_check import (
     CONTRAST_FEATURES,
     CONTRAST_SCORE,
     FEATURES,
-    Familiarity,
     FeatureLimit,
+    InputLimits,
     judge,
     measure,
 )
@@ -77,14 +77,14 @@ class Share:
 class Calibrated:
     """The limits of all patients, and how they do on patients that they were not taken from."""
 
-    familiarity: Familiarity
+    input_check: InputLimits
     alarms: Share
     """Over the patients as they are, each judged by limits of all others."""
     caught: tuple[Share, ...]
     """Over unusual cases, judged by limits without the patient that they were made from."""
 
 
-def calibrate(patients: Sequence[Looked]) -> Familiarity:
+def calibrate(patients: Sequence[Looked]) -> InputLimits:
     """The limits of the features of patients.
 
     The weights of the contrast score are those of Fisher's linear discriminant (Fisher 1936,
@@ -120,10 +120,10 @@ def calibrate(patients: Sequence[Looked]) -> Familiarity:
         low, high = float(values.min()), float(values.max())
         quartiles = np.percentile(values, (25, 75))
         spread = max(float(quartiles[1] - quartiles[0]) / 1.349, MIN_SPREAD * (high - low))
-        margin = (ORDER_MARGIN if feature.code == "unfamiliar-contrast" else MARGIN) * spread
+        margin = (ORDER_MARGIN if feature.code == "unusual-contrast" else MARGIN) * spread
         limits.append(FeatureLimit(name, low - margin, high + margin))
     rounded = tuple(FeatureLimit(x.name, _rounded(x.low), _rounded(x.high)) for x in limits)
-    return Familiarity(rounded, tuple(_rounded(w) for w in weights), len(patients))
+    return InputLimits(rounded, tuple(_rounded(w) for w in weights), len(patients))
 
 
 def _rounded(value: float) -> float:
@@ -197,10 +197,10 @@ def _look_unusual(identifier: str, kind: Unusual, files: Mapping[str, Path], wor
         return Looked(identifier, kind.name, {}, {}, ("refused",))
 
 
-def familiarity_run(
+def input_check_run(
     data: Sequence[Path], model_name: str | None, write_card: bool, workers: int, report: Callable[[str], None]
 ) -> Calibrated:
-    """Calibrate the familiarity check of a model; its weights play no part, its grid does.
+    """Calibrate the input check of a model; its weights play no part, its grid does.
 
     Unusual cases are made from the patients of the part "validation", or from all where the data state no parts.
 
@@ -230,10 +230,10 @@ def familiarity_run(
     result = try_out(looked)
     report(markdown(result))
     if write_card:
-        with_limits: Card = replace(card, familiarity=result.familiarity)
+        with_limits: Card = replace(card, input_check=result.input_check)
         with writing(), relist(folder, CARD_NAME):
             replace_text(folder / CARD_NAME, with_limits.to_json())
-        report(f"The limits of {result.familiarity.patients} patients stand in the card of {card.name}.")
+        report(f"The limits of {result.input_check.patients} patients stand in the card of {card.name}.")
     return result
 
 

@@ -1,4 +1,4 @@
-"""Unusual cases made from ordinary patients: what the familiarity check must notice."""
+"""Unusual cases made from ordinary patients: what the input check must notice."""
 
 from __future__ import annotations
 

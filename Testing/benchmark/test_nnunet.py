@@ -120,7 +120,7 @@ def test_child_is_called_with_its_folders(said: Path, tmp_path: Path, monkeypatc
 
 
 def test_a_step_too_early_names_the_one_before(said: Path, tmp_path: Path) -> None:
-    """Nothing is started where the step before left nothing; the mend is that step, and after it the step runs."""
+    """Nothing is started where the step before left nothing; the hint is that step, and after it the step runs."""
     environment, work = tmp_path / "env", tmp_path / "work"
     steps = (
         ("export", RAW, lambda: nnunet.plan(environment, work, "2d")),
@@ -130,7 +130,7 @@ def test_a_step_too_early_names_the_one_before(said: Path, tmp_path: Path) -> No
     for before, result, step in steps:
         with pytest.raises(D3MError) as told:
             step()
-        assert f"nnunet {before}`" in told.value.mend
+        assert f"nnunet {before}`" in told.value.hint
         assert not said.exists()
         leave(work, result)
         step()

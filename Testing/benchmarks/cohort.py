@@ -216,14 +216,14 @@ def killed(place: Path, count: int, workers: int) -> None:
     failed: list[str] = []
     kills = 0
     with local_workers(workers, "cpu") as client:
-        chance, ended = random.Random(0), threading.Event()
+        random_source, ended = random.Random(0), threading.Event()
 
         def kill() -> None:
             nonlocal kills
-            while kills < 10 and not ended.wait(chance.uniform(0.2, 2.0) * max(count / 200, 0.2)):
+            while kills < 10 and not ended.wait(random_source.uniform(0.2, 2.0) * max(count / 200, 0.2)):
                 children = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
                 if len(children) == workers:  # those that were killed before are back
-                    chance.choice(children).kill()
+                    random_source.choice(children).kill()
                     kills += 1
 
         killer = threading.Thread(target=kill)

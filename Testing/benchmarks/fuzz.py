@@ -194,7 +194,7 @@ def guarded(read: Callable[[bytes], None], place: Path) -> Callable[[bytes], Non
         try:
             read(data)
         except D3MError as error:
-            if not (error.message and error.mend):
+            if not (error.message and error.hint):
                 raise EscapedError("an error without a way out") from error
         finally:
             watching = False

@@ -123,17 +123,21 @@ def visit(scans: dict[str, Volume], kind: Kind, seed: int) -> Visit:
     random = np.random.default_rng(seed)
     brain = scans["t1"].data != 0
     centre = scans["t1"].affine[:3, :3] @ np.array(ndimage.center_of_mass(brain)) + scans["t1"].affine[:3, 3]
-    pose = turn(random, centre, kind.tilt, kind.tilt / 2)
+    pose = random_rotation(random, centre, kind.tilt, kind.tilt / 2)
     if kind.skull:
         scans = add_head(scans, random)
     made = {}
     for name in CONTRASTS:
-        moved = pose if name == "t1" else turn(random, pose[:3, :3] @ centre + pose[:3, 3], kind.move, kind.move) @ pose
+        moved = (
+            pose
+            if name == "t1"
+            else random_rotation(random, pose[:3, :3] @ centre + pose[:3, 3], kind.move, kind.move) @ pose
+        )
         made[name] = acquire(scans[name], moved, kind.protocols[name])
     return Visit(made, pose)
 
 
-def turn(random: np.random.Generator, centre: np.ndarray, degrees: float, millimetres: float) -> Affine:
+def random_rotation(random: np.random.Generator, centre: np.ndarray, degrees: float, millimetres: float) -> Affine:
     """A rigid transform, RAS to RAS millimetres: about a random axis through `centre`, then along a random way."""
     axis, way = random.normal(size=(2, 3))
     matrix = np.eye(4)
@@ -398,13 +402,13 @@ def score(out: Path, pose: Affine, scans: dict[str, Volume], labels: np.ndarray,
         )
     )
     real = np.where(where.brain, metrics.scale_by_percentiles(real, where.brain), 0)
-    likeness = metrics.similarity(metrics.fit(cemri, real, where.brain), real, where)
+    scores = metrics.similarity(metrics.fit(cemri, real, where.brain), real, where)
     masks = metrics.overlap((probability >= threshold) & where.brain, where.enhancing, where.brain, 0.001)
     return {
-        "psnr_brain": likeness.psnr_brain,
-        "psnr_tumour": likeness.psnr_tumour,
-        "ssim_brain": likeness.ssim_brain,
-        "ssim_tumour": likeness.ssim_tumour,
+        "psnr_brain": scores.psnr_brain,
+        "psnr_tumour": scores.psnr_tumour,
+        "ssim_brain": scores.ssim_brain,
+        "ssim_tumour": scores.ssim_tumour,
         "dice": masks.dice,
     }
 

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from hospital import add_head, turn
+from hospital import add_head, random_rotation
 
 from d3m.errors import D3MError
 from d3m.volumes.preprocess.case import read_raw
@@ -67,7 +67,7 @@ def main(
         for degrees, millimetres in MOTIONS:
             moved, shown, truth = dict(scans), dict(masks), {}
             for name in ("t2", "flair"):
-                truth[name] = turn(random, places.mean(axis=1), degrees, millimetres)
+                truth[name] = random_rotation(random, places.mean(axis=1), degrees, millimetres)
                 scan, shown[name] = thick(scans[name], masks[name], slices)
                 moved[name] = replace(scan, affine=truth[name] @ scan.affine)
             started = time.process_time()

@@ -41,11 +41,11 @@ def write_series(
         axes: Directions in which columns, rows and slices run: ("L", "P", "S") is axial.
         names: File names.
     """
-    turn = nibabel.orientations.ornt_transform(
+    reorientation = nibabel.orientations.ornt_transform(
         nibabel.orientations.io_orientation(affine), nibabel.orientations.axcodes2ornt(axes)
     )
-    matrix = np.diag([-1, -1, 1, 1]) @ affine @ nibabel.orientations.inv_ornt_aff(turn, data.shape)
-    data = nibabel.orientations.apply_orientation(data, turn)
+    matrix = np.diag([-1, -1, 1, 1]) @ affine @ nibabel.orientations.inv_ornt_aff(reorientation, data.shape)
+    data = nibabel.orientations.apply_orientation(data, reorientation)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     directions = matrix[:3, :3] / spacing
     series, count = generate_uid(), 0

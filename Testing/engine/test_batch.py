@@ -136,9 +136,9 @@ def test_one_bad_case_stops_nothing(order: str, tmp_path: Path, synthesis: Synth
     assert "T2 is missing" in rows["c"].reason
     with (tmp_path / "out/summary.csv").open(encoding="utf-8") as f:
         table = list(csv.DictReader(f))
-    assert list(table[0]) == ["id", "status", "reason", "mend", "seconds", "enhancing_ml", "notices"]
+    assert list(table[0]) == ["id", "status", "reason", "hint", "seconds", "enhancing_ml", "notices"]
     assert [row["id"] for row in table] == list(order)
-    assert all(bool(row["reason"]) == bool(row["mend"]) == (row["status"] == "failed") for row in table)
+    assert all(bool(row["reason"]) == bool(row["hint"]) == (row["status"] == "failed") for row in table)
     assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir()) == ["a", "d"]
     assert not hidden(tmp_path / "out")
 
@@ -309,7 +309,7 @@ def test_exit_code_tells_that_a_case_failed(tmp_path: Path, tiny_case: TinyCase,
     last = json.loads(done.stdout.splitlines()[-1])
     assert (last["stage"], last["kind"]) == ("error", "input")
     assert "1 of 2 cases" in last["message"]
-    assert "summary.csv" in last["mend"]
+    assert "summary.csv" in last["hint"]
     assert (tmp_path / "out/case-t1c.nii.gz").is_file()
     assert (tmp_path / "out/case/trace/step_001_field.nii.gz").is_file()
     assert "Traceback" not in done.stderr

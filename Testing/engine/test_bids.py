@@ -152,7 +152,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_sentence(name: str, tmp_path: Path, tiny_model: Path) -> None:
-    """Exit code 2, what is wrong and how to mend it, and nothing was written anywhere."""
+    """Exit code 2, what is wrong and how to put it right, and nothing was written anywhere."""
     root, out, message = BAD[name]
     bids_dataset(tmp_path / "empty")
     empty_files(tmp_path / "missing", "sub-01/anat/sub-01_T1w.nii.gz")

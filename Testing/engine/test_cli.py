@@ -76,7 +76,7 @@ def test_options_reach_the_result(tiny_case: TinyCase, tiny_model: Path, tmp_pat
     [
         (["--t1", "{t1}", "--t2", "{t2}"], "--flair is missing"),
         ([], "--t1 and --t2 and --flair are missing"),
-        (["--sample", "--t1", "{t1}"], "--sample and scans"),
+        (["--example", "--t1", "{t1}"], "--example and scans"),
         (["--t1", "{t1}", "--t2", "{t2}", "--flair", "nosuch.nii.gz"], "FLAIR"),
         (["--t1", "{t1}", "--t2", "{t2}", "--flair", "{t2}"], "T2 and FLAIR"),
         (["--t1", "{t1}", "--t2", "{t2}", "--flair", "{flair}", "--model", "nosuch"], "nosuch"),
@@ -102,7 +102,7 @@ def test_refusals(arguments: list[str], message: str, tiny_case: TinyCase, tiny_
     last = events(ended.stdout)[-1]
     assert (last["stage"], last["kind"]) == ("error", "input")
     assert message in str(last["message"])
-    assert last["mend"]
+    assert last["hint"]
     assert message in " ".join(ended.stderr.split())
     assert "Traceback" not in ended.output
     assert list(tmp_path.iterdir()) == []
@@ -174,7 +174,7 @@ def test_plain_output_names_the_files(tiny_case: TinyCase, tiny_model: Path, tmp
     [
         (
             "synthesize",
-            "--t1 --t2 --flair --sample --brain-mask --reference --out --trace --force --model --quality --steps "
+            "--t1 --t2 --flair --example --brain-mask --reference --out --trace --force --model --quality --steps "
             "--samples --seed --device --progress --parent-pid preview standard best cpu json Input Output Sampling",
         ),
         ("batch", "CASES --out --model --quality --naming --device --progress summary.csv"),
@@ -261,7 +261,7 @@ def test_absurd_header_is_an_input_error(tiny_case: TinyCase, tiny_model: Path, 
 
 def test_sample_and_default_model_run(tmp_path: Path) -> None:
     """What ships works together: the simulated patient through the default model, compared with its true T1c."""
-    done = d3m_command("synthesize", "--sample", "--out", tmp_path / "out", "--quality", "preview")
+    done = d3m_command("synthesize", "--example", "--out", tmp_path / "out", "--quality", "preview")
     assert done.returncode == 0, done.stderr
     compared = json.loads((tmp_path / "out/comparison.json").read_text())
     assert compared["psnr_brain"] > 15

@@ -1,4 +1,4 @@
-"""DICOM series as archives deliver them: read like the files they were made from, or refused with a mend."""
+"""DICOM series as archives deliver them: read like the files they were made from, or refused with a hint."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ STUDY, FRAME = generate_uid(), generate_uid()
 def tilted(degrees: float = 7.0) -> np.ndarray:
     """The tiny case's affine, turned about the left-right axis, with 1.2 mm slices."""
     angle = np.radians(degrees)
-    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    rotation = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
     matrix = AFFINE.copy()
-    matrix[:3, :3] = turn @ AFFINE[:3, :3] @ np.diag([1, 1, 1.2])
+    matrix[:3, :3] = rotation @ AFFINE[:3, :3] @ np.diag([1, 1, 1.2])
     return matrix
 
 
@@ -337,7 +337,7 @@ def test_what_cannot_be_chosen_is_listed(tmp_path: Path) -> None:
     ) as e:
         choose_series(tmp_path / "s")
     assert "PID" not in str(e.value)
-    assert "--t2" in e.value.mend
+    assert "--t2" in e.value.hint
 
 
 def test_two_patients_are_refused(tmp_path: Path) -> None:

@@ -502,4 +502,4 @@ def test_wrong_usage_ends_with_a_json_line(arguments: list[str]) -> None:
     (last,) = events(ended.stdout)
     assert (last["stage"], last["kind"]) == ("error", "input")
     assert last["message"]
-    assert last["mend"]
+    assert last["hint"]

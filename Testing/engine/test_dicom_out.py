@@ -89,9 +89,9 @@ def frame_points(dataset: Any, mask: np.ndarray, position: Any, orientation: Any
 def tilt(degrees: float) -> np.ndarray:
     """The tiny case's affine turned about the front-back axis."""
     angle = np.radians(degrees)
-    turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    rotation = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
     matrix = AFFINE.copy()
-    matrix[:3, :3] = turn @ AFFINE[:3, :3]
+    matrix[:3, :3] = rotation @ AFFINE[:3, :3]
     return matrix
 
 

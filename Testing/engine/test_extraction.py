@@ -19,7 +19,7 @@ from d3m.volumes.types import Volume
 from engine.volume_helpers import rotation
 
 
-def head(turn=None):
+def head(rotation=None):
     """The average brain with skull, scalp and a neck, turned in the scanner; T1 and its brain, 3 mm."""
     t1, share = atlas()
     room = ((8, 8), (8, 8), (12, 10))
@@ -36,8 +36,8 @@ def head(turn=None):
     noise = np.abs(np.random.default_rng(0).normal(0, 0.01 * bright, data.shape))
     affine = t1.affine.copy()
     affine[:3, 3] -= affine[:3, :3] @ [8, 8, 12]
-    turn = np.eye(4) if turn is None else turn
-    return Volume((layers + noise).astype(np.float32), turn @ affine), brain
+    rotation = np.eye(4) if rotation is None else rotation
+    return Volume((layers + noise).astype(np.float32), rotation @ affine), brain
 
 
 def dice(one, other):
@@ -97,7 +97,7 @@ def test_where_tissue_does_not_tell_an_average_brain_does(monkeypatch):
 
 
 def test_no_brain_is_refused():
-    """A ball of skull and scalp without a brain in it is refused with the ways to mend it."""
+    """A ball of skull and scalp without a brain in it is refused with the way to put it right."""
     x, y, z = (np.arange(64)[(slice(None), *[None] * k)] - 31.5 for k in (2, 1, 0))
     radius = 3 * np.sqrt(x**2 + y**2 + z**2)
     random = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def test_no_brain_is_refused():
     with pytest.raises(D3MError, match="not brain-extracted .*no brain was found") as caught:
         extract_brain(Volume(data.astype(np.float32), np.diag([3.0, 3, 3, 1])))
     assert caught.value.exit_code == 2
-    assert "HD-BET" in caught.value.mend
+    assert "HD-BET" in caught.value.hint
 
 
 PROGRAM = """#!{python}
@@ -293,7 +293,7 @@ def test_extractors_that_are_not_there(tmp_path):
     for choice in ("deepbet", "hd-bet", "synthstrip"):
         with pytest.raises(D3MError, match="is not installed") as caught:
             extract_brain(head()[0], choice)
-        assert "--brain auto" in caught.value.mend
+        assert "--brain auto" in caught.value.hint
     with pytest.raises(D3MError, match="no brain extractor 'bet'"):
         extract_brain(head()[0], "bet")
 

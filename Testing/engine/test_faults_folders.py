@@ -179,11 +179,12 @@ def test_random_kills_and_full_disks_lose_nothing() -> None:
 def test_streams_that_nobody_reads(closed: str, tmp_path: Path) -> None:
     """Closed or full standard streams: no traceback, and what a library prints never lands in a file of ours."""
     code = (
-        "import os, sys; from pathlib import Path; from d3m.system.console import Talk, open_streams, session\n"
+        "import os, sys; from pathlib import Path; from d3m.system.console import Reporter, open_streams, session\n"
         "from d3m.progress import Progress; from d3m.errors import D3MError\n"
         "open_streams()\n"
-        "with session(Talk('json')), Path(sys.argv[1]).open('w') as f:\n"
-        "    Talk('json').progress(Progress('read', 0.0)); os.write(1, b'noise'); os.write(2, b''); f.write('ours')\n"
+        "with session(Reporter('json')), Path(sys.argv[1]).open('w') as f:\n"
+        "    Reporter('json').progress(Progress('read', 0.0)); os.write(1, b'noise'); os.write(2, b'')\n"
+        "    f.write('ours')\n"
     )
     script = f'exec "{sys.executable}" -c "$0" "$1" {closed}'
     command = ["sh", "-c", script, code, str(tmp_path / "file")]

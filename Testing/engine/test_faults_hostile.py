@@ -95,7 +95,7 @@ def test_headers_that_lie(name: str, tmp_path: Path) -> None:
     with pytest.raises(D3MError, match="T2") as caught:
         read_volume(tmp_path / "scan", "t2")
     assert caught.value.exit_code == 2
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_card_that_says_a_thing_twice() -> None:

@@ -56,7 +56,7 @@ def _sentence_or(call: Callable[[], T]) -> T | None:
     except D3MError as error:
         refused = error
     assert refused.message
-    assert refused.mend
+    assert refused.hint
     assert refused.exit_code == 2
     return None
 
@@ -134,7 +134,7 @@ def test_any_foreign_package_is_named(package: str, tiny_case: TinyCase, tiny_mo
     last = events(done.stdout)[-1]
     assert last["kind"] == "machine"
     assert "built for another Python" in str(last["message"])
-    assert str(tmp_path / "fake") in str(last["mend"])
+    assert str(tmp_path / "fake") in str(last["hint"])
     assert "Traceback" not in done.stderr
 
 

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from benchmarks.hospital import KINDS, Visit, acquire, carried_back, inputs, turn, visit, write_study
+from benchmarks.hospital import KINDS, Visit, acquire, carried_back, inputs, random_rotation, visit, write_study
 from d3m.models.store import find_sample
 from d3m.volumes.preprocess.case import read_volume
 from d3m.volumes.types import CONTRASTS, Volume
@@ -87,7 +87,7 @@ def test_thick_slices_are_averaged(small_sample: dict[str, Volume]):
     for volume in (thick, thin):  # a sum of values times volume does not depend on the grid
         assert volume.data.sum() * abs(np.linalg.det(volume.affine[:3, :3])) == pytest.approx(scan.data.sum(), rel=0.03)
     assert np.linalg.norm(thick.affine[:3, 2]) == 5
-    centre = turn(np.random.default_rng(0), np.array([10.0, 20, 30]), 0, 0)
+    centre = random_rotation(np.random.default_rng(0), np.array([10.0, 20, 30]), 0, 0)
     np.testing.assert_allclose(centre, np.eye(4), atol=1e-12)
 
 

@@ -22,7 +22,7 @@ def run_sample(place: Path, out: Path, cwd: Path) -> None:
     """Run the sample case with the packages of `place`, far from the checkout."""
     env = environment(PYTHONPATH=str(place), D3M_MODELS=str(cwd / "none"))
     code = "import sys, d3m.commands.app as c; print(c.__file__, file=sys.stderr); c.main()"
-    command = [sys.executable, "-c", code, "synthesize", "--sample", "--quality", "preview", "--out", str(out)]
+    command = [sys.executable, "-c", code, "synthesize", "--example", "--quality", "preview", "--out", str(out)]
     done = subprocess.run(
         [*command, "--device", "cpu"], env=env, cwd=cwd, capture_output=True, text=True, check=False, timeout=300
     )

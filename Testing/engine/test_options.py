@@ -23,7 +23,7 @@ def test_impossible_options_are_refused_at_once(values: dict[str, object], messa
     """Before a model is loaded, with what can be chosen instead."""
     with pytest.raises(D3MError, match=message) as caught:
         SynthesisOptions(**values)  # type: ignore[arg-type]
-    assert "Choose" in caught.value.mend
+    assert "Choose" in caught.value.hint
 
 
 @pytest.mark.parametrize("command", ["synthesize", "batch", "bids"])

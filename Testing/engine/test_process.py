@@ -33,7 +33,7 @@ def assert_machine_error(done: subprocess.CompletedProcess[str], *words: str) ->
     assert done.returncode == 3, done.stdout + done.stderr
     last = events(done.stdout)[-1]
     assert (last["stage"], last["kind"]) == ("error", "machine")
-    text = f"{last['message']} {last['mend']}"
+    text = f"{last['message']} {last['hint']}"
     for word in words:
         assert word in text
     assert "Traceback" not in done.stderr

@@ -16,7 +16,7 @@ from d3m.diffusion.networks.slice import build_network
 from d3m.diffusion.precision import MixedPrecision
 from d3m.diffusion.recipe import Sampling
 from d3m.diffusion.volume import VolumeSampler
-from d3m.models.recipes import PAPER, SEED, Recipe
+from d3m.models.recipes import PAPER, STEP_WARP, Recipe
 
 SIZES = replace(PAPER.network, widths=(8, 8, 8, 16, 16), deformation_widths=(4, 8, 8, 8))
 
@@ -153,7 +153,7 @@ def test_mixed_precision_hands_back_float32() -> None:
     assert half.stride == network.stride
 
 
-@pytest.mark.parametrize("recipe", [SEED, PAPER], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [STEP_WARP, PAPER], ids=lambda recipe: recipe.name)
 def test_published_recipes_sample_a_volume(recipe: Recipe) -> None:
     """Both recipes run from noise to a finite volume, the same twice; outside the brain it is background."""
     generator = torch.Generator().manual_seed(2)

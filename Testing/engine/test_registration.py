@@ -11,7 +11,7 @@ from d3m.errors import D3MError
 from d3m.models.store import find_sample
 from d3m.volumes.grid import resample
 from d3m.volumes.preprocess.case import read_raw
-from d3m.volumes.preprocess.matching import largest_motion, nearest_rotation, picture, search, turn_about
+from d3m.volumes.preprocess.matching import largest_motion, nearest_rotation, picture, rotation_about, search
 from d3m.volumes.preprocess.registration import align
 from d3m.volumes.types import Volume
 from engine.volume_helpers import brains, lps_affine, rotation
@@ -48,7 +48,7 @@ def test_aligned_scans_are_left_alone():
 @pytest.mark.parametrize(("degrees", "millimetres"), [(4, 5), (18, 25)])
 def test_known_motion_is_found(degrees, millimetres):
     """A moved head is brought back to 1.5 mm at the brain's surface; voxels are untouched and the motion is said."""
-    motion = turn_about(np.array([5.0, -8.0, 3.0]), (degrees, -degrees / 2, degrees / 3))
+    motion = rotation_about(np.array([5.0, -8.0, 3.0]), (degrees, -degrees / 2, degrees / 3))
     motion[:3, 3] += np.array([0.6, -0.7, 0.4]) * millimetres
     affine = lps_affine(spacing=SPACING)
     volumes, shown = scans(affines={"t2": motion @ affine})
@@ -86,7 +86,7 @@ def test_whole_heads_far_apart_are_registered():
     brain = resample(sample["t1"].data != 0, sample["t1"].affine, heads["t1"].affine, heads["t1"].data.shape, order=0)
     shown = {name: np.ones(head.data.shape, bool) for name, head in heads.items()} | {"t1": brain}
     where = picture(heads["t1"], brain, 4.0).places()
-    motion = turn_about(where.mean(axis=1), (0, 30, -20))
+    motion = rotation_about(where.mean(axis=1), (0, 30, -20))
     motion[:3, 3] += [-30, 0, 30]
     moved = {name: head if name == "t1" else Volume(head.data, motion @ head.affine) for name, head in heads.items()}
     found, notices = align(moved, shown)
@@ -129,7 +129,7 @@ def test_scan_of_something_else_is_refused():
     volumes["flair"] = Volume(np.where(shown["flair"], noise, 0).astype(np.float32), volumes["flair"].affine)
     with pytest.raises(D3MError, match="FLAIR could not be registered to T1") as caught:
         align(volumes, shown)
-    assert "one patient" in caught.value.mend
+    assert "one patient" in caught.value.hint
 
 
 def test_cut_scan_stays_in_place():
@@ -154,7 +154,7 @@ def test_search_agrees_with_the_analytic_shift():
 
 def test_nearest_rotation_never_mirrors():
     """The polar factor of a stretched, mirrored matrix is a proper rotation; of a stretched rotation it is that."""
-    turn = Rotation.from_euler("xyz", (20, -30, 40), degrees=True).as_matrix()
-    np.testing.assert_allclose(nearest_rotation(turn @ np.diag([1.1, 0.9, 1.0])), turn, atol=0.06)
-    np.testing.assert_allclose(nearest_rotation(1.3 * turn), turn, atol=1e-9)
-    assert np.linalg.det(nearest_rotation(turn @ np.diag([-1.0, 1, 1]))) > 0.999
+    rotation = Rotation.from_euler("xyz", (20, -30, 40), degrees=True).as_matrix()
+    np.testing.assert_allclose(nearest_rotation(rotation @ np.diag([1.1, 0.9, 1.0])), rotation, atol=0.06)
+    np.testing.assert_allclose(nearest_rotation(1.3 * rotation), rotation, atol=1e-9)
+    assert np.linalg.det(nearest_rotation(rotation @ np.diag([-1.0, 1, 1]))) > 0.999

@@ -49,7 +49,7 @@ def test_alpha_is_the_single_step(name: str) -> None:
     assert schedule.alpha_bar[0] == 1
 
 
-@pytest.mark.parametrize("kind", ["v", "seed"])
+@pytest.mark.parametrize("kind", ["v", "v_step"])
 def test_velocity_has_an_exact_inverse(kind: str) -> None:
     """Image and noise come back from x_t and the velocity at every time."""
     schedule = make_schedule("sigmoid", 1000)
@@ -71,7 +71,7 @@ def test_seed_velocity_as_written_out() -> None:
     x_t, v = 0.7, -0.3
     d = math.sqrt(a * ab) + 1 - ab
     x0, eps = split_velocity(
-        torch.full((1, 1, 1, 1), x_t), torch.full((1, 1, 1, 1), v), schedule.at(torch.tensor([t])), "seed"
+        torch.full((1, 1, 1, 1), x_t), torch.full((1, 1, 1, 1), v), schedule.at(torch.tensor([t])), "v_step"
     )
     assert float(x0) == pytest.approx((math.sqrt(a) * x_t - math.sqrt(1 - ab) * v) / d, abs=1e-6)
     assert float(eps) == pytest.approx((math.sqrt(1 - ab) * x_t + math.sqrt(ab) * v) / d, abs=1e-6)
@@ -81,7 +81,7 @@ def test_the_two_velocities_differ_where_it_matters() -> None:
     """Near pure noise a network trained for one is useless under the other."""
     noise = make_schedule("sigmoid", 1000).at(torch.tensor([990]))
     x0, eps = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), -0.5)
-    assert abs(float(velocity(x0, eps, noise, "v") - velocity(x0, eps, noise, "seed"))) > 0.4
+    assert abs(float(velocity(x0, eps, noise, "v") - velocity(x0, eps, noise, "v_step"))) > 0.4
 
 
 @pytest.mark.parametrize(

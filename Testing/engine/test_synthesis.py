@@ -226,9 +226,9 @@ def test_every_device_here_gives_the_same_picture(clean: Result, tiny_case: Tiny
             assert difference.mean() < 0.01 * np.ptp(clean.cemri), info.name
 
 
-@pytest.mark.parametrize(("name", "solver"), [("paper", "ddim"), ("seed", "dpmpp_2m")])
+@pytest.mark.parametrize(("name", "solver"), [("paper", "ddim"), ("step-warp", "dpmpp_2m")])
 def test_published_recipes_run(tiny_case: TinyCase, tmp_path: Path, name: str, solver: str) -> None:
-    """Recipes "paper" and "seed" go from files to a result: 256 x 256 slices, percentile scale (small network)."""
+    """Recipes "paper" and "step-warp" go from files to a result: 256 x 256 slices, percentile scale (small network)."""
     from d3m.diffusion.networks.slice import build_network
     from d3m.diffusion.recipe import Sampling
     from d3m.models.card import Card

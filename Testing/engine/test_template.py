@@ -16,13 +16,13 @@ from d3m.volumes.types import Case, GridRecipe, Volume
 from engine.volume_helpers import brains, lps_affine, rotation
 
 
-def upright_head(turn=None, spacing=1):
+def upright_head(rotated=None, spacing=1):
     """The average brain as the training patients stand, then turned; T1 and brain on its own lattice."""
     t1, share = atlas()
     stand = np.eye(4)
     stand[:3, :3] = training_axes()
-    turn = np.eye(4) if turn is None else turn
-    affine = turn @ stand @ t1.affine
+    rotated = np.eye(4) if rotated is None else rotated
+    affine = rotated @ stand @ t1.affine
     # on a lattice along the axes of the world, as a scanner stores a tilted head
     count = (80, 84, 80 // spacing)
     world = np.diag([-3.0, -3.0, 3.0 * spacing, 1.0])
@@ -58,10 +58,10 @@ def test_upright_heads_keep_their_own_lattice():
 @pytest.mark.parametrize(("degrees", "axis", "spacing"), [(25, 0, 1), (-22, 1, 1), (24, 2, 2)])
 def test_tilted_heads_are_set_upright(degrees, axis, spacing):
     """A head turned in the scanner, also under thick slices, is found to be turned by that, to 3 degrees."""
-    turn = rotation(degrees, axis)
-    pose, notices = find_pose(*upright_head(turn, spacing))
+    rotated = rotation(degrees, axis)
+    pose, notices = find_pose(*upright_head(rotated, spacing))
     assert [notice.code for notice in notices] == ["tilted-head"]
-    assert degrees_of(pose[:3, :3] @ turn[:3, :3]) < 3
+    assert degrees_of(pose[:3, :3] @ rotated[:3, :3]) < 3
     np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-9)
     assert np.linalg.det(pose[:3, :3]) > 0
 

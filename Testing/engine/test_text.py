@@ -133,7 +133,7 @@ def test_errors_and_json_lines(tmp_path: Path, tiny_case: TinyCase) -> None:
     done = d3m_command("synthesize", *arguments, "--progress", "json")
     assert done.returncode == 2
     last = json.loads(done.stdout.splitlines()[-1])
-    assert steers(last["message"] + last["mend"]) == []
+    assert steers(last["message"] + last["hint"]) == []
     assert steers(done.stderr.replace("\n", "")) == []
 
 

@@ -190,7 +190,7 @@ def in_room(folder, heads):
 
 @pytest.mark.parametrize("air", ["noisy", "empty", "skull empty", "defaced"])
 def test_heads_are_refused(tmp_path, air):
-    """Whole heads (also defaced, also with air set to zero) are refused with the way to mend it."""
+    """Whole heads (also defaced, also with air set to zero) are refused with the way to put it right."""
     heads = [with_head(s) for s in brains(ROOM)]
     for head, scan in zip(heads, brains(ROOM), strict=True):
         if air == "empty":
@@ -201,8 +201,8 @@ def test_heads_are_refused(tmp_path, air):
             head[:, : ROOM[1] // 2, : ROOM[2] // 2][scan[:, : ROOM[1] // 2, : ROOM[2] // 2] == 0] = 0
     with pytest.raises(D3MError, match="brain-extracted") as caught:
         case_of(tmp_path, heads, (lps_affine(ROOM),) * 3)
-    assert "HD-BET" in caught.value.mend
-    assert "--brain-mask" in caught.value.mend
+    assert "HD-BET" in caught.value.hint
+    assert "--brain-mask" in caught.value.hint
 
 
 @pytest.mark.parametrize("heads", [(0,), (1,), (0, 2), (1, 2)])

@@ -42,7 +42,7 @@ def refused(path, *words, contrast="t2"):
     with pytest.raises(D3MError) as caught:
         read_volume(path, contrast)
     assert caught.value.exit_code == 2
-    assert caught.value.mend
+    assert caught.value.hint
     for word in (contrast.upper(), *words):
         assert word.lower() in caught.value.message.lower(), caught.value.message
 

@@ -90,8 +90,8 @@ def test_plan_covers_the_brain_at_one_millimetre(spacing, axes):
     assert grid.shape[0] % 8 == 0
     assert grid.shape[1] % 8 == 0
     assert orientations.aff2axcodes(grid.affine) == ("L", "P", "S")
-    turn = np.abs(np.linalg.inv(grid.affine[:3, :3]) @ (affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)))
-    np.testing.assert_allclose(np.sort(turn, axis=0), [[0] * 3, [0] * 3, [1] * 3], atol=1e-9)
+    directions = np.abs(np.linalg.inv(grid.affine[:3, :3]) @ (affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)))
+    np.testing.assert_allclose(np.sort(directions, axis=0), [[0] * 3, [0] * 3, [1] * 3], atol=1e-9)
     index = np.argwhere(brain)
     place = index @ affine[:3, :3].T + affine[:3, 3]
     inverse = np.linalg.inv(grid.affine)

@@ -101,8 +101,8 @@ def test_shear(tmp_path, scans, axes):
         sheared = AFFINE.copy()
         sheared[:3, one] += amount * sheared[:3, two]
         volume = read_volume(put(tmp_path / "a.nii.gz", scans[1], AFFINE, sform=sheared, qcode=0), "t2")
-        turn = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
-        np.testing.assert_allclose(turn.T @ turn, np.eye(3), atol=1e-9)
+        rotation = volume.affine[:3, :3] / np.linalg.norm(volume.affine[:3, :3], axis=0)
+        np.testing.assert_allclose(rotation.T @ rotation, np.eye(3), atol=1e-9)
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in scans[1].shape])).reshape(3, -1)
         corners = np.vstack([corners, np.ones(8)])
         assert np.abs(volume.affine @ corners - sheared @ corners).max() < amount * 56
@@ -156,7 +156,7 @@ WHOLE = nifti_bytes(SMALL, lps_affine(SMALL.shape))
 
 
 def read_or_refused(path):
-    """Read whole and finite, or refuse in a sentence with the way to mend it; nothing else may be raised."""
+    """Read whole and finite, or refuse in a sentence with the way to put it right; nothing else may be raised."""
     refusal = None
     try:
         volume = read_volume(path, "t1")
@@ -169,7 +169,7 @@ def read_or_refused(path):
     else:
         assert refusal.exit_code == 2
         assert refusal.message.endswith(".")
-        assert refusal.mend
+        assert refusal.hint
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -94,8 +94,8 @@ def test_jacobian_determinant_of_linear_maps() -> None:
     stretch = torch.stack([0.2 * x, -0.1 * y])[None]
     torch.testing.assert_close(jacobian_determinant(stretch), torch.full((1, 8, 10), 1.08))
     c, s = np.cos(0.3), np.sin(0.3)
-    turn = torch.stack([(c - 1) * x - s * y, s * x + (c - 1) * y])[None].float()
-    torch.testing.assert_close(jacobian_determinant(turn), torch.ones(1, 8, 10), atol=1e-5, rtol=0)
+    rotation = torch.stack([(c - 1) * x - s * y, s * x + (c - 1) * y])[None].float()
+    torch.testing.assert_close(jacobian_determinant(rotation), torch.ones(1, 8, 10), atol=1e-5, rtol=0)
     assert (jacobian_determinant(torch.stack([-2 * x, 0 * y])[None]) < 0).all()
 
 

@@ -68,13 +68,13 @@ def with_head(scan, seed=0):
 def quaternion(affine):
     """(b, c, d), qfac and the voxel sizes that a NIfTI header stores for an affine of right angles."""
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    turn = affine[:3, :3] / sizes
+    rotation = affine[:3, :3] / sizes
     qfac = 1.0
-    if np.linalg.det(turn) < 0:
-        turn, qfac = turn * [1, 1, -1], -1.0
+    if np.linalg.det(rotation) < 0:
+        rotation, qfac = rotation * [1, 1, -1], -1.0
     from scipy.spatial.transform import Rotation
 
-    b, c, d, a = Rotation.from_matrix(turn).as_quat()
+    b, c, d, a = Rotation.from_matrix(rotation).as_quat()
     return np.array([b, c, d]) * (1 if a >= 0 else -1), qfac, sizes
 
 

@@ -27,8 +27,8 @@ ORIENTATIONS = {
 def rotation(degrees_z: float, degrees_x: float) -> np.ndarray:
     """A rotation about z, then x."""
     z, x = np.radians([degrees_z, degrees_x])
-    turn = np.array([[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]])
-    return turn @ np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
+    rotation = np.array([[np.cos(z), -np.sin(z), 0], [np.sin(z), np.cos(z), 0], [0, 0, 1]])
+    return rotation @ np.array([[1, 0, 0], [0, np.cos(x), -np.sin(x)], [0, np.sin(x), np.cos(x)]])
 
 
 def affine(
@@ -190,7 +190,7 @@ if behaviour == "missing":
     import a_package_that_is_not_there
 if behaviour == "error":
     print("C:/patients/Doe^John/t1.nrrd cannot be read", file=sys.stderr)
-    say(stage="error", kind="input", message="T2 has no orientation.", mend="Export it again.")
+    say(stage="error", kind="input", message="T2 has no orientation.", hint="Export it again.")
     sys.exit(2)
 source = (pathlib.Path(__file__).parent / "source.txt")
 if source.exists():

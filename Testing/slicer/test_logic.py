@@ -316,7 +316,7 @@ def test_report_names_nobody(host: MRMLHost, tmp_path: Path) -> None:
     with pytest.raises(SynthesisError) as caught:
         logic.run(*nodes)
     error = SynthesisError(
-        caught.value.message, caught.value.mend, "input", f"{caught.value.details}\nread {nodes[1].GetName()}"
+        caught.value.message, caught.value.hint, "input", f"{caught.value.details}\nread {nodes[1].GetName()}"
     )
     text = logic.report(error)
     for word in ("T2 has no orientation", "Export it again", "Python", "VTK", "D3M 0"):

@@ -33,12 +33,12 @@ def host() -> MRMLHost:
 def inputs(host: MRMLHost, tiny_case: TinyCase) -> list[object]:
     """A fresh scene with T1, T2, FLAIR and a real T1c, all under one oblique transform."""
     host.openScene()
-    turn = vtk.vtkTransform()
-    turn.Translate(12, -30, 7)
-    turn.RotateZ(20)
-    turn.RotateX(-11)
+    rotation = vtk.vtkTransform()
+    rotation.Translate(12, -30, 7)
+    rotation.RotateZ(20)
+    rotation.RotateX(-11)
     registration = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "registration")
-    registration.SetMatrixTransformToParent(turn.GetMatrix())
+    registration.SetMatrixTransformToParent(rotation.GetMatrix())
     nodes = []
     for kind in ("t1", "t2", "flair", "t1c"):
         image = nibabel.load(getattr(tiny_case, kind))

@@ -61,7 +61,7 @@ def test_run_test_runs_them_all(training: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_fault_of_the_data_is_told_with_its_mend(training: Any, tmp_path: Path) -> None:
-    """What the training's command line refuses becomes an error with kind, sentence and mend, not an exit code."""
+    """What the training's command line refuses becomes an error with kind, sentence and hint, not an exit code."""
     logic = training.D3MTrainingLogic()
     with pytest.raises(Exception, match="BraTS") as caught:
         logic.prepare(tmp_path, tmp_path / "cache")

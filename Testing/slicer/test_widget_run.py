@@ -284,7 +284,7 @@ def test_cancel_is_quick_and_leaves_the_scene(host: Host, tiny_case: object, tin
 def test_an_error_is_one_sentence_with_details_and_report(
     host: Host, tiny_case: object, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is wrong and how to mend it stand in the panel, the log behind a button; the report has no names in it."""
+    """What is wrong and how to put it right stand in the panel, the log behind a button; the report has no names."""
     panel = opened(host, tiny_case, tiny_model, reference=False)
     t2 = panel.parameters.t2
     t2.SetName("MUELLER_ANNA_t2")

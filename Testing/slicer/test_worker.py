@@ -94,10 +94,10 @@ def test_lines_that_are_no_events(line: str) -> None:
 
 
 def test_error_is_told_in_its_own_words(tmp_path: Path) -> None:
-    """The engine's last line becomes kind, message and mend; stderr is kept for the details."""
+    """The engine's last line becomes kind, message and hint; stderr is kept for the details."""
     outcome = Heard(tmp_path, "error").end()
     assert (outcome.status, outcome.kind, outcome.exitCode) == ("error", "input", 2)
-    assert (outcome.message, outcome.mend) == ("T2 has no orientation.", "Export it again.")
+    assert (outcome.message, outcome.hint) == ("T2 has no orientation.", "Export it again.")
     assert "cannot be read" in outcome.details
 
 
@@ -160,16 +160,16 @@ def test_missing_package_is_named(tmp_path: Path) -> None:
     """A package that is not installed is named, with the way to get it."""
     outcome = Heard(tmp_path, "missing").end()
     assert "a_package_that_is_not_there" in outcome.message
-    assert "install" in outcome.mend
+    assert "install" in outcome.hint
 
 
 def test_end_without_a_word() -> None:
     """Whatever a child ends with, there is a sentence."""
     for code in (0, 1, 3, -9, -11, 137, None):
-        kind, message, mend = explainEnd(code, "")
+        kind, message, hint = explainEnd(code, "")
         assert kind in ("machine", "defect")
         assert message
-        assert mend
+        assert hint
 
 
 def test_interpreter_that_is_not_there(tmp_path: Path) -> None:
@@ -230,9 +230,9 @@ def test_parent_killed(tmp_path: Path) -> None:
         "import pathlib, sys, time\n"
         f"sys.path.insert(0, {LIBRARY!r})\n"
         "del sys.modules['d3m']\n"
-        "from d3m.system.console import Talk, session\n"
+        "from d3m.system.console import Reporter, session\n"
         "(pathlib.Path(__file__).parent / 'pid.txt').write_text(str(__import__('os').getpid()))\n"
-        "with session(Talk('json'), int(sys.argv[1])):\n    time.sleep(60)\n"
+        "with session(Reporter('json'), int(sys.argv[1])):\n    time.sleep(60)\n"
     )
     run = tmp_path / "run"
     run.mkdir()

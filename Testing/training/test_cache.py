@@ -70,10 +70,10 @@ def test_entry_is_what_synthesis_sees(tiny_case: TinyCase, tmp_path: Path) -> No
 def test_stored_orientation_does_not_matter(tiny_case: TinyCase, tmp_path: Path) -> None:
     """A patient stored in another orientation becomes the same entry."""
     paths = {}
-    turn = ornt_transform(io_orientation(AFFINE), axcodes2ornt(("S", "R", "A")))
+    reorientation = ornt_transform(io_orientation(AFFINE), axcodes2ornt(("S", "R", "A")))
     for name in ("t1", "t2", "flair", "t1c", "seg"):
         paths[name] = tmp_path / f"{name}.nii.gz"
-        nibabel.save(nibabel.load(getattr(tiny_case, name)).as_reoriented(turn), paths[name])
+        nibabel.save(nibabel.load(getattr(tiny_case, name)).as_reoriented(reorientation), paths[name])
     one = prepare("p", *_read(tiny_case), RECIPE, STRIDE)
     other = prepare("p", *_read(replace(tiny_case, **paths)), RECIPE, STRIDE)
     np.testing.assert_allclose(other.scans, one.scans, atol=2e-3)

@@ -144,7 +144,7 @@ def test_random_kills_and_full_disks_lose_nothing() -> None:
 
 
 def test_half_a_grid_file_is_no_cache(place: Path) -> None:
-    """A cache whose description was cut is told as not prepared, and preparing again mends it."""
+    """A cache whose description was cut is told as not prepared, and preparing again repairs it."""
     prepare(place)
     text = (place / "cache" / GRID_NAME).read_text()
     (place / "cache" / GRID_NAME).write_text(text[: len(text) // 2])

@@ -58,7 +58,7 @@ def test_a_mixture_is_refused_with_its_patients(sets: list[frozenset[int]]) -> N
         decide_scheme({f"patient{k}": frozenset(values) for k, values in enumerate(sets)})
     for k, values in enumerate(sets):
         assert (f"patient{k}" in error.value.message) == bool(set(values) & {3, 4})
-    assert "--enhancing-label" in error.value.mend
+    assert "--enhancing-label" in error.value.hint
     assert error.value.exit_code == 2
 
 

@@ -21,7 +21,7 @@ from d3m.errors import D3MError
 from d3m_training.data.batches import Batches, BatchSettings
 from d3m_training.data.cache import ENHANCING, NECROSIS, OEDEMA, Entry, Prepared, open_entry, write_entry
 from d3m_training.train.checkpoint import Ema, restore_checkpoint, save_checkpoint
-from d3m_training.train.d3m import PUBLISHED_LOSS, SEED_LOSS, D3MTraining, LossSettings
+from d3m_training.train.d3m import PUBLISHED_LOSS, STEP_WARP_LOSS, D3MTraining, LossSettings
 from d3m_training.train.trainer import TrainSettings, learning_rate, train
 
 SIZES = NetworkSizes(widths=(8, 16), context=(-1, 0, 1), auxiliary_regions=2, deformation_widths=(8, 8))
@@ -167,11 +167,11 @@ def test_patients_without_enhancement_or_labels_train(tmp_path: Path) -> None:
             DiffusionRecipe(training_warp="velocity", warp_mask=True, **PUBLISHED_RANGE),
         ),
         (
-            replace(SEED_LOSS),
-            DiffusionRecipe(image_velocity="seed", training_warp="step", **PUBLISHED_RANGE),
+            replace(STEP_WARP_LOSS),
+            DiffusionRecipe(image_velocity="v_step", training_warp="step", **PUBLISHED_RANGE),
         ),
     ],
-    ids=["default", "paper", "seed"],
+    ids=["default", "paper", "step-warp"],
 )  # fmt: skip
 def test_each_recipe_learns(tmp_path: Path, loss: LossSettings, recipe: DiffusionRecipe) -> None:
     """Every recipe's loss falls on a batch that it sees again and again, and its field's module gets gradients."""

@@ -233,11 +233,11 @@ def _missing(environment: Path) -> D3MError:
     )
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str], failed: str, mend: str) -> None:
+def _run(command: Sequence[str], environment: Mapping[str, str], failed: str, hint: str) -> None:
     """Run a command; what it says goes to the console."""
     try:
         done = subprocess.run(list(command), env=dict(environment), check=False, stdin=subprocess.DEVNULL)
     except OSError as error:
-        raise D3MError(failed, mend, "machine") from error
+        raise D3MError(failed, hint, "machine") from error
     if done.returncode:
-        raise D3MError(f"{failed[:-1]} (exit code {done.returncode}).", mend, "machine")
+        raise D3MError(f"{failed[:-1]} (exit code {done.returncode}).", hint, "machine")

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from d3m.system.console import Talk, session
+from d3m.system.console import Reporter, session
 from d3m.system.text import for_terminal
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ def _echo(line: str) -> None:
 @app.command()
 def install(environment: EnvironmentOption) -> None:
     """Install nnU-Net into an environment of its own (needs the network)."""
-    with session(Talk("auto")):
+    with session(Reporter("auto")):
         from d3m_benchmark.comparison import nnunet
 
         nnunet.install(environment, _echo)
@@ -43,7 +43,7 @@ def export(
     ] = None,
 ) -> None:
     """Write annotated patients as nnU-Net's training data."""
-    with session(Talk("auto")):
+    with session(Reporter("auto")):
         from d3m_benchmark.comparison import nnunet
 
         written = nnunet.export(data, work, enhancing_label, _echo)
@@ -53,7 +53,7 @@ def export(
 @app.command()
 def plan(environment: EnvironmentOption, work: WorkOption, configuration: ConfigurationOption = "2d") -> None:
     """Let nnU-Net plan and preprocess."""
-    with session(Talk("auto")):
+    with session(Reporter("auto")):
         from d3m_benchmark.comparison import nnunet
 
         nnunet.plan(environment, work, configuration)
@@ -70,7 +70,7 @@ def train(
     device: DeviceOption = "cpu",
 ) -> None:
     """Train one fold."""
-    with session(Talk("auto")):
+    with session(Reporter("auto")):
         from d3m_benchmark.comparison import nnunet
 
         nnunet.child(
@@ -89,7 +89,7 @@ def cases(
     ] = None,
 ) -> None:
     """Write patients for prediction, with their real T1c or the synthetic one."""
-    with session(Talk("auto")):
+    with session(Reporter("auto")):
         from d3m_benchmark.comparison import nnunet
 
         typer.echo(f"{nnunet.write_cases(data, out, synthetic, _echo)} patients are written.")
@@ -106,7 +106,7 @@ def predict(
     device: DeviceOption = "cpu",
 ) -> None:
     """Segment cases: 1 necrosis, 2 oedema, 3 enhancing tumour."""
-    with session(Talk("auto")):
+    with session(Reporter("auto")):
         from d3m_benchmark.comparison import nnunet
 
         nnunet.child(

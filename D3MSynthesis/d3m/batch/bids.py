@@ -81,13 +81,13 @@ def check_dataset(root: Path) -> dict[str, object]:
     Raises:
         D3MError: it is none.
     """
-    mend = "Give the top folder of a BIDS data set."
+    hint = "Give the top folder of a BIDS data set."
     if not root.is_dir():
-        raise D3MError("The BIDS data set is not there.", mend)
+        raise D3MError("The BIDS data set is not there.", hint)
     try:
         content = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise D3MError(f"The folder is no BIDS data set: it has no {DESCRIPTION}.", mend) from error
+        raise D3MError(f"The folder is no BIDS data set: it has no {DESCRIPTION}.", hint) from error
     except (OSError, ValueError) as error:
         raise D3MError(f"{DESCRIPTION} of the data set cannot be read.", "Check it with the BIDS validator.") from error
     if not isinstance(content, dict) or "BIDSVersion" not in content:
@@ -103,17 +103,17 @@ def check_places(root: Path, out: Path) -> None:
             or cannot be written.
     """
     inside, outside = out.resolve(), root.resolve()
-    mend = "Choose another OUTPUT_DIR; inside the data set only derivatives/<name> is possible."
+    hint = "Choose another OUTPUT_DIR; inside the data set only derivatives/<name> is possible."
     allowed = (outside / "derivatives") in inside.parents
     if inside == outside or (outside in inside.parents and not allowed):
-        raise D3MError("The output folder lies inside the data set.", mend)
+        raise D3MError("The output folder lies inside the data set.", hint)
     if inside in outside.parents:
-        raise D3MError("The data set lies inside the output folder.", mend)
+        raise D3MError("The data set lies inside the output folder.", hint)
     if out.exists():
         if not out.is_dir():
             raise D3MError("The output folder is a file.", "Choose another OUTPUT_DIR.")
         if not is_ours(out) and _holds_files(out):
-            raise D3MError("The output folder holds something other than derivatives of D3M.", mend)
+            raise D3MError("The output folder holds something other than derivatives of D3M.", hint)
     place = inside
     while not place.exists():
         place = place.parent

@@ -159,24 +159,24 @@ def read_filters(path: Path) -> Filters:
     Raises:
         D3MError: it cannot be read or asks for what BIDS does not know; the key is named.
     """
-    mend = 'An example: {"t1w": {"acquisition": "mprage"}, "flair": {"run": 2}}.'
+    hint = 'An example: {"t1w": {"acquisition": "mprage"}, "flair": {"run": 2}}.'
     try:
         content = json.loads(read_text(path, "The filter file", MAX_SIDECAR))
     except (ValueError, RecursionError) as error:
-        raise D3MError(f"The filter file is not valid JSON ({plain(error)}).", mend) from error
+        raise D3MError(f"The filter file is not valid JSON ({plain(error)}).", hint) from error
     if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
-        raise D3MError("The filter file must name images and, for each, entities.", mend)
+        raise D3MError("The filter file must name images and, for each, entities.", hint)
     contrasts = {suffix.lower(): contrast for contrast, suffix in SUFFIXES.items()}
     wanted = {contrasts[key.lower()]: value for key, value in content.items() if key.lower() in contrasts}
     if not wanted:
-        raise D3MError("The filter file names none of t1w, t2w and flair.", mend)
+        raise D3MError("The filter file names none of t1w, t2w and flair.", hint)
     for contrast, entities in wanted.items():
         for key, value in entities.items():
             if key not in (*LONG_NAMES, *LONG_NAMES.values(), *OTHER_KEYS):
                 known = ", ".join((*LONG_NAMES, *OTHER_KEYS))
                 raise D3MError(f"The filter file asks for an unknown entity {plain(key)!r}.", f"Known are: {known}.")
             if not all(isinstance(one, str | int | None) for one in (value if isinstance(value, list) else [value])):
-                raise D3MError(f"The value of {plain(key)!r} in the filter file is no text or number.", mend)
+                raise D3MError(f"The value of {plain(key)!r} in the filter file is no text or number.", hint)
             if contrast == "t1" and key in ("ce", "ceagent") and value is not None:
                 raise D3MError(
                     "The filter file asks for a T1w with a contrast agent.", "D3M makes it from one without."
@@ -238,12 +238,12 @@ def choose(contrast: str, found: Sequence[Image], sidecars: Sidecars, filters: F
         if reason:
             against[image] = reason
     left = [image for image in found if image not in against]
-    mend = "--bids-filter-file chooses."
+    hint = "--bids-filter-file chooses."
     if not left and found:
         named = "; ".join(f"{image.title()}: {reason}" for image, reason in against.items())
         if contrast == "t1" or any(not reason.startswith(AFTER) for reason in against.values()):
             what = "before contrast and of the whole brain" if contrast == "t1" else "of the whole brain"
-            return Choice(None, tuple(notices), f"{label} has no image {what} ({named}). {mend}")
+            return Choice(None, tuple(notices), f"{label} has no image {what} ({named}). {hint}")
         text = (
             f"{label} was made after a contrast agent was given ({named}): what enhances may be bright in it already."
         )
@@ -255,7 +255,7 @@ def choose(contrast: str, found: Sequence[Image], sidecars: Sidecars, filters: F
     if best is None:
         titles = ", ".join(image.title() for image in left)
         return Choice(
-            None, tuple(notices), f"{label} has {len(left)} candidates that cannot be told apart ({titles}). {mend}"
+            None, tuple(notices), f"{label} has {len(left)} candidates that cannot be told apart ({titles}). {hint}"
         )
     if not best.path.exists():
         gone = f"The content of {label} is not on this disk: its file is a link to nothing."

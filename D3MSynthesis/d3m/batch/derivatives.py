@@ -168,7 +168,10 @@ def store_row(out: Path, row: Row) -> None:
 def read_row(path: Path) -> Row | None:
     """A row that was kept, or None if the file is missing or damaged."""
     try:
-        return Row(**json.loads(path.read_text(encoding="utf-8")))
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if "mend" in kept:  # the older name, of version 0.1
+            kept["hint"] = kept.pop("mend")  # the older name
+        return Row(**kept)
     except (OSError, ValueError, TypeError):
         return None
 
@@ -215,9 +218,9 @@ def write_thumbnail(path: Path, result: Result) -> None:
     The patient's right is on the left of each picture.
     """
     affine = result.t1.affine
-    turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt("LPS"))
+    reorientation = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt("LPS"))
     volumes = [result.t1.data, result.cemri, result.subtraction, result.enhancement_mask, result.brain]
-    t1, cemri, subtraction, mask, brain = (orientations.apply_orientation(volume, turn) for volume in volumes)
+    t1, cemri, subtraction, mask, brain = (orientations.apply_orientation(volume, reorientation) for volume in volumes)
     counted = mask if mask.any() else brain
     z = int(counted.sum(axis=(0, 1)).argmax())
     low, high = (float(v) for v in np.percentile(cemri[brain], (1, 99.5)))

@@ -36,7 +36,7 @@ DICTIONARY: dict[str, dict[str, object]] = {
     "duration": {"Description": "Time that the case took.", "Units": "s"},
     "notices": {"Description": "What was unusual about the scans, and which of several images were taken."},
     "reason": {"Description": "Why the case failed."},
-    "mend": {"Description": "What can be done about it."},
+    "hint": {"Description": "What can be done about it."},
     "model": {"Description": "Name of the model."},
     "quality": {"Description": "Quality that was asked for."},
     "steps": {"Description": "Reverse steps of the sampler."},
@@ -57,7 +57,7 @@ class Entry:
     seconds: float | None
     notices: tuple[str, ...]
     reason: str = ""
-    mend: str = ""
+    hint: str = ""
     settings: tuple[str, ...] = ("", "", "", "", "")
     """model, quality, steps, samples, seed."""
     thumbnail: str = ""
@@ -81,7 +81,7 @@ def _entry(case: BidsCase, out: Path) -> Entry:
     whole = read_provenance(folder, hashes=False)
     if row is not None and row.status == "failed":
         notices = (row.notices,) if row.notices else ()
-        return Entry(case.subject, case.session, "failed", None, row.seconds, notices, row.reason, row.mend)
+        return Entry(case.subject, case.session, "failed", None, row.seconds, notices, row.reason, row.hint)
     status, reason = "done", ""
     if whole is None:
         changed = standing(folder, RESULT)
@@ -129,7 +129,7 @@ def table(entries: Sequence[Entry]) -> str:
         seconds = "" if entry.seconds is None else f"{entry.seconds:.1f}"
         session = f"ses-{entry.session}" if entry.session else ""
         cells = [f"sub-{entry.subject}", session, entry.status, volume, seconds, " ".join(entry.notices),
-                 entry.reason, entry.mend, *entry.settings]  # fmt: skip
+                 entry.reason, entry.hint, *entry.settings]  # fmt: skip
         writer.writerow([" ".join(for_csv(cell).split()) or "n/a" for cell in cells])
     return text.getvalue()
 
@@ -137,7 +137,7 @@ def table(entries: Sequence[Entry]) -> str:
 def page(entries: Sequence[Entry]) -> str:
     """The text of `review.html`: one file that asks nothing of a network; pictures lie beside the results."""
     data = [
-        [e.subject, e.session, e.status, e.volume_ml, e.seconds, list(e.notices), e.reason, e.mend, e.thumbnail,
+        [e.subject, e.session, e.status, e.volume_ml, e.seconds, list(e.notices), e.reason, e.hint, e.thumbnail,
          e.figure]
         for e in entries
     ]  # fmt: skip

@@ -81,10 +81,10 @@ footer { padding: 5px 16px; color: var(--dim); background: var(--panel); border-
 "use strict";
 const HEIGHT = 152, MARGIN = 4;
 const cases = JSON.parse(document.getElementById("data").textContent).map(
-  ([subject, session, status, volume, seconds, notices, reason, mend, thumbnail, figure]) => ({
-    subject, session, status, volume, seconds, notices, reason, mend, thumbnail, figure,
+  ([subject, session, status, volume, seconds, notices, reason, hint, thumbnail, figure]) => ({
+    subject, session, status, volume, seconds, notices, reason, hint, thumbnail, figure,
     id: "sub-" + subject + (session ? " ses-" + session : ""),
-    text: ("sub-" + subject + " ses-" + session + " " + notices.join(" ") + " " + reason + " " + mend).toLowerCase()}));
+    text: ("sub-" + subject + " ses-" + session + " " + notices.join(" ") + " " + reason + " " + hint).toLowerCase()}));
 const at = id => document.getElementById(id);
 const list = at("list"), space = at("space"), shown = new Map();
 const natural = new Intl.Collator(undefined, {numeric: true});
@@ -144,7 +144,7 @@ function build(c, index) {
   cell(row, "number", c.volume === null ? "" : c.volume.toFixed(2));
   cell(row, "number", c.seconds === null ? "" : c.seconds.toFixed(0));
   const text = cell(row, "text");
-  for (const [kind, words] of [["reason", c.reason], ["mend", c.mend], ...c.notices.map(n => ["notice", n])])
+  for (const [kind, words] of [["reason", c.reason], ["hint", c.hint], ...c.notices.map(n => ["notice", n])])
     if (words) text.append(Object.assign(document.createElement("p"), {className: kind, textContent: words}));
   row.addEventListener("click", () => choose(index, false));
   return row;

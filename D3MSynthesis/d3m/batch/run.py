@@ -36,7 +36,7 @@ class Row:
     id: str
     status: Status
     reason: str
-    mend: str
+    hint: str
     seconds: float
     enhancing_ml: float | None
     notices: str
@@ -89,7 +89,7 @@ def run_case(
     started = time.monotonic()
     try:
         if case.problem:
-            raise D3MError(case.problem, "Mend the data set, or leave the case out.")
+            raise D3MError(case.problem, "Correct the data set, or leave the case out.")
         if case.t1 is None or case.t2 is None or case.flair is None:
             missing = [name.upper() for name in CONTRASTS if getattr(case, name) is None]
             verb = "is" if len(missing) == 1 else "are"
@@ -112,9 +112,9 @@ def run_case(
         except D3MError as error:
             disk = error
     except Exception as error:
-        reason, mend, kind = explain(error)
+        reason, hint, kind = explain(error)
         row = Row(
-            case.id, "failed", _without_paths(reason, case), mend, time.monotonic() - started, None, _text(case.notices)
+            case.id, "failed", _without_paths(reason, case), hint, time.monotonic() - started, None, _text(case.notices)
         )
         return Outcome(row, kind)
     if disk is not None:
@@ -143,12 +143,12 @@ def _skipped(case: CaseFiles, whole: dict[str, Any], seconds: float) -> Row:
 
 def _kept(case: CaseFiles, found: Standing, seconds: float) -> Row:
     """The row of a result that somebody worked on: a corrected mask, say, or notes beside it."""
-    mend = "It is left as it is. To have it made again, move its folder away."
-    return Row(case.id, "kept", found.reason(), mend, seconds, None, "")
+    hint = "It is left as it is. To have it made again, move its folder away."
+    return Row(case.id, "kept", found.reason(), hint, seconds, None, "")
 
 
 def explain(error: BaseException) -> tuple[str, str, Kind]:
-    """Reason, mend and kind of a case that failed.
+    """Reason, hint and kind of a case that failed.
 
     Raises:
         D3MError: the user stopped the run.
@@ -156,13 +156,13 @@ def explain(error: BaseException) -> tuple[str, str, Kind]:
     if isinstance(error, D3MError):
         if error.kind == "interrupted":
             raise error
-        return error.message, error.mend, error.kind
+        return error.message, error.hint, error.kind
     if is_out_of_memory(error):
-        mend = "Close other programs, or run it on another machine."
-        return "The memory does not suffice for this case.", mend, "machine"
+        hint = "Close other programs, or run it on another machine."
+        return "The memory does not suffice for this case.", hint, "machine"
     traceback.print_exception(error)  # a defect of ours, but the other cases can do without this one
-    mend = "Please report it with the text on the terminal."
-    return f"The program has a defect ({type(error).__name__}).", mend, "machine"
+    hint = "Please report it with the text on the terminal."
+    return f"The program has a defect ({type(error).__name__}).", hint, "machine"
 
 
 def _same_request(provenance: dict[str, Any], synthesis: Synthesis, paths: tuple[Path, Path, Path]) -> bool:

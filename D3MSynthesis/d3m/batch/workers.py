@@ -193,10 +193,10 @@ def _register(client: Client, work: Work, name: str) -> None:
             self.synthesis: Any = None
 
         def setup(self, worker: Any) -> None:  # noqa: ARG002 Dask's interface
-            self.turn = threading.Lock()  # a worker with several threads still runs one case at a time
+            self.one_at_a_time = threading.Lock()  # a worker with several threads still runs one case at a time
 
         def run(self, case: CaseFiles) -> Outcome:
-            with self.turn:
+            with self.one_at_a_time:
                 if self.synthesis is None:
                     self.synthesis = self.work.load()
                 return self.work.run(case, self.synthesis, ignore_progress)
@@ -239,8 +239,8 @@ def _outcome(case: CaseFiles, future: Any) -> Outcome:
         reason = "The worker ended while it ran this case: it was stopped, or its memory did not suffice."
         row = Row(case.id, "failed", reason, "Run it again, or with fewer workers.", 0.0, None, "")
         return Outcome(row, "machine")
-    reason, mend, kind = explain(error)
-    return Outcome(Row(case.id, "failed", reason, mend, 0.0, None, ""), kind)
+    reason, hint, kind = explain(error)
+    return Outcome(Row(case.id, "failed", reason, hint, 0.0, None, ""), kind)
 
 
 def _require_dask() -> None:

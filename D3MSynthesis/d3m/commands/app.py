@@ -18,8 +18,10 @@ from d3m.commands.lists import BidsAppCommand
 from d3m.commands.models import models_app
 from d3m.commands.synthesize import synthesize
 from d3m.system.console import open_streams, tell_wrong_usage
+from d3m.system.spellings import D3M, group
 
 app = typer.Typer(
+    cls=group(D3M),
     help="Synthetic contrast-enhanced brain MRI from T1, T2 and FLAIR. Synthetic images, for research use only.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -10,12 +10,12 @@ import typer
 from d3m.commands.options import OUTPUT, Naming, synthesis_command
 from d3m.errors import D3MError, Notice
 from d3m.options import SynthesisOptions
-from d3m.system.console import Talk, require_torch
+from d3m.system.console import Reporter, require_torch
 
 
 @synthesis_command()
 def batch(
-    talk: Talk,
+    reporter: Reporter,
     options: SynthesisOptions,
     cases: Annotated[
         Path,
@@ -37,18 +37,18 @@ def batch(
     from d3m.synthesis import Synthesis
 
     found = find_cases(cases)
-    rows = run_batch(found, out, Synthesis.load(options), naming.value == "brats", talk.progress)
+    rows = run_batch(found, out, Synthesis.load(options), naming.value == "brats", reporter.progress)
     kept = [row for row in rows if row.status == "kept"]
     for row in kept:
-        talk.notice(Notice("case-kept", f"{row.id}: {row.reason} {row.mend}"))
+        reporter.notice(Notice("case-kept", f"{row.id}: {row.reason} {row.hint}"))
     failed = [row for row in rows if row.status == "failed"]
     if failed:
         raise D3MError(
             f"{len(failed)} of {len(rows)} cases failed, {failed[0].id} first: {failed[0].reason}",
             "See summary.csv in the output folder.",
         )
-    talk.done(out=str(out))
-    if not talk.json:
+    reporter.done(out=str(out))
+    if not reporter.json:
         already = sum(row.status == "skipped" for row in rows)
         also = f", {len(kept)} kept since somebody changed them" if kept else ""
         typer.echo(f"{len(rows)} cases, {already} of them already there{also}.")

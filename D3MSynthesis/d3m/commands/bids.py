@@ -20,7 +20,7 @@ from d3m.commands.options import (
 from d3m.errors import D3MError, Notice
 from d3m.options import SynthesisOptions
 from d3m.progress import Progress
-from d3m.system.console import Talk, require_torch
+from d3m.system.console import Reporter, require_torch
 from d3m.system.text import for_terminal
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Workers:
 
 @synthesis_command("trace")  # BIDS has no name for steps
 def bids(
-    talk: Talk,
+    reporter: Reporter,
     options: SynthesisOptions,
     bids_dir: Annotated[Path, typer.Argument(help="Top folder of a BIDS data set; nothing is written into it.")],
     output_dir: Annotated[Path, typer.Argument(help="Folder of the derivatives.")],
@@ -105,7 +105,7 @@ def bids(
     cases = find_bids_cases(bids_dir, participant_label or (), session_label or (), filters)
     check_places(bids_dir, output_dir)
     if level is Level.group:
-        _group(talk, cases, output_dir, dry_run)
+        _group(reporter, cases, output_dir, dry_run)
         return
     _check_cases(cases)
     require_torch()
@@ -116,17 +116,17 @@ def bids(
     work = BidsWork(bids_dir, output_dir, options)
     workers = Workers(n_jobs, scheduler, options.device)
     if dry_run:
-        _describe(talk, cases, work, workers)
+        _describe(reporter, cases, work, workers)
         return
-    rows = _participants(talk, cases, work, workers, talk.auto)
+    rows = _participants(reporter, cases, work, workers, reporter.auto)
     failed = [row for row in rows if row.status == "failed"]
     if failed:
         raise D3MError(
             f"{len(failed)} of {len(rows)} cases failed, {failed[0].id} first: {failed[0].reason}",
             "Run the level `group` for a table of all.",
         )
-    talk.done(out=str(output_dir))
-    if not talk.json:
+    reporter.done(out=str(output_dir))
+    if not reporter.json:
         typer.echo(f"{len(rows)} cases: {_counts(rows)}. Next: d3m bids {bids_dir} {output_dir} group")
 
 
@@ -144,15 +144,17 @@ def _check_cases(cases: list[BidsCase]) -> None:
     raise D3MError(f"No case can run; {first.id}: {reason}", "A case needs T1w (without ce-), T2w and FLAIR in anat.")
 
 
-def _participants(talk: Talk, cases: list[BidsCase], work: BidsWork, workers: Workers, verbose: bool) -> list[Row]:
+def _participants(
+    reporter: Reporter, cases: list[BidsCase], work: BidsWork, workers: Workers, verbose: bool
+) -> list[Row]:
     from d3m.batch.derivatives import start_derivatives, store_row
 
     work.load()  # what is wrong with the model or the settings is said before anything is written
     start_derivatives(work.root, work.out)
     for case in cases:
         for notice in case.notices:
-            talk.notice(Notice(notice.code, f"{case.id}: {notice.message}", notice.volume))
-    board = _Board(talk, len(cases), verbose)
+            reporter.notice(Notice(notice.code, f"{case.id}: {notice.message}", notice.volume))
+    board = _Board(reporter, len(cases), verbose)
     rows = []
     for outcome in _outcomes(cases, work, workers, board):
         if outcome.row.status == "failed":
@@ -199,9 +201,9 @@ def _counts(rows: list[Row]) -> str:
 class _Board:
     """Tells how far the cases are."""
 
-    def __init__(self, talk: Talk, count: int, verbose: bool) -> None:
+    def __init__(self, reporter: Reporter, count: int, verbose: bool) -> None:
         self.at_once = 1
-        self._talk, self._count, self._verbose = talk, count, verbose
+        self._reporter, self._count, self._verbose = reporter, count, verbose
         self._rows: list[Row] = []
         self._started = time.monotonic()
         self._worked = 0.0
@@ -215,18 +217,18 @@ class _Board:
         """A case has ended."""
         self._rows.append(row)
         if row.status == "failed":
-            self._talk.notice(Notice("case-failed", f"{row.id} failed: {row.reason} {row.mend}".strip()))
+            self._reporter.notice(Notice("case-failed", f"{row.id} failed: {row.reason} {row.hint}".strip()))
         if row.status == "kept":
-            self._talk.notice(Notice("case-kept", f"{row.id}: {row.reason} {row.mend}"))
-        if self._verbose and not self._talk.console.is_terminal:
+            self._reporter.notice(Notice("case-kept", f"{row.id}: {row.reason} {row.hint}"))
+        if self._verbose and not self._reporter.console.is_terminal:
             seconds = f" in {row.seconds:.0f} s" if row.status == "done" else ""
-            self._talk.say(f"{len(self._rows)}/{self._count} {row.id}: {row.status}{seconds}")
+            self._reporter.say(f"{len(self._rows)}/{self._count} {row.id}: {row.status}{seconds}")
         self._tell(0.0, f"{len(self._rows)} of {self._count}: {_counts(self._rows)}")
 
     def _tell(self, within: float, message: str) -> None:
         done = len(self._rows)
         fraction = min((done + within) / self._count, 1.0)
-        self._talk.progress(Progress("case", fraction, eta_s=self._left(within), message=message))
+        self._reporter.progress(Progress("case", fraction, eta_s=self._left(within), message=message))
 
     def _left(self, within: float) -> float | None:
         """Seconds that remain, by the cases that took time: those that were there already say nothing."""
@@ -236,7 +238,7 @@ class _Board:
         return sum(took) / len(took) * max(self._count - len(self._rows) - within, 0.0) / self.at_once
 
 
-def _describe(talk: Talk, cases: list[BidsCase], work: BidsWork, workers: Workers) -> None:
+def _describe(reporter: Reporter, cases: list[BidsCase], work: BidsWork, workers: Workers) -> None:
     """What would run, what is missing, and what it would cost."""
     from d3m.batch import workers as cluster
     from d3m.models.cost import FIXED_SECONDS, measure_costs
@@ -267,10 +269,12 @@ def _describe(talk: Talk, cases: list[BidsCase], work: BidsWork, workers: Worker
         f"{seconds * waiting / 3600:.1f} hours by one worker, {seconds * waiting / count / 3600:.1f} by {count} if the "
         f"machine has the cores; {cost.memory_mb / 1024:.1f} GiB of memory a worker. Nothing was written."
     )
-    talk.done(cases=len(cases), would_run=waiting, seconds_a_case=round(seconds, 1), memory_mb=round(cost.memory_mb))
+    reporter.done(
+        cases=len(cases), would_run=waiting, seconds_a_case=round(seconds, 1), memory_mb=round(cost.memory_mb)
+    )
 
 
-def _group(talk: Talk, cases: list[BidsCase], out: Path, dry_run: bool) -> None:
+def _group(reporter: Reporter, cases: list[BidsCase], out: Path, dry_run: bool) -> None:
     from d3m.batch.bids import is_ours
     from d3m.batch.review import collect, write_review
 
@@ -281,6 +285,6 @@ def _group(talk: Talk, cases: list[BidsCase], out: Path, dry_run: bool) -> None:
         typer.echo(f"The page would show {len(entries)} cases. Nothing was written.")
         return
     write_review(entries, out)
-    talk.done(out=str(out))
-    if not talk.json:
+    reporter.done(out=str(out))
+    if not reporter.json:
         typer.echo(f"{len(entries)} cases\nPage:  {out / 'review.html'}\nTable: {out / 'summary.tsv'}")

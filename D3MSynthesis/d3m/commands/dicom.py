@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from d3m.system.console import Talk, session
+from d3m.system.console import Reporter, session
 
 
 def dicom(
@@ -25,8 +25,8 @@ def dicom(
     as_json: Annotated[bool, typer.Option("--json", help="Say how it ended as JSON.")] = False,
 ) -> None:
     """Write a saved result as DICOM: a series marked as synthetic, and a segmentation."""
-    talk = Talk("json" if as_json else "none")
-    with session(talk):
+    reporter = Reporter("json" if as_json else "none")
+    with session(reporter):
         from d3m.results.dicom.write import check_dicom_output, content_of_files, write_dicom
 
         inputs = [path for path in (cemri, mask, t1, provenance) if path is not None]
@@ -34,5 +34,5 @@ def dicom(
         content = content_of_files(cemri, mask, provenance)
         notices = write_dicom(out, content, [] if t1 is None else [t1], force)
         for notice in notices:
-            talk.notice(notice)
-        talk.done(out=str(out), notices=[notice.message for notice in notices])
+            reporter.notice(notice)
+        reporter.done(out=str(out), notices=[notice.message for notice in notices])

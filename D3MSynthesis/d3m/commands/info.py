@@ -10,14 +10,14 @@ import typer
 
 import d3m
 from d3m.errors import D3MError, Notice
-from d3m.system.console import Talk, require_torch, session
+from d3m.system.console import Reporter, require_torch, session
 from d3m.system.text import for_terminal
 
 
 def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show devices, models, and what each quality will cost here."""
-    talk = Talk("json" if as_json else "none")
-    with session(talk):
+    reporter = Reporter("json" if as_json else "none")
+    with session(reporter):
         require_torch()
         import torch
 
@@ -31,7 +31,7 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
                 costs[entry.name] = measure_costs(entry.folder)
                 models.append(entry)
             except D3MError as error:  # one damaged model must not hide the others
-                talk.notice(Notice("model-unusable", f"The model {entry.name!r} cannot be used: {error.message}"))
+                reporter.notice(Notice("model-unusable", f"The model {entry.name!r} cannot be used: {error.message}"))
         if as_json:
             content = {
                 "version": d3m.__version__,

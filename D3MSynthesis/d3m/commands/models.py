@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from d3m.errors import D3MError
-from d3m.system.console import Talk, session
+from d3m.system.console import Reporter, session
 from d3m.system.text import for_terminal
 
 models_app = typer.Typer(help="List, import and remove models.", invoke_without_command=True)
@@ -24,8 +24,8 @@ def models(context: typer.Context) -> None:
 @models_app.command("list")
 def list_() -> None:
     """List the models that are found."""
-    talk = Talk("none")
-    with session(talk):
+    reporter = Reporter("none")
+    with session(reporter):
         from d3m.models.store import list_models, read_card
 
         for entry in list_models():
@@ -41,7 +41,7 @@ def import_(
     folder: Annotated[Path, typer.Argument(help="A model's folder: card.json and weights.safetensors.")],
 ) -> None:
     """Copy a model into the user's folder."""
-    with session(Talk("none")):
+    with session(Reporter("none")):
         from d3m.models.store import import_model
 
         typer.echo(f"Imported {import_model(folder).name}.")
@@ -50,7 +50,7 @@ def import_(
 @models_app.command("remove")
 def remove(name: Annotated[str, typer.Argument(help="Name of an imported model.")]) -> None:
     """Remove an imported model."""
-    with session(Talk("none")):
+    with session(Reporter("none")):
         from d3m.models.store import remove_model
 
         remove_model(name)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast, get_type_hints
 import typer
 
 from d3m.options import SynthesisOptions, flag
-from d3m.system.console import Talk, session
+from d3m.system.console import Reporter, session
 
 INPUT, OUTPUT, RUNNING = "Input", "Output", "Running"
 
@@ -83,11 +83,11 @@ def synthesis_command(*without: str) -> Callable[[Callable[..., None]], Callable
 
         @functools.wraps(command)
         def run(**values: Any) -> None:
-            talk = Talk(values.pop("progress").value)
+            reporter = Reporter(values.pop("progress").value)
             given = {one.name: values.pop(one.name) for one in shared}
             chosen = {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
-            with session(talk, values.pop("parent_pid")):
-                command(talk=talk, options=SynthesisOptions(**chosen), **values)
+            with session(reporter, values.pop("parent_pid")):
+                command(reporter=reporter, options=SynthesisOptions(**chosen), **values)
 
         parameters = [*own, *added]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from d3m.commands.options import INPUT, OUTPUT, scan, synthesis_command
 from d3m.errors import D3MError, Notice
 from d3m.options import SynthesisOptions
 from d3m.progress import Progress
-from d3m.system.console import Talk, require_torch
+from d3m.system.console import Reporter, require_torch
 from d3m.system.folders import check_output, claim
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Request:
 
     scans: tuple[Path | None, Path | None, Path | None]
     study: Path | None
-    sample: bool
+    example: bool
     brain_mask: Path | None
     reference: Path | None
     reference_mask: Path | None
@@ -38,7 +38,7 @@ class Request:
 
 @synthesis_command()
 def synthesize(
-    talk: Talk,
+    reporter: Reporter,
     options: SynthesisOptions,
     *,
     t1: Annotated[Path | None, scan("T1")] = None,
@@ -52,8 +52,8 @@ def synthesize(
             show_default=False,
         ),
     ] = None,
-    sample: Annotated[
-        bool, typer.Option("--sample", help="Use the bundled simulated patient.", rich_help_panel=INPUT)
+    example: Annotated[
+        bool, typer.Option("--example", help="Use the bundled simulated patient.", rich_help_panel=INPUT)
     ] = False,
     brain_mask: Annotated[
         Path | None,
@@ -92,17 +92,17 @@ def synthesize(
 
     The scans must be of one examination. Their grids and orientations may differ: T2 and FLAIR are registered to T1.
     """
-    request = Request((t1, t2, flair), dicom, sample, brain_mask, reference, reference_mask, out, dicom_out, force)
-    _synthesize(talk, time.monotonic(), request, options)
-    talk.done(out=str(out))
-    if not talk.json:
+    request = Request((t1, t2, flair), dicom, example, brain_mask, reference, reference_mask, out, dicom_out, force)
+    _synthesize(reporter, time.monotonic(), request, options)
+    reporter.done(out=str(out))
+    if not reporter.json:
         typer.echo(f"Figure:  {out / 'figure.png'}")
         typer.echo(f"Volumes: {out / 'cemri.nii.gz'} and others beside it (synthetic, research use only)")
         if dicom_out is not None:
             typer.echo(f"DICOM:   {dicom_out}")
 
 
-def _sources(request: Request, talk: Talk) -> tuple[tuple[Source, Source, Source], Path | None]:
+def _sources(request: Request, reporter: Reporter) -> tuple[tuple[Source, Source, Source], Path | None]:
     """Where the three scans are, and the real T1c.
 
     Raises:
@@ -113,24 +113,24 @@ def _sources(request: Request, talk: Talk) -> tuple[tuple[Source, Source, Source
     from d3m.volumes.preprocess.case import resolve
     from d3m.volumes.types import CONTRASTS
 
-    given = [name for name, used in (("--sample", request.sample), ("--dicom", request.study is not None),
+    given = [name for name, used in (("--example", request.example), ("--dicom", request.study is not None),
                                      ("scans", any(request.scans))) if used]  # fmt: skip
     if len(given) > 1:
         raise D3MError(
-            f"{' and '.join(given)} were given.", "Give either --sample, or --dicom, or --t1, --t2 and --flair."
+            f"{' and '.join(given)} were given.", "Give either --example, or --dicom, or --t1, --t2 and --flair."
         )
-    if request.sample:
+    if request.example:
         found = find_sample()
         return (found.t1, found.t2, found.flair), request.reference or found.t1c
     if request.study is not None:
-        talk.progress(Progress("read", 0.0, message="Looking at the study"))
+        reporter.progress(Progress("read", 0.0, message="Looking at the study"))
         choice = choose_series(request.study)
         return (choice.t1, choice.t2, choice.flair), request.reference
     missing = [name for name, path in zip(("--t1", "--t2", "--flair"), request.scans, strict=True) if path is None]
     if missing:
         raise D3MError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.",
-            "Give all three scans, or --dicom with a study's folder, or --sample.",
+            "Give all three scans, or --dicom with a study's folder, or --example.",
         )
     t1, t2, flair = (
         resolve(path, name) for path, name in zip(request.scans, CONTRASTS, strict=True) if path is not None
@@ -138,16 +138,16 @@ def _sources(request: Request, talk: Talk) -> tuple[tuple[Source, Source, Source
     return (t1, t2, flair), request.reference
 
 
-def _synthesize(talk: Talk, started: float, request: Request, options: SynthesisOptions) -> None:
+def _synthesize(reporter: Reporter, started: float, request: Request, options: SynthesisOptions) -> None:
     require_torch()
     from d3m.models.store import find_model, read_card
     from d3m.results.provenance import RESULT
     from d3m.volumes.preprocess.case import read_case, read_raw, read_volume
 
-    sources, reference = _sources(request, talk)
+    sources, reference = _sources(request, reporter)
     chosen = [notice for one in sources if not isinstance(one, Path) for notice in one.notices]
     for notice in chosen:  # before the wait, not after it
-        talk.notice(notice)
+        reporter.notice(notice)
     folder = find_model(options.model)
     read_card(folder)
     inputs = [path for one in sources for path in ([one] if isinstance(one, Path) else one.files)]
@@ -158,22 +158,22 @@ def _synthesize(talk: Talk, started: float, request: Request, options: Synthesis
         from d3m.results.dicom.write import check_dicom_output
 
         check_dicom_output(request.dicom_out, request.force, request.out, inputs)
-    talk.progress(Progress("read", 0.0, message="Reading the scans"))
+    reporter.progress(Progress("read", 0.0, message="Reading the scans"))
     case = read_case(*sources, request.brain_mask, options.brain)
     real = None if reference is None else read_volume(reference, "t1c")
     real_mask = None if request.reference_mask is None else read_raw(request.reference_mask, "labels")
     with claim(request.out):
         # an older result that a killed run was replacing may have come back
         check_output(request.out, RESULT, request.force, inputs)
-        notices = _sample_and_write(talk, started, request, options, folder, case, sources, real, real_mask)
-    talk.stop()
+        notices = _sample_and_write(reporter, started, request, options, folder, case, sources, real, real_mask)
+    reporter.stop()
     for notice in notices:
         if notice not in chosen:
-            talk.notice(notice)
+            reporter.notice(notice)
 
 
 def _sample_and_write(
-    talk: Talk,
+    reporter: Reporter,
     started: float,
     request: Request,
     options: SynthesisOptions,
@@ -183,18 +183,18 @@ def _sample_and_write(
     real: Volume | None,
     real_mask: Volume | None,
 ) -> tuple[Notice, ...]:
-    talk.progress(Progress("model", 0.0, message="Loading the model"))
+    reporter.progress(Progress("model", 0.0, message="Loading the model"))
     require_torch()
     from d3m.models.load import load_model
     from d3m.results.files import write_result
     from d3m.synthesis import Synthesis
 
-    result = Synthesis(load_model(model), options).run(case, talk.progress)
-    talk.progress(Progress("write", 0.98, message="Writing the result"))
+    result = Synthesis(load_model(model), options).run(case, reporter.progress)
+    reporter.progress(Progress("write", 0.98, message="Writing the result"))
     write_result(request.out, result, case, time.monotonic() - started, real, real_mask, replace=request.force)
     if request.dicom_out is not None:
         from d3m.results.dicom.write import content_of, write_dicom
 
         for notice in write_dicom(request.dicom_out, content_of(result), sources, request.force):
-            talk.notice(notice)
+            reporter.notice(notice)
     return result.notices

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 ScheduleName = Literal["sigmoid", "cosine", "linear"]
-Velocity = Literal["v", "seed"]
+Velocity = Literal["v", "v_step"]
 WarpPlacement = Literal["step", "velocity", "x0"]
 Solver = Literal["ddim", "dpmpp_2m"]
 DeformationInput = Literal["mask", "image", "t1"]

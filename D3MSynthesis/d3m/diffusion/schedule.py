@@ -89,7 +89,7 @@ def velocity(x0: Tensor, eps: Tensor, noise: Noise, kind: Velocity) -> Tensor:
     """What the network is to predict, from the clean image and its noise.
 
     "v" is sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans and Ho 2022, arXiv:2202.00512);
-    "seed" has sqrt(alpha), of the single step, in the place of sqrt(alpha_bar).
+    "v_step" has sqrt(alpha), of the single step, in the place of sqrt(alpha_bar).
     """
     return (noise.signal if kind == "v" else noise.step) * eps - noise.noise * x0
 
@@ -97,7 +97,7 @@ def velocity(x0: Tensor, eps: Tensor, noise: Noise, kind: Velocity) -> Tensor:
 def split_velocity(x_t: Tensor, v: Tensor, noise: Noise, kind: Velocity) -> tuple[Tensor, Tensor]:
     """(x0, eps) from x_t and its velocity: the exact inverse of `diffuse` and `velocity` together.
 
-    For "seed": x0 = (sqrt(alpha) x_t - sqrt(1 - alpha_bar) v) / D and eps = (sqrt(1 - alpha_bar) x_t +
+    For "v_step": x0 = (sqrt(alpha) x_t - sqrt(1 - alpha_bar) v) / D and eps = (sqrt(1 - alpha_bar) x_t +
     sqrt(alpha_bar) v) / D with D = sqrt(alpha alpha_bar) + 1 - alpha_bar; for "v" alpha is alpha_bar and D is 1.
     """
     if kind == "v":

@@ -12,8 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from d3m.diffusion.recipe import NetworkSizes, WholeBrainSizes
 from d3m.errors import D3MError
 from d3m.models.patient import PatientCalibration
-from d3m.models.recipes import Recipe
-from d3m.volumes.input_check import Familiarity
+from d3m.models.recipes import CURRENT_NAME, Recipe
+from d3m.volumes.input_check import InputLimits
 from d3m.volumes.types import CONTRASTS
 
 SCHEMA_VERSION = 2
@@ -22,7 +22,7 @@ READABLE_VERSIONS = (1, 2)
 MAX_CARD_BYTES = 1_000_000
 MAX_WIDTH, MAX_LEVELS, MAX_BLOCKS, MAX_CONTEXT, MAX_MEMBERS = 2048, 8, 8, 16, 16
 """Bounds of a network that is built from a card: what a card says is not trusted."""
-MEND = "Export the model again with `d3m-training export`, or get the folder anew."
+HINT = "Export the model again with `d3m-training export`, or get the folder anew."
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Card:
     """On what and how the numbers were measured."""
     validation: tuple[ValidationRow, ...] = ()
     patients: tuple[PatientRow, ...] = ()
-    familiarity: Familiarity | None = None
+    input_check: InputLimits | None = None
     """Between which limits ordinary cases lie; None: it was not measured, and nothing is reported as unusual."""
     expected: str = ""
     """What the scans must be like."""
@@ -124,13 +124,13 @@ class Card:
             D3MError: it is not a card, of another version, or asks for something absurd; the field is named.
         """
         if len(text.encode()) > MAX_CARD_BYTES:
-            raise D3MError(f"The model's card is larger than {MAX_CARD_BYTES // 1000} kB.", MEND)
+            raise D3MError(f"The model's card is larger than {MAX_CARD_BYTES // 1000} kB.", HINT)
         try:
             data = json.loads(text, object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
-            raise D3MError(f"The model's card is not valid JSON ({str(error).splitlines()[0]}).", MEND) from error
+            raise D3MError(f"The model's card is not valid JSON ({str(error).splitlines()[0]}).", HINT) from error
         if not isinstance(data, dict):
-            raise D3MError("The model's card is not a JSON object.", MEND)
+            raise D3MError("The model's card is not a JSON object.", HINT)
         version = data.get("schema_version")
         if version not in READABLE_VERSIONS or isinstance(version, bool):
             readable = " and ".join(map(str, READABLE_VERSIONS))
@@ -138,7 +138,7 @@ class Card:
                 f"The model's card has version {version!r}; this software reads versions {readable}.",
                 "Update the software, or export the model again.",
             )
-        card: Card = _build(Card, data | {"schema_version": SCHEMA_VERSION}, "card")
+        card: Card = _build(Card, _in_todays_words(data) | {"schema_version": SCHEMA_VERSION}, "card")
         _check(card)
         return card
 
@@ -151,8 +151,25 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _in_todays_words(data: dict[str, Any]) -> dict[str, Any]:
+    """The same card in today's words: version 0.1 had other names for a recipe, its velocity and the input check."""
+    data = dict(data)
+    if "familiarity" in data:  # the older name
+        data["input_check"] = data.pop("familiarity")  # the older name
+    recipe = data.get("recipe")
+    if isinstance(recipe, dict):
+        data["recipe"] = recipe = dict(recipe)
+        name, diffusion = recipe.get("name"), recipe.get("diffusion")
+        if isinstance(name, str):
+            recipe["name"] = CURRENT_NAME.get(name, name)
+        if isinstance(diffusion, dict):
+            velocities = {k: "v_step" for k, v in diffusion.items() if k.endswith("_velocity") and v == "seed"}
+            recipe["diffusion"] = diffusion | velocities
+    return data
+
+
 def _fail(where: str, problem: str) -> D3MError:
-    return D3MError(f"In the model's card, {where} {problem}.", MEND)
+    return D3MError(f"In the model's card, {where} {problem}.", HINT)
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
@@ -218,8 +235,8 @@ def _check(card: Card) -> None:
         raise _fail("card.enhancement_gain", f"is {card.enhancement_gain}, not between 0 and 2")
     if not 0 <= card.slice_sigma <= 4:
         raise _fail("card.slice_sigma", f"is {card.slice_sigma}, not between 0 and 4")
-    if card.familiarity is not None and (problem := card.familiarity.problem()):
-        raise _fail("card.familiarity", problem)
+    if card.input_check is not None and (problem := card.input_check.problem()):
+        raise _fail("card.input_check", problem)
     if card.contrasts != CONTRASTS:
         raise _fail("card.contrasts", f"is not {', '.join(CONTRASTS)}")
     if card.whole_brain is not None:

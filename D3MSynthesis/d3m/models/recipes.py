@@ -36,11 +36,11 @@ _PUBLISHED_NETWORK = NetworkSizes(
 _PUBLISHED_GRID = GridRecipe(percentiles_over="volume", target="percentile", size=256)
 _PUBLISHED_QUALITIES = (Sampling(steps=10, solver="dpmpp_2m"), Sampling(steps=50), Sampling(steps=250))
 
-SEED = Recipe(
-    "seed",
+STEP_WARP = Recipe(
+    "step-warp",
     _PUBLISHED_NETWORK,
     DiffusionRecipe(
-        image_velocity="seed",
+        image_velocity="v_step",
         warp="step",
         training_warp="step",
         image_upper=1.0,
@@ -52,7 +52,7 @@ SEED = Recipe(
     GridRecipe(target="percentile", size=256),
     _PUBLISHED_QUALITIES,
 )
-"""The equations of the analysis that the project starts from: the sum of image and noise is warped at each step."""
+"""The paper's equations as this project first read them: the sum of image and noise is warped at each step."""
 
 PAPER = Recipe(
     "paper",
@@ -81,4 +81,7 @@ DEFAULT = Recipe(
 )
 """Ours: small enough for two CPU cores, trained on its own estimates near pure noise, on T1's intensity scale."""
 
-RECIPES = {recipe.name: recipe for recipe in (SEED, PAPER, DEFAULT)}
+RECIPES = {recipe.name: recipe for recipe in (STEP_WARP, PAPER, DEFAULT)}
+
+CURRENT_NAME = {"seed": "step-warp"}
+"""Of recipes that had another name once; it stands in older cards and trainings."""

@@ -223,8 +223,8 @@ def import_model(folder: Path) -> ModelEntry:
     except D3MError as error:
         if error.kind != "machine":
             raise
-        mend = f"Free some space, or set {MODELS_VARIABLE} to a folder that can be written."
-        raise D3MError(error.message.replace("result", "model"), mend, "machine") from error
+        hint = f"Free some space, or set {MODELS_VARIABLE} to a folder that can be written."
+        raise D3MError(error.message.replace("result", "model"), hint, "machine") from error
     return ModelEntry(card.name, target, True)
 
 

@@ -25,13 +25,13 @@ def draw_brain(path: Path, case: Case) -> None:
         path: A .png file.
         case: Its T1 may be a whole head.
     """
-    turn = orientations.ornt_transform(
+    rotation = orientations.ornt_transform(
         orientations.io_orientation(case.t1.affine), orientations.axcodes2ornt(("L", "P", "S"))
     )
-    t1 = orientations.apply_orientation(case.t1.data, turn)
-    brain = orientations.apply_orientation(case.brain, turn)
+    t1 = orientations.apply_orientation(case.t1.data, rotation)
+    brain = orientations.apply_orientation(case.brain, rotation)
     spacing = np.linalg.norm(case.t1.affine[:3, :3], axis=0)
-    order = np.argsort(turn[:, 0])
+    order = np.argsort(rotation[:, 0])
     dx, dy, dz = (float(spacing[axis]) for axis in order)
     low, high = np.percentile(t1[brain], (0.5, 99.5))
     filled = np.flatnonzero(brain.any(axis=(0, 1)))

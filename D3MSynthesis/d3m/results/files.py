@@ -141,10 +141,10 @@ def compare(result: Result, case: Case, reference: Volume, mask: Volume | None =
     brain = case.brain & covered
     if brain.sum() < 1000:
         raise D3MError("The reference does not overlap the brain in T1.", "Choose a T1c of the same examination.")
-    turn = orientations.io_orientation(affine)  # slices must be axial for SSIM
+    reorientation = orientations.io_orientation(affine)  # slices must be axial for SSIM
 
     def axial(data: np.ndarray) -> np.ndarray:
-        return orientations.apply_orientation(data, turn)
+        return orientations.apply_orientation(data, reorientation)
 
     measured = metrics.compare(axial(result.cemri), axial(case.t1.data), axial(t1c), axial(brain))
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000

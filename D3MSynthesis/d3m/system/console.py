@@ -36,7 +36,7 @@ GRACE_S = 5.0
 INTERRUPTED = "The run was stopped."
 
 
-class Talk:
+class Reporter:
     """Tells a person or a program how a command goes.
 
     Args:
@@ -96,11 +96,11 @@ class Talk:
             self._line({"stage": "done", **fields})
 
     def failed(self, error: D3MError) -> None:
-        """Say what went wrong and how to mend it."""
+        """Say what went wrong and how to put it right."""
         self.stop()
         if self.json:
             try:
-                told = {"message": plain(error.message), "mend": plain(error.mend)}
+                told = {"message": plain(error.message), "hint": plain(error.hint)}
                 self._line({"stage": "error", "kind": error.kind, **told})
             except OSError:  # nobody is listening any more
                 _silence()
@@ -120,7 +120,7 @@ class Talk:
 
 
 @contextlib.contextmanager
-def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
+def session(reporter: Reporter, parent_pid: int | None = None) -> Iterator[None]:
     """Run a command's work: signals and errors become messages and exit codes.
 
     Args:
@@ -132,8 +132,8 @@ def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
     """
 
     def interrupted(_: int, __: FrameType | None) -> None:
-        if not talk.stopping:  # a second signal must not disturb the cleaning up after the first
-            talk.stopping = True
+        if not reporter.stopping:  # a second signal must not disturb the cleaning up after the first
+            reporter.stopping = True
             raise KeyboardInterrupt  # not an Exception: libraries that are being imported catch those
 
     before = {}
@@ -145,28 +145,28 @@ def session(talk: Talk, parent_pid: int | None = None) -> Iterator[None]:
         _check_environment()
         yield
     except D3MError as error:
-        talk.failed(error)
+        reporter.failed(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        talk.failed(D3MError(INTERRUPTED, "", "interrupted"))
+        reporter.failed(D3MError(INTERRUPTED, "", "interrupted"))
         sys.exit(130)
     except BrokenPipeError:
         _silence()
         sys.exit(130)  # whoever read our progress is gone
     except Exception as defect:
         if is_out_of_memory(defect):
-            mend = "Close other programs, use --quality preview, leave out --trace, or take another machine."
-            talk.failed(D3MError("The memory of this machine does not suffice.", mend, "machine"))
+            hint = "Close other programs, use --quality preview, leave out --trace, or take another machine."
+            reporter.failed(D3MError("The memory of this machine does not suffice.", hint, "machine"))
             sys.exit(EXIT_CODES["machine"])
         if isinstance(defect, ImportError) and not (defect.name or "").startswith("d3m"):
-            talk.failed(_unusable_package(defect))
+            reporter.failed(_unusable_package(defect))
             sys.exit(EXIT_CODES["machine"])
         if isinstance(defect, OSError) and defect.errno in OF_THE_MACHINE:
-            talk.failed(disk_error(defect))
+            reporter.failed(disk_error(defect))
             sys.exit(EXIT_CODES["machine"])
         traceback.print_exc()
         message = f"The program has a defect ({type(defect).__name__})."
-        talk.failed(D3MError(message, "Please report it with the text above.", "machine"))
+        reporter.failed(D3MError(message, "Please report it with the text above.", "machine"))
         sys.exit(1)
     finally:
         for number, handler in before.items():
@@ -204,7 +204,7 @@ def tell_wrong_usage(end: SystemExit, arguments: Sequence[str]) -> None:
     asked = asked or any(pair == ("--progress", "json") for pair in itertools.pairwise(arguments))
     explain = getattr(end.__context__, "format_message", None)
     if asked and end.code and explain is not None:
-        error = {"stage": "error", "kind": "input", "message": explain(), "mend": "See the command's --help."}
+        error = {"stage": "error", "kind": "input", "message": explain(), "hint": "See the command's --help."}
         sys.stdout.write(json.dumps(error, ensure_ascii=True) + "\n")
         sys.stdout.flush()
 
@@ -230,7 +230,7 @@ def _unusable_package(error: ImportError) -> D3MError:
 
 
 def _repair() -> str:
-    """How to mend packages that cannot be used: PYTHONPATH is named if it may be at fault."""
+    """What to do about packages that cannot be used: PYTHONPATH is named if it may be at fault."""
     where = os.environ.get("PYTHONPATH")
     if where:
         return f"The environment variable PYTHONPATH names other packages ({where}): unset it."
@@ -285,9 +285,9 @@ def require_torch() -> None:
     Raises:
         D3MError: torch is missing, too old, or only half installed.
     """
-    mend = "Install torch 2.2 or later: `pip install torch`; inside 3D Slicer use the PyTorch extension."
+    hint = "Install torch 2.2 or later: `pip install torch`; inside 3D Slicer use the PyTorch extension."
     if place := _foreign_place("torch"):
-        mend += f" It is taken from {place}, because the environment variable PYTHONPATH names that folder: unset it."
+        hint += f" It is taken from {place}, because the environment variable PYTHONPATH names that folder: unset it."
     try:
         import torch
 
@@ -297,10 +297,10 @@ def require_torch() -> None:
             torch.zeros(1).add_(1)
     except Exception as error:  # a half installed torch fails in every imaginable way
         if isinstance(error, ModuleNotFoundError) and error.name == "torch":
-            raise D3MError("torch is not installed.", mend, "machine") from error
+            raise D3MError("torch is not installed.", hint, "machine") from error
         if is_out_of_memory(error):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise D3MError(f"torch is there but cannot be used ({reason}).", mend, "machine") from error
+        raise D3MError(f"torch is there but cannot be used ({reason}).", hint, "machine") from error
     if version < (2, 2):
-        raise D3MError(f"torch {found} is too old.", mend, "machine")
+        raise D3MError(f"torch {found} is too old.", hint, "machine")

@@ -115,7 +115,7 @@ def whole_folder(out: Path, kind: FolderKind, replace: bool = True) -> Iterator[
 
     An older folder of that name is only removed once the new one stands in its place. A folder that must stay what it
     is (empty, a mount point, the shell's own, one with files of others) gets the new files into it instead.
-    `put_in_order` mends what a kill leaves.
+    `put_in_order` repairs what a kill leaves.
 
     Args:
         out: The folder; a link to one is followed.

@@ -1,7 +1,7 @@
 """Is this case like those that the model has seen? Names what is unusual. Numpy alone, well below a second.
 
 Each feature is one number of a case on the model's grid; a model's card says between which limits the features of
-ordinary patients lie (`d3m-training familiarity` measures them). One feature is a weighted sum of others: how much T1
+ordinary patients lie (`d3m-training input-check` measures them). One feature is a weighted sum of others: how much T1
 looks as if it was taken after contrast agent, which no single number tells well. What the checks on reading already
 report (swapped contrasts, thick slices, gaps) is not said twice.
 """
@@ -43,7 +43,7 @@ class FeatureLimit:
 
 
 @dataclass(frozen=True)
-class Familiarity:
+class InputLimits:
     """What is usual for a model; a part of its card."""
 
     limits: tuple[FeatureLimit, ...]
@@ -84,7 +84,7 @@ def _shading(way: str) -> Feature:
     text = (
         f"T1, T2 and FLAIR all grow brighter {way} by more than in the training patients: correct the bias field first."
     )
-    return Feature("unfamiliar-shading", text, text)
+    return Feature("unusual-shading", text, text)
 
 
 def _order(one: str, other: str) -> Feature:
@@ -92,7 +92,7 @@ def _order(one: str, other: str) -> Feature:
         f"The grey levels of {one} and {other} go together unlike in the training patients: one of the two may not be "
     )
     text += "what it is called, or was inverted or windowed."
-    return Feature("unfamiliar-contrast", text, text)
+    return Feature("unusual-contrast", text, text)
 
 
 def _own(contrast: Literal["t1", "t2", "flair"]) -> dict[str, Feature]:
@@ -100,31 +100,31 @@ def _own(contrast: Literal["t1", "t2", "flair"]) -> dict[str, Feature]:
     text = f"The grey levels of {name} are distributed unlike in the training patients: is it what it is called?"
     noise = f"{name} is noisier than in the training patients."
     return {
-        f"{contrast}_median": Feature("unfamiliar-intensities", text, text, contrast),
-        f"{contrast}_noise": Feature("unfamiliar-noise", "", noise, contrast),
+        f"{contrast}_median": Feature("unusual-intensities", text, text, contrast),
+        f"{contrast}_noise": Feature("unusual-noise", "", noise, contrast),
     }
 
 
 FEATURES: Mapping[str, Feature] = {
     "brain_ml": Feature(
-        "unfamiliar-size",
+        "unusual-size",
         "The brain measures {value:.0f} ml, less than in the training patients ({limit:.0f} ml and more): a part of it "
         "may be missing, or the voxel size wrong.",
         "The brain measures {value:.0f} ml, more than in the training patients (up to {limit:.0f} ml): it may hold "
         "more than brain, or the voxel size is wrong.",
     ),
     "height_mm": Feature(
-        "unfamiliar-extent",
+        "unusual-extent",
         "The brain is {value:.0f} mm high, less than in the training patients ({limit:.0f} mm and more): a part of it "
         "may be cut off.",
     ),
     "cut_area": Feature(
-        "unfamiliar-extent",
+        "unusual-extent",
         above="The brain is cut off at the edge of T1 over a larger area than in the training patients.",
         volume="t1",
     ),
     "asymmetry": Feature(
-        "unfamiliar-asymmetry",
+        "unusual-asymmetry",
         above="The left and right sides of the brain differ by {value:.0%} of it, by up to {limit:.0%} in the training "
         "patients: a part of one may be missing or removed.",
     ),
@@ -149,7 +149,7 @@ FEATURES: Mapping[str, Feature] = {
 }
 
 
-def check(case: Case, model_input: ModelInput, usual: Familiarity) -> tuple[Notice, ...]:
+def check(case: Case, model_input: ModelInput, usual: InputLimits) -> tuple[Notice, ...]:
     """Name what is unusual about a case.
 
     Args:
@@ -163,7 +163,7 @@ def check(case: Case, model_input: ModelInput, usual: Familiarity) -> tuple[Noti
     return judge(measure(case, model_input), usual, frozenset(n.code for n in case.notices))
 
 
-def judge(features: Mapping[str, float], usual: Familiarity, said: frozenset[str] = frozenset()) -> tuple[Notice, ...]:
+def judge(features: Mapping[str, float], usual: InputLimits, said: frozenset[str] = frozenset()) -> tuple[Notice, ...]:
     """The notices for a case's features.
 
     Args:
@@ -188,11 +188,11 @@ def judge(features: Mapping[str, float], usual: Familiarity, said: frozenset[str
     found = {notice.code for _, notice in worst.values()} | said
     hidden = set()
     if "contrasts-swapped" in said:
-        hidden |= {"unfamiliar-contrast", "unfamiliar-intensities"}
-    if found & {"contrasts-swapped", "unfamiliar-contrast", "unfamiliar-noise"}:
+        hidden |= {"unusual-contrast", "unusual-intensities"}
+    if found & {"contrasts-swapped", "unusual-contrast", "unusual-noise"}:
         hidden.add("contrast-in-t1")  # vessels are not all that can be bright and thin in what is no T1
     if "contrast-in-t1" in found - hidden:
-        hidden.add("unfamiliar-intensities")  # that is what the agent does to them
+        hidden.add("unusual-intensities")  # that is what the agent does to them
     return tuple(notice for _, notice in worst.values() if notice.code not in hidden)
 
 

@@ -253,7 +253,7 @@ def check(patients: Sequence[Patient], enhancing: int | None = None, workers: in
         if not faults:
             raise
         listed = "; ".join(f"{fault.id}: {fault.reason}" for fault in faults)  # all that is wrong, in one go
-        raise D3MError(f"{error.message} Besides: {listed}", error.mend, error.kind) from error
+        raise D3MError(f"{error.message} Besides: {listed}", error.hint, error.kind) from error
     return Checked(good, faults, schemes, {look.id: look.hashes for look in looks})
 
 

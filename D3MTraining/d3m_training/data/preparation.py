@@ -71,7 +71,7 @@ def prepare_cache(
     faulty = frozenset(fault.id for fault in (*faults, *checked.faults))
     if faulty and not skip_bad:
         count = "1 patient" if len(faulty) == 1 else f"{len(faulty)} patients"
-        raise D3MError(f"{count} cannot be used; the reasons stand above.", "Mend them, or add --skip-bad.")
+        raise D3MError(f"{count} cannot be used; the reasons stand above.", "Correct them, or add --skip-bad.")
     if faulty:
         report(f"{len(faulty)} left out because of faults.")
     checked = replace(checked, patients=tuple(p for p in checked.patients if p.id not in faulty))

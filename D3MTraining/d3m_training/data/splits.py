@@ -174,14 +174,14 @@ def read_split(path: Path) -> Split:
     Raises:
         D3MError: it is not such a file.
     """
-    mend = 'It is JSON with lists of ids under "train", "validation" and, if wanted, "test".'
+    hint = 'It is JSON with lists of ids under "train", "validation" and, if wanted, "test".'
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         parts = [content["train"], content["validation"], content.get("test", [])]
         seed = int(content.get("seed", 0))
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise D3MError("The split file cannot be read.", mend) from error
+        raise D3MError("The split file cannot be read.", hint) from error
     if not all(isinstance(part, list) and all(isinstance(i, str) for i in part) for part in parts):
-        raise D3MError("The split file cannot be read.", mend)
+        raise D3MError("The split file cannot be read.", hint)
     train, validation, test = (tuple(part) for part in parts)
     return Split(train, validation, test, seed)

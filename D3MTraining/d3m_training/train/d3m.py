@@ -68,7 +68,7 @@ PUBLISHED_LOSS = LossSettings(
     "velocity", enhancing_weight=1.0, smoothness=1.0, field_outside=0.0, dice=0.0, regions=0.0, snr_weight=True
 )
 """The authors' public code: equal weights in the image, weight alpha_bar, lambda 1."""
-SEED_LOSS = LossSettings("step", enhancing_weight=5.0, smoothness=0.1, field_outside=0.0, dice=0.0, regions=0.0)
+STEP_WARP_LOSS = LossSettings("step", enhancing_weight=5.0, smoothness=0.1, field_outside=0.0, dice=0.0, regions=0.0)
 """w * mean((phi_u(x_s_hat) - x_s)^2) + lambda * S(u), and the mask's velocity."""
 
 

@@ -16,7 +16,7 @@ from d3m.diffusion.networks.slice import build_network
 from d3m.errors import D3MError
 from d3m.models.card import Card
 from d3m.models.load import load_model, save_model
-from d3m.models.recipes import RECIPES, Recipe
+from d3m.models.recipes import CURRENT_NAME, RECIPES, Recipe
 from d3m.models.store import CARD_NAME, MODEL, find_model
 from d3m.options import SynthesisOptions
 from d3m.results.figure import draw_figure
@@ -32,7 +32,7 @@ from d3m_training.data.datasets import read_patient
 from d3m_training.data.labels import unify
 from d3m_training.data.preparation import SPLIT_NAME, check_grid, collect_annotated
 from d3m_training.data.splits import read_split
-from d3m_training.train.d3m import DROPOUT, PUBLISHED_LOSS, SEED_LOSS, D3MTraining, LossSettings
+from d3m_training.train.d3m import DROPOUT, PUBLISHED_LOSS, STEP_WARP_LOSS, D3MTraining, LossSettings
 from d3m_training.train.quick import quick_validation
 from d3m_training.train.trainer import RUN_NAME, TrainSettings, is_first_process, train, training_in
 
@@ -40,7 +40,7 @@ VALIDATION = FolderKind("validation", "an earlier validation")
 
 
 def recipe_settings(name: str) -> tuple[TrainSettings, BatchSettings, LossSettings]:
-    """How a recipe is trained; the published numbers for "paper" and "seed"."""
+    """How a recipe is trained; the published numbers for "paper" and "step-warp"."""
     context = RECIPES[name].network.context
     if name == "default":
         return TrainSettings(), BatchSettings(context=context), LossSettings()
@@ -63,7 +63,7 @@ def recipe_settings(name: str) -> tuple[TrainSettings, BatchSettings, LossSettin
         blur_share=0,
         centred=True,
     )
-    return published, plain, PUBLISHED_LOSS if name == "paper" else SEED_LOSS
+    return published, plain, PUBLISHED_LOSS if name == "paper" else STEP_WARP_LOSS
 
 
 def train_run(
@@ -148,7 +148,7 @@ def export_run(run: Path, out: Path, name: str, texts: dict[str, str]) -> Card:
     weights = next((run / n for n in ("best.safetensors", "last.safetensors") if (run / n).is_file()), None)
     if weights is None:
         raise D3MError("The training has no weights yet.", "Train at least until the first save.")
-    recipe: Recipe = RECIPES[description["recipe"]]
+    recipe: Recipe = RECIPES[CURRENT_NAME.get(description["recipe"], description["recipe"])]
     train_settings = description["train"]
     training = (
         f"Recipe {recipe.name}, {description['patients']} patients, {train_settings['iterations']} iterations of "

@@ -1,4 +1,4 @@
-"""The published D3M network: the widely used DDPM U-Net with two decoders, for recipes "paper" and "seed".
+"""The published D3M network: the widely used DDPM U-Net with two decoders, for recipes "paper" and "step-warp".
 
 Sources: Ho et al. 2020, arXiv:2006.11239; Nichol and Dhariwal 2021, arXiv:2102.09672 (scale-shift time embedding);
 Shen et al. 2021, arXiv:1812.01243 (linear attention); sizes from github.com/PangHaowen-hub/D3M.

@@ -112,7 +112,7 @@ def check_dicom_output(out: Path, force: bool, result: Path | None = None, input
     except D3MError as error:
         raise D3MError(
             error.message.replace("output folder", "DICOM folder"),
-            error.mend.replace("--out", "--dicom-out"),
+            error.hint.replace("--out", "--dicom-out"),
             error.kind,
         ) from error
 
@@ -195,11 +195,11 @@ def _directions(frames: Sequence[Frame]) -> Affine:
 
 def _turned(content: DicomContent, codes: Sequence[str]) -> tuple[Floats, Mask, Affine]:
     """Image, mask and affine with axes that run as the codes say; no values change."""
-    turn = orientations.ornt_transform(
+    reorientation = orientations.ornt_transform(
         orientations.io_orientation(content.affine), orientations.axcodes2ornt(tuple(codes))
     )
-    affine: Affine = content.affine @ orientations.inv_ornt_aff(turn, content.cemri.shape)
-    image, mask = (orientations.apply_orientation(data, turn) for data in (content.cemri, content.mask))
+    affine: Affine = content.affine @ orientations.inv_ornt_aff(reorientation, content.cemri.shape)
+    image, mask = (orientations.apply_orientation(data, reorientation) for data in (content.cemri, content.mask))
     return image, mask, affine
 
 

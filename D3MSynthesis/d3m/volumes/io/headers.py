@@ -18,7 +18,7 @@ SILENT_SHEAR = 0.001
 """Cosine between two axes that is rounding (a tenth of a millimetre over a head)."""
 MAX_SHEAR = 0.005
 """Up to here the nearest right-angled axes are used, with a notice; beyond, a file is refused."""
-NO_ORIENTATION_MEND = (
+NO_ORIENTATION_HINT = (
     "Convert it from DICOM again, or copy the geometry from a scan on the same grid whose orientation is known "
     "(for instance with fslcpgeom)."
 )

@@ -16,7 +16,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from d3m.errors import D3MError, Notice
 from d3m.volumes.io.files import damaged, label
-from d3m.volumes.io.headers import NO_ORIENTATION_MEND, Header, check_affine, corner_distance, three_axes
+from d3m.volumes.io.headers import NO_ORIENTATION_HINT, Header, check_affine, corner_distance, three_axes
 from d3m.volumes.types import Affine
 
 NUMBER_TYPES = {
@@ -89,7 +89,7 @@ def parse(block: bytes, contrast: str) -> tuple[Header, int, bool]:
 
 
 def _header(block: bytes, order: str, number: int) -> nibabel.nifti1.Nifti1Header:
-    """nibabel's view of the header, unchecked: it must not mend in silence."""
+    """nibabel's view of the header, unchecked: it must not repair in silence."""
     if number == 1:
         return nibabel.nifti1.Nifti1Header(block, endianness=order, check=False)
     return nibabel.nifti2.Nifti2Header(block, endianness=order, check=False)
@@ -135,7 +135,7 @@ def _orientation(
             raise damaged(contrast, "the orientation in its header is degenerate")
         raise D3MError(
             f"{name} has no orientation (qform and sform codes are both 0), so left and right cannot be known.",
-            NO_ORIENTATION_MEND,
+            NO_ORIENTATION_HINT,
         )
     if sform is None or qform is None:
         return (qform if sform is None else sform), ()  # type: ignore[return-value]

@@ -10,7 +10,7 @@ import numpy as np
 
 from d3m.errors import D3MError
 from d3m.volumes.io.files import damaged, label
-from d3m.volumes.io.headers import NO_ORIENTATION_MEND, Header, check_affine, three_axes
+from d3m.volumes.io.headers import NO_ORIENTATION_HINT, Header, check_affine, three_axes
 from d3m.volumes.types import Affine
 
 MAX_HEADER_BYTES = 2**17
@@ -158,7 +158,7 @@ def _nrrd_affine(fields: dict[str, str], directions: list[list[float]], contrast
     if len(directions) != 3 or len(parts) != 3 or any(part not in signs for part in parts):
         raise D3MError(
             f"{label(contrast)} has no orientation (its NRRD header names no anatomical space): left could be right.",
-            NO_ORIENTATION_MEND,
+            NO_ORIENTATION_HINT,
         )
     order = [
         next(i for i, part in enumerate(parts) if part in pair) for pair in _PAIRS if any(p in pair for p in parts)
@@ -213,7 +213,7 @@ def _meta_affine(fields: dict[str, str], axes: int, contrast: str) -> Affine:
     if matrix is None:
         raise D3MError(
             f"{label(contrast)} has no orientation (no TransformMatrix in its header): left could be right.",
-            NO_ORIENTATION_MEND,
+            NO_ORIENTATION_HINT,
         )
     directions = _numbers(matrix, contrast, "TransformMatrix")
     origin = _numbers(

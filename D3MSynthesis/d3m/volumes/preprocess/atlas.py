@@ -18,11 +18,11 @@ from d3m.volumes.preprocess.matching import (
     Match,
     Picture,
     degrees_of,
-    grown,
+    dilated,
     nearest_rotation,
     picture,
+    rotation_about,
     search,
-    turn_about,
 )
 from d3m.volumes.preprocess.registration import STARTS_DEGREES, edge_agreement
 from d3m.volumes.types import Affine, Floats, Mask, Volume
@@ -110,7 +110,7 @@ def atlas_in(t1: Volume, brain: Mask) -> tuple[Picture, Match | None]:
 
 def training_axes() -> np.ndarray:
     """(3, 3) rotation from the atlas' axes to those of the space in which the models were trained."""
-    return turn_about(np.zeros(3), (TRAINING_PITCH, 0, 0))[:3, :3]
+    return rotation_about(np.zeros(3), (TRAINING_PITCH, 0, 0))[:3, :3]
 
 
 def own_axes(affine: Affine) -> np.ndarray:
@@ -122,23 +122,23 @@ def own_axes(affine: Affine) -> np.ndarray:
     return nearest_rotation(axes)
 
 
-def _match(moving: Picture, turn: np.ndarray) -> Match | None:
+def _match(moving: Picture, rotation: np.ndarray) -> Match | None:
     """The atlas in a stripped scan, first sought in the orientation `turn`, or None if it is not found."""
     average = atlas_picture(PICTURE_MM)
-    wide = grown(average, RIM_MM)
+    wide = dilated(average, RIM_MM)
     centre, there = average.places().mean(axis=1), moving.places().mean(axis=1)
     upright = np.eye(4)
-    upright[:3, :3] = turn
-    upright[:3, 3] = there - turn @ centre
+    upright[:3, :3] = rotation
+    upright[:3, 3] = there - rotation @ centre
     first = _refined(wide, moving, upright)
-    tilt = degrees_of(nearest_rotation(first.transform[:3, :3]) @ turn.T)
+    tilt = degrees_of(nearest_rotation(first.transform[:3, :3]) @ rotation.T)
     if tilt < MAX_TILT / 2 and edge_agreement(average, moving, first.transform) >= SURE_AGREEMENT:
         return first
-    rough = grown(atlas_picture(ROUGH_MM), RIM_MM)
+    rough = dilated(atlas_picture(ROUGH_MM), RIM_MM)
     coarse = picture(Volume(moving.data, moving.affine), moving.mask, ROUGH_MM)
-    starts = [upright @ turn_about(centre, degrees) for degrees in STARTS_DEGREES]
+    starts = [upright @ rotation_about(centre, degrees) for degrees in STARTS_DEGREES]
     found = [search(rough, coarse, s, kind="similarity", step=4.0, iterations=25, masked=False) for s in starts]
-    others = [_refined(wide, moving, max(found, key=lambda match: match.likeness).transform)]
+    others = [_refined(wide, moving, max(found, key=lambda match: match.mutual_information).transform)]
     agreement, best = max(
         ((edge_agreement(average, moving, match.transform), match) for match in [first, *others]),
         key=lambda pair: pair[0],

@@ -59,7 +59,7 @@ def read_volume(path: Source, contrast: str) -> Volume:
         Any orientation, RAS millimetres, the file's own intensities as float32; notices say what was unusual.
 
     Raises:
-        D3MError: anything that keeps the file from being one scan, with the way to mend it.
+        D3MError: anything that keeps the file from being one scan, with the way to put it right.
     """
     volume = read_raw(path, contrast)
     checks.check_content(volume.data, contrast)

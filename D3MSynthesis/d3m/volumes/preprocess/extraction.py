@@ -19,7 +19,7 @@ from d3m.volumes.preprocess import learned, programs
 from d3m.volumes.preprocess.atlas import RIM_MM, TRAINING_PITCH, atlas, atlas_in, atlas_picture
 from d3m.volumes.preprocess.brain import EXTRACT, solid
 from d3m.volumes.preprocess.heads import middle_of_brain, peeled
-from d3m.volumes.preprocess.matching import Match, Picture, grown, picture, search, turn_about
+from d3m.volumes.preprocess.matching import Match, Picture, dilated, picture, rotation_about, search
 from d3m.volumes.preprocess.registration import STARTS_DEGREES, edge_agreement
 from d3m.volumes.types import Floats, Mask, Volume
 
@@ -210,7 +210,7 @@ def _by_tissue(t1: Volume) -> Mask | None:
         if not count:
             return None
         core = labels == np.bincount(labels[near], minlength=count + 1)[1:].argmax() + 1
-        mask = _grown_back(core, tissue, bridge)
+        mask = _dilated_back(core, tissue, bridge)
         if not VOLUME_ML[0] <= mask.sum() * FINE_MM**3 / 1000 <= VOLUME_ML[1]:
             continue
         _, match = atlas_in(Volume(fine.data, fine.affine), mask)
@@ -237,7 +237,7 @@ def _tissue(data: Floats, floor: float, level: float) -> Mask:
     return np.asarray((data > floor + TISSUE[0] * level) & (data < floor + TISSUE[1] * level))
 
 
-def _grown_back(core: Mask, tissue: Mask, bridge: float) -> Mask:
+def _dilated_back(core: Mask, tissue: Mask, bridge: float) -> Mask:
     """What was eroded from `core` is put back, and the fluid in its clefts with it."""
     back = ndimage.distance_transform_edt(~core, sampling=FINE_MM) <= bridge + FINE_MM / 2
     brain = tissue & back
@@ -268,13 +268,13 @@ def _shape(data: np.ndarray) -> tuple[int, int, int]:
 def _place_atlas(head: Volume, everything: Mask, coarse: Picture) -> Match:
     """Affine registration of the average brain to a head: turned starts below its top, then the best of them."""
     rough = picture(head, everything, ROUGH_MM)
-    average = grown(atlas_picture(ROUGH_MM), RIM_MM)
+    average = dilated(atlas_picture(ROUGH_MM), RIM_MM)
     centre = average.places().mean(axis=1)
     middle = _middle(rough)
     starts = []
     for degrees, size in itertools.product(STARTS_DEGREES, SIZES):
         start = np.eye(4)
-        start[:3, :3] = size * turn_about(centre, (degrees[0] + TRAINING_PITCH, degrees[1], degrees[2]))[:3, :3]
+        start[:3, :3] = size * rotation_about(centre, (degrees[0] + TRAINING_PITCH, degrees[1], degrees[2]))[:3, :3]
         start[:3, 3] = middle - start[:3, :3] @ centre
         starts.append(start)
     rough = peeled(rough)
@@ -283,8 +283,8 @@ def _place_atlas(head: Volume, everything: Mask, coarse: Picture) -> Match:
         for start in starts
     ]
     found = [match for match in found if _plausible(match)] or found
-    best = sorted(found, key=lambda match: -match.likeness)[:3]
-    wide = grown(atlas_picture(COARSE_MM), RIM_MM)
+    best = sorted(found, key=lambda match: -match.mutual_information)[:3]
+    wide = dilated(atlas_picture(COARSE_MM), RIM_MM)
     inner = peeled(coarse)
     refined = [search(wide, inner, b.transform, kind="affine", step=2.0, smallest=0.05, masked=False) for b in best]
     average_brain = atlas_picture(COARSE_MM)

@@ -56,7 +56,7 @@ class Match:
 
     transform: Affine
     """(4, 4), RAS millimetres: from places in the fixed picture to those in the moving one."""
-    likeness: float
+    mutual_information: float
     """Mutual information in nats."""
 
 
@@ -102,7 +102,7 @@ def _blocks(data: np.ndarray, affine: Affine, factor: np.ndarray) -> tuple[Float
     return result, moved
 
 
-def grown(shown: Picture, millimetres: float) -> Picture:
+def dilated(shown: Picture, millimetres: float) -> Picture:
     """The picture with a wider mask."""
     away = ndimage.distance_transform_edt(~shown.mask, sampling=shown.spacing)
     return Picture(shown.data, np.asarray(away <= millimetres), shown.affine)
@@ -186,16 +186,16 @@ def _matrix(transform: sitk.Transform) -> Affine:
     return matrix
 
 
-def turn_about(centre: np.ndarray, degrees: tuple[float, float, float]) -> Affine:
+def rotation_about(centre: np.ndarray, degrees: tuple[float, float, float]) -> Affine:
     """A rotation about the x, then the y, then the z axis of the world through `centre`; (4, 4), RAS millimetres."""
     matrix = np.eye(4)
     for axis, angle in enumerate(degrees):
         c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
         one, two = (axis + 1) % 3, (axis + 2) % 3
-        turn = np.eye(4)
-        turn[one, one] = turn[two, two] = c
-        turn[one, two], turn[two, one] = -s, s
-        matrix = turn @ matrix
+        rotation = np.eye(4)
+        rotation[one, one] = rotation[two, two] = c
+        rotation[one, two], rotation[two, one] = -s, s
+        matrix = rotation @ matrix
     matrix[:3, 3] = centre - matrix[:3, :3] @ centre
     return matrix
 

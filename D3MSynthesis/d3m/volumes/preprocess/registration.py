@@ -21,11 +21,11 @@ from d3m.volumes.preprocess.matching import (
     Match,
     Picture,
     degrees_of,
-    grown,
+    dilated,
     largest_motion,
     picture,
+    rotation_about,
     search,
-    turn_about,
 )
 from d3m.volumes.types import Affine, Floats, Mask, Volume
 
@@ -143,7 +143,7 @@ def _place(
 
 def _climb(fixed: Picture, moving: Picture, start: Affine) -> Match:
     """A search from nearby, over the brains and their rims."""
-    return search(grown(fixed, RIM_MM), grown(moving, RIM_MM), start, step=0.5, iterations=40)
+    return search(dilated(fixed, RIM_MM), dilated(moving, RIM_MM), start, step=0.5, iterations=40)
 
 
 def _from_many_starts(
@@ -163,13 +163,13 @@ def _from_many_starts(
     if not (np.isfinite(volumes[name].data) & ~shown[name]).any():
         best += _by_head(picture(volumes["t1"], np.isfinite(volumes["t1"].data), spacing), seen)
     refined = [_climb(fixed, moving, match.transform) for match in best]
-    candidates = [match for match in [first, *refined] if np.isfinite(match.likeness)]
+    candidates = [match for match in [first, *refined] if np.isfinite(match.mutual_information)]
     return max(candidates, key=lambda match: edge_agreement(fixed, moving, match.transform), default=first)
 
 
 def _by_brain(brain: Picture, seen: Picture) -> list[Match]:
     """T1's brain and a narrow rim of it, looked for in what the scan shows."""
-    wide = grown(brain, brain.spacing)
+    wide = dilated(brain, brain.spacing)
     return _from_turns(wide, seen, brain.places().mean(axis=1), seen.places().mean(axis=1))
 
 
@@ -183,9 +183,9 @@ def _from_turns(fixed: Picture, moving: Picture, here: np.ndarray, there: np.nda
     """The best matches of searches from turned positions, each as it is and with the centres on each other."""
     between = np.eye(4)
     between[:3, 3] = there - here
-    starts = [shift @ turn_about(here, turn) for shift in (np.eye(4), between) for turn in STARTS_DEGREES]
+    starts = [shift @ rotation_about(here, rotation) for shift in (np.eye(4), between) for rotation in STARTS_DEGREES]
     found = [search(fixed, moving, start, step=fixed.spacing / 2, iterations=30, masked=False) for start in starts]
-    return sorted(found, key=lambda match: -match.likeness)[:REFINED]
+    return sorted(found, key=lambda match: -match.mutual_information)[:REFINED]
 
 
 def edge_agreement(fixed: Picture, moving: Picture, transform: Affine) -> float:
@@ -215,14 +215,14 @@ def edge_agreement(fixed: Picture, moving: Picture, transform: Affine) -> float:
     here, there = _directions(fixed.data, inner), _directions(moved, inner)
     true = _cosines(here, there, inner)
     voxels = max(1, round(SHIFT_MM / COARSE_MM))
-    chance = []
+    coincidence = []
     for axis in range(3):
         for sign in (-voxels, voxels):
             rolled = np.roll(there, sign, axis + 1)
             both = inner & np.roll(inner, sign, axis)
             if both.any():
-                chance.append(_cosines(here, rolled, both))
-    by_chance = float(np.mean(chance)) if chance else 0.0
+                coincidence.append(_cosines(here, rolled, both))
+    by_chance = float(np.mean(coincidence)) if coincidence else 0.0
     return true / by_chance if by_chance > 0 else 0.0
 
 

@@ -124,10 +124,10 @@ def find_series(place: Path, name: str = "The study") -> list[Series]:
             damaged += 1
     if not found:
         what = "a folder without any DICOM image" + (f" that can be read ({damaged} are damaged)" if damaged else "")
-        mend = "Give a NIfTI, NRRD or MetaImage file, or the folder of a DICOM series."
+        hint = "Give a NIfTI, NRRD or MetaImage file, or the folder of a DICOM series."
         if packed and not damaged:
-            what, mend = f"a folder that holds {packed}, but no DICOM image", "Unpack it first, and give that folder."
-        raise D3MError(f"{name} is {what}.", mend)
+            what, hint = f"a folder that holds {packed}, but no DICOM image", "Unpack it first, and give that folder."
+        raise D3MError(f"{name} is {what}.", hint)
     series = [series_of(uid, images, damaged) for (_, _, uid, *_), images in found.items()]
     return sorted(series, key=lambda one: (one.number is None, one.number or 0, one.uid))
 

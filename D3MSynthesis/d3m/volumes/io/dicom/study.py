@@ -66,7 +66,7 @@ def read_series(source: Path | Series, contrast: str) -> Volume:
         (X, Y, Z) with columns along X and rows along Y, RAS millimetres, rescaled values as float32.
 
     Raises:
-        D3MError: whatever keeps the series from being one scan, with the way to mend it.
+        D3MError: whatever keeps the series from being one scan, with the way to put it right.
     """
     series = source if isinstance(source, Series) else series_in(Path(source), contrast)
     notices = list(series.notices)
@@ -203,8 +203,8 @@ def _check_decoder(frames: Sequence[Frame], contrast: str) -> None:
             available = False
         if not available:
             kind, package = PACKAGES.get(syntax, (uid.name[:64], ""))
-            mend = f"Install it with: pip install {package}" if package else "Convert the series to NIfTI with dcm2niix"
-            raise D3MError(f"{label(contrast)} is compressed ({kind}), and no decoder for it is installed.", f"{mend}.",
+            hint = f"Install it with: pip install {package}" if package else "Convert the series to NIfTI with dcm2niix"
+            raise D3MError(f"{label(contrast)} is compressed ({kind}), and no decoder for it is installed.", f"{hint}.",
                            "machine")  # fmt: skip
 
 

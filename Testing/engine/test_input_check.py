@@ -18,8 +18,8 @@ from d3m.volumes.input_check import (
     CONTRAST_FEATURES,
     CONTRAST_SCORE,
     FEATURES,
-    Familiarity,
     FeatureLimit,
+    InputLimits,
     check,
     judge,
     measure,
@@ -50,7 +50,7 @@ def features_of(case):
 
 def usual_about(features, *names, width=0.3):
     """Limits around what one case has, for some features."""
-    return Familiarity(
+    return InputLimits(
         tuple(
             FeatureLimit(n, features[n] - width * abs(features[n]), features[n] + width * abs(features[n]))
             for n in names
@@ -105,7 +105,7 @@ def test_missing_half_is_named():
     lesser = case.brain.copy()
     lesser[:36, :, 24:] = False  # what is left of one side is its lower part
     found = check(replace(case, brain=lesser), to_model_input(replace(case, brain=lesser), DEFAULT.grid, 8), usual)
-    assert set(codes(found)) == {"unfamiliar-size", "unfamiliar-asymmetry"}
+    assert set(codes(found)) == {"unusual-size", "unusual-asymmetry"}
     assert f"{lesser.sum() / 1000:.0f} ml" in found[0].message
 
 
@@ -119,8 +119,8 @@ def test_cut_at_the_edge_is_named():
     features = features_of(cut)
     area = whole.brain[:, :, 39].sum()
     assert features["cut_area"] == pytest.approx(area / whole.brain[:, :, :40].sum() ** (2 / 3), rel=0.01)
-    usual = Familiarity((FeatureLimit("cut_area", 0, 0.2), FeatureLimit("height_mm", 50, 60)))
-    assert codes(check(cut, to_model_input(cut, DEFAULT.grid, 8), usual)) == ["unfamiliar-extent"] * 2
+    usual = InputLimits((FeatureLimit("cut_area", 0, 0.2), FeatureLimit("height_mm", 50, 60)))
+    assert codes(check(cut, to_model_input(cut, DEFAULT.grid, 8), usual)) == ["unusual-extent"] * 2
 
 
 def test_noise_and_shading_are_seen():
@@ -138,11 +138,11 @@ def test_noise_and_shading_are_seen():
 def test_inverted_scan_is_named_once():
     """An inverted FLAIR raises one notice about the order of contrasts, though several features are out."""
     case = ball_case()
-    names = [n for n, f in FEATURES.items() if f.code == "unfamiliar-contrast"]
+    names = [n for n, f in FEATURES.items() if f.code == "unusual-contrast"]
     usual = usual_about(features_of(case), *names, width=0.2)
     top = case.flair.data.max()
     inverted = replace(case, flair=replace(case.flair, data=np.where(case.brain, top - case.flair.data, 0)))
-    assert codes(check(inverted, to_model_input(inverted, DEFAULT.grid, 8), usual)) == ["unfamiliar-contrast"]
+    assert codes(check(inverted, to_model_input(inverted, DEFAULT.grid, 8), usual)) == ["unusual-contrast"]
     told = replace(inverted, notices=(Notice("contrasts-swapped", "They may be swapped.", "flair"),))
     assert check(told, to_model_input(told, DEFAULT.grid, 8), usual) == ()
 
@@ -152,28 +152,28 @@ def test_contrast_score_is_the_weighted_sum_of_its_features():
     features = dict.fromkeys(CONTRAST_FEATURES, 1.0) | {"t1_median": 0.5, "t1_t2_correlation": 0.0}
     weights = (-2.0, 1.0, 1.0, 1.0, 1.0, 1.0)  # -1 + 5 = 4
     limits = (FeatureLimit(CONTRAST_SCORE, -3, 3.9), FeatureLimit("t1_median", 0.6, 0.7))
-    assert codes(judge(features, Familiarity(limits, weights))) == ["contrast-in-t1"]
-    assert codes(judge(features, Familiarity((FeatureLimit(CONTRAST_SCORE, -3, 4.1), limits[1]), weights))) == [
-        "unfamiliar-intensities"
+    assert codes(judge(features, InputLimits(limits, weights))) == ["contrast-in-t1"]
+    assert codes(judge(features, InputLimits((FeatureLimit(CONTRAST_SCORE, -3, 4.1), limits[1]), weights))) == [
+        "unusual-intensities"
     ]
     mixed = (*limits, FeatureLimit("t1_t2_correlation", -0.9, -0.1))
-    assert "contrast-in-t1" not in codes(judge(features, Familiarity(mixed, weights)))
+    assert "contrast-in-t1" not in codes(judge(features, InputLimits(mixed, weights)))
 
 
 def test_next_to_no_brain_says_nothing():
     """Too few voxels have no features, and no notice is made up for them."""
     case = ball_case(radii=(5, 5, 5), shape=(16, 16, 16))
-    usual = Familiarity((FeatureLimit("brain_ml", 1000, 2000),))
+    usual = InputLimits((FeatureLimit("brain_ml", 1000, 2000),))
     assert check(case, to_model_input(case, DEFAULT.grid, 8), usual) == ()
 
 
 def test_card_keeps_the_limits_and_old_cards_load():
     """The limits survive the card's file; a card without them is still a card."""
-    usual = Familiarity((FeatureLimit("brain_ml", 1000.5, 1900),), (1.0,) * 6, 68)
-    assert Card.from_json(replace(CARD, familiarity=usual).to_json()).familiarity == usual
+    usual = InputLimits((FeatureLimit("brain_ml", 1000.5, 1900),), (1.0,) * 6, 68)
+    assert Card.from_json(replace(CARD, input_check=usual).to_json()).input_check == usual
     old = json.loads(CARD.to_json())
-    del old["familiarity"]
-    assert Card.from_json(json.dumps(old)).familiarity is None
+    del old["input_check"]
+    assert Card.from_json(json.dumps(old)).input_check is None
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_card_keeps_the_limits_and_old_cards_load():
 def test_bad_limits_in_a_card_are_refused(change, reason):
     """A card with limits that mean nothing is refused by name, not used."""
     with pytest.raises(D3MError, match=reason):
-        Card.from_json(json.dumps(json.loads(CARD.to_json()) | {"familiarity": change}))
+        Card.from_json(json.dumps(json.loads(CARD.to_json()) | {"input_check": change}))
 
 
 def test_notice_reaches_the_result(tiny_case, tiny_model):
@@ -200,12 +200,12 @@ def test_notice_reaches_the_result(tiny_case, tiny_model):
     from d3m.synthesis import Synthesis
 
     model = load_model(tiny_model)
-    usual = Familiarity((FeatureLimit("brain_ml", 1000, 2000),))
-    model = replace(model, card=replace(model.card, familiarity=usual))
+    usual = InputLimits((FeatureLimit("brain_ml", 1000, 2000),))
+    model = replace(model, card=replace(model.card, input_check=usual))
     result = Synthesis(model, SynthesisOptions(device="cpu", quality="preview")).run(
         read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
     )
-    assert "unfamiliar-size" in codes(result.notices)
+    assert "unusual-size" in codes(result.notices)
 
 
 def test_bundled_sample_is_familiar_to_the_bundled_model():
@@ -214,6 +214,6 @@ def test_bundled_sample_is_familiar_to_the_bundled_model():
 
     sample = find_sample()
     card = read_card(find_model(None))
-    assert card.familiarity is not None
+    assert card.input_check is not None
     case = read_case(sample.t1, sample.t2, sample.flair)
-    assert check(case, to_model_input(case, card.recipe.grid, 32), card.familiarity) == ()
+    assert check(case, to_model_input(case, card.recipe.grid, 32), card.input_check) == ()

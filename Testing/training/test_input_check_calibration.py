@@ -1,4 +1,4 @@
-"""Limits of the familiarity check from patients, and the unusual cases that it is tried on."""
+"""Limits of the input check from patients, and the unusual cases that it is tried on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from d3m.errors import D3MError
 from d3m.models.card import Card
 from d3m.volumes.input_check import CONTRAST_FEATURES, CONTRAST_SCORE, FEATURES
 from d3m.volumes.types import CONTRASTS, Volume
-from d3m_training.input_check import Looked, calibrate, familiarity_run, markdown, try_out
+from d3m_training.input_check import Looked, calibrate, input_check_run, markdown, try_out
 from d3m_training.unusual import KINDS
 from training.data_helpers import write_patient
 
@@ -54,7 +54,7 @@ def test_limits_hold_all_patients_and_a_margin():
             assert max(values) < limits[name].high
     odd = replace(group[0], features=group[0].features | {"brain_ml": 40.0})
     result = try_out([odd, *group[1:]])
-    assert dict(result.alarms.codes)["unfamiliar-size"] == 1
+    assert dict(result.alarms.codes)["unusual-size"] == 1
     assert result.alarms.cases == 30
 
 
@@ -138,11 +138,11 @@ def test_command_writes_the_card_and_reports(tmp_path, tiny_model):
     model = tmp_path / "tiny"
     shutil.copytree(tiny_model, model)
     lines: list[str] = []
-    result = familiarity_run([tmp_path / "data"], str(model), True, 1, lines.append)
+    result = input_check_run([tmp_path / "data"], str(model), True, 1, lines.append)
     card = Card.from_json((model / "card.json").read_text(encoding="utf-8"))
-    assert card.familiarity == result.familiarity
-    assert card.familiarity is not None
-    assert card.familiarity.patients == 11
+    assert card.input_check == result.input_check
+    assert card.input_check is not None
+    assert card.input_check.patients == 11
     assert result.alarms.cases == 11
     shares = {share.kind: share for share in result.caught}
     assert set(shares) == {kind.name for kind in KINDS}
@@ -151,4 +151,4 @@ def test_command_writes_the_card_and_reports(tmp_path, tiny_model):
     assert "| ordinary patient |" in lines[-2]
     before = json.loads((tiny_model / "card.json").read_text(encoding="utf-8"))
     after = json.loads((model / "card.json").read_text(encoding="utf-8"))
-    assert {k for k in after if after[k] != before[k]} == {"familiarity"}
+    assert {k for k in after if after[k] != before[k]} == {"input_check"}

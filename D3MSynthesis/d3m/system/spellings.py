@@ -1,0 +1,69 @@
+"""Old spellings of commands and options: they work for one more version, with a notice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+from typer.core import TyperGroup
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A word of the command line that is spelt anew."""
+
+    command: str
+    """The command that it belongs to; empty for a command itself."""
+    old: str
+    new: str
+    option: str = ""
+    """The option whose value it is; empty for an option or a command."""
+
+
+D3M = (Renamed("synthesize", "--sample", "--example"),)
+TRAINING = (
+    Renamed("prepare", "seed", "step-warp", "--recipe"),
+    Renamed("train", "seed", "step-warp", "--recipe"),
+    Renamed("", "familiarity", "input-check"),
+)
+
+
+def group(renamed: Sequence[Renamed]) -> type[TyperGroup]:
+    """What `typer.Typer(cls=...)` takes: commands that understand old spellings, too."""
+
+    class Group(TyperGroup):
+        def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+            return super().parse_args(ctx, respelt(args, renamed))
+
+    return Group
+
+
+def respelt(arguments: Sequence[str], renamed: Sequence[Renamed]) -> list[str]:
+    """A command line's arguments in today's spelling; each old one is told on stderr.
+
+    Args:
+        arguments: Without the program's name.
+        renamed: `D3M` or `TRAINING`.
+    """
+    words = list(arguments)
+    command = words[0] if words else ""
+    for one in renamed:
+        if one.command not in ("", command):
+            continue
+        for k, word in enumerate(words):
+            if one.option and word == f"{one.option}={one.old}":
+                words[k] = f"{one.option}={one.new}"
+            elif word == one.old and (
+                k == 0 if not one.command else not one.option or (k > 0 and words[k - 1] == one.option)
+            ):
+                words[k] = one.new
+            else:
+                continue
+            where = f"{one.option} " if one.option else ""
+            print(
+                f"{where}{one.old} is now called {where}{one.new}; the old name goes with the next version.",
+                file=sys.stderr,
+            )
+    return words
