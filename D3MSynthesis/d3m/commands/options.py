@@ -51,7 +51,7 @@ def scan(name: str) -> object:
 def synthesis_command(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of `SynthesisOptions`, of progress, and a session around it.
 
-    The command itself has the arguments `talk` and `options`, and those that are its own.
+    The command itself has the arguments `reporter` and `options`, and those that are its own.
 
     Args:
         without: Fields of `SynthesisOptions` that the command cannot use.
@@ -77,7 +77,7 @@ def synthesis_command(*without: str) -> Callable[[Callable[..., None]], Callable
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
-        own = [one for one in signature.parameters.values() if one.name not in ("talk", "options")]
+        own = [one for one in signature.parameters.values() if one.name not in ("reporter", "options")]
         added = [option(one) for one in shared]
         added += [parameter("progress", ProgressOption, Mode.auto), parameter("parent_pid", ParentOption, None)]
 

@@ -124,7 +124,7 @@ def session(reporter: Reporter, parent_pid: int | None = None) -> Iterator[None]
     """Run a command's work: signals and errors become messages and exit codes.
 
     Args:
-        talk: Tells them.
+        reporter: Tells them.
         parent_pid: The run ends when this process is gone.
 
     Raises:
