@@ -15,43 +15,8 @@ from typing import Any
 
 from D3MSynthesisLib.Texts import _
 
-BOOTSTRAP = """
-import sys
-sys.path[0:1] = []
-import importlib.util, os, runpy, shutil
-package, program, folder, parent = sys.argv[1:5]
-starter = os.getppid()
-if hasattr(os, "setsid"):
-    try:
-        os.setsid()
-    except OSError:
-        pass
-print('{"stage": "started", "pid": %d}' % os.getpid(), flush=True)
-for place in [package] + [program] * bool(program):
-    name = os.path.basename(place)
-    start = os.path.join(place, "__init__.py")
-    spec = importlib.util.spec_from_file_location(name, start, submodule_search_locations=[place])
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-if program:
-    sys.path += [os.path.dirname(package), os.path.dirname(program)]
-sys.argv[1:5] = []
-def orphan():
-    try:
-        os.kill(int(parent), 0)
-        return os.getppid() != starter
-    except OSError:
-        return True
-try:
-    runpy.run_module(name, run_name="__main__", alter_sys=True)
-finally:
-    if folder and os.name != "nt" and orphan():
-        shutil.rmtree(folder, ignore_errors=True)
-"""
-"""What the child runs. The engine is loaded from exactly one folder, so that nothing that lies beside it, and no other
-package of that name, is found. Another program that uses it, such as the training, is loaded in the same way; both are
-then findable, after everything else, for the processes that it starts itself. The child leads a group of its own, says
-its number (Slicer's launcher has another), and removes the folder of its run if nobody is left to do so."""
+BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+"""What the child runs first."""
 
 SLICER_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "LD_LIBRARY_PATH", "LD_PRELOAD",
                     "DYLD_LIBRARY_PATH", "DYLD_FRAMEWORK_PATH", "QT_PLUGIN_PATH", "SSL_CERT_FILE",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import slicer
-from D3MSynthesisLib import Inputs
+from D3MSynthesisLib import Inputs, Results
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Texts import _
 from D3MSynthesisLib.Traces import newFolder
@@ -27,46 +28,98 @@ class SavedDicom:
     """What one should know, such as that the mask is empty or that T1's headers were incomplete."""
 
 
-def saveDicom(nodes: Any, folder: Path, python: str | None = None, engine: Path | None = None) -> SavedDicom:
-    """Write a marked series and a segmentation, as the mask is now, into the folder `dicom` of `folder`.
+class DicomExport:
+    """Writes a marked series and a segmentation, as the mask is now, into the folder `dicom` of `folder`.
 
     The series joins the study of T1's DICOM series if T1 was loaded from Slicer's DICOM database.
 
     Args:
         nodes: The run's `Runs.Nodes`.
         folder: An existing folder.
+        finished: Called once, on the main thread, with what was written or an error.
         python: Interpreter that the user chose.
         engine: Folder of the package `d3m`, if not the one beside this.
+        qt: See `Worker`.
+    """
 
-    Returns:
-        The new folder and notices.
+    def __init__(
+        self,
+        nodes: Any,
+        folder: Path,
+        finished: Callable[[SavedDicom | None, SynthesisError | None], None],
+        python: str | None = None,
+        engine: Path | None = None,
+        qt: Any = None,
+    ) -> None:
+        self._nodes, self._folder, self._finished = nodes, folder, finished
+        self._python, self._engine = python, engine
+        self._worker = Worker(lambda _event: None, self._onFinished, qt)
+        self._temporary: Path | None = None
+
+    def start(self) -> None:
+        """Start writing.
+
+        Raises:
+            SynthesisError: it cannot be started.
+        """
+        nodes = self._nodes
+        self._temporary = temporary = newFolder()
+        try:
+            Inputs.writeInput(nodes.cemri, nodes.cemri, temporary / "cemri.nrrd")
+            Inputs.writeInput(nodes.segmentation, nodes.cemri, temporary / "mask.nrrd")
+            content = nodes.provenance | {"mask": Results.maskRecord(nodes)}
+            (temporary / "provenance.json").write_text(json.dumps(content), encoding="utf-8")
+            arguments = ["dicom", "cemri.nrrd", "mask.nrrd", "--provenance", "provenance.json", "--json",
+                         "--out", str(self._folder / FOLDER)]  # fmt: skip
+            source = sourceFile(nodes.t1)
+            if source is not None:
+                arguments += ["--t1", str(source)]
+            self._worker.start(arguments, temporary, self._python, self._engine)
+        except OSError as error:
+            self._clean()
+            raise SynthesisError(_("The DICOM files cannot be written."), _("Choose another folder."), "machine",
+                                 str(error)) from error  # fmt: skip
+
+    def wait(self) -> None:
+        """Return when it is done."""
+        self._worker.wait()
+
+    def cancel(self) -> None:
+        """Stop; nothing is left of it."""
+        self._worker.cancel()
+
+    def shutdown(self) -> None:
+        """End it now: the module or the application is closing."""
+        self._finished = lambda _done, _error: None
+        self._worker.shutdown()
+
+    def _clean(self) -> None:
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _onFinished(self, outcome: Outcome) -> None:
+        self._clean()
+        if outcome.status == "done":
+            self._finished(SavedDicom(self._folder / FOLDER, outcome.notices), None)
+        else:
+            error = SynthesisError(outcome.message, outcome.mend, outcome.kind or "defect", outcome.details)
+            self._finished(None, error)
+
+
+def saveDicom(nodes: Any, folder: Path, python: str | None = None, engine: Path | None = None) -> SavedDicom:
+    """Write DICOM and wait for it; see `DicomExport`.
 
     Raises:
         SynthesisError: it could not be written, with what to do.
     """
-    temporary = newFolder()
-    ends: list[Outcome] = []
-    try:
-        Inputs.writeInput(nodes.cemri, nodes.cemri, temporary / "cemri.nrrd")
-        Inputs.writeInput(nodes.segmentation, nodes.cemri, temporary / "mask.nrrd")
-        (temporary / "provenance.json").write_text(json.dumps(nodes.provenance), encoding="utf-8")
-        arguments = ["dicom", "cemri.nrrd", "mask.nrrd", "--provenance", "provenance.json", "--json",
-                     "--out", str(folder / FOLDER)]  # fmt: skip
-        source = sourceFile(nodes.t1)
-        if source is not None:
-            arguments += ["--t1", str(source)]
-        worker = Worker(lambda _event: None, ends.append, False)
-        worker.start(arguments, temporary, python, engine)
-        worker.wait()
-    except OSError as error:
-        raise SynthesisError(_("The DICOM files cannot be written."), _("Choose another folder."), "machine",
-                             str(error)) from error  # fmt: skip
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    (outcome,) = ends
-    if outcome.status != "done":
-        raise SynthesisError(outcome.message, outcome.hint, outcome.kind or "defect", outcome.details)
-    return SavedDicom(folder / FOLDER, outcome.notices)
+    ends: list[tuple[SavedDicom | None, SynthesisError | None]] = []
+    export = DicomExport(nodes, folder, lambda done, error: ends.append((done, error)), python, engine, False)
+    export.start()
+    export.wait()
+    ((done, error),) = ends
+    if done is None:
+        raise error if error is not None else SynthesisError(_("The DICOM files cannot be written."))
+    return done
 
 
 def sourceFile(node: Any) -> Path | None:

@@ -1,42 +1,29 @@
-"""What the engine says, as data for panel and scripts: progress, errors, devices, models and what they cost."""
+"""What the engine says, as data for panel and scripts: errors, devices, models and what they cost."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 
+from d3m.errors import D3MError
+from d3m.progress import Progress as ProgressEvent
 
-class SynthesisError(Exception):
+__all__ = ["Cost", "Device", "EngineInfo", "ModelInfo", "ProgressEvent", "SynthesisError"]
+
+
+class SynthesisError(D3MError):
     """A run that did not come to a result, told to a person.
 
     Attributes:
-        kind: "input", "machine", "interrupted" (cancelled), or "defect" (of ours).
+        kind: One of the engine's ("input", "machine", "interrupted"), or "defect": of ours.
         message: What is wrong, in one sentence.
-        hint: What to do, in one sentence.
+        mend: What to do, in one sentence.
         details: The engine's log, for the button "details".
     """
 
-    def __init__(self, message: str, hint: str = "", kind: str = "input", details: str = "") -> None:
-        super().__init__(message, hint)
-        self.message, self.hint, self.kind, self.details = message, hint, kind, details
-
-    def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
-
-
-@dataclass(frozen=True)
-class ProgressEvent:
-    """Where a run stands."""
-
-    stage: str
-    """"inputs", "read", "model", "prepare", "sample", "restore", "write" or "nodes"."""
-    fraction: float
-    """0 to 1."""
-    step: int | None = None
-    steps: int | None = None
-    eta_s: float | None = None
-    """Seconds that remain, estimated."""
-    message: str = ""
+    def __init__(self, message: str, mend: str = "", kind: str = "input", details: str = "") -> None:
+        super().__init__(message, mend, kind)  # type: ignore[arg-type] # the engine itself has no name for its defects
+        self.details = details
 
 
 @dataclass(frozen=True)

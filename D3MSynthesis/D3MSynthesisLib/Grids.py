@@ -33,6 +33,108 @@ def gridTransform(image: Image) -> Any:
     return transform
 
 
+def matrixOf(node: Any) -> Any:
+    """Voxel index to RAS in the node's local frame, as numpy (4, 4)."""
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def fieldOf(node: Any) -> Image:
+    """The field of a transform node that was made by `gridTransform`, in the node's own frame: RAS millimetres."""
+    import numpy as np
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    transform = node.GetTransformFromParentAs("vtkOrientedGridTransform", False, False)
+    grid = transform.GetDisplacementGrid()
+    matrix = np.eye(4)
+    if transform.GetGridDirectionMatrix() is not None:
+        matrix = slicer.util.arrayFromVTKMatrix(transform.GetGridDirectionMatrix()).copy()
+    matrix[:3, :3] *= grid.GetSpacing()
+    matrix[:3, 3] = grid.GetOrigin()
+    vectors = vtk_to_numpy(grid.GetPointData().GetScalars()).reshape(*grid.GetDimensions()[::-1], 3)
+    vectors = vectors * transform.GetDisplacementScale() + transform.GetDisplacementShift()
+    return Image(vectors.astype(np.float32), matrix)
+
+
+def gridPoints(shape: Any, ijkToRAS: Any) -> Any:
+    """RAS of every voxel of a grid, (K, J, I, 3)."""
+    import numpy as np
+
+    k, j, i = np.meshgrid(*(np.arange(size) for size in shape), indexing="ij")
+    return np.stack([i, j, k], -1) @ ijkToRAS[:3, :3].T + ijkToRAS[:3, 3]
+
+
+def transformed(points: Any, transform: Any) -> Any:
+    """Points, (..., 3), through a VTK transform."""
+    import numpy as np
+    from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+    before, after = vtk.vtkPoints(), vtk.vtkPoints()
+    before.SetData(numpy_to_vtk(np.ascontiguousarray(points, np.float64).reshape(-1, 3), deep=True))
+    after.SetDataTypeToDouble()
+    transform.TransformPoints(before, after)
+    return vtk_to_numpy(after.GetData()).reshape(points.shape).copy()
+
+
+def worldFrom(node: Any) -> Any:
+    """From a node's own frame to the world, as a VTK transform."""
+    toWorld = vtk.vtkGeneralTransform()
+    parent = node.GetParentTransformNode()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(parent, None, toWorld)
+    return toWorld
+
+
+def rasBounds(points: Any) -> Any:
+    """Lowest and highest corner of points, (2, 3)."""
+    import numpy as np
+
+    flat = points.reshape(-1, 3)
+    return np.stack([flat.min(0), flat.max(0)])
+
+
+def resampledOn(node: Any, target: Any, nearest: bool = False) -> Any:
+    """The voxels of a volume node on another one's grid, as both are shown, 0 outside: (K, J, I) float32."""
+    import numpy as np
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    image = resliced(node, target, nearest)
+    array = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    return array.astype(np.float32)
+
+
+def resliced(node: Any, target: Any, nearest: bool = False) -> Any:
+    """The voxels of a volume on another one's grid, through whatever transforms both are under, as VTK image."""
+    toNode = vtk.vtkGeneralTransform()  # the target's local frame to the node's
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
+        target.GetParentTransformNode(), node.GetParentTransformNode(), toNode
+    )
+    ijkToRas, rasToIjk = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    target.GetIJKToRASMatrix(ijkToRas)
+    node.GetRASToIJKMatrix(rasToIjk)
+    whole = vtk.vtkGeneralTransform()
+    whole.PostMultiply()
+    whole.Concatenate(ijkToRas)
+    whole.Concatenate(toNode)
+    whole.Concatenate(rasToIjk)
+    plain = vtk.vtkImageData()  # voxel indices are the coordinates
+    plain.ShallowCopy(node.GetImageData())
+    plain.SetSpacing(1, 1, 1)
+    plain.SetOrigin(0, 0, 0)
+    reslice = vtk.vtkImageReslice()
+    reslice.SetInputData(plain)
+    reslice.SetResliceTransform(whole)
+    if nearest:
+        reslice.SetInterpolationModeToNearestNeighbor()
+    else:
+        reslice.SetInterpolationModeToLinear()
+    reslice.SetOutputSpacing(1, 1, 1)
+    reslice.SetOutputOrigin(0, 0, 0)
+    reslice.SetOutputExtent(*(bound for size in target.GetImageData().GetDimensions() for bound in (0, size - 1)))
+    reslice.Update()
+    return reslice.GetOutput()
+
+
 def thresholdOf(probability: Any, mask: Any) -> float:
     """The threshold that made this mask, as nearly as it can be told; 0.5 if nothing is in it."""
     if not mask.any() or mask.all():

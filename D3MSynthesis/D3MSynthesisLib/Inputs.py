@@ -1,4 +1,4 @@
-"""The volumes that go in: which node is which scan, whether they can be used, and how they are written for the engine.
+"""The volumes that go in: whether they can be used, and how they are written for the engine.
 
 Everything is written in the local frame of T1, that is, before any transform that T1 is under. T2 and FLAIR are brought
 into that frame as they are *shown*, so that a registration which is not hardened counts; results are then put under the
@@ -7,90 +7,36 @@ transform of T1. So nothing is used untransformed in silence, and nothing is tra
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import vtk
 
 import slicer
+from D3MSynthesisLib.Assignment import SYNTHETIC, contrastOf, nodeDescription
+from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced
+from D3MSynthesisLib.Identity import identityOf, stemOf
 from D3MSynthesisLib.Texts import _
 
-SYNTHETIC = "D3M.Synthetic"
-"""Attribute of every node that this module made."""
 MAX_SHEAR = 1e-3
 """Cosine between two axes above which a volume is resampled rather than written with its own axes."""
 CONTRASTS = ("T1", "T2", "FLAIR", "T1 with contrast")
 
 
-@dataclass(frozen=True)
-class Assignment:
-    """Which node is which scan; None where no node fits."""
-
-    t1: Any = None
-    t2: Any = None
-    flair: Any = None
-    t1c: Any = None
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter((self.t1, self.t2, self.flair, self.t1c))
-
-
-def contrastOf(description: str) -> str | None:
-    """Which scan a name or description speaks of: see `d3m.volumes.io.dicom.descriptions.contrast_of`."""
-    from d3m.volumes.io.dicom.descriptions import contrast_of
-
-    return contrast_of(description)
-
-
-def nodeDescription(node: Any) -> str:
-    """What a node says about itself: its name, and the descriptions of its DICOM series if it came from one."""
-    texts = [node.GetName() or ""]
-    instances = node.GetAttribute("DICOM.instanceUIDs")
-    database = getattr(slicer, "dicomDatabase", None)
-    if instances and database is not None:
-        for tag in ("0008,103E", "0018,1030"):
-            texts.append(database.instanceValue(instances.split()[0], tag) or "")
-        if database.instanceValue(instances.split()[0], "0018,0010"):
-            texts.append("with contrast")
-    return " ; ".join(text for text in texts if text)
-
-
-def assignInputs(nodes: Iterable[Any], describe: Callable[[Any], str] = nodeDescription) -> Assignment:
-    """Find T1, T2, FLAIR, and a real T1 with contrast, among volume nodes, by what they say about themselves.
-
-    Args:
-        nodes: In the order of the scene; nodes made by this module are left out.
-        describe: Gives the text for a node.
-
-    Returns:
-        The group of nodes with a common name (such as the patient's in BraTS names) that fills most places; within
-        a group the first node of a kind.
-    """
-    groups: dict[str, dict[str, Any]] = {}
-    everything: dict[str, Any] = {}
-    for node in nodes:
-        if node is None or node.GetAttribute(SYNTHETIC):
-            continue
-        text = describe(node)
-        kind = contrastOf(text)
-        if kind is None:
-            continue
-        stem = re.sub(r"(?i)[ _-]*(t1|t2|flair|mprage).*$", "", node.GetName() or "")
-        groups.setdefault(stem, {}).setdefault(kind, node)
-        everything.setdefault(kind, node)
-    best = max(groups.values(), key=lambda found: sum(kind in found for kind in ("t1", "t2", "flair")), default={})
-    if not {"t1", "t2", "flair"} <= best.keys():
-        best = everything
-    return Assignment(**best)
-
-
 def readiness(
-    t1: Any, t2: Any, flair: Any, brainMask: Any = None, reference: Any = None, referenceMask: Any = None
+    t1: Any,
+    t2: Any,
+    flair: Any,
+    brainMask: Any = None,
+    reference: Any = None,
+    referenceMask: Any = None,
+    acrossStudies: bool = False,
 ) -> str | None:
-    """Why the synthesis cannot run with these nodes yet, in one sentence; None if it can."""
+    """Why the synthesis cannot run with these nodes yet, in one sentence; None if it can.
+
+    Scans of two patients never run; scans of two examinations of one patient only with `acrossStudies`.
+    """
     scans = list(zip(CONTRASTS, (t1, t2, flair), strict=False))
     missing = [name for name, node in scans if node is None]
     if missing:
@@ -112,7 +58,47 @@ def readiness(
             return _("{scan} is a synthetic image; choose an acquired scan.").format(scan=name)
     if contrastOf(nodeDescription(t1)) == "t1c":
         return _("The volume chosen as T1 says that it is with contrast; choose the T1 before contrast.")
+    others = [*named[1:], ("The brain mask", brainMask), ("The real tumour", referenceMask)]
+    stranger = _otherThanT1(t1, others, "patient")
+    if stranger:
+        return _("{scan} is of another patient than T1.").format(scan=stranger)
+    stranger = None if acrossStudies else _otherThanT1(t1, others, "study")
+    if stranger:
+        return _("{scan} is of another examination than T1.").format(scan=stranger)
     return None
+
+
+def _otherThanT1(t1: Any, others: list[tuple[str, Any]], what: str) -> str | None:
+    """The first scan whose patient, or examination, is known to be another than T1's."""
+    mine = getattr(identityOf(t1), what)
+    for name, node in others:
+        theirs = getattr(identityOf(node), what)
+        if mine and theirs and mine != theirs:
+            return name
+    return None
+
+
+def studiesDiffer(nodes: Iterable[Any]) -> bool:
+    """Whether scans are of several examinations of one patient, which is asked about."""
+    found = [identityOf(node) for node in nodes if node is not None]
+    patients = {identity.patient for identity in found if identity.patient}
+    return len(patients) <= 1 and len({identity.study for identity in found if identity.study}) > 1
+
+
+def whose(nodes: Iterable[Any]) -> str:
+    """A sentence about whose scans are chosen, for the panel; empty if nothing can be said."""
+    chosen = [node for node in nodes if node is not None]
+    identities = [identityOf(node) for node in chosen]
+    titles = sorted({identity.title for identity in identities if identity.title})
+    if titles and all(identity.known for identity in identities):
+        return _("Scans of {patient}.").format(patient="; ".join(titles))
+    if titles:
+        return _("Scans of {patient}, and scans that do not say whose they are.").format(patient="; ".join(titles))
+    stems = sorted({stem for node in chosen if (stem := stemOf(node.GetName() or ""))})
+    if len(stems) > 1:
+        text = _("The names speak of different patients ({names}): make sure that they are one.")
+        return text.format(names=", ".join(stems[:4]))
+    return ""
 
 
 def _fault(name: str, node: Any) -> str | None:
@@ -166,13 +152,6 @@ def hardenedCopies(nodes: Iterable[Any]) -> list[Any]:
     return copies
 
 
-def matrixOf(node: Any) -> Any:
-    """Voxel index to RAS in the node's local frame, as numpy (4, 4)."""
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
-
-
 def toFrameOf(node: Any, t1: Any) -> Any:
     """The matrix from a node's local frame to T1's; None if it is not linear, or shears the voxels."""
     import numpy as np
@@ -203,7 +182,7 @@ def writeInput(node: Any, t1: Any, path: Path) -> None:
     else:
         frame = toFrameOf(node, t1)
         if frame is None:
-            image, matrix = _resampled(node, t1), matrixOf(t1)
+            image, matrix = resliced(node, t1), matrixOf(t1)
         else:
             image, matrix = node.GetImageData(), frame @ matrixOf(node)
     copy = slicer.vtkMRMLScalarVolumeNode()  # outside the scene: nobody sees it, and a proxy node cannot change it
@@ -218,46 +197,33 @@ def writeInput(node: Any, t1: Any, path: Path) -> None:
 
 
 def _maskOnT1(segmentation: Any, t1: Any) -> Any:
-    """All visible segments as one binary image on T1's grid; the exporter honours transforms."""
+    """All visible segments as one binary image on T1's grid."""
     import numpy as np
     from vtk.util.numpy_support import numpy_to_vtk
 
-    shape = t1.GetImageData().GetDimensions()[::-1]
-    mask = np.zeros(shape, np.uint8)
-    display = segmentation.GetDisplayNode()
-    for index in range(segmentation.GetSegmentation().GetNumberOfSegments()):
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(index)
-        if display is None or display.GetSegmentVisibility(identifier):
-            mask |= slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, t1).astype(np.uint8)
+    mask = maskOnGrid(segmentation, t1)
     image = vtk.vtkImageData()
-    image.SetDimensions(shape[::-1])
-    image.GetPointData().SetScalars(numpy_to_vtk(mask.reshape(-1), deep=True))
+    image.SetDimensions(mask.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(mask.astype(np.uint8).reshape(-1), deep=True))
     return image
 
 
-def _resampled(node: Any, t1: Any) -> Any:
-    """The voxels of a volume on T1's grid, through whatever transforms both are under, linearly interpolated."""
-    toNode = vtk.vtkGeneralTransform()  # T1's local frame to the node's
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
-        t1.GetParentTransformNode(), node.GetParentTransformNode(), toNode
-    )
-    rasToIjk = vtk.vtkMatrix4x4()
-    node.GetRASToIJKMatrix(rasToIjk)
-    whole = vtk.vtkGeneralTransform()
-    whole.PostMultiply()
-    whole.Concatenate(slicer.util.vtkMatrixFromArray(matrixOf(t1)))
-    whole.Concatenate(toNode)
-    whole.Concatenate(rasToIjk)
-    plain = vtk.vtkImageData()  # voxel indices are the coordinates
-    plain.ShallowCopy(node.GetImageData())
-    plain.SetSpacing(1, 1, 1)
-    plain.SetOrigin(0, 0, 0)
-    reslice = vtk.vtkImageReslice()
-    reslice.SetInputData(plain)
-    reslice.SetResliceTransform(whole)
-    reslice.SetInterpolationModeToLinear()
-    reslice.SetOutputSpacing(1, 1, 1)
-    reslice.SetOutputOrigin(0, 0, 0)
-    reslice.SetOutputExtent(*(bound for size in t1.GetImageData().GetDimensions() for bound in (0, size - 1)))
-    reslice.Update()
-    return reslice.GetOutput()
+def maskOnGrid(node: Any, target: Any) -> Any:
+    """A mask, (K, J, I) bool, on a volume's grid: what is not zero of a volume, all visible segments of a segmentation.
+
+    Transforms that both are under count.
+    """
+    import numpy as np
+
+    shape = target.GetImageData().GetDimensions()[::-1]
+    if not node.IsA("vtkMRMLSegmentationNode"):
+        return resampledOn(node, target, nearest=True) != 0
+    mask = np.zeros(shape, bool)
+    display = node.GetDisplayNode()
+    for index in range(node.GetSegmentation().GetNumberOfSegments()):
+        identifier = node.GetSegmentation().GetNthSegmentID(index)
+        if display is None or display.GetSegmentVisibility(identifier):
+            found = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, target)
+            if found is not None and found.shape == shape:  # an empty segment has no image
+                mask |= found > 0
+    return mask

@@ -7,16 +7,18 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import vtk
 
 import slicer
-from D3MSynthesisLib import Inputs, Scene
+from D3MSynthesisLib import Frames, Identity, Inputs, Scene
+from D3MSynthesisLib.Assignment import assignInputs
 from D3MSynthesisLib.Engine import Cost, Device, EngineInfo, ModelInfo, ProgressEvent, SynthesisError
-from D3MSynthesisLib.Inputs import assignInputs, readiness, transformNotice
+from D3MSynthesisLib.Grids import matrixOf
+from D3MSynthesisLib.Inputs import readiness, transformNotice
 from D3MSynthesisLib.Runs import Nodes
 from D3MSynthesisLib.Scene import Frame
 from D3MSynthesisLib.Texts import _
@@ -38,6 +40,10 @@ class _Run:
     finished: Callable[[Nodes | None, SynthesisError | None], None] | None
     names: list[str] = field(default_factory=list)
     """Names of nodes, to be taken out of every report."""
+    times: dict[str, int] = field(default_factory=dict)
+    """When the voxels of each scan were last changed before the run."""
+    copies: list[Any] = field(default_factory=list)
+    """Frames of sequences that were copied for the run."""
     nodes: Nodes | None = None
     error: SynthesisError | None = None
 
@@ -75,6 +81,11 @@ class SynthesisLogic:
         return self._run is not None
 
     @property
+    def runningFor(self) -> str:
+        """Name of the T1 that the synthesis which is going on was started with; empty without one."""
+        return "" if self._run is None else self._run.frame.name
+
+    @property
     def cancelling(self) -> bool:
         """Whether a synthesis was cancelled and its process has not ended yet."""
         return self._worker is not None and self._worker.cancelling
@@ -95,6 +106,8 @@ class SynthesisLogic:
         brainMask: Any = None,
         reference: Any = None,
         referenceMask: Any = None,
+        enhancementMask: Any = None,
+        acrossStudies: bool = False,
         model: str | None = None,
         steps: int | None = None,
         samples: int | None = None,
@@ -116,6 +129,8 @@ class SynthesisLogic:
             brainMask: Volume or segmentation node, if the skull is still on.
             reference: A real T1c, to compare with.
             referenceMask: The real enhancing tumour, volume or segmentation node: false and missed enhancement.
+            enhancementMask: Where the picture is to enhance, volume or segmentation node; for models that can.
+            acrossStudies: The scans may be of several examinations of one patient.
             model: A model's name or folder; the one that ships by default.
             steps: Reverse steps instead of the quality's.
             samples: Samples instead of the quality's; more than one gives an uncertainty.
@@ -134,16 +149,26 @@ class SynthesisLogic:
         """
         if self.running:
             raise SynthesisError(_("A synthesis is going on."), _("Wait for it, or cancel it."))
-        fault = readiness(t1, t2, flair, brainMask, reference, referenceMask)
+        fault = readiness(t1, t2, flair, brainMask, reference, referenceMask, acrossStudies)
         if fault:
             raise SynthesisError(fault)
         self._stopInfo()
-        given = {"t1": t1, "t2": t2, "flair": flair, "brain-mask": brainMask, "reference": reference,
-                 "reference-mask": referenceMask}  # fmt: skip
+        scans = {"t1": t1, "t2": t2, "flair": flair}
+        identity = Identity.agreement(scans | {"reference": reference})
+        named = [node.GetName() for node in scans.values()]
+        copies = Frames.keep(scans)
+        t1, t2, flair = scans.values()
+        given = scans | {"brain-mask": brainMask, "reference": reference, "reference-mask": referenceMask,
+                         "enhancement-mask": enhancementMask}  # fmt: skip
         folder = newFolder()
-        frame = Frame(t1.GetName() or "", Inputs.matrixOf(t1).copy(), t1, t1.GetParentTransformNode())
-        names = [node.GetName() for node in given.values() if node is not None]
-        run = _Run(folder, frame, reference, progress, finished, names)
+        notices = [text for text in (transformNotice(t1, t2, flair),) if text]
+        frame = Frame(
+            t1.GetName() or "", matrixOf(t1).copy(), t1, t1.GetParentTransformNode(), t2, flair, identity,
+            tuple(notices),
+        )  # fmt: skip
+        names = [*named, *(node.GetName() for node in given.values() if node is not None)]
+        times = {name: node.GetImageData().GetMTime() for name, node in scans.items()}
+        run = _Run(folder, frame, reference, progress, finished, names, times, copies)
         self._lastNames = names
         try:
             arguments = ["synthesize"]
@@ -180,6 +205,68 @@ class SynthesisLogic:
         if run.error is not None:
             raise run.error
         return run.nodes
+
+    def runFrames(
+        self,
+        t1: Any,
+        t2: Any,
+        flair: Any,
+        quality: str = "standard",
+        wait: bool = True,
+        *,
+        progress: Callable[[ProgressEvent], None] | None = None,
+        finished: Callable[[Nodes | None, SynthesisError | None], None] | None = None,
+        **settings: Any,
+    ) -> list[Nodes]:
+        """Synthesise every frame of the sequence that T1 is a proxy of, one after the other; else T1 as it is.
+
+        Args:
+            t1: See `run`; scans that are proxies of the same browser, or play with it, follow.
+            t2: See `run`.
+            flair: See `run`.
+            quality: See `run`.
+            wait: See `run`.
+            progress: Called with every event; fractions are of the whole.
+            finished: Called after each frame with its nodes, and once with the error that ended it.
+            settings: See `run`.
+
+        Returns:
+            The nodes of each frame; empty without `wait`.
+
+        Raises:
+            SynthesisError: see `run`; the frames that are done stay in the scene.
+        """
+        frame = Frames.frameOf(t1)
+        count, shown = (1, 0) if frame is None else (frame.count, frame.number)
+        done: list[Nodes] = []
+
+        def tell(event: ProgressEvent) -> None:
+            if progress is not None:
+                rest = None if event.eta_s is None or count > 1 else event.eta_s
+                progress(replace(event, fraction=(len(done) + event.fraction) / count, eta_s=rest))
+
+        def start() -> None:
+            if frame is not None:
+                Frames.select(frame, len(done))
+            self.run(t1, t2, flair, quality, wait, progress=tell, finished=ended, **settings)
+
+        def ended(nodes: Nodes | None, error: SynthesisError | None) -> None:
+            if nodes is not None:
+                done.append(nodes)
+                if not wait and len(done) < count and t1.GetScene() is self.scene:
+                    try:
+                        start()
+                    except SynthesisError as fault:
+                        error = fault
+            if frame is not None and (error is not None or len(done) == count) and t1.GetScene() is self.scene:
+                Frames.select(frame, shown)
+            if finished is not None:
+                finished(nodes, error)
+
+        start()
+        while wait and len(done) < count:
+            start()
+        return done if wait else []
 
     def cancel(self) -> None:
         """Stop the run; `finished` is told within two seconds, and the scene stays as it was."""
@@ -284,12 +371,7 @@ class SynthesisLogic:
                 reference = (
                     run.reference if run.reference is not None and run.reference.GetScene() is self.scene else None
                 )
-                frame = run.frame
-                if frame.t1.GetScene() is self.scene:  # it may have been put under another transform meanwhile
-                    frame = Frame(frame.name, frame.ijkToRAS, frame.t1, frame.t1.GetParentTransformNode())
-                else:
-                    frame = Frame(frame.name, frame.ijkToRAS, None, frame.parentTransform)
-                nodes = Scene.addRun(self.scene, run.folder / "result", frame, reference)
+                nodes = Scene.addRun(self.scene, run.folder / "result", self._frameNow(run), reference)
             else:
                 error = SynthesisError(outcome.message, outcome.hint, outcome.kind, outcome.details)
         except (ValueError, OSError, MemoryError) as fault:
@@ -300,13 +382,29 @@ class SynthesisLogic:
                 outcome.details if isinstance(fault, MemoryError) else f"{outcome.details}\n{traceback.format_exc()}",
             )  # fmt: skip
         finally:
-            self._clean(run)
+            self._clean(run, nodes is None)
         run.nodes, run.error = nodes, error
         if run.finished is not None:
             run.finished(nodes, error)
 
-    def _clean(self, run: _Run) -> None:
+    def _frameNow(self, run: _Run) -> Frame:
+        """Where the result goes: T1 may be under another transform by now, and scans may be gone or others."""
+        frame, notices, there = run.frame, list(run.frame.notices), {}
+        for name in ("t1", "t2", "flair"):
+            node = getattr(frame, name)
+            there[name] = node if node.GetScene() is self.scene else None
+            image = None if there[name] is None else node.GetImageData()
+            if there[name] is not None and (image is None or image.GetMTime() != run.times[name]):
+                text = _("{scan} was changed while the synthesis was going on; the result is of {scan} as it was.")
+                notices.append(text.format(scan=name.upper()))
+        parent = frame.parentTransform if there["t1"] is None else there["t1"].GetParentTransformNode()
+        return replace(frame, parentTransform=parent, notices=tuple(notices), **there)
+
+    def _clean(self, run: _Run, failed: bool = True) -> None:
         self._run = None
+        for node in run.copies if failed else ():
+            if node.GetScene() is not None:
+                node.GetScene().RemoveNode(node)
         self._observeScene(False)
         shutil.rmtree(run.folder, ignore_errors=True)
 

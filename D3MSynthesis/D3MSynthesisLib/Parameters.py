@@ -26,8 +26,24 @@ class Quality(enum.Enum):
         }[self]
 
 
+class Picture(enum.Enum):
+    """What the slice views show of a run; the values are `Pictures.PICTURES`."""
+
+    CEMRI = "cemri"
+    SUBTRACTION = "subtraction"
+    SAMPLE = "sample"
+
+    def label(self) -> str:
+        """What the panel calls it."""
+        return {
+            Picture.CEMRI: _("Synthetic CEMRI"),
+            Picture.SUBTRACTION: _("Subtraction (synthetic minus T1)"),
+            Picture.SAMPLE: _("First sample by itself, with its deformation and steps"),
+        }[self]
+
+
 class Overlay(enum.Enum):
-    """What lies over the synthetic image; the values are `Display.setOverlay`'s."""
+    """What lies over the picture; the values are `Pictures.OVERLAYS`."""
 
     NONE = "none"
     SUBTRACTION = "subtraction"
@@ -38,17 +54,18 @@ class Overlay(enum.Enum):
         """What the panel calls it."""
         return {
             Overlay.NONE: _("Nothing"),
-            Overlay.SUBTRACTION: _("Subtraction (synthetic minus T1)"),
+            Overlay.SUBTRACTION: _("Subtraction, in colours"),
             Overlay.PROBABILITY: _("Probability of enhancing tumour"),
             Overlay.UNCERTAINTY: _("Uncertainty (spread of samples)"),
         }[self]
 
 
 class Deformation(enum.Enum):
-    """How the deformation is drawn; the values are `Display.setDeformation`'s."""
+    """How the deformation is drawn; the values are `Field.MODES`."""
 
     OFF = "off"
     MAGNITUDE = "magnitude"
+    JACOBIAN = "jacobian"
     GRID = "grid"
     ARROWS = "arrows"
 
@@ -57,20 +74,21 @@ class Deformation(enum.Enum):
         return {
             Deformation.OFF: _("Off"),
             Deformation.MAGNITUDE: _("Magnitude in millimetres"),
+            Deformation.JACOBIAN: _("Tissue gained or lost (Jacobian)"),
             Deformation.GRID: _("Grid"),
             Deformation.ARROWS: _("Arrows"),
         }[self]
 
 
 class StepImage(enum.Enum):
-    """Which image of a step is replayed; the values are `Display.showStep`'s."""
+    """Which image of a step is replayed; the values are those of `Pictures.Look`."""
 
-    AFTER = "after"
     BEFORE = "before"
+    AFTER = "after"
 
     def label(self) -> str:
         """What the panel calls it."""
-        return {StepImage.AFTER: _("after the warp"), StepImage.BEFORE: _("before the warp")}[self]
+        return {StepImage.BEFORE: _("before the warp"), StepImage.AFTER: _("after the warp")}[self]
 
 
 MaskNode = slicer.vtkMRMLScalarVolumeNode | slicer.vtkMRMLLabelMapVolumeNode | slicer.vtkMRMLSegmentationNode | None
@@ -87,6 +105,12 @@ class D3MSynthesisParameterNode:
     brainMask: MaskNode
     reference: slicer.vtkMRMLScalarVolumeNode
     referenceMask: MaskNode
+    acrossStudies: bool
+    """Scans may be of several examinations of one patient."""
+    allFrames: bool
+    """Of sequences every frame, one after the other."""
+    enhancementMask: MaskNode
+    """To synthesize from; None: the mask of the run that is shown."""
 
     model: str
     """Name of a model; empty: the one that ships."""
@@ -102,9 +126,10 @@ class D3MSynthesisParameterNode:
     """Interpreter that has torch, if it is not Slicer's own."""
 
     maskVisible: Annotated[bool, Default(True)]
-    maskFill: Annotated[bool, Default(True)]
+    maskFill: Annotated[bool, Default(False)]
     maskOutline: Annotated[bool, Default(True)]
     maskOpacity: Annotated[float, WithinRange(0.0, 1.0), Default(0.3)]
+    picture: Annotated[Picture, Default(Picture.CEMRI)]
     overlay: Annotated[Overlay, Default(Overlay.NONE)]
     overlayOpacity: Annotated[float, WithinRange(0.0, 1.0), Default(0.6)]
     deformation: Annotated[Deformation, Default(Deformation.OFF)]

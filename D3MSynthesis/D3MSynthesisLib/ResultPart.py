@@ -1,55 +1,34 @@
-"""The part of the panel about a result: overlays, mask, replay of the steps, layouts, numbers, saving."""
+"""The part of the panel about a result: which run, which picture, the deformation and its steps, layouts."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
 import qt
+import vtk
 from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
 
 import slicer
-from D3MSynthesisLib import DicomExport, Display, Results, Runs, Scene
+from D3MSynthesisLib import Field, Pictures, Runs, Views
+from D3MSynthesisLib.ComparisonPart import ComparisonPart
 from D3MSynthesisLib.Engine import SynthesisError
-from D3MSynthesisLib.Parameters import Deformation, Overlay, StepImage
+from D3MSynthesisLib.Handlers import connect, guarded
+from D3MSynthesisLib.MaskPart import MaskPart
+from D3MSynthesisLib.Parameters import Deformation, Overlay, Picture
+from D3MSynthesisLib.SavePart import SavePart
 
-LAYOUTS = {"sideBySideButton": "sideBySide", "fourUpButton": "fourUp", "beforeAfterButton": "beforeAfter"}
-LOOK = (
-    "maskVisible",
-    "maskFill",
-    "maskOutline",
-    "maskOpacity",
-    "overlay",
-    "overlayOpacity",
-    "deformation",
-    "stepImage",
-)
+LAYOUTS = {
+    "sideBySideButton": "sideBySide", "contrastsButton": "contrasts", "comparisonButton": "comparison",
+    "fourUpButton": "fourUp", "beforeAfterButton": "beforeAfter",
+}  # fmt: skip
+SECTIONS = ("resultsSection", "maskSection", "deformationSection", "comparisonSection", "saveSection")
+LOOK = ("maskVisible", "maskFill", "maskOutline", "maskOpacity", "picture", "overlay", "overlayOpacity", "deformation",
+        "stepImage")  # fmt: skip
 """Parameters that decide how a result looks."""
-
-
-def comparisonRows(comparison: dict[str, Any] | None) -> list[tuple[str, str, str]]:
-    """Rows of the table beside a real T1c: name, synthetic image, what to compare it with."""
-    numbers = comparison or {}
-    guessed = numbers.get("real_enhancement") == "estimated"
-
-    def text(name: str, form: str, what: str = "{n}") -> str:
-        value = numbers.get(name)
-        return what.format(n=format(value, form)) if isinstance(value, (int, float)) else ""
-
-    copied, real = _("{n} (copied T1)"), _("{n} (real T1c, estimated)") if guessed else _("{n} (real)")
-    rows = [
-        (_("PSNR, brain (dB)"), text("psnr_brain", ".1f"), text("psnr_brain_t1", ".1f", copied)),
-        (_("SSIM, brain"), text("ssim_brain", ".3f"), text("ssim_brain_t1", ".3f", copied)),
-        (
-            _("Enhancing tumour (ml)"),
-            text("predicted_enhancing_volume_ml", ".1f"),
-            text("real_enhancing_volume_ml", ".1f", real),
-        ),
-        (_("falsely enhancing (ml)"), text("false_positive_ml", ".1f"), _("estimated") if guessed else ""),
-        (_("missed (ml)"), text("false_negative_ml", ".1f"), _("estimated") if guessed else ""),
-    ]
-    return [row for row in rows if row[1]]
 
 
 def stepsTip(steps: int) -> str:
@@ -58,243 +37,351 @@ def stepsTip(steps: int) -> str:
         return _("The steps of this run were not kept: see the settings.")
     if steps == 1:
         return _("This run has one step; the quality Best has more.")
-    return _("Replays the reverse process, from noise to the result.")
+    return _("Replays the reverse process of the first sample, from its first estimate to its last; the Sequences "
+             "toolbar follows.")  # fmt: skip
 
 
-class ResultPart:
+def runTitle(nodes: Any) -> str:
+    """What tells a run from others: T1, time, quality, model."""
+    content = nodes.provenance
+    try:
+        made = datetime.fromisoformat(content.get("created", "")).astimezone()
+        time = made.strftime("%H:%M" if made.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M")
+    except ValueError:
+        time = ""
+    parts = [time, content.get("settings", {}).get("quality"), content.get("model", {}).get("name")]
+    return f"{nodes.cemri.GetName()} ({', '.join(str(part) for part in parts if part)})"
+
+
+class ResultPart(VTKObservationMixin):
     """Shows one run of the scene, as the parameters say.
 
     Args:
         ui: Widgets by name.
         fail: Shows an error, or takes it away.
+        confirm: Asks the user a question.
+        steer: Called with a mask node, to make a picture from it.
+        qt: See `Worker`.
     """
 
-    def __init__(self, ui: Any, fail: Callable[[SynthesisError | None], None]) -> None:
-        self.ui, self._fail = ui, fail
+    def __init__(
+        self,
+        ui: Any,
+        fail: Callable[[SynthesisError | None], None],
+        confirm: Callable[[str], bool],
+        steer: Callable[[Any], None],
+        processes: Any = None,
+    ) -> None:
+        VTKObservationMixin.__init__(self)
+        self.ui = ui
         self.nodes: Any = None
         self.runs: list[Any] = []
         self.parameters: Any = None
-        self._look: tuple[Any, ...] | None = None
+        self.mask = MaskPart(ui, confirm, self._tell, steer)
+        self.comparison = ComparisonPart(ui, fail, self.onFade, self._tell)
+        self.save = SavePart(ui, confirm, fail, self.refresh, processes)
+        self._known: tuple[Any, ...] | None = None
         self._step = 0
+        self._layout = "all"
+        self._flipped = False
         self._filling = False
-        ui.comparisonTable.setColumnCount(3)
-        ui.comparisonTable.setHorizontalHeaderLabels(["", _("synthetic"), _("compared with")])
-        ui.comparisonTable.verticalHeader().hide()
-        ui.comparisonTable.setWordWrap(False)
-        ui.comparisonTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
-        for column in (1, 2):
-            ui.comparisonTable.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
-        place = getattr(slicer.app, "defaultScenePath", None)
-        if isinstance(place, str) and place:
-            ui.saveFolder.directory = place  # by itself the button shows where Slicer was started
-        ui.runBox.connect("activated(int)", self.onRun)
-        ui.thresholdSlider.connect("valueChanged(double)", self.onThreshold)
-        ui.stepSlider.connect("valueChanged(double)", self.onStep)
-        ui.fadeSlider.connect("valueChanged(double)", self.onFade)
-        ui.saveButton.connect("clicked(bool)", self.onSave)
-        ui.removeButton.connect("clicked(bool)", self.onRemove)
+        connect(ui.runBox, "activated(int)", self.onRun)
+        connect(ui.stepSlider, "valueChanged(double)", self.onStep)
+        connect(ui.flipButton, "clicked(bool)", self.onFlip)
+        connect(ui.show3DButton, "clicked(bool)", self.onShow3D)
         for name, layout in LAYOUTS.items():
-            getattr(ui, name).connect("clicked(bool)", lambda _on=False, layout=layout: self.onLayout(layout))
+            connect(getattr(ui, name), "clicked(bool)", lambda _on=False, layout=layout: self.onLayout(layout))
+        self._shortcuts = []
+        for keys, action in (
+            ("Alt+T", self.onFlip),
+            ("Alt+1", lambda: self.onOnly("t1")),
+            ("Alt+2", lambda: self.onOnly("cemri")),
+            ("Alt+3", lambda: self.onOnly("reference")),
+        ):
+            shortcut = qt.QShortcut(qt.QKeySequence(keys), ui.researchLabel)
+            connect(shortcut, "activated()", action)
+            self._shortcuts.append(shortcut)
         self.show(None)
 
     def bind(self, parameters: Any) -> None:
         """Follow these parameters (None: no scene), and show the scene's newest run without touching the views."""
         self.parameters = parameters
-        self._look = self._lookNow()
+        self._known = self._values()
+        self._layout = "all"
         self.refresh()
 
-    def refresh(self) -> None:
-        """List the scene's runs again; the newest is chosen."""
+    def refresh(self, keep: Any = None) -> None:
+        """List the scene's runs again; the newest is chosen, or the run `keep`."""
         self.runs = Runs.findRuns(slicer.mrmlScene) if self.parameters is not None else []
         box = self.ui.runBox
         blocked = box.blockSignals(True)
         box.clear()
-        box.addItems([run.cemri.GetName() for run in reversed(self.runs)])
+        box.addItems([runTitle(run) for run in reversed(self.runs)])
+        chosen = self.runs[-1] if self.runs else None
+        if keep is not None:
+            chosen = next((run for run in self.runs if run.runID == keep.runID), chosen)
+        if chosen is not None:
+            box.setCurrentIndex(len(self.runs) - 1 - self.runs.index(chosen))
         box.blockSignals(blocked)
-        self.show(self.runs[-1] if self.runs else None)
+        self.show(chosen)
 
     def show(self, nodes: Any) -> None:
         """Fill the panel with a run; the views stay as they are."""
         ui = self.ui
+        self.removeObservers()
         self.nodes = nodes
         self._step = 0 if nodes is None else nodes.steps
-        for section in (ui.resultsSection, ui.saveSection):
-            section.setEnabled(nodes is not None)
-            section.setVisible(nodes is not None)
-        ui.savedLabel.setText("")
-        self._tell(nodes)
+        self._flipped = False
+        for section in SECTIONS:
+            getattr(ui, section).setEnabled(nodes is not None)
+            getattr(ui, section).setVisible(nodes is not None)
+        for part in (self.mask, self.comparison, self.save):
+            part.show(nodes, self.parameters)
+        self._tell()
         if nodes is None:
             return
         self._filling = True
-        ui.thresholdSlider.setValue(nodes.threshold)
         ui.stepSlider.minimum = 1  # PythonQt knows the properties of CTK's widgets, not all of their setters
         ui.stepSlider.maximum = max(nodes.steps, 1)
         ui.stepSlider.setValue(max(nodes.steps, 1))
-        ui.fadeSlider.setValue(0)
         self._filling = False
         ui.stepSlider.setEnabled(nodes.steps > 1)
         ui.stepSlider.setToolTip(stepsTip(nodes.steps))
-        ui.stepImageBox.setEnabled(nodes.steps > 0)
-        ui.beforeAfterButton.setEnabled(nodes.steps > 0)
-        ui.fadeSlider.setEnabled(nodes.reference is not None)
+        for widget in (ui.stepImageBox, ui.beforeAfterButton):
+            widget.setEnabled(nodes.steps > 0)
+        if nodes.browser is not None:
+            self.addObserver(nodes.browser, vtk.vtkCommand.ModifiedEvent, self._onBrowser)
+        self.addObserver(nodes.cemri, nodes.cemri.TransformModifiedEvent, self._onMoved)
 
     def present(self, nodes: Any) -> None:
         """Show a run that has just ended, in the views too."""
-        self.refresh()
-        self._present(next((run for run in self.runs if run.runID == nodes.runID), nodes))
+        self.refresh(nodes)
+        self._present(self.nodes if self.nodes is not None else nodes)
 
     def _present(self, nodes: Any) -> None:
         self.show(nodes)
-        self.parameters.stepImage = StepImage.AFTER  # a result is looked at first, not a step on the way
-        Display.showResult(nodes)
-        self._apply()
+        p = self.parameters
+        self._filling = True
+        p.picture, p.deformation = Picture.CEMRI, Deformation.OFF  # a result is looked at first, not how it came
+        self._filling = False
+        self._known = self._values()
+        Pictures.first(nodes)
+        self.apply()
 
-    def _tell(self, nodes: Any) -> None:
-        """Volume, notices and numbers."""
-        ui = self.ui
+    # What is said
+
+    def _tell(self) -> None:
+        """Volume, whose it is, notices, and what the picture and the deformation are."""
+        ui, nodes = self.ui, self.nodes
         ui.noticesLabel.setText("" if nodes is None else "\n".join(nodes.notices))
         ui.noticesLabel.setVisible(bool(nodes is not None and nodes.notices))
-        self._volume()
-        self._enlargement()
-        rows = comparisonRows(None if nodes is None else nodes.comparison)
-        table = ui.comparisonTable
-        table.setVisible(bool(rows))
-        table.setRowCount(len(rows))
-        for row, texts in enumerate(rows):
-            for column, text in enumerate(texts):
-                table.setItem(row, column, qt.QTableWidgetItem(text))
-        table.resizeRowsToContents()
-        height = sum(table.rowHeight(row) for row in range(len(rows)))
-        table.setFixedHeight(height + (table.rowHeight(0) if rows else 0) + 6)  # the header is one row high
+        ui.volumeLabel.setText("" if nodes is None else self._volumeText())
+        self._tellPicture()
+        self.comparison.tell()
 
-    def _volume(self) -> None:
-        text = ""
+    def tellOwner(self) -> None:
+        """The chosen T1 changed: say whether the result is its."""
         if self.nodes is not None:
-            ml = f"{self.nodes.enhancingVolumeMl:.1f}"
-            text = _("Predicted enhancing tumour: <b>{ml} ml</b>").format(ml=ml)
-        self.ui.volumeLabel.setText(text)
+            self.ui.volumeLabel.setText(self._volumeText())
 
-    def _enlargement(self) -> None:
-        text = ""
-        if self.nodes is not None and self.parameters is not None:
-            shown = self.parameters.deformation
-            if shown in (Deformation.GRID, Deformation.ARROWS):
-                text = _("Drawn {n} times larger than true; it shows where tissue was moved to.").format(
-                    n=Display.enlargement(self.nodes)
-                )
-            elif shown is Deformation.MAGNITUDE:
-                text = _("Colours: by how many millimetres the last step moved the image.")
-        self.ui.enlargementLabel.setText(text)
-        self.ui.enlargementLabel.setVisible(bool(text))
+    def _volumeText(self) -> str:
+        nodes = self.nodes
+        form = _("Predicted enhancing tumour: <b>{ml} ml</b>")
+        if nodes.edited:
+            form = _("Enhancing tumour, edited: <b>{ml} ml</b>")
+        elif nodes.given:
+            form = _("Enhancing tumour, given: <b>{ml} ml</b>")
+        text = form.format(ml=f"{nodes.enhancingVolumeMl:.1f}")
+        chosen = None if self.parameters is None else self.parameters.t1
+        if chosen is not None and nodes.t1 is not None and chosen is not nodes.t1:
+            name = html.escape(nodes.t1.GetName() or "")
+            text += "<br>" + _("This is a result of {name}, not of the T1 that is chosen now.").format(name=name)
+        return text
+
+    def _tellPicture(self) -> None:
+        ui, nodes, p = self.ui, self.nodes, self.parameters
+        said, field = [], ""
+        if nodes is not None and p is not None:
+            if p.picture is Picture.SAMPLE:
+                said.append(self._sampleText())
+            if p.overlay is Overlay.UNCERTAINTY and not Runs.alive(nodes.uncertainty):
+                said.append(_("This run has one sample, so there is no spread: choose the quality Best, or more "
+                              "samples."))  # fmt: skip
+            field = self._fieldText()
+        for label, text in ((ui.pictureLabel, " ".join(said)), (ui.enlargementLabel, field)):
+            label.setText(text)
+            label.setVisible(bool(text))
+
+    def _sampleText(self) -> str:
+        nodes = self.nodes
+        if not Pictures.canInspect(nodes):
+            return _("This run has not kept the picture that its deformation belongs to.")
+        if nodes.samples > 1:
+            text = _("Shown: sample 1 of {n} by itself. The synthetic CEMRI is the mean of all {n}, with the model's "
+                     "gain and smoothing.")  # fmt: skip
+            return text.format(n=nodes.samples)
+        return _("Shown: the sample by itself. The synthetic CEMRI has the model's gain and smoothing in addition.")
+
+    def _fieldText(self) -> str:
+        nodes, mode = self.nodes, self.parameters.deformation
+        if mode is Deformation.OFF or not Pictures.canInspect(nodes):
+            return ""
+        which = _("Field of {step}, {sample}.").format(
+            step=Field.stepName(nodes, self._look().step), sample=Pictures.sampleText(nodes)
+        )
+        if mode is Deformation.MAGNITUDE:
+            return which + " " + _("Colours: by how many millimetres it moved the image.")
+        if mode is Deformation.JACOBIAN:
+            return which + " " + _("Colours: above 1 tissue was gained, below 1 lost.")
+        return (
+            which
+            + " "
+            + _("Drawn {n} times larger than true; it shows where tissue was moved to.").format(n=self._factor)
+        )
 
     # How it looks
 
-    def _lookNow(self) -> tuple[Any, ...] | None:
+    def _values(self) -> tuple[Any, ...] | None:
         return None if self.parameters is None else tuple(getattr(self.parameters, name) for name in LOOK)
 
-    def onParameters(self) -> None:
-        """The parameters changed: show what is new."""
-        look = self._lookNow()
-        if look == self._look:
-            return
-        old, self._look = self._look, look
-        overlay = LOOK.index("overlay")
-        if old is not None and look is not None and old[overlay] != look[overlay]:
-            self._unfade()
-        image = LOOK.index("stepImage")
-        if self.nodes is not None and self.parameters is not None:
-            if old is not None and old[image] != look[image] and not self._replaying():
-                Display.showFinal(self.nodes)
-            self._apply()
+    def _look(self) -> Pictures.Look:
+        p = self.parameters
+        return Pictures.Look(
+            picture=p.picture.value, step=self._step or None, stepImage=p.stepImage.value, overlay=p.overlay.value,
+            overlayOpacity=p.overlayOpacity, deformation=p.deformation.value, maskVisible=p.maskVisible,
+            maskFill=p.maskFill, maskOutline=p.maskOutline, maskOpacity=p.maskOpacity,
+            fade=self.ui.fadeSlider.value, layout=self._layout,
+        )  # fmt: skip
 
-    def _unfade(self) -> None:
-        self._filling = True
-        self.ui.fadeSlider.setValue(0)
-        self._filling = False
+    _factor = 0
 
-    def _apply(self) -> None:
+    def apply(self) -> None:
         """Show the run as the parameters say, at the step of the slider."""
-        p, nodes = self.parameters, self.nodes
-        if self._replaying():
-            Display.showStep(nodes, self._step, p.stepImage.value, p.maskVisible)
-            Display.setDeformation(nodes, p.deformation.value, p.overlayOpacity)
-        else:
-            Display.setMask(nodes, p.maskVisible, p.maskFill, p.maskOutline, p.maskOpacity)
-            if self.ui.fadeSlider.value == 0:
-                Display.setOverlay(nodes, p.overlay.value, p.overlayOpacity)
-            Display.setDeformation(nodes, p.deformation.value, p.overlayOpacity)
-        self._enlargement()
+        self._flipped = False
+        self._factor = Pictures.show(self.nodes, self._look())
+        self._tellPicture()
 
-    def _replaying(self) -> bool:
-        """Whether a step is shown: an earlier one, or the last one's image before its warp."""
-        before = self.parameters.stepImage is StepImage.BEFORE
-        return self._step >= 1 and (self._step < self.nodes.steps or before)
+    def onParameters(self) -> None:
+        """The parameters changed: show what is new, and what goes with it."""
+        values = self._values()
+        if values == self._known or self._filling:
+            return
+        old, self._known = self._known, values
+        if old is None or values is None or self.nodes is None:
+            return
+        changed = {name for name, before, after in zip(LOOK, old, values, strict=True) if before != after}
+        self._filling = True
+        try:
+            self._reconcile(changed)
+        finally:
+            self._filling = False
+        self._known = self._values()
+        self.apply()
+
+    def _reconcile(self, changed: set[str]) -> None:
+        """Deformation and steps are looked at over the sample's own picture; overlays belong to the synthetic image."""
+        p = self.parameters
+        if changed & {"picture", "overlay", "deformation", "stepImage"}:
+            self.comparison.unfade()
+        if ("deformation" in changed and p.deformation is not Deformation.OFF) or (
+            "stepImage" in changed and self.nodes.steps
+        ):
+            p.picture = Picture.SAMPLE
+        elif "overlay" in changed and p.overlay is not Overlay.NONE and p.picture is Picture.SAMPLE:
+            p.picture = Picture.CEMRI
+        if p.picture is not Picture.SAMPLE:
+            p.deformation = Deformation.OFF
 
     def _active(self) -> bool:
         return self.nodes is not None and self.parameters is not None and not self._filling
+
+    def _choose(self, picture: Picture) -> None:
+        """Another picture, without showing it yet."""
+        self._filling = True
+        self.parameters.picture = picture
+        if picture is not Picture.SAMPLE:
+            self.parameters.deformation = Deformation.OFF
+        self._filling = False
+        self._known = self._values()
 
     def onRun(self, index: int) -> None:
         """The user chose another run of the scene."""
         if 0 <= index < len(self.runs) and self.parameters is not None:
             self._present(self.runs[len(self.runs) - 1 - index])
 
-    def onThreshold(self, value: float) -> None:
-        """The mask follows the threshold, the volume beside it."""
-        if self._active():
-            Scene.setThreshold(self.nodes, value)
-            self._volume()
-
     def onStep(self, value: float) -> None:
-        """Replay: steps done; the last one is the result."""
+        """Replay: steps done, of the first sample."""
         if self._active() and self.nodes.steps:
             self._step = min(max(1, round(value)), self.nodes.steps)
-            self._unfade()
-            if not self._replaying():
-                Display.showFinal(self.nodes)
-            self._apply()
+            self.comparison.unfade()
+            self._choose(Picture.SAMPLE)
+            self.apply()
+
+    def _onBrowser(self, _caller: Any, _event: str) -> None:
+        """The Sequences toolbar chose a step, or plays them: the slider follows."""
+        if self.nodes is None or self.nodes.browser is None or self._filling:
+            return
+        done = self.nodes.browser.GetSelectedItemNumber() + 1
+        if 1 <= done <= self.nodes.steps and done != self._step and self.parameters is not None:
+            guarded(self.ui.stepSlider.setValue)(done)
+
+    def _onMoved(self, _caller: Any, _event: str) -> None:
+        """T1 was put under another transform, or its transform changed: the drawing follows."""
+        drawn = self.nodes is not None and Runs.alive(self.nodes.drawn)
+        if drawn and self._active() and self.parameters.deformation in (Deformation.GRID, Deformation.ARROWS):
+            self._factor = Field.draw(self.nodes, self.parameters.deformation.value, self._look().step)
 
     def onFade(self, value: float) -> None:
         """Fade from the synthetic to the real image; an overlay would cover it."""
-        if self._active() and self.nodes.reference is not None:
-            p = self.parameters
-            p.overlay = Overlay.NONE
-            if p.deformation is Deformation.MAGNITUDE:
-                p.deformation = Deformation.OFF
-            self._look = self._lookNow()
-            Display.setFade(self.nodes, value)
+        if self._active() and Runs.alive(self.nodes.reference):
+            self._choose(Picture.CEMRI)
+            self._filling = True
+            self.parameters.overlay = Overlay.NONE
+            self._filling = False
+            self._known = self._values()
+            del value  # the slider has it
+            self.apply()
 
     def onLayout(self, name: str) -> None:
         """Arrange the views."""
-        if self._active():
-            Display.setLayout(self.nodes, name)
-            Display.markViews()
+        if not self._active():
+            return
+        if name == "comparison" and not Runs.alive(self.nodes.reference):
+            return
+        if name == "beforeAfter":
+            self._choose(Picture.SAMPLE)
+        Pictures.setLayout(self.nodes, name)
+        self._layout = name
+        if name in ("comparison", "fourUp"):
+            self.comparison.unfade()
+        self.apply()
 
-    # Saving and removing
-
-    def onSave(self, *_arguments: Any) -> None:
-        """Save the run into a new folder inside the chosen one."""
+    def onShow3D(self, *_arguments: Any) -> None:
+        """Surfaces of tumour and brain."""
         if self._active():
             with slicer.util.WaitCursor():
-                self.saveInto(Path(self.ui.saveFolder.directory), self.ui.dicomBox.checked)
+                Pictures.show3D(self.nodes)
+            self._layout = "all"
+            self.apply()
 
-    def saveInto(self, folder: Path, dicom: bool) -> None:
-        """Save the run as files, and as DICOM if wanted."""
-        try:
-            saved = Results.saveRun(self.nodes, folder)
-            told: tuple[str, ...] = ()
-            if dicom:
-                told = DicomExport.saveDicom(self.nodes, saved, self.parameters.python or None).notices
-        except SynthesisError as error:
-            self._fail(error)
-        except OSError as error:
-            hint = _("Choose another folder, with rights and space to write.")
-            self._fail(SynthesisError(_("The result cannot be saved."), hint, "machine", str(error)))
+    def onFlip(self, *_arguments: Any) -> None:
+        """T1 in every view, and back."""
+        if self._active() and Runs.alive(self.nodes.t1):
+            if self._flipped:
+                self.apply()
+            else:
+                self.onOnly("t1")
+                self._flipped = True
+
+    def onOnly(self, name: str) -> None:
+        """One image in every view: "t1", "cemri" or "reference"."""
+        if not self._active() or not Runs.alive(getattr(self.nodes, name)):
+            return
+        self._layout = "all"
+        if name == "cemri":
+            self._choose(Picture.CEMRI)
+            self.apply()
         else:
-            self._fail(None)
-            self.ui.savedLabel.setText("\n".join([_("Saved in {folder}").format(folder=saved), *told]))
-
-    def onRemove(self, *_arguments: Any) -> None:
-        """Remove the run's nodes from the scene."""
-        if self._active():
-            Scene.removeRun(self.nodes)
-            self.refresh()
+            Views.setImages(slicer.mrmlScene, {}, getattr(self.nodes, name), None, 0.0)
+            Views.markViews()
+            self._flipped = False

@@ -135,13 +135,23 @@ def saveRun(nodes: Any, folder: Path) -> Path:
             storage.SetUseCompression(True)
             if not storage.WriteData(node):
                 raise OSError(f"{name} cannot be written.")
-        text = json.dumps(nodes.provenance, indent=1, ensure_ascii=False) + "\n"
+        content = nodes.provenance | {"mask": maskRecord(nodes)}
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         (temporary / "provenance.json").write_text(text, encoding="utf-8", newline="\n")
         temporary.chmod(0o755)
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def maskRecord(nodes: Any) -> dict[str, Any]:
+    """What the mask that is saved is, for the provenance: predicted, or changed by a person."""
+    return {
+        "edited": nodes.edited,
+        "threshold": nodes.threshold,
+        "enhancing_volume_ml": round(nodes.enhancingVolumeMl, 3),
+    }
 
 
 def savedNodes(nodes: Any) -> Iterator[tuple[str, Any]]:
@@ -151,6 +161,7 @@ def savedNodes(nodes: Any) -> Iterator[tuple[str, Any]]:
         ("subtraction.nrrd", nodes.subtraction),
         ("enhancement_probability.nrrd", nodes.probability),
         ("enhancement.seg.nrrd", nodes.segmentation),
+        ("first_sample.nrrd", nodes.sample),
         ("deformation.nii.gz", nodes.deformation),
         ("deformation_magnitude.nrrd", nodes.magnitude),
         ("uncertainty.nrrd", nodes.uncertainty),

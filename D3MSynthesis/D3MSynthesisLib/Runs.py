@@ -12,6 +12,10 @@ from D3MSynthesisLib.Results import STEP_IMAGES
 PREFIX = "D3M."
 RUN, ROLE = PREFIX + "Run", PREFIX + "Role"
 SEGMENT_ID = "EnhancingTumour"
+INPUTS = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "reference": "T1c"}
+"""Scans that a run refers to, and the names of the references."""
+NOT_MADE = {"runID", "folderItem", "segmentID", *INPUTS}
+"""Of a run's fields those that no node was made for."""
 
 
 @dataclass
@@ -28,8 +32,20 @@ class Nodes:
     deformation: Any = None
     magnitude: Any = None
     uncertainty: Any = None
+    sample: Any = None
+    """The first sample by itself, on the model's grid: the picture that the deformation and the steps end in."""
+    t2: Any = None
+    flair: Any = None
     reference: Any = None
     """The real T1c that the run was compared with."""
+    drawn: Any = None
+    """What grid and arrows are drawn from: a field in world coordinates, under no transform."""
+    fieldMap: Any = None
+    """Length or volume change of the field that is shown."""
+    error: Any = None
+    """How far the synthetic image is from the real T1c."""
+    brain: Any = None
+    """The brain's surface, as a segmentation."""
     browser: Any = None
     stepBefore: Any = None
     stepAfter: Any = None
@@ -54,6 +70,21 @@ class Nodes:
         return float(self.cemri.GetAttribute(PREFIX + "EnhancingVolumeMl") or 0.0)
 
     @property
+    def edited(self) -> bool:
+        """Whether the mask is no longer what the model predicted at the threshold."""
+        return self.cemri.GetAttribute(PREFIX + "MaskEdited") == "yes"
+
+    @property
+    def given(self) -> bool:
+        """Whether a person gave the mask that the picture was made with."""
+        return self.provenance.get("inputs", {}).get("enhancement_mask") is not None
+
+    @property
+    def samples(self) -> int:
+        """Samples that the synthetic image is the mean of."""
+        return int(self.provenance.get("settings", {}).get("samples") or 1)
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """What the run was made from, with what, and how."""
         return json.loads(self.cemri.GetAttribute(PREFIX + "Provenance") or "{}")
@@ -71,8 +102,13 @@ class Nodes:
 
     def all(self) -> list[Any]:
         """Every node that the run made."""
-        roles = {field.name for field in fields(self)} - {"runID", "folderItem", "t1", "reference", "segmentID"}
+        roles = {field.name for field in fields(self)} - NOT_MADE
         return [node for node in (getattr(self, role) for role in sorted(roles)) if node is not None]
+
+
+def alive(node: Any) -> bool:
+    """Whether a node is there and in a scene."""
+    return node is not None and node.GetScene() is not None
 
 
 def sequencesLogic(scene: Any) -> Any:
@@ -110,7 +146,7 @@ def proxies(nodes: Nodes) -> dict[str, Any]:
 
 def findRuns(scene: Any) -> list[Nodes]:
     """The runs of a scene, the newest last; after a scene was opened again, too."""
-    roles = {field.name for field in fields(Nodes)}
+    roles = {field.name for field in fields(Nodes)} - NOT_MADE
     runs: dict[str, dict[str, Any]] = {}
     for index in range(scene.GetNumberOfNodes()):
         node = scene.GetNthNode(index)
@@ -124,6 +160,6 @@ def findRuns(scene: Any) -> list[Nodes]:
         if cemri is None:
             continue
         item = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(cemri)) if hierarchy.GetItemByDataNode(cemri) else 0
-        t1, t1c = (cemri.GetNodeReference(PREFIX + role) for role in ("T1", "T1c"))
-        result.append(Nodes(runID=run, folderItem=int(item), t1=t1, reference=t1c, **found))
+        inputs = {name: cemri.GetNodeReference(PREFIX + role) for name, role in INPUTS.items()}
+        result.append(Nodes(runID=run, folderItem=int(item), **inputs, **found))
     return result

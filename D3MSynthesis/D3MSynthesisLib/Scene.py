@@ -14,19 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from D3MSynthesisLib import Display
-from D3MSynthesisLib.Grids import gridTransform, thresholdOf, voxelMl, writeMask
-from D3MSynthesisLib.Inputs import SYNTHETIC, matrixOf
+from D3MSynthesisLib import Looks, Masks
+from D3MSynthesisLib.Assignment import SYNTHETIC
+from D3MSynthesisLib.Grids import gridTransform, thresholdOf, writeMask
 from D3MSynthesisLib.Results import STEP_IMAGES, Image, Output, readOutput
-from D3MSynthesisLib.Runs import PREFIX, RUN, SEGMENT_ID, Nodes, proxies, updateProxies
+from D3MSynthesisLib.Runs import INPUTS, PREFIX, RUN, SEGMENT_ID, Nodes, proxies, updateProxies
 
-SEGMENT_NAME = "Enhancing tumour (predicted)"
-SEGMENT_COLOUR = (0.95, 0.35, 0.15)
-TERMINOLOGY = (
-    "Segmentation category and type - DICOM master list"
-    "~SCT^49755003^Morphologically Altered Structure~SCT^86049000^Neoplasm, Primary~^^"
-    "~Anatomic codes - DICOM master list~SCT^12738006^Brain~^^"
-)
 MAX_NAME = 80
 """Characters of T1's name that results bear: file names are made of node names when a scene is saved."""
 
@@ -40,6 +33,12 @@ class Frame:
     """(4, 4), T1's voxels to its local frame."""
     t1: Any = None
     parentTransform: Any = None
+    t2: Any = None
+    flair: Any = None
+    identity: dict[str, Any] | None = None
+    """`Identity.agreement` of the scans at the start of the run."""
+    notices: tuple[str, ...] = ()
+    """What else should be known of the result, such as that T1 was changed meanwhile."""
 
 
 def isSynthetic(node: Any) -> bool:
@@ -103,22 +102,35 @@ class _Builder:
         uncertainty = None
         if output.has("uncertainty"):
             uncertainty = self.volume("uncertainty", "uncertainty", output.image("uncertainty"), self.frame.ijkToRAS)
-        segmentation = self.segmentation(cemri, mask)
-        nodes = Nodes(self.runID, 0, self.frame.t1, cemri, subtraction, probability, segmentation, deformation,
-                      magnitude, uncertainty, reference)  # fmt: skip
+        sample = None
+        if output.has("first_sample"):
+            sample = self.volume("sample", "synthetic, first sample", output.image("first_sample"))
+        cemri.SetAttribute(PREFIX + "Provenance", json.dumps(self.provenance(), ensure_ascii=False))
+        nodes = Nodes(
+            self.runID, 0, self.frame.t1, cemri, subtraction, probability, None, deformation, magnitude, uncertainty,
+            sample, self.frame.t2, self.frame.flair, reference,
+        )  # fmt: skip
+        nodes.segmentation = self.segmentation(cemri, mask, Masks.GIVEN_NAME if nodes.given else Masks.SEGMENT_NAME)
         if output.steps:
             self.steps(nodes)
-        content = {name: value for name, value in output.provenance.items() if name != "files"}
-        cemri.SetAttribute(PREFIX + "Provenance", json.dumps(content, ensure_ascii=False))
         if output.comparison is not None:
             cemri.SetAttribute(PREFIX + "Comparison", json.dumps(output.comparison))
-        for role, node in (("T1", self.frame.t1), ("T1c", reference)):
-            if node is not None:
-                cemri.SetNodeReferenceID(PREFIX + role, node.GetID())
-        _setVolumeOfMask(nodes, threshold, mask)
+        for name, role in INPUTS.items():
+            if getattr(nodes, name) is not None:
+                cemri.SetNodeReferenceID(PREFIX + role, getattr(nodes, name).GetID())
+        cemri.SetAttribute(PREFIX + "Threshold", f"{threshold:.6g}")
+        Masks.measure(nodes, mask)
         nodes.folderItem = self.hierarchy(nodes)
-        Display.applyDefaults(nodes)
+        Looks.applyDefaults(nodes)
         return nodes
+
+    def provenance(self) -> dict[str, Any]:
+        """The engine's, with what the scene alone knows: whose scans they are, and what happened meanwhile."""
+        content = {name: value for name, value in self.output.provenance.items() if name != "files"}
+        if self.frame.identity is not None:
+            content["identity"] = self.frame.identity
+        own = [{"code": "scene", "message": text, "volume": None} for text in self.frame.notices]
+        return content | {"notices": [*content.get("notices", []), *own]}
 
     def node(self, className: str, role: str, suffix: str) -> Any:
         """A new, marked node under T1's transform."""
@@ -163,17 +175,14 @@ class _Builder:
         if parent is not None and parent.GetScene() is not None:
             node.SetAndObserveTransformNodeID(parent.GetID())
 
-    def segmentation(self, cemri: Any, mask: Any) -> Any:
-        node = self.node("vtkMRMLSegmentationNode", "segmentation", "enhancing tumour (predicted)")
+    def segmentation(self, cemri: Any, mask: Any, name: str) -> Any:
+        node = self.node("vtkMRMLSegmentationNode", "segmentation", name[0].lower() + name[1:])
         node.CreateDefaultDisplayNodes()
         self.place(node)
         node.SetReferenceImageGeometryParameterFromVolumeNode(cemri)
-        segmentation = node.GetSegmentation()
-        segmentation.SetSourceRepresentationName("Binary labelmap")
-        identifier = segmentation.AddEmptySegment(SEGMENT_ID, SEGMENT_NAME, SEGMENT_COLOUR)
-        segment = segmentation.GetSegment(identifier)
-        segment.SetTag(segment.GetTerminologyEntryTagName(), TERMINOLOGY)
-        writeMask(node, identifier, mask, self.frame.ijkToRAS)
+        node.GetSegmentation().SetSourceRepresentationName("Binary labelmap")
+        Masks.addSegment(node, SEGMENT_ID, name)
+        writeMask(node, SEGMENT_ID, mask, self.frame.ijkToRAS)
         return node
 
     def steps(self, nodes: Nodes) -> None:
@@ -225,8 +234,28 @@ class _Builder:
         hierarchy.SetItemAttribute(folder, RUN, self.runID)
         hierarchy.SetItemAttribute(folder, SYNTHETIC, "yes")
         for node in [*nodes.all(), *proxies(nodes).values()]:
-            hierarchy.SetItemParent(_item(hierarchy, node), folder)
+            item = _item(hierarchy, node)
+            hierarchy.SetItemParent(item, folder)
+            if node.IsA("vtkMRMLVolumeNode"):
+                _tagForExport(hierarchy, item, node)
         return int(folder)
+
+
+EXPORT_TAGS = {
+    "Modality": "OT",
+    "Manufacturer": "D3M for 3D Slicer (synthetic image)",
+    "Model": "D3M, research use only",
+    "SeriesNumber": "9301",
+}
+"""What Slicer's DICOM exporter proposes for a volume of ours. It starts from modality CT and no description
+(DICOMScalarVolumePlugin.py, examineForExport), and its tag editor replaces each by the item's attribute "DICOM.<tag>"
+(qSlicerDICOMTagEditorWidget.cxx, setExportables). The panel's own export is the one that marks images fully."""
+
+
+def _tagForExport(hierarchy: Any, item: int, node: Any) -> None:
+    prefix = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMAttributePrefix()
+    for tag, value in (EXPORT_TAGS | {"SeriesDescription": f"SYNTHETIC, research only: {node.GetName()}"}).items():
+        hierarchy.SetItemAttribute(item, prefix + tag, value[:64])
 
 
 def _item(hierarchy: Any, node: Any) -> int:
@@ -237,29 +266,6 @@ def _item(hierarchy: Any, node: Any) -> int:
 def _fill(node: Any, image: Image, ijkToRAS: Any) -> None:
     slicer.util.updateVolumeFromArray(node, image.array)
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijkToRAS))
-
-
-def _setVolumeOfMask(nodes: Nodes, threshold: float, mask: Any) -> float:
-    volume = float(mask.sum()) * voxelMl(nodes.cemri)
-    nodes.cemri.SetAttribute(PREFIX + "Threshold", f"{threshold:.6g}")
-    nodes.cemri.SetAttribute(PREFIX + "EnhancingVolumeMl", f"{volume:.6g}")
-    return volume
-
-
-def setThreshold(nodes: Nodes, threshold: float) -> float:
-    """Make the mask anew from the probability.
-
-    Args:
-        nodes: The run.
-        threshold: Probability from 0 to 1.
-
-    Returns:
-        The enhancing volume in ml.
-    """
-    probability = slicer.util.arrayFromVolume(nodes.probability)
-    mask = (probability >= threshold) & (probability > 0)
-    writeMask(nodes.segmentation, nodes.segmentID, mask, matrixOf(nodes.probability))
-    return _setVolumeOfMask(nodes, threshold, mask)
 
 
 def removeRun(nodes: Nodes) -> None:

@@ -1,0 +1,90 @@
+"""Which node is which scan, by what nodes say about themselves; scans of two examinations are never mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import slicer
+from D3MSynthesisLib.Identity import groupOf
+
+SYNTHETIC = "D3M.Synthetic"
+"""Attribute of every node that this module made."""
+NEEDED = ("t1", "t2", "flair")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which node is which scan; None where no node fits."""
+
+    t1: Any = None
+    t2: Any = None
+    flair: Any = None
+    t1c: Any = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.t1, self.t2, self.flair, self.t1c))
+
+
+def contrastOf(description: str) -> str | None:
+    """Which scan a name or description speaks of: see `contrast_of` of the engine's `descriptions`."""
+    from d3m.volumes.io.dicom.descriptions import contrast_of
+
+    return contrast_of(description)
+
+
+def nodeDescription(node: Any) -> str:
+    """What a node says about itself: its name, and the descriptions of its DICOM series if it came from one."""
+    texts = [node.GetName() or ""]
+    instances = node.GetAttribute("DICOM.instanceUIDs")
+    database = getattr(slicer, "dicomDatabase", None)
+    if instances and database is not None:
+        for tag in ("0008,103E", "0018,1030"):
+            texts.append(database.instanceValue(instances.split()[0], tag) or "")
+        if database.instanceValue(instances.split()[0], "0018,0010"):
+            texts.append("with contrast")
+    return " ; ".join(text for text in texts if text)
+
+
+def assignInputs(
+    nodes: Iterable[Any], describe: Callable[[Any], str] = nodeDescription, chosen: Iterable[Any] = ()
+) -> Assignment:
+    """Find T1, T2, FLAIR, and a real T1 with contrast, among volume nodes, by what they say about themselves.
+
+    Nodes are grouped by examination (data tree, DICOM), else by the patient's part of their names. A gap in one group
+    is never filled from another: it is left to the user.
+
+    Args:
+        nodes: In the order of the scene; nodes made by this module are left out.
+        describe: Gives the text for a node.
+        chosen: Nodes that the user has chosen: only their group is looked at, none if they are of several.
+
+    Returns:
+        Of the group that fills most places the first node of a kind. Nodes that say nothing about a patient are one
+        group if each kind is there once; else nobody can tell which belong together.
+    """
+    wanted = {groupOf(node) for node in chosen if node is not None}
+    if len(wanted) > 1:
+        return Assignment()
+    groups: dict[tuple[str, str], dict[str, list[Any]]] = {}
+    for node in nodes:
+        if node is None or node.GetAttribute(SYNTHETIC):
+            continue
+        kind = contrastOf(describe(node))
+        if kind is not None:
+            groups.setdefault(groupOf(node), {}).setdefault(kind, []).append(node)
+    unknown = groups.pop(("", ""), {})
+    clear = all(len(found) == 1 for found in unknown.values())
+    if wanted:
+        group = next(iter(wanted))
+        mine = groups.get(group, {}) if group != ("", "") else (unknown if clear else {})
+        return Assignment(**{kind: found[0] for kind, found in mine.items()})
+    if clear and unknown and len(groups) <= 1 and not any(group[0] in ("study", "patient") for group in groups):
+        named = next(iter(groups.values()), {})
+        if not named.keys() & unknown.keys():
+            return Assignment(**{kind: found[0] for kind, found in (unknown | named).items()})
+    if clear and unknown:
+        groups[("", "")] = unknown
+    best = max(groups.values(), key=lambda found: sum(kind in found for kind in NEEDED), default={})
+    return Assignment(**{kind: found[0] for kind, found in best.items()})

@@ -1,0 +1,124 @@
+"""The part of the panel about a real T1c: measured before or after the run, and faded to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+import slicer
+from D3MSynthesisLib import Comparison, Looks
+from D3MSynthesisLib.Engine import SynthesisError
+from D3MSynthesisLib.Handlers import connect
+from D3MSynthesisLib.Runs import alive
+
+
+def comparisonRows(comparison: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+    """Rows of the table beside a real T1c: name, synthetic image, what to compare it with."""
+    numbers = comparison or {}
+    guessed = numbers.get("real_enhancement") == "estimated"
+
+    def text(name: str, form: str, what: str = "{n}") -> str:
+        value = numbers.get(name)
+        return what.format(n=format(value, form)) if isinstance(value, (int, float)) else ""
+
+    copied, real = _("{n} (copied T1)"), _("{n} (real T1c, estimated)") if guessed else _("{n} (real)")
+    rows = [
+        (_("PSNR, brain (dB)"), text("psnr_brain", ".1f"), text("psnr_brain_t1", ".1f", copied)),
+        (_("SSIM, brain"), text("ssim_brain", ".3f"), text("ssim_brain_t1", ".3f", copied)),
+        (
+            _("Enhancing tumour (ml)"),
+            text("predicted_enhancing_volume_ml", ".1f"),
+            text("real_enhancing_volume_ml", ".1f", real),
+        ),
+        (_("falsely enhancing (ml)"), text("false_positive_ml", ".1f"), _("estimated") if guessed else ""),
+        (_("missed (ml)"), text("false_negative_ml", ".1f"), _("estimated") if guessed else ""),
+    ]
+    return [row for row in rows if row[1]]
+
+
+class ComparisonPart:
+    """Table, fading, and the comparison of a run with a T1c that was chosen after it.
+
+    Args:
+        ui: Widgets by name.
+        fail: Shows an error, or takes it away.
+        faded: Called with the share of the real image, 0 to 1.
+        changed: Called when the run was compared anew.
+    """
+
+    def __init__(
+        self,
+        ui: Any,
+        fail: Callable[[SynthesisError | None], None],
+        faded: Callable[[float], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.ui, self._fail, self._faded, self._changed = ui, fail, faded, changed
+        self.nodes: Any = None
+        self.parameters: Any = None
+        self._filling = False
+        table = ui.comparisonTable
+        table.setColumnCount(3)
+        table.setHorizontalHeaderLabels(["", _("synthetic"), _("compared with")])
+        table.verticalHeader().hide()
+        table.setWordWrap(False)
+        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        for column in (1, 2):
+            table.horizontalHeader().setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        connect(ui.fadeSlider, "valueChanged(double)", self.onFade)
+        connect(ui.compareButton, "clicked(bool)", self.onCompare)
+
+    def show(self, nodes: Any, parameters: Any) -> None:
+        """Fill the part with a run."""
+        self.nodes, self.parameters = nodes, parameters
+        self.unfade()
+        self.tell()
+
+    def tell(self) -> None:
+        """Numbers of the run, and whether it can be compared with what is chosen now."""
+        nodes, table = self.nodes, self.ui.comparisonTable
+        rows = comparisonRows(None if nodes is None else nodes.comparison)
+        table.setVisible(bool(rows))
+        table.setRowCount(len(rows))
+        for row, texts in enumerate(rows):
+            for column, text in enumerate(texts):
+                table.setItem(row, column, qt.QTableWidgetItem(text))
+        table.resizeRowsToContents()
+        height = sum(table.rowHeight(row) for row in range(len(rows)))
+        table.setFixedHeight(height + (table.rowHeight(0) if rows else 0) + 6)  # the header is one row high
+        self.ui.fadeSlider.setEnabled(nodes is not None and alive(nodes.reference))
+        chosen = None if self.parameters is None else self.parameters.reference
+        self.ui.compareButton.setEnabled(nodes is not None and chosen is not None)
+        self.ui.compareButton.setToolTip(
+            _("Choose a real T1c among the inputs, and its tumour if you have it.") if chosen is None else
+            _("Measure this run, with its mask as it is now, against {name}.").format(name=chosen.GetName())
+        )  # fmt: skip
+
+    def onCompare(self, *_arguments: Any) -> None:
+        """Measure the run against the real T1c that is chosen now."""
+        if self.nodes is None or self.parameters is None or self.parameters.reference is None:
+            return
+        try:
+            with slicer.util.WaitCursor():
+                Comparison.compareRun(self.nodes, self.parameters.reference, self.parameters.referenceMask)
+                Looks.windowInputs(self.nodes)
+        except SynthesisError as error:
+            self._fail(error)
+        else:
+            self._fail(None)
+            self.tell()
+            self._changed()
+
+    def unfade(self) -> None:
+        """Back to the synthetic image, without telling."""
+        self._filling = True
+        self.ui.fadeSlider.setValue(0)
+        self._filling = False
+
+    def onFade(self, value: float) -> None:
+        """Fade from the synthetic to the real image."""
+        if self.nodes is not None and not self._filling:
+            self._faded(value)

@@ -1,0 +1,131 @@
+"""Whose scan a volume is: patient and examination, by the data tree and Slicer's DICOM database, else by its name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import slicer
+
+PATIENT_ID, STUDY_UID = "0010,0020", "0020,000D"
+_SCAN_WORDS = r"t1|t2|flair|mprage|bravo|spgr|fspgr|vibe|tfe|tirm|dark|fse|tse|dwi|adc|swi"
+_PLAIN_WORDS = (
+    r"ax|axial|sag|sagittal|cor|coronal|tra|transversal|obl|3d|2d|pre|post|gd|gad|km|ce|the|scan|mr|mri|brain"
+)
+"""Words of a sequence's name that say nothing about a patient."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What is known of whose scan it is; empty texts where nothing is."""
+
+    patient: str = ""
+    """The DICOM patient ID, or the item of the data tree that stands for the patient."""
+    study: str = ""
+    """The DICOM study instance UID, or the item of the data tree that stands for the examination."""
+    title: str = ""
+    """Names of both, for a person."""
+
+    @property
+    def known(self) -> bool:
+        """Whether anything is known."""
+        return bool(self.patient or self.study)
+
+
+def identityOf(node: Any) -> Identity:
+    """Patient and examination of a node; nothing is guessed from its name."""
+    if node is None or not hasattr(node, "GetScene"):
+        return Identity()
+    patient, study, title = _ofTree(node)
+    instances = (node.GetAttribute("DICOM.instanceUIDs") or "").split()
+    database = getattr(slicer, "dicomDatabase", None)
+    if instances and database is not None:
+
+        def value(tag: str) -> str:
+            return (database.instanceValue(instances[0], tag) or "").strip()
+
+        study = value(STUDY_UID) or study
+        # without an ID Slicer's data tree takes the examination's (DICOMPlugin.py, addSeriesInSubjectHierarchy)
+        patient = value(PATIENT_ID) or (f"Patient-{study}" if study else patient)
+    return Identity(patient, study, title)
+
+
+def _ofTree(node: Any) -> tuple[str, str, str]:
+    """Patient, examination and their names as the data tree has them."""
+    scene = node.GetScene()
+    hierarchy = None if scene is None else slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = 0 if hierarchy is None else hierarchy.GetItemByDataNode(node)
+    if not item:
+        return "", "", ""
+    constants = slicer.vtkMRMLSubjectHierarchyConstants
+    found, names = [], []
+    for level in (constants.GetDICOMLevelPatient(), constants.GetDICOMLevelStudy()):
+        ancestor = hierarchy.GetItemAncestorAtLevel(item, level)
+        if ancestor:
+            names.append(hierarchy.GetItemName(ancestor))
+        found.append((hierarchy.GetItemUID(ancestor, constants.GetDICOMUIDName()) or f"item {ancestor}")
+                     if ancestor else "")  # fmt: skip
+    return found[0], found[1], ", ".join(names)
+
+
+def stemOf(name: str) -> str:
+    """What a node's name says apart from the scan, in lower case: "BraTS2021_00000_t1ce" gives "brats2021_00000".
+
+    Empty for names that only describe a sequence, such as "5: t1_mprage" or "AX T2 FLAIR".
+    """
+    text = re.sub(r"^\s*\d+\s*:\s*", "", name)  # the series' number, as Slicer's DICOM module writes it
+    text = re.sub(r"(?i)[_-](?:acq|ce|rec|run|desc|space)-[a-z0-9]+", "", text)  # of BIDS names, what is not the person
+    text = re.split(rf"(?i)(?<![a-z])(?:{_SCAN_WORDS})(?![a-z])|(?<![a-z])(?:t1|t2)", text, maxsplit=1)[0]
+    text = re.sub(rf"(?i)(?<![a-z0-9])(?:{_PLAIN_WORDS})(?![a-z0-9])", " ", text)
+    return re.sub(r"[\s_.:+-]+$", "", text).strip(" _-.").lower()
+
+
+def groupOf(node: Any) -> tuple[str, str]:
+    """What nodes of one examination have in common: ("study", UID), ("patient", ID), ("name", stem), or ("", "")."""
+    identity = identityOf(node)
+    if identity.study:
+        return "study", identity.study
+    if identity.patient:
+        return "patient", identity.patient
+    stem = stemOf(node.GetName() or "")
+    return ("name", stem) if stem else ("", "")
+
+
+def agreement(nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether scans are of one patient and one examination, for the provenance; no identifier can be read from it.
+
+    Args:
+        nodes: By role; "t1" must be one of them.
+
+    Returns:
+        "patient" and "study": "agree", "differ", or "unknown" where one of the scans has no identifier; and by role
+        hashes, equal where identifiers are. The patient's is made with T1's examination, so that lists of IDs do not
+        give it away.
+    """
+    found = {role: identityOf(node) for role, node in nodes.items() if node is not None}
+    salt = found["t1"].study if "t1" in found else ""
+
+    def told(values: list[str]) -> str:
+        if len({value for value in values if value}) > 1:
+            return "differ"
+        return "agree" if values and all(values) else "unknown"
+
+    def digest(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    hashes: dict[str, dict[str, str]] = {}
+    for role, identity in found.items():
+        entry = {}
+        if identity.study and not identity.study.startswith("item "):
+            entry["study"] = digest(identity.study)
+        if identity.patient and salt and not identity.patient.startswith("item "):
+            entry["patient"] = digest(f"{salt}\n{identity.patient}")
+        hashes[role] = entry
+    return {
+        "patient": told([identity.patient for identity in found.values()]),
+        "study": told([identity.study for identity in found.values()]),
+        "hashes": hashes,
+    }

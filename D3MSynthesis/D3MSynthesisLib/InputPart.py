@@ -1,0 +1,129 @@
+"""The part of the panel about the scans: which node is which, whose they are, transforms that they are under."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+import slicer
+from D3MSynthesisLib import Frames, Inputs, SampleCase
+from D3MSynthesisLib.Assignment import SYNTHETIC, Assignment, assignInputs
+from D3MSynthesisLib.Engine import SynthesisError
+from D3MSynthesisLib.Handlers import connect
+
+SCANS = ("t1", "t2", "flair", "reference")
+
+
+class InputPart(VTKObservationMixin):
+    """Chooses scans and follows them.
+
+    Args:
+        ui: Widgets by name.
+        sample: Folder of the sample case.
+        fail: Shows an error, or takes it away.
+        changed: Called when a chosen scan is another one, or lies elsewhere.
+    """
+
+    def __init__(
+        self,
+        ui: Any,
+        sample: Path,
+        fail: Callable[[SynthesisError | None], None],
+        changed: Callable[..., None],
+    ) -> None:
+        VTKObservationMixin.__init__(self)
+        self.ui, self.sample, self._fail, self._changed = ui, sample, fail, changed
+        self.parameters: Any = None
+        self._watched: list[Any] = []
+        connect(ui.sampleButton, "clicked(bool)", self.onSample)
+        connect(ui.assignButton, "clicked(bool)", self.onAssign)
+        connect(ui.hardenButton, "clicked(bool)", self.onHarden)
+
+    def bind(self, parameters: Any) -> None:
+        """Follow these parameters; None lets go of everything."""
+        self.parameters = parameters
+        self.watch()
+
+    def chosen(self) -> list[Any]:
+        """T1, T2, FLAIR and the real T1c, None where nothing is chosen."""
+        return [None] * len(SCANS) if self.parameters is None else [getattr(self.parameters, name) for name in SCANS]
+
+    def watch(self) -> None:
+        """Follow the chosen scans: voxels may arrive late, and a scan may be put under a transform."""
+        chosen = [node for node in self.chosen() if node is not None]
+        for nodes, others, change in (
+            (self._watched, chosen, self.removeObserver),
+            (chosen, self._watched, self.addObserver),
+        ):
+            for node in {id(node): node for node in nodes if node not in others}.values():
+                for event in (node.ImageDataModifiedEvent, node.TransformModifiedEvent):
+                    change(node, event, self._changed)
+        self._watched = chosen
+
+    def assign(self) -> None:
+        """Fill selectors that are empty, from the examination of what is chosen; what the user chose stays."""
+        if self.parameters is None:
+            return
+        for name, node in zip(SCANS, self._found(self.chosen()), strict=True):
+            if node is not None and getattr(self.parameters, name) is None:
+                setattr(self.parameters, name, node)
+
+    @staticmethod
+    def _found(chosen: list[Any]) -> Assignment:
+        volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        return assignInputs([node for node in volumes if node.GetAttribute(SYNTHETIC) is None], chosen=chosen)
+
+    def reason(self) -> str | None:
+        """Why these scans cannot be used yet."""
+        p = self.parameters
+        if p is None:
+            return _("The scene is closing.")
+        return Inputs.readiness(p.t1, p.t2, p.flair, p.brainMask, p.reference, p.referenceMask, p.acrossStudies)
+
+    def tell(self) -> None:
+        """Whose scans they are, and what is done about transforms and sequences."""
+        ui, p = self.ui, self.parameters
+        scans = self.chosen()
+        text = Inputs.whose(scans)
+        frame = None if p is None else Frames.frameOf(p.t1)
+        if frame is not None:
+            text = f"{text} {_('T1 is {frame}.').format(frame=frame.title)}".strip()
+        ui.whoseLabel.setText(text)
+        ui.whoseLabel.setVisible(bool(text))
+        ui.acrossBox.setVisible(Inputs.studiesDiffer(scans))
+        ui.allFramesBox.setVisible(frame is not None and frame.count > 1)
+        notice = None if p is None else Inputs.transformNotice(p.t1, p.t2, p.flair)
+        ui.transformLabel.setText(notice or "")
+        for widget in (ui.transformLabel, ui.hardenButton):
+            widget.setVisible(notice is not None)
+
+    def onAssign(self, *_arguments: Any) -> None:
+        """Choose again by names and descriptions, whatever was chosen before."""
+        if self.parameters is not None:
+            for name, node in zip(SCANS, self._found([]), strict=True):
+                setattr(self.parameters, name, node)
+
+    def onSample(self, *_arguments: Any) -> None:
+        """Load the sample case with its label, and choose it."""
+        try:
+            nodes = SampleCase.load(self.sample)
+        except RuntimeError as error:
+            mend = _("Install the extension again.")
+            self._fail(SynthesisError(_("The sample case cannot be loaded."), mend, "machine", str(error)))
+            return
+        if self.parameters is not None:
+            self.parameters.brainMask = None
+            for name, node in nodes.items():
+                setattr(self.parameters, name, node)
+
+    def onHarden(self, *_arguments: Any) -> None:
+        """Choose copies that have their transforms applied."""
+        p = self.parameters
+        names = [name for name in SCANS[:3] if getattr(p, name) is not None
+                 and getattr(p, name).GetParentTransformNode() is not None]  # fmt: skip
+        for name, copy in zip(names, Inputs.hardenedCopies([getattr(p, name) for name in names]), strict=True):
+            setattr(p, name, copy)

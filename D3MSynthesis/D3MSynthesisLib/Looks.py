@@ -1,0 +1,144 @@
+"""First look of a run's nodes: windows, colour ranges, legends. MRML alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+from D3MSynthesisLib.Colours import colourNode
+from D3MSynthesisLib.Grids import resampledOn
+from D3MSynthesisLib.Runs import Nodes, alive, proxies
+
+PROBABILITY_FLOOR = 0.05
+"""Below this the probability is transparent."""
+PERCENTILES = (1, 99.5)
+"""Of the brain's values: the window of a scan."""
+TITLES = {
+    "subtraction": "CEMRI - T1", "probability": "probability", "magnitude": "moved by (mm)", "uncertainty": "spread",
+    "jacobian": "volume, times", "error": "difference",
+}  # fmt: skip
+
+
+def applyDefaults(nodes: Nodes) -> None:
+    """Windows and colours of what a run made."""
+    import numpy as np
+
+    image = slicer.util.arrayFromVolume(nodes.cemri)
+    change = slicer.util.arrayFromVolume(nodes.subtraction)
+    brain = change != 0  # only the brain is synthesised
+    if not brain.any():
+        brain = image != 0
+    low, high = percentiles(image[brain] if brain.any() else image.ravel())
+    window(nodes.cemri, low, high)
+    for node in (nodes.sample, *(node for name, node in proxies(nodes).items() if name in ("before", "after"))):
+        if node is not None:
+            node.CreateDefaultDisplayNodes()
+            window(node, low, high)
+    limit = float(np.percentile(np.abs(change[brain]), 99.5)) if brain.any() else 1.0
+    colours(nodes.subtraction, "diverging", -limit or -1.0, limit or 1.0)
+    colours(nodes.probability, "sequential", 0.0, 1.0, PROBABILITY_FLOOR)
+    lengths = slicer.util.arrayFromVolume(nodes.magnitude)
+    top = upper(lengths[lengths > 0])
+    colours(nodes.magnitude, "magnitude", 0.0, top, 0.02 * top)
+    if nodes.uncertainty is not None:
+        spread = slicer.util.arrayFromVolume(nodes.uncertainty)
+        top = upper(spread[spread > 0])
+        colours(nodes.uncertainty, "sequential", 0.0, top, 0.05 * top)
+    mask = proxies(nodes).get("mask")
+    if mask is not None:
+        mask.CreateDefaultDisplayNodes()
+        colours(mask, "sequential", 0.0, 1.0, PROBABILITY_FLOOR)
+    field = proxies(nodes).get("field")
+    if field is not None:
+        field.CreateDefaultDisplayNodes()
+    for transform in (nodes.deformation, field):  # they are never drawn themselves: see `Field`
+        display = None if transform is None else transform.GetDisplayNode()
+        if display is not None:
+            display.SetVisibility(False)
+            display.SetVisibility2D(False)
+            display.SetVisibility3D(False)
+    display = nodes.segmentation.GetDisplayNode()
+    display.SetVisibility2DFill(False)  # a filling would hide the enhancement
+    display.SetOpacity2DFill(0.3)
+    display.SetOpacity2DOutline(1.0)
+
+
+def windowInputs(nodes: Nodes) -> None:
+    """Scans beside the result: T1 has the synthetic image's own window, they share one scale; a real T1c has its own.
+
+    A real T1c comes from another acquisition: by T1's window much of its brain may be white.
+    """
+    display = nodes.cemri.GetDisplayNode()
+    if alive(nodes.t1) and nodes.t1.GetDisplayNode() is not None:
+        window(nodes.t1, display.GetWindowLevelMin(), display.GetWindowLevelMax())
+    if alive(nodes.reference) and nodes.reference.GetDisplayNode() is not None:
+        image = resampledOn(nodes.reference, nodes.cemri)
+        brain = (slicer.util.arrayFromVolume(nodes.subtraction) != 0) & (image != 0)
+        if not brain.any():
+            image = slicer.util.arrayFromVolume(nodes.reference)
+            brain = image != 0
+        if brain.any():
+            window(nodes.reference, *percentiles(image[brain]))
+
+
+def percentiles(values: Any) -> tuple[float, float]:
+    """Lower and upper end of a window."""
+    import numpy as np
+
+    low, high = (float(value) for value in np.percentile(values, PERCENTILES))
+    return low, max(high, low + 1e-6)
+
+
+def upper(values: Any) -> float:
+    """Upper end of a colour range: the 99th percentile of what is not zero."""
+    import numpy as np
+
+    return max(float(np.percentile(values, 99)), 1e-3) if values.size else 1.0
+
+
+def window(volume: Any, low: float, high: float) -> None:
+    """Set a window that stays."""
+    display = volume.GetDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(low, high)
+
+
+def colours(volume: Any, kind: str, low: float, high: float, floor: float | None = None) -> None:
+    """Set a colour table of `Colours` and its range; values below the floor are transparent."""
+    display = volume.GetDisplayNode()
+    display.SetAndObserveColorNodeID(colourNode(volume.GetScene(), kind).GetID())
+    display.SetInterpolate(True)
+    window(volume, low, high)
+    display.SetApplyThreshold(floor is not None)
+    if floor is not None:
+        display.SetThreshold(floor, 1e9)
+
+
+def grey(volume: Any, low: float, high: float) -> None:
+    """Show a volume in shades of grey."""
+    display = volume.GetDisplayNode()
+    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+    display.SetApplyThreshold(False)
+    window(volume, low, high)
+
+
+def legend(volume: Any, title: str, visible: bool) -> None:
+    """Show or hide the colour legend of a volume: at the right edge, beside the brain."""
+    if not alive(volume):
+        return
+    logic = getattr(slicer, "vtkSlicerColorLogic", None)
+    if logic is None:
+        return
+    node = logic.GetColorLegendDisplayNode(volume)
+    if node is None:
+        if not visible:
+            return
+        node = logic.AddDefaultColorLegendDisplayNode(volume)
+        if node is None:
+            return
+        node.SetLabelFormat("%.3g")
+        node.SetNumberOfLabels(5)
+        node.SetSize(0.12, 0.45)
+        node.SetPosition(0.97, 0.5)
+    node.SetTitleText(title)
+    node.SetVisibility(visible)

@@ -1,0 +1,129 @@
+"""The part of the panel about the mask: threshold, edits by a person, and a new picture from the mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+import slicer
+from D3MSynthesisLib import Masks
+from D3MSynthesisLib.Handlers import connect, guarded
+from D3MSynthesisLib.Runs import alive
+
+
+class MaskPart(VTKObservationMixin):
+    """Threshold, edits and their volume.
+
+    Args:
+        ui: Widgets by name.
+        confirm: Asks the user a question.
+        changed: Called when the mask is another one.
+        steer: Called with a mask node, to make a picture from it.
+    """
+
+    def __init__(
+        self, ui: Any, confirm: Callable[[str], bool], changed: Callable[[], None], steer: Callable[[Any], None]
+    ) -> None:
+        VTKObservationMixin.__init__(self)
+        self.ui, self._confirm, self._changed, self._steer = ui, confirm, changed, steer
+        self.nodes: Any = None
+        self.parameters: Any = None
+        self._filling = False
+        self._coming = False
+        connect(ui.thresholdSlider, "valueChanged(double)", self.onThreshold)
+        connect(ui.steerButton, "clicked(bool)", self.onSteer)
+
+    def show(self, nodes: Any, parameters: Any) -> None:
+        """Fill the part with a run, and follow its mask."""
+        self.removeObservers()
+        self.nodes, self.parameters = nodes, parameters
+        if nodes is None:
+            return
+        self._slide(nodes.threshold)
+        self.ui.thresholdSlider.setEnabled(alive(nodes.probability) and not nodes.given)
+        if alive(nodes.segmentation):
+            segmentation, kind = nodes.segmentation.GetSegmentation(), slicer.vtkSegmentation
+            for event in (kind.SourceRepresentationModified, kind.SegmentAdded, kind.SegmentRemoved):
+                self.addObserver(segmentation, event, self._onEdited)
+        self._tell()
+
+    def _slide(self, value: float) -> None:
+        self._filling = True
+        self.ui.thresholdSlider.setValue(value)
+        self._filling = False
+
+    def _onEdited(self, _caller: Any, _event: str) -> None:
+        if not self._coming:  # an effect of Segment Editor announces several changes at once
+            self._coming = True
+            qt.QTimer.singleShot(0, guarded(self.look))
+
+    def look(self) -> None:
+        """See whether a person has changed the mask; its volume follows."""
+        self._coming = False
+        if self.nodes is not None and self.nodes.cemri.GetScene() is not None and Masks.noticeEdit(self.nodes):
+            self._changed()
+        self._tell()
+
+    def _tell(self) -> None:
+        text = ""
+        nodes = self.nodes
+        if nodes is not None:
+            if not alive(nodes.segmentation):
+                text = _("The mask was deleted from the scene.")
+            elif nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID) is None:
+                text = _("The predicted segment was deleted: move the threshold to have it again.")
+            elif nodes.edited:
+                text = _("Edited: this is no longer what the model predicted.")
+            elif nodes.given:
+                text = _("Given: the picture was made from this mask.")
+        self.ui.editedLabel.setText(text)
+        self.ui.editedLabel.setVisible(bool(text))
+
+    def onThreshold(self, value: float) -> None:
+        """The mask follows the threshold, the volume beside it; what a person drew is not wiped without a question."""
+        nodes = self.nodes
+        if nodes is None or self._filling or not alive(nodes.probability) or not alive(nodes.segmentation):
+            return
+        if self._coming:
+            self.look()
+        if nodes.edited and not self._confirm(
+            _("The mask was edited. Make it anew from the probability, and lose what was edited?")
+        ):
+            self._slide(nodes.threshold)
+            return
+        Masks.setThreshold(nodes, value)
+        self._changed()
+        self._tell()
+
+    # A picture from the mask
+
+    def offer(self, card: Any, reason: str | None, running: bool) -> None:
+        """Offer the picture from a mask if the model's card says that the model can.
+
+        Args:
+            card: The chosen model's, None without one.
+            reason: Why the run's scans cannot be used.
+            running: Whether a synthesis is going on.
+        """
+        able = bool(getattr(card, "mask_steering", False))
+        for widget in (self.ui.steerButton, self.ui.steerSelector, self.ui.steerSelectorTitle):
+            widget.setVisible(able)
+        self.ui.steerButton.setEnabled(able and not running and reason is None and self._given() is not None)
+        self.ui.steerButton.setToolTip(reason or _("Make a picture that enhances where this mask is, from the same "
+                                                   "scans."))  # fmt: skip
+
+    def _given(self) -> Any:
+        if self.nodes is None or self.parameters is None:
+            return None
+        chosen = self.parameters.enhancementMask
+        return chosen if chosen is not None else (self.nodes.segmentation if alive(self.nodes.segmentation) else None)
+
+    def onSteer(self, *_arguments: Any) -> None:
+        """Make a picture from the mask."""
+        mask = self._given()
+        if mask is not None:
+            self._steer(mask)

@@ -1,0 +1,114 @@
+"""The mask of a run: made from the probability, edited by a person, measured. MRML alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+from D3MSynthesisLib.Grids import matrixOf, voxelMl, writeMask
+from D3MSynthesisLib.Runs import PREFIX, Nodes, alive
+
+SEGMENT_NAME = "Enhancing tumour (predicted)"
+EDITED_NAME = "Enhancing tumour (edited)"
+GIVEN_NAME = "Enhancing tumour (given)"
+SEGMENT_COLOUR = (0.95, 0.35, 0.15)
+TERMINOLOGY = (
+    "Segmentation category and type - DICOM master list"
+    "~SCT^49755003^Morphologically Altered Structure~SCT^86049000^Neoplasm, Primary~^^"
+    "~Anatomic codes - DICOM master list~SCT^12738006^Brain~^^"
+)
+
+
+def addSegment(nodes_segmentation: Any, identifier: str, name: str = SEGMENT_NAME) -> None:
+    """Make the run's segment, with its colour and terminology."""
+    segmentation = nodes_segmentation.GetSegmentation()
+    segmentation.AddEmptySegment(identifier, name, SEGMENT_COLOUR)
+    segment = segmentation.GetSegment(identifier)
+    segment.SetTag(segment.GetTerminologyEntryTagName(), TERMINOLOGY)
+
+
+def maskOf(nodes: Nodes) -> Any:
+    """The mask as it is now, (K, J, I) bool on the synthetic image's grid: every segment of the run's segmentation.
+
+    Segments that a person has added count; nothing is left of segments that were deleted.
+    """
+    import numpy as np
+
+    shape = nodes.cemri.GetImageData().GetDimensions()[::-1]
+    mask = np.zeros(shape, bool)
+    if not alive(nodes.segmentation):
+        return mask
+    segmentation = nodes.segmentation.GetSegmentation()
+    for index in range(segmentation.GetNumberOfSegments()):
+        found = slicer.util.arrayFromSegmentBinaryLabelmap(
+            nodes.segmentation, segmentation.GetNthSegmentID(index), nodes.cemri
+        )
+        if found is not None and found.shape == shape:
+            mask |= found > 0
+    return mask
+
+
+def predictedMask(nodes: Nodes) -> Any:
+    """The mask that the probability gives at the threshold, (K, J, I) bool."""
+    probability = slicer.util.arrayFromVolume(nodes.probability)
+    return (probability >= nodes.threshold - 1e-6) & (probability > 0)
+
+
+def setThreshold(nodes: Nodes, threshold: float) -> float:
+    """Make the mask anew from the probability; what a person changed is gone.
+
+    Args:
+        nodes: The run.
+        threshold: Probability from 0 to 1.
+
+    Returns:
+        The enhancing volume in ml.
+    """
+    probability = slicer.util.arrayFromVolume(nodes.probability)
+    mask = (probability >= threshold) & (probability > 0)
+    segmentation = nodes.segmentation.GetSegmentation()
+    for index in reversed(range(segmentation.GetNumberOfSegments())):
+        if segmentation.GetNthSegmentID(index) != nodes.segmentID:
+            segmentation.RemoveSegment(segmentation.GetNthSegmentID(index))
+    if segmentation.GetSegment(nodes.segmentID) is None:
+        addSegment(nodes.segmentation, nodes.segmentID)
+    segmentation.GetSegment(nodes.segmentID).SetName(SEGMENT_NAME)
+    writeMask(nodes.segmentation, nodes.segmentID, mask, matrixOf(nodes.probability))
+    nodes.cemri.SetAttribute(PREFIX + "MaskEdited", None)
+    nodes.cemri.SetAttribute(PREFIX + "Threshold", f"{threshold:.6g}")
+    return measure(nodes, mask)
+
+
+def measure(nodes: Nodes, mask: Any) -> float:
+    """Keep a mask's volume with the run; returns it in ml."""
+    volume = float(mask.sum()) * voxelMl(nodes.cemri)
+    nodes.cemri.SetAttribute(PREFIX + "EnhancingVolumeMl", f"{volume:.6g}")
+    return volume
+
+
+def noticeEdit(nodes: Nodes) -> bool:
+    """Look whether a person has changed the mask; if so its volume follows, and its segment is named so.
+
+    Returns:
+        Whether the mask is now another one than before.
+    """
+    before = (nodes.edited, nodes.enhancingVolumeMl)
+    mask = maskOf(nodes)
+    edited = bool(alive(nodes.probability) and (mask != originalMask(nodes)).any())
+    nodes.cemri.SetAttribute(PREFIX + "MaskEdited", "yes" if edited else None)
+    measure(nodes, mask)
+    segment = None
+    if alive(nodes.segmentation):
+        segment = nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID)
+    if segment is not None:
+        name = EDITED_NAME if edited else (GIVEN_NAME if nodes.given else SEGMENT_NAME)
+        if segment.GetName() in (SEGMENT_NAME, EDITED_NAME, GIVEN_NAME) and segment.GetName() != name:
+            segment.SetName(name)
+    return (nodes.edited, nodes.enhancingVolumeMl) != before
+
+
+def originalMask(nodes: Nodes) -> Any:
+    """The mask that the engine gave with the run at this threshold: predicted, or given to it by a person."""
+    if nodes.given:
+        return slicer.util.arrayFromVolume(nodes.probability) >= 0.5
+    return predictedMask(nodes)

@@ -1,0 +1,310 @@
+"""What the slice views show of a run: one picture, what lies over it, the mask, the deformation. MRML alone.
+
+A picture is always inspected with what belongs to it. The synthetic image is the mean of samples, enlarged and
+smoothed as the model's card says; the deformation and the steps are those of the first sample. They are shown over that
+sample's own picture, and the views say so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import slicer
+from D3MSynthesisLib import Field, Looks, Views
+from D3MSynthesisLib.Grids import resampledOn
+from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, proxies, updateProxies
+from D3MSynthesisLib.Texts import _
+
+OVERLAYS = ("none", "subtraction", "probability", "uncertainty")
+PICTURES = ("cemri", "subtraction", "sample")
+LAYOUTS = ("all", "sideBySide", "fourUp", "beforeAfter", "contrasts", "comparison")
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything that a person can choose about how a run is shown."""
+
+    picture: str = "cemri"
+    """One of `PICTURES`: the synthetic image, its subtraction in grey, or the first sample by itself."""
+    step: int | None = None
+    """Steps done, 1 to `Nodes.steps`, of the sample's picture; None: the sample after the last one."""
+    stepImage: str = "after"
+    """"before" or "after" the warp of the step."""
+    overlay: str = "none"
+    """One of `OVERLAYS`; the synthetic image's and its subtraction's."""
+    overlayOpacity: float = 0.6
+    deformation: str = "off"
+    """One of `Field.MODES`; over the sample's picture alone."""
+    maskVisible: bool = True
+    maskFill: bool = False
+    maskOutline: bool = True
+    maskOpacity: float = 0.3
+    fade: float = 0.0
+    """0: synthetic, 1: the real T1c."""
+    layout: str = "all"
+    """One of `LAYOUTS`: what stands in which view."""
+
+
+def canInspect(nodes: Nodes) -> bool:
+    """Whether the picture that the deformation belongs to is there."""
+    return alive(nodes.sample) or nodes.steps > 0
+
+
+def show(nodes: Nodes, look: Look) -> int:
+    """Show a run in the slice views.
+
+    Args:
+        nodes: The run.
+        look: How; what the run has not is left out.
+
+    Returns:
+        How many times the deformation is drawn enlarged; 0 if it is not drawn.
+
+    Raises:
+        ValueError: there is no such picture, overlay, step or layout.
+    """
+    _check(nodes, look)
+    scene = nodes.cemri.GetScene()
+    inspecting = look.picture == "sample" and canInspect(nodes)
+    done = _stepOf(nodes, look) if inspecting else None
+    if nodes.steps:
+        selectStep(nodes, done or nodes.steps)
+    picture = _picture(nodes, look, done)
+    over, share = _over(nodes, look, done, inspecting)
+    if look.fade > 0 and not inspecting and alive(nodes.reference):
+        over, share = (nodes.reference, look.fade) if look.fade < 1 else (None, 0.0)
+        picture = picture if look.fade < 1 else nodes.reference
+    Views.setImages(scene, _backgrounds(nodes, look, done), picture, over, share)
+    _maskDisplay(nodes, look, inspecting)
+    factor = Field.draw(nodes, look.deformation if inspecting else "off", done)
+    _legends(nodes, over)
+    Views.markViews()
+    return factor
+
+
+def _check(nodes: Nodes, look: Look) -> None:
+    for value, known in (
+        (look.picture, PICTURES),
+        (look.overlay, OVERLAYS),
+        (look.deformation, Field.MODES),
+        (look.layout, LAYOUTS),
+        (look.stepImage, ("before", "after")),
+    ):
+        if value not in known:
+            raise ValueError(f"There is no {value!r} to be shown.")
+    if look.step is not None and not 1 <= look.step <= nodes.steps:
+        raise ValueError("There is no such step.")
+
+
+def _stepOf(nodes: Nodes, look: Look) -> int | None:
+    """The step that is replayed; None for the sample as it ended."""
+    if not nodes.steps:
+        return None
+    step = look.step or nodes.steps
+    return None if step == nodes.steps and look.stepImage == "after" and alive(nodes.sample) else step
+
+
+def _picture(nodes: Nodes, look: Look, done: int | None) -> Any:
+    display = nodes.cemri.GetDisplayNode()
+    window = (display.GetWindowLevelMin(), display.GetWindowLevelMax())
+    if look.picture == "subtraction" and alive(nodes.subtraction):
+        limit = nodes.subtraction.GetDisplayNode().GetWindowLevelMax()
+        if look.overlay != "subtraction":
+            Looks.grey(nodes.subtraction, -0.1 * limit, limit)
+        return nodes.subtraction
+    if look.picture == "sample" and canInspect(nodes):
+        node = nodes.sample if done is None else proxies(nodes)[look.stepImage]
+        Looks.window(node, *window)
+        node.SetAttribute(Views.CAPTION, sampleText(nodes))
+        return node
+    return nodes.cemri
+
+
+def sampleText(nodes: Nodes) -> str:
+    """Which picture the deformation and the steps belong to."""
+    if nodes.samples > 1:
+        return _("sample 1 of {n} by itself").format(n=nodes.samples)
+    return _("the sample by itself")
+
+
+def _over(nodes: Nodes, look: Look, done: int | None, inspecting: bool) -> tuple[Any, float]:
+    """The image over the picture, and its opacity."""
+    if inspecting:
+        if look.deformation in ("magnitude", "jacobian"):
+            return Field.mapNode(nodes, look.deformation, done), look.overlayOpacity
+        mask = proxies(nodes).get("mask")
+        return (mask, 0.5) if look.maskVisible and done is not None and mask is not None else (None, 0.0)
+    if look.overlay == "subtraction" and alive(nodes.subtraction):
+        if look.picture == "subtraction":
+            return None, 0.0
+        Looks.colours(nodes.subtraction, "diverging", *_subtractionRange(nodes))
+    chosen = None if look.overlay == "none" else getattr(nodes, look.overlay)
+    return (chosen, look.overlayOpacity) if alive(chosen) else (None, 0.0)
+
+
+def _subtractionRange(nodes: Nodes) -> tuple[float, float]:
+    limit = nodes.subtraction.GetDisplayNode().GetWindowLevelMax()
+    return -limit, limit
+
+
+def _backgrounds(nodes: Nodes, look: Look, done: int | None) -> dict[str, Any]:
+    """Views with an image of their own: acquired scans, and what else the layout compares with."""
+    if look.layout == "sideBySide":
+        return {"Red": nodes.t1}
+    if look.layout == "beforeAfter" and nodes.steps:
+        found = proxies(nodes)
+        display = nodes.cemri.GetDisplayNode()
+        for name in ("before", "after"):
+            Looks.window(found[name], display.GetWindowLevelMin(), display.GetWindowLevelMax())
+            found[name].SetAttribute(Views.CAPTION, _("{sample}, {when} the warp of {step}").format(
+                sample=sampleText(nodes), when=_("before") if name == "before" else _("after"),
+                step=Field.stepName(nodes, done)))  # fmt: skip
+        return {"Red": found["before"], "Yellow": found["after"]}
+    if look.layout == "contrasts":
+        return dict(zip(Views.FOUR[:3], (nodes.t1, nodes.t2, nodes.flair), strict=True))
+    if look.layout == "comparison":
+        scans = (nodes.t1, nodes.t2, nodes.flair)
+        return dict(zip(Views.SIX[:3], scans, strict=True)) | {Views.SIX[4]: nodes.reference, Views.SIX[5]: nodes.error}
+    return {}
+
+
+def _maskDisplay(nodes: Nodes, look: Look, inspecting: bool) -> None:
+    """The mask is the mean's: over the sample's picture lies that sample's own probability instead."""
+    display = nodes.segmentation.GetDisplayNode() if alive(nodes.segmentation) else None
+    if display is None:
+        return
+    display.SetVisibility(look.maskVisible and not inspecting)
+    display.SetVisibility2DFill(look.maskFill)
+    display.SetVisibility2DOutline(look.maskOutline)
+    display.SetOpacity2DFill(look.maskOpacity)
+
+
+def _legends(nodes: Nodes, over: Any) -> None:
+    for name in ("subtraction", "probability", "uncertainty", "magnitude", "error"):
+        node = getattr(nodes, name)
+        Looks.legend(node, Looks.TITLES[name], node is not None and node is over)
+    if alive(nodes.fieldMap):
+        jacobian = nodes.fieldMap.GetDisplayNode().GetWindowLevelMin() != 0
+        title = Looks.TITLES["jacobian" if jacobian else "magnitude"]
+        Looks.legend(nodes.fieldMap, title, nodes.fieldMap is over)
+
+
+def selectStep(nodes: Nodes, done: int) -> None:
+    """Fill the nodes of the replay with one step."""
+    number = nodes.stepAfter.GetItemNumberFromIndexValue(str(done), False)
+    if nodes.browser.GetSelectedItemNumber() != number:
+        nodes.browser.SetSelectedItemNumber(number)
+    updateProxies(nodes)
+
+
+def first(nodes: Nodes) -> None:
+    """A run that has just ended: windows of the scans beside it, and every view at the largest enhancement."""
+    Looks.windowInputs(nodes)
+    Views.lookAt(nodes)
+
+
+def setLayout(nodes: Nodes, name: str) -> None:
+    """Arrange the views for one of `LAYOUTS`; `show` fills them.
+
+    Raises:
+        ValueError: there is no such layout, or the run has not what it compares.
+    """
+    scene = nodes.cemri.GetScene()
+    layouts = slicer.vtkMRMLLayoutNode
+    if name in ("sideBySide", "beforeAfter"):
+        if name == "beforeAfter" and not nodes.steps:
+            raise ValueError("The steps were not kept.")
+        _linked(nodes, layouts.SlicerLayoutSideBySideView, ("Red", "Yellow"))
+    elif name == "contrasts":
+        _linked(nodes, layouts.SlicerLayoutTwoOverTwoView, Views.FOUR)
+    elif name == "comparison":
+        if not alive(nodes.reference):
+            raise ValueError("There is no real T1c.")
+        makeError(nodes)
+        _linked(nodes, layouts.SlicerLayoutThreeOverThreeView, Views.SIX)
+    elif name == "fourUp":
+        Views.arrange(scene, layouts.SlicerLayoutFourUpView)
+        Views.orient(scene, {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"})
+        Views.lookAt(nodes)
+    else:
+        raise ValueError(f"There is no layout {name!r}.")
+
+
+def _linked(nodes: Nodes, arrangement: int, views: tuple[str, ...]) -> None:
+    """Axial views that look at the same place, as large."""
+    scene = nodes.cemri.GetScene()
+    Views.arrange(scene, arrangement)
+    Views.orient(scene, {views[0]: "Axial"})
+    Views.lookAt(nodes)
+    Views.copyPosition(scene, views[0], views[1:])
+
+
+def makeError(nodes: Nodes) -> Any:
+    """How far the synthetic image is from the real T1c, brought onto its scale: absolute, in T1's units.
+
+    The real image's brightness is fitted to the synthetic one's in the brain (least squares), since two acquisitions
+    have no common scale.
+    """
+    import numpy as np
+
+    image = slicer.util.arrayFromVolume(nodes.cemri)
+    real = resampledOn(nodes.reference, nodes.cemri)
+    brain = (slicer.util.arrayFromVolume(nodes.subtraction) != 0) & (real != 0)
+    error = np.zeros(image.shape, np.float32)
+    if brain.sum() > 1:
+        gain, offset = np.polyfit(real[brain].astype(float), image[brain].astype(float), 1)
+        error[brain] = np.abs(image[brain] - (gain * real[brain] + offset))
+    node = nodes.error
+    if not alive(node):
+        scene = nodes.cemri.GetScene()
+        name = scene.GenerateUniqueName(f"{nodes.cemri.GetName()} minus real T1c")
+        node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+        for key, value in ((RUN, nodes.runID), (ROLE, "error"), (PREFIX + "Synthetic", "yes")):
+            node.SetAttribute(key, value)
+        node.SetAttribute(Views.CAPTION, _("difference from the real T1c"))
+        nodes.error = node
+    slicer.util.updateVolumeFromArray(node, error)
+    matrix = slicer.util.vtkMatrixFromArray(np.eye(4))
+    nodes.cemri.GetIJKToRASMatrix(matrix)
+    node.SetIJKToRASMatrix(matrix)
+    node.SetAndObserveTransformNodeID(nodes.cemri.GetTransformNodeID())
+    node.CreateDefaultDisplayNodes()
+    Looks.colours(node, "sequential", 0.0, Looks.upper(error[brain]))
+    return node
+
+
+def show3D(nodes: Nodes) -> None:
+    """Surfaces of the enhancing tumour and of the brain, in Slicer's layout with a 3-D view."""
+    from D3MSynthesisLib.Grids import matrixOf, writeMask
+
+    scene = nodes.cemri.GetScene()
+    if alive(nodes.segmentation):
+        nodes.segmentation.CreateClosedSurfaceRepresentation()
+        nodes.segmentation.GetDisplayNode().SetVisibility(True)
+        nodes.segmentation.GetDisplayNode().SetVisibility3D(True)
+    if not alive(nodes.brain):
+        name = scene.GenerateUniqueName(f"{nodes.cemri.GetName()} brain surface")
+        node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        for key, value in ((RUN, nodes.runID), (ROLE, "brain"), (PREFIX + "Synthetic", "yes")):
+            node.SetAttribute(key, value)
+        node.CreateDefaultDisplayNodes()
+        node.SetAndObserveTransformNodeID(nodes.cemri.GetTransformNodeID())
+        node.SetReferenceImageGeometryParameterFromVolumeNode(nodes.cemri)
+        node.GetSegmentation().SetSourceRepresentationName("Binary labelmap")
+        node.GetSegmentation().AddEmptySegment("Brain", "Brain (synthesised part)", (0.8, 0.75, 0.7))
+        writeMask(node, "Brain", slicer.util.arrayFromVolume(nodes.subtraction) != 0, matrixOf(nodes.cemri))
+        nodes.brain = node
+    nodes.brain.CreateClosedSurfaceRepresentation()
+    display = nodes.brain.GetDisplayNode()
+    display.SetVisibility(True)
+    display.SetVisibility2D(False)
+    display.SetVisibility3D(True)
+    display.SetOpacity3D(0.25)
+    Views.arrange(scene, slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    Views.orient(scene, {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"})
+    manager = getattr(getattr(slicer, "app", None), "layoutManager", lambda: None)()
+    if manager is not None and getattr(manager, "threeDViewCount", 0):
+        view = manager.threeDWidget(0).threeDView()
+        view.resetFocalPoint()
+        view.resetCamera()

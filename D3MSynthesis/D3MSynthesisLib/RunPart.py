@@ -1,0 +1,309 @@
+"""The part of the panel about running: settings, what it will cost, starting, progress, and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+import slicer
+from D3MSynthesisLib import Install
+from D3MSynthesisLib.Engine import Cost, EngineInfo, ProgressEvent, SynthesisError
+from D3MSynthesisLib.Handlers import connect
+from D3MSynthesisLib.Parameters import Quality
+
+PYTHON_SETTING = "D3MSynthesis/Python"
+LICENCE_SETTING = "D3MSynthesis/LicenceRead"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, told to a person."""
+    if seconds < 90:
+        return _("{n} s").format(n=max(1, round(seconds)))
+    return _("{n} min").format(n=round(seconds / 60))
+
+
+def memory(megabytes: float) -> str:
+    """An amount of memory, told to a person."""
+    return _("{n} GB").format(n=f"{megabytes / 1024:.1f}")
+
+
+def stageText(event: ProgressEvent) -> str:
+    """What is going on, in the application's language."""
+    return {
+        "inputs": _("Starting the engine"),
+        "read": _("Reading the scans"),
+        "model": _("Loading the model"),
+        "prepare": _("Putting the scans on the model's grid"),
+        "sample": _("Synthesising"),
+        "restore": _("Bringing the result back onto T1's grid"),
+        "write": _("Writing the result"),
+        "nodes": _("Showing the result"),
+    }.get(event.stage, event.message or event.stage)
+
+
+class RunPart:
+    """Starts and stops runs, and says how they stand.
+
+    Args:
+        logic: A `SynthesisLogic`.
+        ui: Widgets by name.
+        requirements: The module's requirements.txt.
+        models: The part about models.
+        confirm: Asks the user a question.
+        acknowledge: Shows a text that is read before the user goes on; None: there is nobody to read it.
+        reason: Gives why the run cannot start.
+        ended: Called with the nodes of a result, and whether its T1 is still the chosen one.
+    """
+
+    def __init__(
+        self,
+        logic: Any,
+        ui: Any,
+        requirements: Path,
+        models: Any,
+        confirm: Callable[[str], bool],
+        acknowledge: Callable[[str], bool | None],
+        reason: Callable[[], str | None],
+        ended: Callable[[Any, bool], None],
+    ) -> None:
+        self.logic, self.ui, self.requirements, self.models = logic, ui, requirements, models
+        self.confirm, self.acknowledge, self._reason, self._ended = confirm, acknowledge, reason, ended
+        self.parameters: Any = None
+        self.info: EngineInfo | None = None
+        self.error: SynthesisError | None = None
+        self.devices: list[str] = []
+        self.closing = False
+        self.asked = False
+        self._startedWith: Any = None
+        """T1 as it was chosen when the run was started."""
+        connect(ui.applyButton, "clicked(bool)", self.onApply)
+        connect(ui.deviceBox, "activated(int)", self.onDevice)
+        connect(ui.pythonEdit, "textEdited(QString)", self.onPython)
+        ui.detailsButton.connect("toggled(bool)", ui.detailsText.setVisible)
+        connect(ui.reportButton, "clicked(bool)", self.onReport)
+
+    def bind(self, parameters: Any) -> None:
+        """Follow these parameters; None lets go of everything."""
+        self.parameters = parameters
+        if parameters is not None:
+            self._takePython()
+            self._limitSteps()
+            self._showDevices()
+
+    def _limitSteps(self) -> None:
+        """No more steps than the model's card says that it can take: more would give noise."""
+        card = self.models.card
+        most = max((quality.steps for quality in card.recipe.qualities), default=1) if card is not None else 1000
+        self.ui.stepsBox.setMaximum(most)
+        self.ui.stepsBox.setToolTip(_("Reverse steps; this model takes {n} at most.").format(n=most))
+        if self.parameters is not None and self.parameters.steps > most:
+            self.parameters.steps = most
+
+    def cost(self) -> Cost | None:
+        """What the chosen settings cost, as far as the engine has said; steps and samples set by hand included."""
+        p, card = self.parameters, self.models.card
+        model = next((m for m in self.info.models if m.name == card.name), None) if self.info and card else None
+        if model is None or p is None:
+            return None
+        index = list(Quality).index(p.quality)
+        qualities = card.recipe.qualities
+        work = [quality.steps * quality.samples for quality in qualities]
+        known = {cost.quality: cost for cost in model.costs}
+        if not all(quality.value in known for quality in Quality):
+            return None
+        first, last = known["preview"], known["best"]
+        each = (last.seconds - first.seconds) / max(work[-1] - work[0], 1)
+        wanted = (p.steps or qualities[index].steps) * (p.samples or qualities[index].samples)
+        cost = known[p.quality.value]
+        if p.device not in ("auto", cost.device):
+            return None
+        return Cost(p.quality.value, cost.device, first.seconds + each * (wanted - work[0]), cost.memoryMb)
+
+    def forecast(self) -> str:
+        """How long it takes and how much memory it needs, before it is started."""
+        if self.info is None:
+            return _("Ready. The first run may ask to install packages.") if not self.asked else _("Ready.")
+        cost = self.cost()
+        if cost is None:
+            return _("Ready.")
+        device = next((d.title for d in self.info.devices if d.name == cost.device), cost.device)
+        return _("Ready: about {time} and {memory} of memory on {device}.").format(
+            time=duration(cost.seconds), memory=memory(cost.memoryMb), device=device
+        )
+
+    def update(self) -> None:
+        """Button, and the sentence above it."""
+        ui, running = self.ui, self.logic.running
+        reason = None if running else self._reason()
+        ui.applyButton.setText(_("Cancel") if running else _("Synthesize"))
+        ui.applyButton.setEnabled(not self.logic.cancelling if running else reason is None)
+        ui.applyButton.setToolTip(reason or "")
+        ui.progressBar.setVisible(running)
+        if not running:
+            ui.stateLabel.setText(reason or self.forecast())
+
+    # What the engine says about this machine
+
+    def requestInfo(self) -> None:
+        """Ask the engine for devices and costs; without its packages there is nothing to ask."""
+        if self.closing or self.parameters is None or self.logic.running:
+            return
+        python = self.parameters.python
+        if python or not (Install.torchMissing() or Install.missing(self.requirements)):
+            self.asked = True
+            self.logic.requestInfo(self.onInfo, python=python or None)
+
+    def onInfo(self, info: EngineInfo | None, error: SynthesisError | None) -> None:
+        """The engine's answer; an error is told when the user runs it, not before."""
+        del error
+        if self.closing or info is None:
+            return
+        self.info = info
+        self._showDevices()
+        self.update()
+
+    def _showDevices(self) -> None:
+        found = self.info.devices if self.info is not None else ()
+        titles = {"auto": _("Automatic"), "cpu": _("Processor")}
+        for device in found:
+            if device.usable:
+                size = "" if device.memoryBytes is None else f" ({memory(device.memoryBytes / 2**20)})"
+                titles[device.name] = device.title + size
+        wanted = self.parameters.device if self.parameters is not None else "auto"
+        titles.setdefault(wanted, _("{name} (not found)").format(name=wanted))
+        self.devices = list(titles)
+        box = self.ui.deviceBox
+        blocked = box.blockSignals(True)
+        box.clear()
+        box.addItems(list(titles.values()))
+        box.setCurrentIndex(self.devices.index(wanted))
+        box.blockSignals(blocked)
+        unusable = [
+            _("{name} is not usable: {reason}").format(name=device.title, reason=device.reason)
+            for device in found
+            if not device.usable
+        ]
+        box.setToolTip("\n".join([_("Where it is computed."), *unusable]))
+
+    def onDevice(self, index: int) -> None:
+        """The user chose a device."""
+        if self.parameters is not None and 0 <= index < len(self.devices):
+            self.parameters.device = self.devices[index]
+
+    def onPython(self, text: str) -> None:
+        """The user typed an interpreter: it is remembered on this machine."""
+        slicer.app.userSettings().setValue(PYTHON_SETTING, text)
+
+    def _takePython(self) -> None:
+        """The interpreter is the one that was typed on this machine: a scene of somebody else must not start one."""
+        python = str(slicer.app.userSettings().value(PYTHON_SETTING, "") or "")
+        if self.parameters.python != python:
+            self.parameters.python = python
+
+    # The run
+
+    def onApply(self, *_arguments: Any) -> None:
+        """Start, or cancel what is going on."""
+        if self.logic.running:
+            self.logic.cancel()
+            self.ui.stateLabel.setText(_("Cancelling."))
+            self.update()
+            return
+        p = self.parameters
+        self.start(p.t1, p.t2, p.flair, reference=p.reference,
+                   referenceMask=p.referenceMask if p.reference is not None else None)  # fmt: skip
+
+    def start(self, t1: Any, t2: Any, flair: Any, **given: Any) -> None:
+        """Start a run with the settings of the panel.
+
+        Args:
+            t1: Scans.
+            t2: See `t1`.
+            flair: See `t1`.
+            given: What else goes to `SynthesisLogic.run`.
+        """
+        self.fail(None)
+        p = self.parameters
+        try:
+            self._licence()
+            if not p.python:
+                self.ui.stateLabel.setText(_("Looking for packages."))
+                Install.ensure(self.requirements, self.confirm)
+            self._startedWith = p.t1
+            run = self.logic.runFrames if p.allFrames else self.logic.run
+            run(
+                t1, t2, flair, p.quality.value, wait=False, brainMask=p.brainMask, acrossStudies=p.acrossStudies,
+                model=p.model or None, steps=p.steps or None, samples=p.samples or None, seed=p.seed,
+                device=p.device, trace=p.keepSteps, python=p.python or None,
+                progress=self.onProgress, finished=self.onFinished, **given,
+            )  # fmt: skip
+        except SynthesisError as error:
+            self.fail(error)
+        self.update()
+
+    def _licence(self) -> None:
+        """Show the licence of the weights once before they are first used.
+
+        Raises:
+            SynthesisError: the user does not go on.
+        """
+        card = self.models.card
+        settings = slicer.app.userSettings()
+        key = f"{LICENCE_SETTING}/{card.weights_sha256[:16]}" if card is not None else ""
+        if card is None or not card.licence or str(settings.value(key, "") or "") == "yes":
+            return
+        text = _("The weights of the model {title} are used under this licence:\n\n{licence}\n\nIts images are "
+                 "synthetic, for research only, and must not guide the care of a patient.")  # fmt: skip
+        read = self.acknowledge(text.format(title=card.title, licence=card.licence))
+        if read:
+            settings.setValue(key, "yes")
+        elif read is not None:
+            raise SynthesisError(
+                _("The synthesis was not started, because you did not go on past the licence."),
+                _("Press Synthesize to read it again, or choose another model."), "interrupted",
+            )  # fmt: skip
+
+    def onProgress(self, event: ProgressEvent) -> None:
+        """Bar and sentence; it says whose run it is."""
+        if self.closing:
+            return
+        parts = [stageText(event)]
+        if event.step is not None and event.steps:
+            parts.append(_("step {n} of {m}").format(n=event.step, m=event.steps))
+        if event.eta_s is not None:
+            parts.append(_("about {time} left").format(time=duration(event.eta_s)))
+        self.ui.progressBar.setValue(round(100 * event.fraction))
+        if not self.logic.cancelling:
+            text = ", ".join(parts)
+            name = self.logic.runningFor
+            self.ui.stateLabel.setText(_("{name}: {progress}").format(name=name, progress=text) if name else text)
+
+    def onFinished(self, nodes: Any, error: SynthesisError | None) -> None:
+        """The result, or why there is none."""
+        if self.closing:
+            return
+        self.fail(error if error is not None and error.kind != "interrupted" else None)
+        chosen = None if self.parameters is None else self.parameters.t1
+        if nodes is not None:
+            self._ended(nodes, chosen is None or chosen is self._startedWith or chosen is nodes.t1)
+        self.update()
+        if self.info is None:
+            self.requestInfo()
+
+    def fail(self, error: SynthesisError | None) -> None:
+        """Show an error, or take it away."""
+        self.error = error
+        self.ui.errorLabel.setText("" if error is None else str(error))
+        self.ui.detailsText.setPlainText("" if error is None else error.details)
+        for widget in (self.ui.errorLabel, self.ui.detailsButton, self.ui.reportButton):
+            widget.setVisible(error is not None)
+        self.ui.detailsText.setVisible(False)
+        self.ui.detailsButton.setChecked(False)
+
+    def onReport(self, *_arguments: Any) -> None:
+        """Copy a report without names of patients or files."""
+        qt.QApplication.clipboard().setText(self.logic.report(self.error, self.info))

@@ -1,0 +1,291 @@
+"""The slice views: which there are, how they are arranged, where they look, and the mark in them. MRML alone.
+
+Views are reached through their composite and slice nodes, so this works in the application and without a window.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import vtk
+
+import slicer
+from D3MSynthesisLib.Assignment import SYNTHETIC
+from D3MSynthesisLib.Grids import gridPoints, rasBounds, transformed, worldFrom
+from D3MSynthesisLib.Runs import Nodes, alive
+from D3MSynthesisLib.Texts import _
+
+MARK = "synthetic, research use only"
+CAPTION = "D3M.Caption"
+"""Attribute of a node: what else is written into the views that show it."""
+UPPER_EDGE = 7
+"""Place in a view's corner annotation that Slicer's own annotations leave free (vtkCornerAnnotation::UpperEdge)."""
+MARGIN = 1.35
+"""Views that are fitted are so much larger than the brain: the legend stands beside it."""
+FOUR = ("Red", "Slice4", "Green", "Yellow")
+"""Slice views of Slicer's layout "two over two", row by row (vtkMRMLLayoutLogic.cxx)."""
+SIX = ("Red", "Green", "Yellow", "Red+", "Green+", "Yellow+")
+"""Slice views of Slicer's layout "three over three", row by row (vtkMRMLLayoutLogic.cxx)."""
+
+
+def composites(scene: Any) -> list[Any]:
+    """The composite nodes of all slice views."""
+    return [
+        scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
+        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode"))
+    ]
+
+
+def sliceNodes(scene: Any) -> list[Any]:
+    """The slice nodes of all slice views."""
+    return [
+        scene.GetNthNodeByClass(index, "vtkMRMLSliceNode")
+        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceNode"))
+    ]
+
+
+def _named(nodes: list[Any], view: str) -> Any:
+    return next((node for node in nodes if node.GetLayoutName() == view), None)
+
+
+def identifier(node: Any) -> str | None:
+    """A node's identifier, None for one that is gone."""
+    return node.GetID() if alive(node) else None
+
+
+def setImages(scene: Any, background: dict[str, Any], default: Any, foreground: Any, opacity: float) -> None:
+    """Put images into the slice views.
+
+    Args:
+        scene: The scene.
+        background: By view: its own image, without anything over it.
+        default: The image of all other views.
+        foreground: What lies over it.
+        opacity: Of the foreground, 0 to 1.
+    """
+    found = composites(scene)
+    for composite in found:
+        composite.SetLinkedControl(False)  # else the choice for one view would change the others too
+    for composite in found:
+        own = composite.GetLayoutName() in background
+        over = None if own or opacity == 0 else foreground
+        composite.SetBackgroundVolumeID(identifier(background[composite.GetLayoutName()] if own else default))
+        composite.SetForegroundVolumeID(identifier(over))
+        composite.SetForegroundOpacity(opacity if alive(over) else 0.0)
+    for composite in found:
+        composite.SetLinkedControl(True)
+
+
+def background(scene: Any) -> Any:
+    """The image of the first view."""
+    found = composites(scene)
+    return scene.GetNodeByID(found[0].GetBackgroundVolumeID() or "") if found else None
+
+
+def arrange(scene: Any, arrangement: int) -> None:
+    """Choose one of Slicer's layouts."""
+    layout = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    if layout is not None:
+        layout.SetViewArrangement(arrangement)
+
+
+def orient(scene: Any, orientations: dict[str, str]) -> None:
+    """Turn views: "Axial", "Sagittal" or "Coronal" by view."""
+    for node in sliceNodes(scene):
+        if node.GetLayoutName() in orientations and node.GetOrientation() != orientations[node.GetLayoutName()]:
+            node.SetOrientation(orientations[node.GetLayoutName()])
+
+
+def copyPosition(scene: Any, source: str, targets: tuple[str, ...]) -> None:
+    """Let views look at the same place as another one, as large."""
+    master = _named(sliceNodes(scene), source)
+    if master is None:
+        return
+    perPixel = [master.GetFieldOfView()[axis] / max(master.GetDimensions()[axis], 1) for axis in (0, 1)]
+    for name in targets:
+        node = _named(sliceNodes(scene), name)
+        if node is None or node is master:
+            continue
+        node.SetOrientation(master.GetOrientation())
+        node.GetSliceToRAS().DeepCopy(master.GetSliceToRAS())
+        node.SetXYZOrigin(*master.GetXYZOrigin())
+        size = node.GetDimensions()
+        node.SetFieldOfView(size[0] * perPixel[0], size[1] * perPixel[1], master.GetFieldOfView()[2])
+        node.UpdateMatrices()
+
+
+def brainBounds(nodes: Nodes) -> Any:
+    """Lowest and highest corner, (2, 3), of what was synthesised, in the world: RAS millimetres."""
+    import numpy as np
+
+    brain = slicer.util.arrayFromVolume(nodes.subtraction if alive(nodes.subtraction) else nodes.cemri) != 0
+    if not brain.any():
+        brain = np.ones_like(brain)
+    found = [np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    ends = np.array([[index[0], index[-1]] for index in found])  # of k, j, i
+    corners = np.array([[ends[2, a], ends[1, b], ends[0, c]] for a in (0, 1) for b in (0, 1) for c in (0, 1)], float)
+    matrix = vtk.vtkMatrix4x4()
+    nodes.cemri.GetIJKToRASMatrix(matrix)
+    affine = slicer.util.arrayFromVTKMatrix(matrix)
+    return rasBounds(transformed(corners @ affine[:3, :3].T + affine[:3, 3], worldFrom(nodes.cemri)))
+
+
+def lesion(nodes: Nodes) -> Any:
+    """A point, RAS millimetres in the world, in the middle of the largest connected part of the predicted mask.
+
+    It lies in the part's largest axial slice of the volume, on the voxel nearest to that slice's centre; None without
+    a mask.
+    """
+    import numpy as np
+    from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+    from D3MSynthesisLib.Masks import maskOf
+
+    mask = maskOf(nodes)
+    if not mask.any():
+        return None
+    image = vtk.vtkImageData()
+    image.SetDimensions(mask.shape[::-1])
+    image.GetPointData().SetScalars(numpy_to_vtk(mask.astype(np.uint8).reshape(-1), deep=True))
+    parts = vtk.vtkImageConnectivityFilter()
+    parts.SetInputData(image)
+    parts.SetScalarRange(1, 1)
+    parts.SetExtractionModeToLargestRegion()
+    parts.Update()
+    largest = vtk_to_numpy(parts.GetOutput().GetPointData().GetScalars()).reshape(mask.shape) > 0
+    k = int(largest.sum(axis=(1, 2)).argmax())
+    inside = np.argwhere(largest[k])
+    j, i = inside[np.abs(inside - inside.mean(0)).sum(1).argmin()]
+    matrix = vtk.vtkMatrix4x4()
+    nodes.cemri.GetIJKToRASMatrix(matrix)
+    affine = slicer.util.arrayFromVTKMatrix(matrix)
+    point = gridPoints((1, 1, 1), affine)[0, 0, 0] + affine[:3, :3] @ np.array([i, j, k], float)
+    return transformed(point[None], worldFrom(nodes.cemri))[0]
+
+
+def lookAt(nodes: Nodes, fit: bool = False) -> None:
+    """Cut every view at the largest predicted enhancement; fit those that do not show the whole brain.
+
+    Args:
+        nodes: The run. Without enhancement the slices stay, unless they miss the brain.
+        fit: Fit all views.
+    """
+    bounds = brainBounds(nodes)
+    point = lesion(nodes)
+    middle = bounds.mean(0)
+    for node in sliceNodes(nodes.cemri.GetScene()):
+        if fit or not _shows(node, bounds):
+            _fit(node, bounds)
+            if point is None:
+                node.JumpSliceByOffsetting(*middle)
+        if point is not None:
+            node.JumpSliceByOffsetting(*point)
+
+
+def _shows(node: Any, bounds: Any) -> bool:
+    """Whether a view has the whole brain in its frame, larger than a fifth of it, and cuts it."""
+    import numpy as np
+
+    matrix = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
+    low, high = _inPlane(matrix, bounds)
+    half = np.array(node.GetFieldOfView()[:2]) / 2 + 1
+    origin = np.array(node.GetXYZOrigin()[:2])
+    seen = (low[:2] >= origin - half).all() and (high[:2] <= origin + half).all()
+    large = ((high - low)[:2] > 0.2 * 2 * half).any()
+    return bool(seen and large and low[2] <= 0 <= high[2])
+
+
+def _inPlane(sliceToRAS: Any, bounds: Any) -> tuple[Any, Any]:
+    """The brain's box in a view's coordinates: lowest and highest corner, right, up, through the plane; mm."""
+    import numpy as np
+
+    corners = np.array([[bounds[a, 0], bounds[b, 1], bounds[c, 2]] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
+    local = (corners - sliceToRAS[:3, 3]) @ sliceToRAS[:3, :3]
+    return local.min(0), local.max(0)
+
+
+def _fit(node: Any, bounds: Any) -> None:
+    """Show the whole brain with a margin, its middle in the middle."""
+    matrix = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()).copy()
+    low, high = _inPlane(matrix, bounds)
+    size = node.GetDimensions()
+    perPixel = MARGIN * max((high[axis] - low[axis]) / max(size[axis], 1) for axis in (0, 1))
+    middle = (low + high) / 2
+    middle[2] = 0.0  # the slice stays
+    matrix[:3, 3] += matrix[:3, :3] @ middle
+    node.GetSliceToRAS().DeepCopy(slicer.util.vtkMatrixFromArray(matrix))
+    node.SetXYZOrigin(0, 0, 0)
+    node.SetFieldOfView(size[0] * perPixel, size[1] * perPixel, node.GetFieldOfView()[2])
+    node.UpdateMatrices()
+
+
+def markViews() -> None:
+    """Write the mark at the upper edge of every slice view that shows a synthetic image, and wipe it from the others.
+
+    Beside it stands what is to be known of the picture: which sample, how much the deformation is enlarged, how much
+    of the real image is mixed in. Without the application's views nothing is done.
+    """
+    application = getattr(slicer, "app", None)
+    manager = application.layoutManager() if hasattr(application, "layoutManager") else None
+    if manager is None:
+        return
+    for name in manager.sliceViewNames():
+        widget = manager.sliceWidget(name)
+        if widget is None:
+            continue
+        view = widget.sliceView()
+        written = view.cornerAnnotation().GetText(UPPER_EDGE) or ""
+        wanted = "\n".join(caption(slicer.mrmlScene, name))
+        if wanted != written and (not written or MARK in written):  # another module's text stays
+            view.cornerAnnotation().SetText(UPPER_EDGE, wanted)
+            view.scheduleRender()
+
+
+def caption(scene: Any, view: str) -> list[str]:
+    """Lines at the upper edge of a view; none where only acquired images are seen."""
+    composite = _named(composites(scene), view)
+    if composite is None:
+        return []
+    share = composite.GetForegroundOpacity()
+    under = scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
+    over = scene.GetNodeByID(composite.GetForegroundVolumeID() or "") if share > 0 else None
+    if over is not None and share >= 1 and not _synthetic(over) and _covers(over, under):
+        under = None  # nothing is left of it
+    shown = [node for node in (under, over) if _synthetic(node)]
+    drawings = [node for node in _drawings(scene) if shown]
+    if not shown:
+        return []
+    lines = [MARK]
+    if over is not None and len([node for node in (under, over) if node is not None and not _synthetic(node)]) == 1:
+        lines.append(_("{n} % of it real").format(n=round(100 * (share if not _synthetic(over) else 1 - share))))
+    return lines + [text for node in [*shown, *drawings] if (text := node.GetAttribute(CAPTION))]
+
+
+def _synthetic(node: Any) -> bool:
+    return node is not None and node.GetAttribute(SYNTHETIC) is not None
+
+
+def _covers(over: Any, under: Any) -> bool:
+    """Whether nothing of the image below can be seen: no transparent values, and no part beyond the edge."""
+    import numpy as np
+
+    display = over.GetDisplayNode()
+    if display is not None and display.GetApplyThreshold():
+        return False
+    if under is None:
+        return True
+    inner, outer = np.zeros(6), np.zeros(6)
+    under.GetSliceBounds(inner, None)
+    over.GetSliceBounds(outer, None)
+    return bool((outer[::2] <= inner[::2] + 1).all() and (outer[1::2] >= inner[1::2] - 1).all())
+
+
+def _drawings(scene: Any) -> list[Any]:
+    """Transform nodes with a caption that are drawn in the slice views."""
+    found = []
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformNode")):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLTransformNode")
+        display = node.GetDisplayNode() if node.GetAttribute(CAPTION) else None
+        if display is not None and display.GetVisibility() and display.GetVisibility2D():
+            found.append(node)
+    return found
