@@ -80,7 +80,8 @@ def stemOf(name: str) -> str:
     text = re.sub(r"(?i)[_-](?:acq|ce|rec|run|desc|space)-[a-z0-9]+", "", text)  # of BIDS names, what is not the person
     text = re.split(rf"(?i)(?<![a-z])(?:{_SCAN_WORDS})(?![a-z])|(?<![a-z])(?:t1|t2)", text, maxsplit=1)[0]
     text = re.sub(rf"(?i)(?<![a-z0-9])(?:{_PLAIN_WORDS})(?![a-z0-9])", " ", text)
-    return re.sub(r"[\s_.:+-]+$", "", text).strip(" _-.").lower()
+    text = re.sub(r"[\s_.:+-]+$", "", text).strip(" _-.").lower()
+    return "" if re.fullmatch(r"\d{0,3}", text) else text  # the number of a series
 
 
 def groupOf(node: Any) -> tuple[str, str]:

@@ -233,11 +233,8 @@ class ResultPart(VTKObservationMixin):
             return which + " " + _("Colours: by how many millimetres it moved the image.")
         if mode is Deformation.JACOBIAN:
             return which + " " + _("Colours: above 1 tissue was gained, below 1 lost.")
-        return (
-            which
-            + " "
-            + _("Drawn {n} times larger than true; it shows where tissue was moved to.").format(n=self._factor)
-        )
+        drawn = _("Drawn {n} times larger than true;") if self._factor > 1 else _("Drawn true to scale;")
+        return f"{which} {drawn.format(n=self._factor)} " + _("it shows where tissue was moved to.")
 
     # How it looks
 

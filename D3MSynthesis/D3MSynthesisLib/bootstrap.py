@@ -6,7 +6,7 @@ everything else, for the processes that it starts itself. The process leads a gr
 (Slicer's launcher has another), and removes the folder of its run if nobody is left to do so.
 """
 
-# ruff: noqa: E402, PTH
+# ruff: noqa: E402, PTH118, PTH119, PTH120
 import sys
 
 sys.path[0:1] = []  # this file's folder: what lies in it is Slicer's part, not the engine's

@@ -21,6 +21,13 @@ MANAGERS = (
     "vtkMRMLTransformsDisplayableManager2D",
     "vtkMRMLColorLegendDisplayableManager",
 )
+LAYOUTS = {
+    slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView: ("Red", "Yellow", "Green"),
+    slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView: ("Red", "Yellow"),
+    slicer.vtkMRMLLayoutNode.SlicerLayoutTwoOverTwoView: ("Red", "Slice4", "Green", "Yellow"),
+    slicer.vtkMRMLLayoutNode.SlicerLayoutThreeOverThreeView: ("Red", "Green", "Yellow", "Red+", "Green+", "Yellow+"),
+}
+"""Slice views of the layouts that the panel chooses."""
 VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 
 
@@ -59,8 +66,9 @@ class MRMLHost:
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
         layout = slicer.vtkMRMLLayoutNode()
         layout.SetSingletonTag("vtkMRMLLayoutNode")
-        for arrangement in (layout.SlicerLayoutFourUpView, layout.SlicerLayoutSideBySideView):
+        for arrangement in LAYOUTS:
             layout.AddLayoutDescription(arrangement, '<layout type="horizontal"/>')
+        layout.AddObserver(vtk.vtkCommand.ModifiedEvent, self._arranged)
         scene.AddNode(layout)
         self.logics = {}
         for module, kind in (
@@ -91,11 +99,23 @@ class MRMLHost:
             self.views[name] = SliceView(self, name, orientation)
         return self.views
 
+    def _arranged(self, layout: Any, _event: str) -> None:
+        """The views that a layout needs are made when it is chosen, as the layout manager does.
+
+        qMRMLLayoutManager::onMRMLLayoutNodeModifiedEvent updates the layout at once, and the views' factory makes the
+        slice nodes by their tags (Libs/MRML/Widgets/qMRMLLayoutManager.cxx; vtkMRMLLayoutLogic.cxx, twoOverTwoView and
+        threeOverThreeView).
+        """
+        for name in LAYOUTS.get(layout.GetViewArrangement(), ()):
+            if self.views and name not in self.views:
+                self.views[name] = SliceView(self, name, "Axial")
+
     def picture(self, position: tuple[float, float, float]) -> np.ndarray:
         """All views side by side, fitted to their background, at a point in RAS: (height, width, 3) uint8."""
-        for view in self.views.values():
+        views = [self.views[name] for name in VIEWS]
+        for view in views:
             view.fit(position)
-        return np.concatenate([view.grab() for view in self.views.values()], 1)
+        return np.concatenate([view.grab() for view in views], 1)
 
 
 class SliceView:

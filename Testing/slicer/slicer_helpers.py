@@ -118,6 +118,7 @@ def make_output(folder: Path, orientation: str = "LPS", steps: int = 3, threshol
     ):
         save(folder / f"{name}.nii.gz", data, matrix)
     save(folder / "deformation.nii.gz", field, field_matrix)
+    save(folder / "first_sample.nii.gz", after, field_matrix)
     if steps:
         (folder / "trace").mkdir()
     for done in range(1, steps + 1):

@@ -1,4 +1,4 @@
-"""Which node is which scan, whether it can be used, and that what the engine reads is what is shown."""
+"""Whether scans can be used, and that what the engine reads is what is shown."""
 
 from __future__ import annotations
 
@@ -19,79 +19,6 @@ from D3MSynthesisLib import Inputs  # noqa: E402
 def host() -> MRMLHost:
     """A scene without views."""
     return MRMLHost()
-
-
-class Named:
-    """What assigning needs of a node."""
-
-    def __init__(self, name: str, **attributes: str) -> None:
-        self.name, self.attributes = name, attributes
-
-    def GetName(self) -> str:
-        return self.name
-
-    def GetAttribute(self, name: str) -> str | None:
-        return self.attributes.get(name.replace(".", "_"))
-
-
-SPOKEN = {
-    "t1": """BraTS2021_00000_t1 | BraTS-GLI-00001-000-t1n | case_T1 | t1 | 3: T1 AX | AX T1 PRE | T1 pre contrast
-        | T1w without contrast | SAG T1 FLAIR | MPRAGE | t1_mprage_sag_iso | T1 w/o contrast | T1 non-contrast
-        | t1_native | 3D T1 BRAVO | T1 NO GAD | sample_t1 | T1 - precontrast | sub-01_T1w""",
-    "t1c": """BraTS2021_00000_t1ce | BraTS-GLI-00001-000-t1c | case_T1Gd | T1GD | T1 post | AX T1 POST GAD | T1+C
-        | T1 + C | T1w CE | T1-CE | t1_mprage_sag_iso+KM | T1 C+ | T1 with contrast | T1 gadolinium | T1Post
-        | 3D T1 post-contrast | MPRAGE_GD | T1W_3D_CE | t1_km | T1c | T1CE MPRAGE | AX T1 +GD | BRAVO +C | T1 W/C
-        | T1 enhanced | sub-01_ce-gadolinium_T1w | t1post | T1 Dotarem | T1_contrast""",
-    "t2": "BraTS2021_00000_t2 | BraTS-GLI-00001-000-t2w | case_T2 | AX T2 TSE | sub-01_T2w | T2 FSE",
-    "flair": """BraTS2021_00000_flair | BraTS-GLI-00001-000-t2f | AX T2 FLAIR | FLAIR | t2_tirm_tra_dark-fluid
-        | sub-01_FLAIR | T2_space_da-fl | 3D FLAIR SAG""",
-    None: """AX T2* GRE | DWI b1000 | ADC | SWI | case_seg | T1 brain mask | T1 synthetic CEMRI | localizer | T2star
-        | MR | | BraTS2021_00000 | DSC perfusion | T1 T2 map | Volume""",
-}
-"""What names and descriptions of data sets, scanners and hospitals mean."""
-
-
-@pytest.mark.parametrize(("kind", "texts"), SPOKEN.items())
-def test_contrast_by_name(kind: str | None, texts: str) -> None:
-    """Names of data sets, scanners and hospitals; a T1 with contrast is never a T1."""
-    names = [name.strip() for name in texts.split("|")]
-    assert {name: Inputs.contrastOf(name) for name in names} == dict.fromkeys(names, kind)
-
-
-def test_one_patients_scans_are_taken_together() -> None:
-    """Of two patients the complete one is taken whole; a synthetic result is never an input."""
-    nodes = [Named(name) for name in ("A_t1", "A_flair", "B_flair", "B_t1ce", "B_t2", "B_t1")]
-    nodes.insert(0, Named("B_t1", D3M_Synthetic="yes"))
-    found = Inputs.assignInputs(nodes)
-    assert [node.GetName() for node in found] == ["B_t1", "B_t2", "B_flair", "B_t1ce"]
-    assert found.t1 is nodes[-1]
-
-
-def test_hospital_names_without_a_common_stem() -> None:
-    """Numbered series are found although their names have nothing in common; nothing is invented."""
-    nodes = [Named(name) for name in ("7: AX T1 POST", "3: T2 TSE tra", "5: t2_tirm_dark-fluid", "4: T1 AX", "9: ADC")]
-    assert [node.GetName() for node in Inputs.assignInputs(nodes)] == [
-        "4: T1 AX", "3: T2 TSE tra", "5: t2_tirm_dark-fluid", "7: AX T1 POST",
-    ]  # fmt: skip
-    assert tuple(Inputs.assignInputs(nodes[:1])) == (None, None, None, nodes[0])
-    assert tuple(Inputs.assignInputs([])) == (None, None, None, None)
-
-
-def test_dicom_description_decides(host: MRMLHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node without a telling name is known by its series; an agent in the header makes it one with contrast."""
-    host.openScene()
-    values = {("1", "0008,103E"): "AX T1 SE", ("2", "0008,103E"): "AX T1 SE", ("2", "0018,0010"): "GADAVIST"}
-
-    class Database:
-        def instanceValue(self, uid: str, tag: str) -> str:
-            return values.get((uid, tag), "")
-
-    monkeypatch.setattr(slicer, "dicomDatabase", Database(), raising=False)
-    nodes = [volume(f"MR {uid}") for uid in "12"]
-    for node, uid in zip(nodes, "12", strict=True):
-        node.SetAttribute("DICOM.instanceUIDs", uid)
-    found = Inputs.assignInputs(nodes)
-    assert (found.t1, found.t1c) == (nodes[0], nodes[1])
 
 
 def volume(name: str, matrix: np.ndarray | None = None, dtype: type = np.float32) -> object:
@@ -284,9 +211,9 @@ def test_nothing_heavy_is_imported() -> None:
 
     code = (
         "import sys; import slicer; before = set(sys.modules);"
-        "from D3MSynthesisLib import Display, Inputs, Logic, Results, Scene, Worker;"
+        "from D3MSynthesisLib import Field, Inputs, Logic, Pictures, Results, Scene, Worker;"
         "new = {name.split('.')[0] for name in set(sys.modules) - before};"
-        "print(sorted(new & {'torch', 'nibabel', 'SimpleITK', 'scipy', 'skimage', 'd3m', 'qt', 'PySide6'}))"
+        "print(sorted(new & {'torch', 'nibabel', 'SimpleITK', 'scipy', 'skimage', 'qt', 'PySide6'}))"
     )
     library = str(Path(Inputs.__file__).parents[1])
     result = subprocess.run(

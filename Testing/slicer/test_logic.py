@@ -19,7 +19,7 @@ from slicer_helpers import fake_engine, make_output, points, rotation
 slicer = pytest.importorskip("slicer")
 from mrml_host import MRMLHost  # noqa: E402
 
-from D3MSynthesisLib import Display, Inputs, Runs  # noqa: E402
+from D3MSynthesisLib import Inputs, Pictures, Runs  # noqa: E402
 from D3MSynthesisLib.Logic import EngineInfo, ProgressEvent, SynthesisError, SynthesisLogic  # noqa: E402
 from D3MSynthesisLib.Traces import withoutNames  # noqa: E402
 
@@ -115,7 +115,7 @@ def test_run_with_the_real_engine(host: MRMLHost, scans: dict[str, object], tiny
     assert any(event.step and event.steps for event in heard)
 
     # the engine's own field: hardening it on the image before the last warp gives the image after it
-    Display.selectStep(nodes, nodes.steps)
+    Pictures.selectStep(nodes, nodes.steps)
     found = Runs.proxies(nodes)
     grid = Inputs.matrixOf(found["before"])
     image = slicer.util.arrayFromVolume(found["before"]).copy()
@@ -260,7 +260,7 @@ def test_input_deleted_during_a_run(host: MRMLHost, tmp_path: Path, deleted: int
     np.testing.assert_allclose(Inputs.matrixOf(result.cemri), expected)
     assert result.cemri.GetName() == "Doe_t1 synthetic CEMRI"
     assert (result.t1 is None) == (deleted == 0)
-    Display.showResult(result)
+    Pictures.show(result, Pictures.Look())
 
 
 def test_transform_changed_during_a_run(host: MRMLHost, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from engine.dicom_helpers import write_series
 slicer = pytest.importorskip("slicer")
 from mrml_host import MRMLHost  # noqa: E402
 
-from D3MSynthesisLib import DicomExport, Scene  # noqa: E402
+from D3MSynthesisLib import DicomExport, Masks, Scene  # noqa: E402
 
 
 class Database:
@@ -40,7 +40,7 @@ def test_run_is_saved_into_the_study_of_t1(tmp_path: Path, monkeypatch: pytest.M
     t1.SetAttribute("DICOM.instanceUIDs", " ".join(files))
     monkeypatch.setattr(slicer, "dicomDatabase", Database(files), raising=False)
     nodes = Scene.addRun(host.scene, made.folder, Scene.Frame("T1", made.matrix, t1))
-    Scene.setThreshold(nodes, 0.2)
+    Masks.setThreshold(nodes, 0.2)
     saved = DicomExport.saveDicom(nodes, tmp_path)
     out = saved.folder
     images = [pydicom.dcmread(path) for path in sorted((out / "cemri").iterdir())]
@@ -64,7 +64,7 @@ def test_run_without_dicom_source(tmp_path: Path) -> None:
     saved = DicomExport.saveDicom(nodes, tmp_path)
     out = saved.folder
     assert saved.notices == ()
-    Scene.setThreshold(nodes, 1.0)  # nothing is left of the mask
+    Masks.setThreshold(nodes, 1.0)  # nothing is left of the mask
     (tmp_path / "empty").mkdir()
     (told,) = DicomExport.saveDicom(nodes, tmp_path / "empty").notices
     assert "left out" in told
@@ -76,3 +76,28 @@ def test_run_without_dicom_source(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SynthesisError):
         DicomExport.saveDicom(nodes, tmp_path / "file")
+
+
+def test_slicers_own_exporter_is_told_what_it_is(tmp_path: Path) -> None:
+    """What Slicer's exporter proposes for every volume of a run is marked: never CT, never without a description.
+
+    The exporter's own defaults are those of DICOMScalarVolumePlugin.py (examineForExport, line 655: modality CT); its
+    tag editor replaces a default by the item's attribute "DICOM." + tag (qSlicerDICOMTagEditorWidget.cxx, line 517).
+    """
+    host = MRMLHost()
+    made = make_output(tmp_path / "out", "LPS")
+    t1 = slicer.util.addVolumeFromArray(made.t1.T.copy(), ijkToRAS=made.matrix, name="T1")
+    nodes = Scene.addRun(host.scene, made.folder, Scene.Frame("T1", made.matrix, t1))
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(host.scene)
+    volumes = [node for node in nodes.all() if node.IsA("vtkMRMLScalarVolumeNode")]
+    assert len(volumes) >= 5
+    for node in volumes:
+        proposed = {"Modality": "CT", "SeriesDescription": "No series description", "Manufacturer": "Unknown"}
+        item = hierarchy.GetItemByDataNode(node)
+        for tag in proposed:
+            if hierarchy.HasItemAttribute(item, f"DICOM.{tag}"):
+                proposed[tag] = hierarchy.GetItemAttribute(item, f"DICOM.{tag}")
+        assert proposed["Modality"] != "CT"
+        assert proposed["SeriesDescription"].startswith("SYNTHETIC, research only")
+        assert "synthetic" in proposed["Manufacturer"]
+        assert max(map(len, proposed.values())) <= 64, "DICOM's longest text of this kind"

@@ -12,7 +12,7 @@ slicer = pytest.importorskip("slicer")
 import vtk  # noqa: E402
 from mrml_host import MRMLHost  # noqa: E402
 
-from D3MSynthesisLib import Inputs, Results, Runs, Scene  # noqa: E402
+from D3MSynthesisLib import Inputs, Masks, Results, Runs, Scene  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_marks_and_terminology(host: MRMLHost, tmp_path: Path) -> None:
     assert "SCT^86049000^Neoplasm, Primary" in str(value)
     assert "Segmentation category and type - DICOM master list" in str(value)  # Slicer's list that has this type
     assert segment.GetName() == "Enhancing tumour (predicted)"
-    assert segment.GetColor() == Scene.SEGMENT_COLOUR
+    assert segment.GetColor() == Masks.SEGMENT_COLOUR
     assert nodes.segmentation.GetSegmentation().GetSourceRepresentationName() == "Binary labelmap"
     assert nodes.notices == ["T2 has thick slices."]
 
@@ -164,7 +164,7 @@ def test_threshold_makes_the_mask_anew(host: MRMLHost, tmp_path: Path) -> None:
     voxel = 1.0 * 1.1 * 1.4 / 1000
     assert nodes.threshold == pytest.approx(0.3)
     assert nodes.enhancingVolumeMl == pytest.approx(made.mask.sum() * voxel, rel=1e-5)
-    volume = Scene.setThreshold(nodes, 0.6)
+    volume = Masks.setThreshold(nodes, 0.6)
     expected = made.probability >= 0.6
     assert volume == nodes.enhancingVolumeMl or volume == pytest.approx(nodes.enhancingVolumeMl, rel=1e-5)
     assert volume == pytest.approx(expected.sum() * voxel)
@@ -178,20 +178,20 @@ def test_empty_mask(host: MRMLHost, tmp_path: Path) -> None:
     made = make_output(tmp_path / "out", threshold=2.0)
     nodes = add(host, made)
     assert nodes.enhancingVolumeMl == 0
-    assert Scene.setThreshold(nodes, 0.5) > 0
-    assert Scene.setThreshold(nodes, 1.0) == 0
+    assert Masks.setThreshold(nodes, 0.5) > 0
+    assert Masks.setThreshold(nodes, 1.0) == 0
 
 
 def test_steps_run_from_noise_to_result(host: MRMLHost, tmp_path: Path) -> None:
     """The slider's item k shows what stood after k+1 steps: image, mask and field together."""
-    from D3MSynthesisLib import Display
+    from D3MSynthesisLib import Pictures
 
     host.openScene()
     made = make_output(tmp_path / "out", steps=12)
     nodes = add(host, made)
     assert nodes.steps == 12
     for done in (1, 2, 10, 12):
-        Display.selectStep(nodes, done)
+        Pictures.selectStep(nodes, done)
         assert nodes.browser.GetSelectedItemNumber() == done - 1
         found = Runs.proxies(nodes)
         np.testing.assert_allclose(slicer.util.arrayFromVolume(found["after"]), made.after.T * done / 12, rtol=1e-5)
@@ -204,12 +204,12 @@ def test_steps_run_from_noise_to_result(host: MRMLHost, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["mrb", "folder"])
 def test_saving_and_reopening_the_scene(host: MRMLHost, tmp_path: Path, kind: str) -> None:
     """Everything that the panel needs survives: nodes, marks, mask, direction of the field, steps, threshold."""
-    from D3MSynthesisLib import Display
+    from D3MSynthesisLib import Pictures
 
     host.openScene()
     made = make_output(tmp_path / "out", "oblique")
     nodes = add(host, made, 'T1/ax: "Ö" [1]*?')
-    Scene.setThreshold(nodes, 0.6)
+    Masks.setThreshold(nodes, 0.6)
     mask = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, nodes.segmentID, nodes.t1).copy()
     names = sorted(node.GetName() for node in nodes.all())
     if kind == "mrb":
@@ -236,7 +236,7 @@ def test_saving_and_reopening_the_scene(host: MRMLHost, tmp_path: Path, kind: st
     np.testing.assert_allclose(moved, made.field[14, 16, 10], atol=1e-4)
     assert again.steps == 3
     for done in (1, 3):
-        Display.selectStep(again, done)
+        Pictures.selectStep(again, done)
         found = Runs.proxies(again)
         np.testing.assert_allclose(slicer.util.arrayFromVolume(found["before"]), made.before.T * done / 3, rtol=1e-5)
         moved = np.array(found["field"].GetTransformFromParent().TransformPoint(point)) - point
@@ -334,7 +334,7 @@ def test_many_runs_leave_nothing_behind_when_removed(host: MRMLHost, tmp_path: P
     counts = []
     for _ in range(4):
         nodes = Scene.addRun(host.scene, made.folder, Scene.Frame("T1", made.matrix, t1))
-        Scene.setThreshold(nodes, 0.4)
+        Masks.setThreshold(nodes, 0.4)
         Scene.removeRun(nodes)
         items = vtk.vtkIdList()
         hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -354,3 +355,12 @@ def test_sample_case_is_registered_and_loaded(host: Host) -> None:
     assert Path(given["thumbnailFileName"]).is_file()
     panel.ui.sampleButton.click()
     assert chosen(panel) == ["sample_t1", "sample_t2", "sample_flair", "sample_t1c"]
+    import nibabel
+
+    path = ROOT / "Resources/SampleData/sample_seg.nii.gz"
+    enhancing = np.asarray(nibabel.load(path).dataobj) == 4
+    label = slicer.util.arrayFromVolume(panel.parameters.referenceMask)
+    np.testing.assert_array_equal(label.T > 0, enhancing)
+    for uri, checksum in zip(given["uris"], given["checksums"], strict=True):
+        content = Path(unquote(urlparse(uri).path)).read_bytes()
+        assert checksum == f"SHA256:{hashlib.sha256(content).hexdigest()}"

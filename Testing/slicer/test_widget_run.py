@@ -127,22 +127,56 @@ def test_overlays_change_the_views(done: tuple[Host, object, list[str]]) -> None
         assert foreground(host) is expected
     ui.deformationBox.setCurrentIndex(1)
     assert foreground(host) is nodes.magnitude
+    assert background(host) is nodes.sample
     assert "millimetres" in ui.enlargementLabel.text
-    display = nodes.deformation.GetDisplayNode()
-    for index, mode in ((2, display.VIS_MODE_GRID), (3, display.VIS_MODE_GLYPH)):
+    ui.deformationBox.setCurrentIndex(2)
+    assert foreground(host) is nodes.fieldMap
+    assert "gained" in ui.enlargementLabel.text
+    for index, kind in ((3, "VIS_MODE_GRID"), (4, "VIS_MODE_GLYPH")):
         ui.deformationBox.setCurrentIndex(index)
-        assert foreground(host) is None
+        display = nodes.drawn.GetDisplayNode()
         assert display.GetVisibility2D()
-        assert display.GetVisualizationMode() == mode
-        assert "larger than true" in ui.enlargementLabel.text
-    ui.deformationBox.setCurrentIndex(0)
+        assert display.GetVisualizationMode() == getattr(display, kind)
+        factor = round(display.GetGridScalePercent() / 100)
+        drawn = f"Drawn {factor} times larger than true" if factor > 1 else "Drawn true to scale"
+        assert drawn in ui.enlargementLabel.text
+        assert "the last step" in ui.enlargementLabel.text
+    assert "by itself" in ui.pictureLabel.text
+    ui.overlayBox.setCurrentIndex(2)  # an overlay belongs to the synthetic image
+    assert background(host) is nodes.cemri
     assert not display.GetVisibility2D()
+    assert ui.deformationBox.currentIndex == 0
+    assert not ui.enlargementLabel.isVisibleTo(ui.enlargementLabel.parent())
+    ui.overlayBox.setCurrentIndex(0)
+
+
+def test_pictures(done: tuple[Host, object, list[str]]) -> None:
+    """The synthetic image, its subtraction in grey, and the sample by itself; the panel says which is which."""
+    host, panel, _ = done
+    nodes, ui = panel.result.nodes, panel.ui
+    for index, expected in ((1, nodes.subtraction), (2, nodes.sample), (0, nodes.cemri)):
+        ui.pictureBox.setCurrentIndex(index)
+        assert background(host) is expected
+        assert ui.pictureLabel.isVisibleTo(ui.pictureLabel.parent()) == (index == 2)
+
+
+def test_uncertainty_of_one_sample_is_explained(done: tuple[Host, object, list[str]]) -> None:
+    """Where there is no spread to be shown the panel says why."""
+    host, panel, _ = done
+    panel.ui.overlayBox.setCurrentIndex(3)
+    assert foreground(host) is None
+    assert "one sample" in panel.ui.pictureLabel.text
+    panel.ui.overlayBox.setCurrentIndex(0)
+    assert panel.ui.pictureLabel.text == ""
 
 
 def test_mask_switches(done: tuple[Host, object, list[str]]) -> None:
     """Shown, filled, outlined and the opacity go to the segmentation."""
     _, panel, _ = done
     display, ui = panel.result.nodes.segmentation.GetDisplayNode(), panel.ui
+    assert not display.GetVisibility2DFill(), "a filling would hide the enhancement"
+    ui.fillBox.setChecked(True)
+    assert display.GetVisibility2DFill()
     ui.fillBox.setChecked(False)
     ui.maskOpacitySlider.setValue(0.8)
     assert not display.GetVisibility2DFill()
@@ -151,7 +185,6 @@ def test_mask_switches(done: tuple[Host, object, list[str]]) -> None:
     ui.maskBox.setChecked(False)
     assert not display.GetVisibility()
     ui.maskBox.setChecked(True)
-    ui.fillBox.setChecked(True)
     assert display.GetVisibility()
 
 
@@ -176,14 +209,39 @@ def test_steps_are_replayed(done: tuple[Host, object, list[str]]) -> None:
     ui.stepSlider.setValue(1)
     after = slicer.util.arrayFromVolume(background(host)).copy()
     np.testing.assert_array_equal(after, slicer.util.arrayFromVolume(nodes.stepAfter.GetNthDataNode(0)))
-    ui.stepImageBox.setCurrentIndex(1)
+    ui.stepImageBox.setCurrentIndex(0)
     before = slicer.util.arrayFromVolume(background(host))
     np.testing.assert_array_equal(before, slicer.util.arrayFromVolume(nodes.stepBefore.GetNthDataNode(0)))
     assert (before != after).any()
     ui.stepSlider.setValue(3)
-    assert background(host) is not nodes.cemri, "the last step before its warp is not the result"
-    ui.stepImageBox.setCurrentIndex(0)
+    assert background(host) is not nodes.sample, "the last step before its warp is not the sample's end"
+    ui.stepImageBox.setCurrentIndex(1)
+    assert background(host) is nodes.sample
+    ui.pictureBox.setCurrentIndex(0)
     assert background(host) is nodes.cemri
+
+
+def test_slider_and_sequences_toolbar_follow_each_other(done: tuple[Host, object, list[str]]) -> None:
+    """What the toolbar chooses is shown and told by the slider, and the other way round."""
+    host, panel, _ = done
+    nodes, ui = panel.result.nodes, panel.ui
+    nodes.browser.SetSelectedItemNumber(0)
+    assert ui.stepSlider.value == 1
+    shown = slicer.util.arrayFromVolume(background(host))
+    np.testing.assert_array_equal(shown, slicer.util.arrayFromVolume(nodes.stepAfter.GetNthDataNode(0)))
+    ui.stepSlider.setValue(2)
+    assert nodes.browser.GetSelectedItemNumber() == 1
+    ui.stepSlider.setValue(3)
+    ui.pictureBox.setCurrentIndex(0)
+
+
+def test_steps_are_capped_by_the_card(done: tuple[Host, object, list[str]]) -> None:
+    """More steps than the model was made for cannot be asked for."""
+    _, panel, _ = done
+    most = max(quality.steps for quality in panel.models.card.recipe.qualities)
+    panel.ui.stepsBox.setValue(900)
+    assert panel.parameters.steps == panel.ui.stepsBox.value == most
+    panel.ui.stepsBox.setValue(0)
 
 
 def test_fading_takes_overlays_away(done: tuple[Host, object, list[str]]) -> None:
@@ -198,6 +256,27 @@ def test_fading_takes_overlays_away(done: tuple[Host, object, list[str]]) -> Non
     assert foreground(host) is nodes.subtraction
     assert ui.fadeSlider.value == 0
     ui.overlayBox.setCurrentIndex(0)
+    ui.fadeSlider.setValue(1.0)
+    assert background(host) is nodes.reference
+    assert not marked(host, "Red"), "nothing synthetic is seen any more"
+    ui.fadeSlider.setValue(0.0)
+    assert background(host) is nodes.cemri
+    assert marked(host, "Red")
+
+
+def test_flipping(done: tuple[Host, object, list[str]]) -> None:
+    """One button, and one key, show T1 and the picture in turn at the same place."""
+    host, panel, _ = done
+    nodes = panel.result.nodes
+    for expected in (nodes.t1, nodes.cemri, nodes.t1, nodes.cemri):
+        panel.ui.flipButton.click()
+        assert background(host) is expected
+        assert marked(host, "Red") == (expected is nodes.cemri)
+    keys = {shortcut.key().toString(): shortcut for shortcut in panel.result._shortcuts}
+    for key, expected in (("Alt+T", nodes.t1), ("Alt+T", nodes.cemri), ("Alt+1", nodes.t1), ("Alt+3", nodes.reference),
+                          ("Alt+2", nodes.cemri)):  # fmt: skip
+        keys[key].activated.emit()
+        assert background(host) is expected
 
 
 def test_layout_buttons(done: tuple[Host, object, list[str]]) -> None:
@@ -213,7 +292,15 @@ def test_layout_buttons(done: tuple[Host, object, list[str]]) -> None:
     shown = [slicer.util.arrayFromVolume(background(host, view)) for view in ("Red", "Yellow")]
     np.testing.assert_array_equal(shown[0], slicer.util.arrayFromVolume(nodes.stepBefore.GetNthDataNode(2)))
     np.testing.assert_array_equal(shown[1], slicer.util.arrayFromVolume(nodes.stepAfter.GetNthDataNode(2)))
+    ui.contrastsButton.click()
+    for view, image in zip(("Red", "Slice4", "Green"), (nodes.t1, nodes.t2, nodes.flair), strict=True):
+        assert background(host, view) is image
+        assert not marked(host, view)
+    ui.comparisonButton.click()
+    assert background(host, "Green+") is nodes.reference
+    assert background(host, "Yellow+") is nodes.error
     ui.fourUpButton.click()
+    ui.pictureBox.setCurrentIndex(0)
     assert background(host, "Green") is nodes.cemri
     composite = host.views["Green"].logic.GetSliceCompositeNode()
     composite.SetBackgroundVolumeID(nodes.t1.GetID())  # by the view's own selector, without the panel
@@ -253,6 +340,10 @@ def test_second_run_overwrites_nothing(host: Host, tiny_case: object, tiny_model
     panel.ui.runBox.setCurrentIndex(1)
     panel.result.onRun(1)
     assert background(host) is first.cemri
+    panel.confirm = lambda question: False
+    panel.ui.removeButton.click()
+    assert first.cemri.GetScene() is not None, "who closes the question keeps the result"
+    panel.confirm = lambda question: True
     panel.ui.removeButton.click()
     assert panel.result.nodes.runID == second.runID
     assert first.cemri.GetScene() is None
@@ -343,30 +434,31 @@ def test_module_closed_in_the_middle_of_a_run(host: Host, tiny_case: object, tin
 def test_forecast_says_time_memory_and_device(host: Host, tiny_case: object, tiny_model: Path) -> None:
     """Before the run the line says how long it will take; more steps take longer; another device is not guessed."""
     panel = opened(host, tiny_case, tiny_model)
-    panel.requestInfo()
+    panel.run.requestInfo()
     host.until(lambda: panel.info is not None, 60)
     panel.parameters.device = "auto"
     assert "about" in panel.ui.stateLabel.text
     assert "GB" in panel.ui.stateLabel.text
-    few = panel.cost().seconds
-    panel.ui.stepsBox.setValue(900)
-    assert panel.cost().seconds > few
+    panel.ui.stepsBox.setValue(1)
+    few = panel.run.cost().seconds
+    panel.ui.samplesBox.setValue(30)
+    assert panel.run.cost().seconds > few
     panel.parameters.device = "cuda:7"
-    assert panel.cost() is None
+    assert panel.run.cost() is None
     assert panel.ui.deviceBox.count >= 2
 
 
 def test_declined_installation_is_told(host: Host, tiny_case: object, tiny_model: Path) -> None:
     """Who declines the installation is told that nothing was installed, and may press the button again."""
     panel = opened(host, tiny_case, tiny_model)
-    import D3MSynthesisLib.Widget as Widget
+    import D3MSynthesisLib.RunPart as RunPart
     from D3MSynthesisLib.Engine import SynthesisError
 
     def ensure(*_arguments: object) -> None:
         raise SynthesisError("The packages were not installed.", "Press Synthesize to be asked again.", "machine")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Widget.Install, "ensure", ensure)
+        patch.setattr(RunPart.Install, "ensure", ensure)
         panel.ui.applyButton.click()
     assert not panel.logic.running
     assert "asked again" in panel.ui.errorLabel.text
@@ -389,3 +481,33 @@ def test_real_tumour_counts_false_and_missed(host: Host, tiny_case: object, tiny
     panel.parameters.reference = None
     run(host, panel)
     assert panel.result.nodes.comparison is None
+
+
+def test_comparison_after_the_run(host: Host, tiny_case: object, tiny_model: Path) -> None:
+    """A real T1c that is chosen after the run gives the numbers that the engine gives when it is chosen before."""
+    panel = opened(host, tiny_case, tiny_model)
+    panel.parameters.keepSteps = False
+    run(host, panel)
+    expected = panel.result.nodes.comparison
+    real = panel.parameters.reference
+    panel.parameters.reference = None
+    run(host, panel)
+    nodes = panel.result.nodes
+    assert nodes.comparison is None
+    assert not panel.ui.compareButton.enabled
+    panel.parameters.reference = real
+    panel.ui.compareButton.click()
+    assert nodes.reference is real
+    for name, value in expected.items():
+        if isinstance(value, float):
+            assert nodes.comparison[name] == pytest.approx(value, abs=0.02), name
+    assert panel.ui.comparisonTable.rowCount == 5
+    assert panel.ui.fadeSlider.enabled
+    real_label = slicer.util.loadVolume(str(tiny_case.seg), {"labelmap": True})
+    labels = slicer.util.arrayFromVolume(real_label)
+    labels[:] = labels == 4
+    panel.parameters.referenceMask = real_label
+    panel.ui.compareButton.click()
+    ml = labels.sum() * np.prod(real_label.GetSpacing()) / 1000
+    assert nodes.comparison["real_enhancement"] == "labels"
+    assert nodes.comparison["real_enhancing_volume_ml"] == pytest.approx(ml, rel=1e-3)

@@ -98,6 +98,7 @@ def test_second_run_of_equal_names_is_a_second_result(host: Host, made: MadeOutp
     press(host, panel)
     names = [panel.ui.runBox.itemText(index) for index in range(panel.ui.runBox.count)]
     assert len(set(names)) == 2
+    assert all("standard, tiny" in name for name in names)
 
 
 def test_result_comes_back_with_a_saved_scene(host: Host, made: MadeOutput, tmp_path: Path) -> None:
@@ -128,6 +129,130 @@ def test_result_comes_back_with_a_saved_scene(host: Host, made: MadeOutput, tmp_
     )
     press(host, panel)
     assert ui.runBox.count == 2
+
+
+def test_a_mask_that_is_edited_is_kept(host: Host, made: MadeOutput) -> None:
+    """The volume follows the edit and says so; the threshold asks before it wipes it; a deleted segment comes back."""
+    from D3MSynthesisLib import Grids
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes, ui, questions = panel.result.nodes, panel.ui, []
+    before = nodes.enhancingVolumeMl
+    edited = made.mask.T.copy()
+    edited[: len(edited) // 2] = False
+    Grids.writeMask(nodes.segmentation, nodes.segmentID, edited, Grids.matrixOf(nodes.cemri))
+    host.settle()
+    ml = edited.sum() * np.prod(nodes.cemri.GetSpacing()) / 1000
+    assert f"edited: <b>{ml:.1f} ml</b>" in ui.volumeLabel.text
+    assert "Edited" in ui.editedLabel.text
+    threshold = nodes.threshold
+    panel.confirm = lambda question: bool(questions.append(question))
+    ui.thresholdSlider.setValue(0.7)
+    assert len(questions) == 1
+    assert ui.thresholdSlider.value == pytest.approx(threshold, abs=0.01)
+    found = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, nodes.segmentID, nodes.cemri)
+    np.testing.assert_array_equal(found > 0, edited)
+    panel.confirm = lambda question: True
+    ui.thresholdSlider.setValue(0.31)
+    ui.thresholdSlider.setValue(threshold)
+    assert nodes.enhancingVolumeMl == pytest.approx(before, rel=0.05)
+    assert not ui.editedLabel.isVisibleTo(ui.editedLabel.parent())
+    nodes.segmentation.GetSegmentation().RemoveSegment(nodes.segmentID)
+    host.settle()
+    assert "<b>0.0 ml</b>" in ui.volumeLabel.text
+    assert "deleted" in ui.editedLabel.text
+    ui.thresholdSlider.setValue(0.32)
+    assert nodes.enhancingVolumeMl > 0
+
+
+def test_a_run_is_not_taken_for_another_patients(host: Host, made: MadeOutput) -> None:
+    """The line names the T1 of the run; its result is listed but does not take the views from the next patient."""
+    panel = opened(host, made)
+    press(host, panel)
+    first = panel.result.nodes
+    engine = slow(host, panel, made)
+    host.until(lambda: "p_t1: " in panel.ui.stateLabel.text, 20)
+    others = [slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name=f"q_{scan}") for scan in SCANS]
+    for scan, node in zip(SCANS, others, strict=True):
+        setattr(panel.parameters, scan, node)
+    slicer.util.setSliceViewerLayers(background=others[0])
+    (engine / "go.txt").write_text("")
+    host.until(lambda: not panel.logic.running, 20)
+    assert background(host) is others[0]
+    assert panel.ui.runBox.count == 2
+    assert panel.result.nodes.runID == first.runID
+    assert "result of p_t1" in panel.ui.volumeLabel.text
+    panel.result.onRun(0)
+    assert panel.result.nodes.t1.GetName() == "p_t1"
+    assert background(host) is panel.result.nodes.cemri
+
+
+def test_scan_changed_in_the_middle_of_a_run(host: Host, made: MadeOutput) -> None:
+    """A result of voxels that are no longer there says so."""
+    panel = opened(host, made)
+    engine = slow(host, panel, made)
+    slicer.util.arrayFromVolume(panel.parameters.t1)[:] = 3
+    slicer.util.arrayFromVolumeModified(panel.parameters.t1)
+    (engine / "go.txt").write_text("")
+    host.until(lambda: not panel.logic.running, 20)
+    assert "T1 was changed" in panel.ui.noticesLabel.text
+    assert "T2 was changed" not in panel.ui.noticesLabel.text
+
+
+def test_result_says_whose_scans_it_was_made_from(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """The agreement of the identifiers stands in the provenance that is saved, without an identifier."""
+    import json
+
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(host.scene)
+    panel = opened(host, made)
+    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Doe")
+    hierarchy.SetItemUID(patient, "DICOM", "4711")
+    study = hierarchy.CreateStudyItem(patient, "MR Brain")
+    hierarchy.SetItemUID(study, "DICOM", "1.2.3.4")
+    for scan in SCANS:
+        node = getattr(panel.parameters, scan)
+        item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(study, node)
+        hierarchy.SetItemParent(item, study)
+    panel.update()
+    assert panel.ui.whoseLabel.text == "Scans of Doe, MR Brain."
+    press(host, panel)
+    assert panel.result.nodes.provenance["identity"]["patient"] == "agree"
+    panel.result.save.saveInto(tmp_path, False)
+    (saved,) = tmp_path.glob("*/provenance.json")
+    text = saved.read_text(encoding="utf-8")
+    assert json.loads(text)["identity"]["study"] == "agree"
+    assert "4711" not in text
+    assert "1.2.3.4" not in text
+
+
+def test_licence_is_shown_once(host: Host, made: MadeOutput) -> None:
+    """The licence of the weights is read before the first use, and once; who closes it runs nothing."""
+    panel = opened(host, made)
+    shown: list[str] = []
+    panel.acknowledge = lambda text: bool(shown.append(text))
+    panel.ui.applyButton.click()
+    assert not panel.logic.running
+    assert panel.models.card.licence in shown[0]
+    assert "licence" in panel.ui.errorLabel.text
+    panel.acknowledge = lambda text: shown.append(text) is None
+    press(host, panel)
+    press(host, panel)
+    assert len(shown) == 2
+
+
+def test_inputs_fold_after_a_run(host: Host, made: MadeOutput) -> None:
+    """What a person looks at next fits the screen: the inputs are folded away, and open again on demand."""
+    panel = opened(host, made)
+    assert not panel.ui.inputsSection.collapsed
+    press(host, panel)
+    assert panel.ui.inputsSection.collapsed
+    assert panel.ui.settingsSection.collapsed
+    panel.ui.deformationSection.collapsed = False
+    panel.ui.deformationBox.setCurrentIndex(3)
+    host.settle()
+    widget = slicer.modules.d3msynthesis.widgetRepresentation().self()
+    assert len(host.panelPicture(widget)) <= 800, "it fits a screen of 800 pixels"
 
 
 @pytest.mark.parametrize("scan", ["t1", "t2"])

@@ -71,10 +71,13 @@ class StandInSliceView:
 
 
 class StandInLayoutManager:
-    """For the layout manager: which slice views there are."""
+    """For the layout manager: which slice views there are. There is no 3-D view."""
+
+    threeDViewCount = 0
 
     def __init__(self, views: dict[str, SliceView]) -> None:
-        self._views = {name: StandInSliceView(view) for name, view in views.items()}
+        self._views = views
+        self._widgets: dict[str, StandInSliceView] = {}
 
     def sliceViewNames(self) -> tuple[str, ...]:
         """Names of the slice views."""
@@ -82,7 +85,9 @@ class StandInLayoutManager:
 
     def sliceWidget(self, name: str) -> Any:
         """A view's widget."""
-        return types.SimpleNamespace(sliceView=lambda: self._views[name])
+        if name not in self._widgets:
+            self._widgets[name] = StandInSliceView(self._views[name])
+        return types.SimpleNamespace(sliceView=lambda: self._widgets[name])
 
 
 class StandInModuleManager(QtCore.QObject):

@@ -94,7 +94,7 @@ def qt_module() -> types.ModuleType:
         for name in dir(source):
             if name.startswith("Q") and name != "QApplication":
                 setattr(module, name, getattr(source, name))
-    kinds = (QtWidgets.QWidget, QtWidgets.QLayout, QtCore.QProcess)
+    kinds = (QtWidgets.QWidget, QtWidgets.QLayout, QtCore.QProcess, QtGui.QShortcut)
     for name, found in list(vars(module).items()):
         if isinstance(found, type) and issubclass(found, kinds) and found is not QtWidgets.QLayout:
             setattr(module, name, bound(found))

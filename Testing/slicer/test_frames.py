@@ -1,0 +1,97 @@
+"""Scans that are frames of a sequence: the frame is named and kept, and every frame can be run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from slicer_helpers import MadeOutput, fake_engine, make_output
+
+slicer = pytest.importorskip("slicer")
+from mrml_host import MRMLHost  # noqa: E402
+
+from D3MSynthesisLib import Frames, Runs  # noqa: E402
+from D3MSynthesisLib.Engine import SynthesisError  # noqa: E402
+from D3MSynthesisLib.Logic import SynthesisLogic  # noqa: E402
+
+NAMES = ("t1", "t2", "flair")
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic]:
+    """T1, T2 and FLAIR as proxies of one browser with three frames, and an engine that gives one result."""
+    host = MRMLHost()
+    made = make_output(tmp_path / "made")
+    browser = host.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "dynamic")
+    sequences = []
+    for number, name in enumerate(NAMES):
+        sequence = host.scene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
+        sequence.SetIndexName("time")
+        sequence.SetIndexUnit("s")
+        for frame in range(3):
+            volume = slicer.vtkMRMLScalarVolumeNode()
+            volume.SetName(name)
+            slicer.util.updateVolumeFromArray(volume, (made.t1.T + 10 * frame + number).astype(np.float32))
+            volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(made.matrix))
+            sequence.SetDataNodeAtValue(volume, str(30 * frame))
+        browser.AddSynchronizedSequenceNode(sequence)
+        browser.SetSaveChanges(sequence, False)
+        sequences.append(sequence)
+    show(host, browser, 1)
+    proxies = [browser.GetProxyNode(sequence) for sequence in sequences]
+    logic = SynthesisLogic(host.scene, qt=False, engine=fake_engine(tmp_path / "engine", "finish", made.folder))
+    return host, made, proxies, logic
+
+
+def show(host: MRMLHost, browser: object, number: int) -> None:
+    """Choose a frame, as the Sequences toolbar does."""
+    browser.SetSelectedItemNumber(number)
+    Runs.sequencesLogic(host.scene).UpdateProxyNodesFromSequences(browser)
+
+
+def test_the_frame_is_named_and_kept(case: tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic]) -> None:
+    """The result refers to the frame that it was made from, whatever the sequence shows later."""
+    host, made, proxies, logic = case
+    frame = Frames.frameOf(proxies[0])
+    assert frame.title == "frame 2 of 3, time 30 s"
+    nodes = logic.run(*proxies)
+    assert "frame 2 of 3" in nodes.cemri.GetName()
+    show(host, frame.browser, 2)
+    for node, number in ((nodes.t1, 0), (nodes.t2, 1), (nodes.flair, 2)):
+        np.testing.assert_allclose(slicer.util.arrayFromVolume(node), made.t1.T + 10 + number, rtol=1e-5)
+        assert Frames.frameOf(node) is None
+    assert nodes.notices == ["T2 has thick slices."], "nothing was changed meanwhile"
+
+
+def test_every_frame_is_run(case: tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic]) -> None:
+    """A whole sequence gives one result a frame, each with its own T1, and the sequence shows what it showed."""
+    _, made, proxies, logic = case
+    told: list[object] = []
+    results = logic.runFrames(*proxies, finished=lambda nodes, error: told.append((nodes, error)))
+    assert len(results) == len(told) == 3
+    for number, nodes in enumerate(results):
+        np.testing.assert_allclose(slicer.util.arrayFromVolume(nodes.t1), made.t1.T + 10 * number, rtol=1e-5)
+        assert f"frame {number + 1} of 3" in nodes.cemri.GetName()
+    assert Frames.frameOf(proxies[0]).number == 1
+
+
+def test_a_failed_frame_leaves_nothing(
+    case: tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic], tmp_path: Path
+) -> None:
+    """A run that comes to no result takes its copies of frames away again."""
+    host, _, proxies, logic = case
+    logic._engine = fake_engine(tmp_path / "broken", "error")
+    before = host.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+    with pytest.raises(SynthesisError):
+        logic.runFrames(*proxies)
+    assert host.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == before
+    assert Frames.frameOf(proxies[0]).number == 1
+
+
+def test_plain_volumes_are_no_frames(case: tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic]) -> None:
+    """What is no proxy is used as it is."""
+    volume = slicer.util.addVolumeFromArray(np.zeros((3, 4, 5), np.float32), name="plain")
+    scans = {"t1": volume}
+    assert Frames.keep(scans) == []
+    assert scans["t1"] is volume

@@ -1,0 +1,95 @@
+"""The mask that a person edits: kept, named, measured, and never wiped without a question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from slicer_helpers import MadeOutput, make_output
+
+slicer = pytest.importorskip("slicer")
+from mrml_host import MRMLHost  # noqa: E402
+
+from D3MSynthesisLib import Grids, Masks, Results, Runs, Scene  # noqa: E402
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Runs.Nodes, MadeOutput]:
+    """A result in a scene of its own."""
+    host = MRMLHost()
+    output = make_output(tmp_path / "out", "oblique", steps=0)
+    t1 = slicer.util.addVolumeFromArray(output.t1.T.copy(), ijkToRAS=output.matrix, name="T1")
+    return Scene.addRun(host.scene, output.folder, Scene.Frame("T1", output.matrix, t1)), output
+
+
+def paint(nodes: Runs.Nodes, mask: np.ndarray, identifier: str | None = None) -> None:
+    """Change the segment as an effect of Segment Editor does."""
+    Grids.writeMask(nodes.segmentation, identifier or nodes.segmentID, mask, Grids.matrixOf(nodes.cemri))
+
+
+def test_an_edit_is_named_and_measured(made: tuple[Runs.Nodes, MadeOutput]) -> None:
+    """What a person removes is gone from the volume; taken back, the mask is the predicted one again."""
+    nodes, output = made
+    assert not Masks.noticeEdit(nodes)
+    assert not nodes.edited
+    edited = output.mask.T.copy()
+    edited[: len(edited) // 2] = False
+    paint(nodes, edited)
+    assert Masks.noticeEdit(nodes)
+    assert nodes.edited
+    assert nodes.enhancingVolumeMl == pytest.approx(edited.sum() * 1.0 * 1.1 * 1.4 / 1000, rel=1e-4)
+    assert nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID).GetName() == Masks.EDITED_NAME
+    assert Results.maskRecord(nodes)["edited"]
+    paint(nodes, output.mask.T)
+    assert Masks.noticeEdit(nodes)
+    assert not nodes.edited
+    assert nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID).GetName() == Masks.SEGMENT_NAME
+
+
+def test_segments_that_were_added_count(made: tuple[Runs.Nodes, MadeOutput]) -> None:
+    """A second lesion that is drawn as a segment of its own is part of the mask; a new threshold starts anew."""
+    nodes, output = made
+    extra = np.zeros(output.mask.T.shape, bool)
+    extra[2:5, 2:6, 2:7] = True
+    nodes.segmentation.GetSegmentation().AddEmptySegment("mine", "Second lesion")
+    paint(nodes, extra, "mine")
+    Masks.noticeEdit(nodes)
+    assert nodes.edited
+    np.testing.assert_array_equal(Masks.maskOf(nodes), output.mask.T | extra)
+    Masks.setThreshold(nodes, nodes.threshold)
+    assert not nodes.edited
+    np.testing.assert_array_equal(Masks.maskOf(nodes), output.mask.T)
+
+
+def test_a_deleted_segment_is_no_error(made: tuple[Runs.Nodes, MadeOutput]) -> None:
+    """Without its segment the volume is 0; the threshold makes the segment again, with colour and terminology."""
+    nodes, output = made
+    nodes.segmentation.GetSegmentation().RemoveSegment(nodes.segmentID)
+    assert Masks.noticeEdit(nodes)
+    assert nodes.edited
+    assert nodes.enhancingVolumeMl == 0
+    Masks.setThreshold(nodes, 0.3)
+    segment = nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID)
+    assert segment.GetColor() == Masks.SEGMENT_COLOUR
+    np.testing.assert_array_equal(Masks.maskOf(nodes), output.mask.T)
+    slicer.mrmlScene.RemoveNode(nodes.segmentation)
+    assert not Masks.maskOf(nodes).any()
+    Masks.noticeEdit(nodes)
+    assert nodes.enhancingVolumeMl == 0
+
+
+def test_edits_survive_a_saved_scene(made: tuple[Runs.Nodes, MadeOutput], tmp_path: Path) -> None:
+    """After reopening, the edited mask is there, and is known as edited."""
+    nodes, output = made
+    edited = output.mask.T.copy()
+    edited[:, : edited.shape[1] // 2] = False
+    paint(nodes, edited)
+    Masks.noticeEdit(nodes)
+    slicer.mrmlScene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    host = MRMLHost()
+    assert host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), True)
+    (again,) = Runs.findRuns(host.scene)
+    assert again.edited
+    assert not Masks.noticeEdit(again)
+    np.testing.assert_array_equal(Masks.maskOf(again), edited)
