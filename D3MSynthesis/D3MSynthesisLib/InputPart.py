@@ -16,6 +16,8 @@ from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect
 
 SCANS = ("t1", "t2", "flair", "reference")
+CHOSEN = (*SCANS, "brainMask", "referenceMask", "enhancementMask")
+"""Parameters that are nodes."""
 
 
 class InputPart(VTKObservationMixin):
@@ -63,6 +65,12 @@ class InputPart(VTKObservationMixin):
                 for event in (node.ImageDataModifiedEvent, node.TransformModifiedEvent):
                     change(node, event, self._changed)
         self._watched = chosen
+
+    def letGo(self, node: Any) -> None:
+        """Choose nothing in place of a node."""
+        for name in CHOSEN if self.parameters is not None else ():
+            if getattr(self.parameters, name) is node:
+                setattr(self.parameters, name, None)
 
     def assign(self) -> None:
         """Fill selectors that are empty, from the examination of what is chosen; what the user chose stays."""

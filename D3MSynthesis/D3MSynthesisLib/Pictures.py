@@ -232,11 +232,11 @@ def setLayout(nodes: Nodes, name: str) -> None:
 
 
 def _linked(nodes: Nodes, arrangement: int, views: tuple[str, ...]) -> None:
-    """Axial views that look at the same place, as large."""
+    """Axial views that look where the first one did, as large."""
     scene = nodes.cemri.GetScene()
     Views.arrange(scene, arrangement)
     Views.orient(scene, {views[0]: "Axial"})
-    Views.lookAt(nodes)
+    Views.lookAt(nodes, jump=False)
     Views.copyPosition(scene, views[0], views[1:])
 
 

@@ -362,13 +362,15 @@ class ResultPart(VTKObservationMixin):
             self.apply()
 
     def onFlip(self, *_arguments: Any) -> None:
-        """T1 in every view, and back."""
-        if self._active() and Runs.alive(self.nodes.t1):
-            if self._flipped:
-                self.apply()
-            else:
-                self.onOnly("t1")
-                self._flipped = True
+        """T1 in every view, and back to what was there."""
+        if not self._active() or not Runs.alive(self.nodes.t1):
+            return
+        if self._flipped:
+            self.apply()
+        else:
+            Views.setImages(slicer.mrmlScene, {}, self.nodes.t1, None, 0.0)
+            Views.markViews()
+            self._flipped = True
 
     def onOnly(self, name: str) -> None:
         """One image in every view: "t1", "cemri" or "reference"."""

@@ -12,10 +12,12 @@ from slicer.i18n import tr as _
 import slicer
 from D3MSynthesisLib import Install
 from D3MSynthesisLib.Engine import Cost, EngineInfo, ProgressEvent, SynthesisError
-from D3MSynthesisLib.Handlers import connect
+from D3MSynthesisLib.Handlers import connect, guarded
 from D3MSynthesisLib.Parameters import Quality
 
 PYTHON_SETTING = "D3MSynthesis/Python"
+INFO_DELAY_MS = 1500
+"""Between opening the module and asking the engine for devices and costs."""
 LICENCE_SETTING = "D3MSynthesis/LicenceRead"
 
 
@@ -147,6 +149,10 @@ class RunPart:
             ui.stateLabel.setText(reason or self.forecast())
 
     # What the engine says about this machine
+
+    def requestInfoSoon(self) -> None:
+        """Ask the engine in a moment: who starts a run at once, or leaves the module, does not wait for an answer."""
+        qt.QTimer.singleShot(INFO_DELAY_MS, guarded(self.requestInfo))
 
     def requestInfo(self) -> None:
         """Ask the engine for devices and costs; without its packages there is nothing to ask."""
@@ -292,7 +298,7 @@ class RunPart:
             self._ended(nodes, chosen is None or chosen is self._startedWith or chosen is nodes.t1)
         self.update()
         if self.info is None:
-            self.requestInfo()
+            self.requestInfoSoon()
 
     def fail(self, error: SynthesisError | None) -> None:
         """Show an error, or take it away."""

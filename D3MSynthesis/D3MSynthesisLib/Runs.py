@@ -77,7 +77,7 @@ class Nodes:
     @property
     def given(self) -> bool:
         """Whether a person gave the mask that the picture was made with."""
-        return self.provenance.get("inputs", {}).get("enhancement_mask") is not None
+        return self.provenance.get("given_mask") is not None
 
     @property
     def samples(self) -> int:

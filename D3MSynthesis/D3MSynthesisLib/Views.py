@@ -163,23 +163,24 @@ def lesion(nodes: Nodes) -> Any:
     return transformed(point[None], worldFrom(nodes.cemri))[0]
 
 
-def lookAt(nodes: Nodes, fit: bool = False) -> None:
+def lookAt(nodes: Nodes, fit: bool = False, jump: bool = True) -> None:
     """Cut every view at the largest predicted enhancement; fit those that do not show the whole brain.
 
     Args:
         nodes: The run. Without enhancement the slices stay, unless they miss the brain.
         fit: Fit all views.
+        jump: Cut all views there; else only those that are fitted.
     """
     bounds = brainBounds(nodes)
     point = lesion(nodes)
-    middle = bounds.mean(0)
     for node in sliceNodes(nodes.cemri.GetScene()):
-        if fit or not _shows(node, bounds):
+        fitted = fit or not _shows(node, bounds)
+        if fitted:
             _fit(node, bounds)
-            if point is None:
-                node.JumpSliceByOffsetting(*middle)
-        if point is not None:
+        if point is not None and (jump or fitted):
             node.JumpSliceByOffsetting(*point)
+        elif fitted:
+            node.JumpSliceByOffsetting(*bounds.mean(0))
 
 
 def _shows(node: Any, bounds: Any) -> bool:

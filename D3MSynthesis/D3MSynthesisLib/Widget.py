@@ -70,6 +70,7 @@ class Panel(VTKObservationMixin):
         self.addObserver(scene, scene.EndCloseEvent, self._onSceneChanged)
         self.addObserver(scene, scene.EndImportEvent, self._onSceneChanged)
         self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._onNodeLeaves)
         self.addObserver(scene, scene.NodeRemovedEvent, self._onNodeRemoved)
         for view in Views.composites(scene):
             self.addObserver(view, vtk.vtkCommand.ModifiedEvent, self._onView)
@@ -82,7 +83,7 @@ class Panel(VTKObservationMixin):
         if self.parameters is None:
             self._bind()
         if not self.run.asked:
-            qt.QTimer.singleShot(0, guarded(self.run.requestInfo))
+            self.run.requestInfoSoon()
 
     def exit(self) -> None:
         """The module is left; a run goes on."""
@@ -136,6 +137,16 @@ class Panel(VTKObservationMixin):
         elif node.IsA("vtkMRMLScalarVolumeNode") and not self._coming and not slicer.mrmlScene.IsBatchProcessing():
             self._coming = True
             qt.QTimer.singleShot(0, guarded(self._assign))  # the node has no image yet when it is announced
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeLeaves(self, _caller: Any, _event: str, node: Any) -> None:
+        """A chosen node is deleted: the choice becomes empty before the selector takes the node of the row above.
+
+        The selector's model drops the row on this same event, with a lower priority (qMRMLSceneModel.cxx, line 381),
+        and Qt's combo box then chooses the row above it: another scan, perhaps another patient's, in silence.
+        """
+        if not slicer.mrmlScene.IsClosing():
+            self.inputs.letGo(node)
 
     def _onNodeRemoved(self, _caller: Any, _event: str) -> None:
         if not self._going and not slicer.mrmlScene.IsBatchProcessing():

@@ -178,6 +178,7 @@ if behaviour in ("slow", "stubborn"):
     (pathlib.Path(__file__).parent / "pid.txt").write_text(str(os.getpid()))
     time.sleep(60)
 if behaviour == "waits":
+    (pathlib.Path(__file__).parent / "arguments.json").write_text(json.dumps(sys.argv[1:]))
     (pathlib.Path(__file__).parent / "pid.txt").write_text(str(os.getpid()))
     while not (pathlib.Path(__file__).parent / "go.txt").exists():
         time.sleep(0.02)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import unittest
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def test_own_tests_pass_with_the_default_model(host: Host) -> None:
     """What a person runs in Slicer: a result on the sample, the sign of its deformation, the panel."""
     host.openModule("D3MSynthesis")
     sys.modules["D3MSynthesis"].D3MSynthesisTest().runTest()
+
+
+def test_own_tests_are_skipped_without_torch(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the engine's packages are missing, as in the build factory, the tests are skipped and say why."""
+    host.openModule("D3MSynthesis")
+    from D3MSynthesisLib import Install
+
+    monkeypatch.setattr(Install, "torchMissing", lambda: True)
+    tests = sys.modules["D3MSynthesis"].D3MSynthesisTest()
+    with pytest.raises(unittest.SkipTest, match="torch"):
+        tests.runTest()
 
 
 def test_opening_the_module_loads_nothing_heavy() -> None:

@@ -51,11 +51,11 @@ def press(host: Host, panel: object) -> None:
     host.until(lambda: not panel.logic.running, 30)
 
 
-def slow(host: Host, panel: object, made: MadeOutput) -> Path:
+def slow(host: Host, panel: object, made: MadeOutput, button: object = None) -> Path:
     """Start a run that goes on until it is let go; returns the engine's folder."""
     engine = fake_engine(made.folder.parent / "slow", "waits", made.folder)
     panel.logic._engine = engine
-    panel.ui.applyButton.click()
+    (button or panel.ui.applyButton).click()
     host.until((engine / "pid.txt").exists, 20)
     return engine
 
@@ -166,6 +166,54 @@ def test_a_mask_that_is_edited_is_kept(host: Host, made: MadeOutput) -> None:
     assert nodes.enhancingVolumeMl > 0
 
 
+def test_synthesis_from_an_edited_mask(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """Offered by what the model's card says; the mask as edited reaches the engine, and the result is called given."""
+    import json
+    from dataclasses import dataclass
+
+    from d3m.volumes.preprocess.case import read_volume
+    from D3MSynthesisLib import Grids
+
+    panel = opened(host, made)
+    press(host, panel)
+    ui, nodes = panel.ui, panel.result.nodes
+    assert not ui.steerButton.isVisibleTo(ui.maskSection), "this model's card does not say that it can"
+
+    @dataclass
+    class Card:
+        """A card that says so."""
+
+        mask_steering: bool = True
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(kept, name)
+
+    kept = panel.models.card
+    panel.models.card = Card()
+    panel.update()
+    assert ui.steerButton.isVisibleTo(ui.maskSection)
+    edited = made.mask.T.copy()
+    edited[: len(edited) // 2] = False
+    Grids.writeMask(nodes.segmentation, nodes.segmentID, edited, Grids.matrixOf(nodes.cemri))
+    host.settle()
+    content = json.loads((made.folder / "provenance.json").read_text())
+    content["given_mask"] = {"sha256": "0" * 64, "way": "stream"}
+    (made.folder / "provenance.json").write_text(json.dumps(content))
+    engine = slow(host, panel, made, ui.steerButton)
+    host.until((engine / "arguments.json").exists, 20)
+    arguments = json.loads((engine / "arguments.json").read_text())
+    given = read_volume(Path(arguments[arguments.index("--enhancement-mask") + 1]), "brain_mask")
+    np.testing.assert_array_equal(given.data > 0, edited.T)
+    (engine / "go.txt").write_text("")
+    host.until(lambda: not panel.logic.running, 30)
+    assert panel.ui.errorLabel.text == ""
+    assert "given: <b>" in ui.volumeLabel.text
+    assert "made from this mask" in ui.editedLabel.text
+    assert not ui.thresholdSlider.enabled, "there is no probability to be cut"
+    segment = panel.result.nodes.segmentation.GetSegmentation().GetSegment(panel.result.nodes.segmentID)
+    assert segment.GetName() == "Enhancing tumour (given)"
+
+
 def test_a_run_is_not_taken_for_another_patients(host: Host, made: MadeOutput) -> None:
     """The line names the T1 of the run; its result is listed but does not take the views from the next patient."""
     panel = opened(host, made)
@@ -218,8 +266,9 @@ def test_result_says_whose_scans_it_was_made_from(host: Host, made: MadeOutput, 
     assert panel.ui.whoseLabel.text == "Scans of Doe, MR Brain."
     press(host, panel)
     assert panel.result.nodes.provenance["identity"]["patient"] == "agree"
-    panel.result.save.saveInto(tmp_path, False)
-    (saved,) = tmp_path.glob("*/provenance.json")
+    (tmp_path / "saved").mkdir()
+    panel.result.save.saveInto(tmp_path / "saved", False)
+    (saved,) = (tmp_path / "saved").glob("*/provenance.json")
     text = saved.read_text(encoding="utf-8")
     assert json.loads(text)["identity"]["study"] == "agree"
     assert "4711" not in text

@@ -191,24 +191,33 @@ class Host:
         self.scene.Clear(0)
         self.settle()
 
-    def picture(self, widget: Any, path: Path, position: tuple[float, float, float], columns: list[list[str]]) -> None:
+    def picture(
+        self, widget: Any, path: Path, columns: list[list[str]], position: tuple[float, float, float] | None = None
+    ) -> None:
         """The whole window: the panel, and slice views beside it.
 
         Args:
             widget: From `openModule`.
             path: PNG file to write.
-            position: RAS point that the views are cut at.
             columns: Names of the views, column by column, from top to bottom.
+            position: RAS point that the views are cut at, fitted to their images; None: they stay where they look.
         """
+        savePicture(path, self.window(widget, columns, position))
+
+    def window(
+        self, widget: Any, columns: list[list[str]], position: tuple[float, float, float] | None = None
+    ) -> np.ndarray:
+        """What `picture` writes, (height, width, 3) uint8."""
         for name in (name for column in columns for name in column):
-            self.views[name].fit(position)
+            if position is not None:
+                self.views[name].fit(position)
             self._tellVolumes(name)
         grabbed = [[self.views[name].grab() for name in column] for column in columns]
         parts = [self.panelPicture(widget), *(np.concatenate(column) for column in grabbed)]
         height = max(len(part) for part in parts)
         window = [np.pad(part, ((0, height - len(part)), (0, 4), (0, 0))) for part in parts]
         window[0][len(parts[0]) :, :-4] = parts[0][-1, 0]
-        savePicture(path, np.concatenate(window, 1))
+        return np.concatenate(window, 1)
 
     def _tellVolumes(self, name: str) -> None:
         """In the lower left corner of a view, the images in it, as Slicer's own annotations have them."""

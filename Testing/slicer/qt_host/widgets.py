@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from typing import Any
 
+import vtk
 from PySide6 import QtCore, QtWidgets
 
 from qt_host.bindings import UiLoader, adopt, qt_module
@@ -164,7 +165,16 @@ class StandInNodeComboBox(qt.QComboBox):
             return
         events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
         self._observations = [scene.AddObserver(event, lambda *_: self._refresh()) for event in events]
+        self._observations.append(scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._leaves, -10.0))
         self._refresh()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _leaves(self, scene: Any, _event: str, node: Any) -> None:
+        """The row of a node goes before the node; what is chosen then is Qt's affair: the row above."""
+        if not scene.IsClosing() and node.GetID() in self._identifiers:
+            row = self._identifiers.index(node.GetID())
+            del self._identifiers[row]
+            self.removeItem(row)
 
     def _fits(self, node: Any) -> bool:
         kinds = list(self.nodeTypes)

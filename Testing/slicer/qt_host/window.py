@@ -1,11 +1,14 @@
-"""Draws the window with the sample case, to look at and for the documentation.
+"""Draws the window, to look at and for the documentation.
 
-`python Testing/slicer/qt_host/window.py OUT.png [preview|standard|best]` draws the sample loaded, or its result;
-`python Testing/slicer/qt_host/window.py FOLDER QUALITY [STEPS]` draws one picture of everything that can be shown.
+`python Testing/slicer/qt_host/window.py OUT.png [--quality Q] [--look NAME]` draws one look of the sample's result;
+`python Testing/slicer/qt_host/window.py FOLDER [--quality Q] [--steps N]` draws every look into a folder, and a film
+of all of them;
+`--case FOLDER` takes a patient with BraTS names instead of the sample: such pictures never go into the project.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,113 +20,190 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 sys.path[:1] = [str(HERE.parent), str(ROOT / "D3MSynthesis")]
 
+from mrml_host import savePicture  # noqa: E402
+
 import slicer  # noqa: E402
 from qt_host import Host  # noqa: E402
 
-SIZE = (520, 470)
+SIZE = (400, 390)
 PAIR = [["Red", "Yellow"]]
-"""Views of the picture, column by column."""
+FOUR = [["Red", "Green"], ["Slice4", "Yellow"]]
+SIX = [["Red", "Red+"], ["Green", "Green+"], ["Yellow", "Yellow+"]]
+THREE = [["Red"], ["Yellow"], ["Green"]]
+"""Views of a picture, column by column."""
 
 
-def middle(nodes: Any) -> tuple[float, float, float]:
-    """RAS of the middle of the predicted tumour's largest axial slice."""
-    mask = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, nodes.segmentID, nodes.cemri)
-    k = int(mask.sum(axis=(1, 2)).argmax())
-    j, i = (float(np.mean(index)) for index in np.nonzero(mask[k]))
-    matrix = slicer.util.arrayFromVTKMatrix(_matrix(nodes.cemri))
-    return tuple((matrix @ [i, j, k, 1])[:3])
+def opened(panel: Any, *names: str) -> None:
+    """Open these sections of the result, close the others."""
+    for name in ("mask", "deformation", "comparison", "save"):
+        getattr(panel.ui, f"{name}Section").collapsed = name not in names
 
 
-def centre(volume: Any) -> tuple[float, float, float]:
-    """RAS of a volume's middle."""
-    bounds = [0.0] * 6
-    volume.GetRASBounds(bounds)
-    return tuple((bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3))
-
-
-def _matrix(volume: Any) -> Any:
-    import vtk
-
-    matrix = vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(matrix)
-    return matrix
-
-
-def result(panel: Any) -> None:
-    """T1 and the synthetic image."""
+def result(panel: Any) -> list[list[str]]:
+    """T1 and the synthetic image with the mask's outline."""
+    opened(panel, "mask")
     panel.ui.sideBySideButton.click()
+    return PAIR
 
 
-def subtraction(panel: Any) -> None:
-    """What enhances first."""
-    panel.ui.sideBySideButton.click()
+def subtraction(panel: Any) -> list[list[str]]:
+    """What enhances, in grey."""
+    panel.ui.pictureBox.setCurrentIndex(1)
     panel.ui.maskBox.setChecked(False)
+    return PAIR
+
+
+def colours(panel: Any) -> list[list[str]]:
+    """What enhances, in colours over the synthetic image."""
+    panel.ui.pictureBox.setCurrentIndex(0)
     panel.ui.overlayBox.setCurrentIndex(1)
+    return PAIR
 
 
-def grid(panel: Any) -> None:
-    """The deformation as a grid."""
-    panel.ui.sideBySideButton.click()
-    panel.ui.maskBox.setChecked(True)
+def contrasts(panel: Any) -> list[list[str]]:
+    """T1, T2, FLAIR and the synthetic image."""
     panel.ui.overlayBox.setCurrentIndex(0)
-    panel.ui.deformationBox.setCurrentIndex(2)
+    panel.ui.maskBox.setChecked(True)
+    panel.ui.contrastsButton.click()
+    return FOUR
 
 
-def magnitude(panel: Any) -> None:
+def comparison(panel: Any) -> list[list[str]]:
+    """With the real T1c and the difference."""
+    opened(panel, "comparison")
+    panel.ui.comparisonButton.click()
+    return SIX
+
+
+def real(panel: Any) -> list[list[str]]:
+    """Faded to the real image."""
+    panel.ui.sideBySideButton.click()
+    panel.ui.fadeSlider.setValue(1.0)
+    return PAIR
+
+
+def grid(panel: Any) -> list[list[str]]:
+    """The deformation as a grid."""
+    opened(panel, "deformation")
+    panel.ui.sideBySideButton.click()
+    panel.ui.deformationBox.setCurrentIndex(3)
+    return PAIR
+
+
+def arrows(panel: Any) -> list[list[str]]:
+    """The deformation as arrows."""
+    panel.ui.deformationBox.setCurrentIndex(4)
+    return PAIR
+
+
+def magnitude(panel: Any) -> list[list[str]]:
     """The deformation in millimetres."""
-    panel.ui.maskBox.setChecked(False)
     panel.ui.deformationBox.setCurrentIndex(1)
+    return PAIR
 
 
-def steps(panel: Any) -> None:
-    """The image on the way from noise to the result."""
+def jacobian(panel: Any) -> list[list[str]]:
+    """Where tissue is gained or lost."""
+    panel.ui.deformationBox.setCurrentIndex(2)
+    return PAIR
+
+
+def steps(panel: Any) -> list[list[str]]:
+    """The sample on its way, in three directions."""
     panel.ui.deformationBox.setCurrentIndex(0)
     panel.ui.fourUpButton.click()
     panel.ui.stepSlider.setValue(max(1, panel.result.nodes.steps // 2))
+    return THREE
 
 
-def warp(panel: Any) -> None:
+def warp(panel: Any) -> list[list[str]]:
     """Before and after the last warp."""
     panel.ui.stepSlider.setValue(panel.result.nodes.steps)
-    panel.ui.maskBox.setChecked(True)
-    panel.ui.fillBox.setChecked(False)
     panel.ui.beforeAfterButton.click()
+    return PAIR
 
 
-LOOKS: tuple[Callable[[Any], None], ...] = (result, subtraction, grid, magnitude, steps, warp)
+LOOKS: tuple[Callable[[Any], list[list[str]]], ...] = (
+    result, subtraction, colours, contrasts, comparison, real, grid, arrows, magnitude, jacobian, steps, warp,
+)  # fmt: skip
 
 
-def main(out: Path, quality: str | None, count: int) -> None:
-    """Load the sample, run it if a quality is given, and draw."""
+def load(panel: Any, case: Path | None) -> None:
+    """The sample, or a patient with BraTS names."""
+    if case is None:
+        panel.inputs.onSample()
+        return
+    for name, suffix in (("t1", "t1"), ("t2", "t2"), ("flair", "flair"), ("reference", "t1ce")):
+        (path,) = case.glob(f"*_{suffix}.nii.gz")
+        setattr(panel.parameters, name, slicer.util.loadVolume(str(path)))
+
+
+def main(out: Path, case: Path | None, quality: str, count: int, wanted: str) -> None:
+    """Load, run, and draw."""
     with Host(SIZE) as host:
         widget = host.openModule("D3MSynthesis")
         panel = widget.panel
-        one = out.suffix == ".png"
-        if not one:
+        frames: list[tuple[np.ndarray, int]] = []
+
+        def take(name: str, columns: list[list[str]], milliseconds: int = 1800) -> None:
+            host.settle()
+            if not out.suffix:
+                pixels = host.window(widget, columns)
+                savePicture(out / f"{name}.png", pixels)
+                frames.append((pixels, milliseconds))
+
+        if not out.suffix:
             out.mkdir(parents=True, exist_ok=True)
-            host.picture(widget, out / "empty.png", (0, 0, 0), PAIR)
-        panel.onSample()
-        host.until(lambda: panel.info is not None, 60)
-        host.settle()
-        if not one or not quality:
-            host.picture(widget, out if one else out / "loaded.png", centre(panel.parameters.t1), PAIR)
-        if not quality:
-            return
+        take("empty", PAIR)
+        load(panel, case)
+        host.until(lambda: panel.info is not None, 120)
+        for name in ("Red", "Yellow"):
+            host.views[name].logic.FitSliceToBackground()
+        take("loaded", PAIR)
         panel.parameters.quality = type(panel.parameters.quality)(quality)
         panel.parameters.steps = count
         panel.ui.applyButton.click()
-        if not one:
-            host.until(lambda: panel.ui.progressBar.value > 30, 300)
-            host.picture(widget, out / "running.png", centre(panel.parameters.t1), PAIR)
-        host.until(lambda: not panel.logic.running, 600)
+        for share in (5, 40, 75):
+            host.until(lambda share=share: panel.ui.progressBar.value > share or not panel.logic.running, 900)
+            if panel.logic.running:
+                take("running", PAIR, 900)
+        host.until(lambda: not panel.logic.running, 900)
         print(panel.ui.stateLabel.text, panel.ui.errorLabel.text)
-        place = middle(panel.result.nodes)
-        for look in LOOKS[:1] if one else LOOKS:
-            look(panel)
-            host.settle()
-            host.picture(widget, out if one else out / f"{look.__name__}.png", place, PAIR)
+        for look in LOOKS:
+            columns = look(panel)
+            take(look.__name__, columns)
+            if out.suffix == ".png" and look.__name__ == wanted:
+                host.settle()
+                host.picture(widget, out, columns)
+                return
+        if frames:
+            film(out / "film.gif", frames)
+
+
+def film(out: Path, frames: list[tuple[np.ndarray, int]]) -> None:
+    """Write frames as one GIF of at most 1000 pixels."""
+    from PIL import Image
+
+    width = max(frame.shape[1] for frame, _ in frames)
+    height = min(max(frame.shape[0] for frame, _ in frames), 860)
+    scale = 1000 / width
+    pictures = []
+    for frame, _ in frames:
+        sheet = Image.new("RGB", (width, height), (24, 24, 24))
+        sheet.paste(Image.fromarray(frame[:height]), (0, 0))
+        small = sheet.resize((1000, round(height * scale)), Image.Resampling.LANCZOS)
+        pictures.append(small.quantize(96, dither=Image.Dither.NONE))
+    pictures[0].save(
+        out, save_all=True, append_images=pictures[1:], duration=[time for _, time in frames], loop=0, optimize=True
+    )
 
 
 if __name__ == "__main__":
-    given = [*sys.argv[1:], "", ""]
-    main(Path(given[0]), given[1] or None, int(given[2] or 0))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--case", type=Path)
+    parser.add_argument("--quality", default="standard")
+    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--look", default="result", choices=[look.__name__ for look in LOOKS])
+    given = parser.parse_args()
+    main(given.out, given.case, given.quality, given.steps, given.look)
