@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 
 import slicer
 from D3MSynthesisLib.Engine import SynthesisError
+from D3MSynthesisLib.Handlers import connect
 
 ROWS = ("psnr_brain", "psnr_tumour", "ssim_brain", "ssim_tumour", "dice", "false_positive_ml", "false_negative_ml")
 """Rows of a card's validation that are told in the panel; the card has them all."""
@@ -78,10 +79,10 @@ class ModelPart:
         self.ui, self._choose, self._confirm, self._fail = ui, choose, confirm, fail
         self.names: list[str] = []
         self.card: Any = None
-        ui.modelBox.connect("activated(int)", self.onChosen)
-        ui.importButton.connect("clicked(bool)", self.onImport)
-        ui.openModelsButton.connect("clicked(bool)", self.onOpen)
-        ui.removeModelButton.connect("clicked(bool)", self.onRemove)
+        connect(ui.modelBox, "activated(int)", self.onChosen)
+        connect(ui.importButton, "clicked(bool)", self.onImport)
+        connect(ui.openModelsButton, "clicked(bool)", self.onOpen)
+        connect(ui.removeModelButton, "clicked(bool)", self.onRemove)
 
     def show(self, name: str) -> None:
         """List the models that are there now, and show the card of this one (empty: the one that ships)."""

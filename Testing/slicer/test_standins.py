@@ -177,3 +177,27 @@ def test_layouts_have_the_views_that_the_panel_fills(host: Host) -> None:
     assert LAYOUTS[layouts.SlicerLayoutThreeOverThreeView] == Views.SIX
     Views.arrange(host.scene, layouts.SlicerLayoutThreeOverThreeView)
     assert set(Views.SIX) <= set(host.application.layoutManager().sliceViewNames())
+
+
+def test_slicers_own_annotations_leave_the_marks_place_free(host: Host) -> None:
+    """What Slicer writes into the corners does not wipe the mark, which stands at the upper edge.
+
+    SliceViewAnnotations.py (DataProbe), lines 402 and 666: positions 0 to 3 alone are written and cleared. Only
+    setCornerAnnotationText of ctkVTKAbstractView.cpp, line 348, clears all; the panel writes the mark again with the
+    next change of the view's images.
+    """
+    from D3MSynthesisLib import Views
+
+    node = slicer.util.addVolumeFromArray(np.ones((8, 9, 10), np.float32), name="made")
+    node.SetAttribute("D3M.Synthetic", "yes")
+    host.openModule("D3MSynthesis")
+    slicer.util.setSliceViewerLayers(background=node)
+    corner = host.application.layoutManager().sliceWidget("Red").sliceView().cornerAnnotation()
+    assert corner.GetText(Views.UPPER_EDGE) == Views.MARK
+    for position in range(4):
+        corner.SetText(position, "B: made")
+    Views.markViews()
+    assert corner.GetText(Views.UPPER_EDGE) == Views.MARK
+    corner.ClearAllTexts()
+    host.views["Red"].logic.GetSliceCompositeNode().Modified()
+    assert corner.GetText(Views.UPPER_EDGE) == Views.MARK
