@@ -102,7 +102,7 @@ class DicomExport:
         if outcome.status == "done":
             self._finished(SavedDicom(self._folder / FOLDER, outcome.notices), None)
         else:
-            error = SynthesisError(outcome.message, outcome.mend, outcome.kind or "defect", outcome.details)
+            error = SynthesisError(outcome.message, outcome.hint, outcome.kind or "defect", outcome.details)
             self._finished(None, error)
 
 

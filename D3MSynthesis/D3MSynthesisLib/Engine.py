@@ -17,12 +17,12 @@ class SynthesisError(D3MError):
     Attributes:
         kind: One of the engine's ("input", "machine", "interrupted"), or "defect": of ours.
         message: What is wrong, in one sentence.
-        mend: What to do, in one sentence.
+        hint: What to do, in one sentence.
         details: The engine's log, for the button "details".
     """
 
-    def __init__(self, message: str, mend: str = "", kind: str = "input", details: str = "") -> None:
-        super().__init__(message, mend, kind)  # type: ignore[arg-type] # the engine itself has no name for its defects
+    def __init__(self, message: str, hint: str = "", kind: str = "input", details: str = "") -> None:
+        super().__init__(message, hint, kind)  # type: ignore[arg-type] # the engine itself has no name for its defects
         self.details = details
 
 

@@ -120,8 +120,8 @@ class InputPart(VTKObservationMixin):
         try:
             nodes = SampleCase.load(self.sample)
         except RuntimeError as error:
-            mend = _("Install the extension again.")
-            self._fail(SynthesisError(_("The sample case cannot be loaded."), mend, "machine", str(error)))
+            hint = _("Install the extension again.")
+            self._fail(SynthesisError(_("The sample case cannot be loaded."), hint, "machine", str(error)))
             return
         if self.parameters is not None:
             self.parameters.brainMask = None

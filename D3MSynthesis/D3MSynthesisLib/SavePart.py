@@ -78,8 +78,8 @@ class SavePart:
             self._end()
             self._fail(error)
         except OSError as error:
-            mend = _("Choose another folder, with rights and space to write.")
-            self._fail(SynthesisError(_("The result cannot be saved."), mend, "machine", str(error)))
+            hint = _("Choose another folder, with rights and space to write.")
+            self._fail(SynthesisError(_("The result cannot be saved."), hint, "machine", str(error)))
 
     def _tell(self, *lines: str) -> None:
         self.ui.savedLabel.setText("\n".join(lines))
