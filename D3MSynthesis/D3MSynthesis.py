@@ -98,7 +98,7 @@ class D3MSynthesisWidget(ScriptedLoadableModuleWidget):
         self.panel.enter()
 
     def onReload(self):
-        """The developers' button; what lies in D3MSynthesisLib is read anew, too."""
+        """The developers' button; what lies in D3MSynthesisLib is read again, too."""
         for name in [name for name in sys.modules if name.split(".")[0] == "D3MSynthesisLib"]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)

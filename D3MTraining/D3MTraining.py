@@ -46,7 +46,7 @@ class D3MTrainingLogic(ScriptedLoadableModuleLogic):
 
     Every step returns when it is done; `progress` is called meanwhile with a `D3MSynthesisLib.Engine.ProgressEvent`,
     and may call `cancel`. A step that does not come to a result raises `D3MSynthesisLib.Engine.SynthesisError`. A
-    training that was cancelled goes on where it last saved when it is started again with the same folder. Steps take
+    training that was cancelled resumes where it last saved when it is started again with the same folder. Steps take
     `python`, an interpreter that has the packages, if it is not Slicer's own that shall run them.
 
         logic = D3MTrainingLogic()
@@ -94,7 +94,7 @@ class D3MTrainingLogic(ScriptedLoadableModuleLogic):
             split: A split file, instead of the folders' or a random one.
             sizes: Patients for training, validation and test.
             enhancingLabel: Value of the enhancing tumour: 4 until BraTS 2021, 3 from 2023; found out by default.
-            skipBad: Leave patients with faults out instead of stopping.
+            skipBad: Leave out patients with faulty files instead of stopping.
             workers: Processes.
             seed: Decides a random split.
 
@@ -188,7 +188,7 @@ class D3MTrainingLogic(ScriptedLoadableModuleLogic):
         from D3MSynthesisLib.Worker import Worker
 
         if self._worker is not None:
-            raise SynthesisError(_("A step of a training is running."), _("Wait for it, or cancel it."))
+            raise SynthesisError(_("A training step is already running."), _("Wait for it, or cancel it."))
         if not python and Install.incomplete(*_requirements()):
             hint = _("Call D3MTrainingLogic().install() first.")
             raise SynthesisError(_("Packages that training needs are not installed."), hint, "machine")

@@ -81,10 +81,10 @@ def explainEnd(exitCode: int | None, log: str) -> tuple[str, str, str]:
     lowered = log.lower()
     if "memoryerror" in lowered or "bad_alloc" in lowered or "out of memory" in lowered or "cannot allocate" in lowered:
         hint = _("Close other programs, choose the quality preview, or do not keep the steps.")
-        return "machine", _("The memory of this machine does not suffice."), hint
+        return "machine", _("Not enough memory on this machine."), hint
     if (exitCode is not None and exitCode < 0) or exitCode in (137, 134, 139):
         number = -exitCode if exitCode is not None and exitCode < 0 else (exitCode or 128) - 128
-        message = _("The engine's process was ended from outside or crashed (signal {number}).").format(number=number)
+        message = _("The engine's process was stopped from outside or crashed (signal {number}).").format(number=number)
         if number == 9:
             message += " " + _("Most often the system ends it because memory has run out.")
         return "machine", message, _("Close other programs or choose the quality preview, then try again.")

@@ -76,7 +76,7 @@ def ensure(path: Path, confirm: Callable[[str], bool], *further: Path) -> None:
     if not packages and not torch:
         return
     if not _ONE_AT_A_TIME.acquire(blocking=False):
-        raise SynthesisError(_("Packages are being installed."), _("Wait until that has ended."), "machine")
+        raise SynthesisError(_("Packages are being installed."), _("Wait until it has finished."), "machine")
     try:
         _check(packages, torch)
         if not confirm(_question(packages, torch)):
@@ -295,11 +295,11 @@ def _failure(cause: str, packages: list[str], torch: bool, text: str) -> Synthes
         ),
         "conflict": (
             _("The packages do not agree with others that are installed in Slicer."),
-            _("Choose a Python of its own in the settings of this module, or remove the other packages."),
+            _("Choose a separate Python in the settings of this module, or remove the other packages."),
         ),
         "build": (
             _("The package index has no build of a package for this system and this version of Slicer."),
-            _("Update Slicer, or choose a Python of its own in the settings of this module."),
+            _("Update Slicer, or choose a separate Python in the settings of this module."),
         ),
         "other": (_("The packages could not be installed."), _("See the details.")),
     }  # fmt: skip

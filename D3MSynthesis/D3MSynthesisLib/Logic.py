@@ -126,7 +126,7 @@ class SynthesisLogic:
             flair: See `t1`.
             quality: "preview", "standard" or "best".
             wait: Return when it is done; else return at once and call `finished` later, on the main thread.
-            brainMask: Volume or segmentation node, if the skull is still on.
+            brainMask: Volume or segmentation node, if the scans are not skull-stripped.
             reference: A real T1c, to compare with.
             referenceMask: The real enhancing tumour, volume or segmentation node: false and missed enhancement.
             enhancementMask: Where the picture is to enhance, volume or segmentation node; for models that can.
@@ -148,7 +148,7 @@ class SynthesisLogic:
             SynthesisError: the request is at fault; with `wait`, anything that ended the run.
         """
         if self.running:
-            raise SynthesisError(_("A synthesis is going on."), _("Wait for it, or cancel it."))
+            raise SynthesisError(_("A synthesis is already running."), _("Wait for it, or cancel it."))
         fault = readiness(t1, t2, flair, brainMask, reference, referenceMask, acrossStudies)
         if fault:
             raise SynthesisError(fault)

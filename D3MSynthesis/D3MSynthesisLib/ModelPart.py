@@ -146,7 +146,7 @@ class ModelPart:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             message = _("The folder of models cannot be made.")
-            self._fail(SynthesisError(message, _("Check its rights."), "machine", str(error)))
+            self._fail(SynthesisError(message, _("Check the folder's permissions."), "machine", str(error)))
         else:
             qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(folder)))
 

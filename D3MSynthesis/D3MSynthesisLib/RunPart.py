@@ -193,7 +193,7 @@ class RunPart:
             for device in found
             if not device.usable
         ]
-        box.setToolTip("\n".join([_("Where it is computed."), *unusable]))
+        box.setToolTip("\n".join([_("The device that computes the result."), *unusable]))
 
     def onDevice(self, index: int) -> None:
         """The user chose a device."""

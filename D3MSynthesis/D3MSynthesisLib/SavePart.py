@@ -78,7 +78,7 @@ class SavePart:
             self._end()
             self._fail(error)
         except OSError as error:
-            hint = _("Choose another folder, with rights and space to write.")
+            hint = _("Choose another folder, which you may write to and which has space.")
             self._fail(SynthesisError(_("The result cannot be saved."), hint, "machine", str(error)))
 
     def _tell(self, *lines: str) -> None:

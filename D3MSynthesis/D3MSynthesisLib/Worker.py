@@ -120,7 +120,7 @@ class Worker:
             OSError: the interpreter cannot be started.
         """
         if self.running:
-            raise RuntimeError("A run is going on.")
+            raise RuntimeError("A run is already running.")
         self._reset()
         interpreter = findPython(python)
         places = [str(engine or engineFolder()), str(program or ""), str(folder)]

@@ -52,7 +52,7 @@ class SynthesisOptions:
     """1 to `MAX_STEPS`; None takes the quality's."""
     samples: int | None = _option(None, "Samples: mean and uncertainty. (default: the quality's)")
     """1 to `MAX_SAMPLES`; None takes the quality's."""
-    seed: int = _option(0, "Decides the noise; the same seed gives the same image.")
+    seed: int = _option(0, "Seed of the noise: the same seed gives the same image.")
     """-`MAX_SEED` to `MAX_SEED`."""
     brain: str = _option(
         "auto",
@@ -64,7 +64,7 @@ class SynthesisOptions:
     trace: bool = _option(False, "Keep every reverse step.", "Output")
     """Of the first sample."""
     device: str = _option("auto", "auto, cpu, cuda, cuda:N or mps.", "Running")
-    """"auto" goes on with the CPU where a GPU fails; a device that is named is used or refused."""
+    """"auto" continues on the CPU where a GPU fails; a device that is named is used or refused."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model."""

@@ -181,7 +181,7 @@ class Synthesis:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if device.type == "cpu" or self.options.device != "auto":
             raise D3MError(
-                f"The memory of {device} does not suffice for a single slice."
+                f"Not enough memory on {device} for a single slice."
                 if memory
                 else f"The device {device} cannot be used ({reason}).",
                 "Close other programs, choose another --device, or a smaller model."
@@ -191,7 +191,7 @@ class Synthesis:
             ) from error
         self._move(CPU)
         if memory:
-            return Notice("device-memory", "The GPU's memory did not suffice; the CPU was used instead.")
+            return Notice("device-memory", "The GPU ran out of memory; the CPU was used instead.")
         return Notice("device-unusable", f"{device} cannot be used ({reason}); the CPU was used instead.")
 
     def prepare(self, case: Case) -> ModelInput:
@@ -206,7 +206,7 @@ class Synthesis:
             progress: Told about each step; may raise to end the run.
 
         Raises:
-            D3MError: the scans cannot be put on the grid; memory does not suffice.
+            D3MError: the scans cannot be put on the grid; not enough memory.
         """
         remaining = Remaining()
         started = time.monotonic()
@@ -230,7 +230,7 @@ class Synthesis:
     def _sample(
         self, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining
     ) -> tuple[tuple[WholeBrainMaps | None, VolumeSample], tuple[Notice, ...]]:
-        """Compute on the device; `auto` goes on with the CPU when a GPU fails or cannot hold a single slice."""
+        """Compute on the device; `auto` continues on the CPU when a GPU fails or cannot hold a single slice."""
         device = self.device
         try:
             return self._sample_on(model_input, progress, remaining), ()

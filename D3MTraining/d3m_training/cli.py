@@ -51,7 +51,7 @@ def prepare(
         typer.Option(help="Value of the enhancing tumour (4 until BraTS 2021, 3 from 2023).", show_default=False),
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave patients with faults out instead of stopping.")
+        bool, typer.Option("--skip-bad", help="Leave out patients with faulty files instead of stopping.")
     ] = False,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     seed: Annotated[int, typer.Option(help="Decides a new random split.")] = 0,
@@ -96,7 +96,7 @@ def train(
     progress: ProgressOption = Mode.auto,
     parent_pid: ParentOption = None,
 ) -> None:
-    """Train a model; started again with the same folder it goes on exactly where it was."""
+    """Train a model; started again with the same folder it resumes exactly where it was."""
     with telling("train", progress, parent_pid) as tell:
         require_torch()
         from d3m_training.train.runs import train_run

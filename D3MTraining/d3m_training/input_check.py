@@ -233,7 +233,7 @@ def input_check_run(
         with_limits: Card = replace(card, input_check=result.input_check)
         with writing(), relist(folder, CARD_NAME):
             replace_text(folder / CARD_NAME, with_limits.to_json())
-        report(f"The limits of {result.input_check.patients} patients stand in the card of {card.name}.")
+        report(f"The limits of {result.input_check.patients} patients are in the card of {card.name}.")
     return result
 
 

@@ -359,5 +359,5 @@ def test_case_in_another_runs_hands(derived: tuple[Path, Path], tiny_model: Path
             derived[0], out, "participant", "--model", tiny_model, "--participant-label", "01", "--quality", "preview"
         )
     assert done.exit_code == 0, done.output
-    assert "1 in another run's hands" in done.output
+    assert "1 being made by another run" in done.output
     assert not (out / "sub-01").exists()

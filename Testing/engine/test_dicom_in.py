@@ -333,7 +333,7 @@ def test_what_cannot_be_chosen_is_listed(tmp_path: Path) -> None:
     for number, (name, text) in enumerate((("t1", "AX T1"), ("flair", "FLAIR")), 1):
         series(tmp_path / f"s/{number}", np.rint(volumes[name]), text=text, number=number)
     with pytest.raises(
-        D3MError, match=r"No series of this study is a T2.*series 1 \(AX T1; 40 images, ORIGINAL\)"
+        D3MError, match=r"This study has no T2 series that.*series 1 \(AX T1; 40 images, ORIGINAL\)"
     ) as e:
         choose_series(tmp_path / "s")
     assert "PID" not in str(e.value)

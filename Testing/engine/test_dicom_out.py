@@ -297,7 +297,7 @@ def test_an_independent_validator_agrees(tmp_path: Path) -> None:
 def test_an_earlier_result_is_not_replaced_unasked(tmp_path: Path) -> None:
     """Before any work the folder is looked at; foreign files are never removed."""
     write_dicom(tmp_path / "out", content(), [])
-    with pytest.raises(D3MError, match="there already"):
+    with pytest.raises(D3MError, match="exists already"):
         check_dicom_output(tmp_path / "out", False)
     check_dicom_output(tmp_path / "out", True)
     (tmp_path / "out/mine.txt").write_text("")
@@ -325,7 +325,7 @@ def test_command_from_dicom_to_dicom(tmp_path: Path, tiny_model: Path) -> None:
     shutil.rmtree(tmp_path / "out")
     again = d3m_command(*arguments)
     assert again.returncode == 2
-    assert "DICOM folder is there already" in again.stderr
+    assert "DICOM folder exists already" in again.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -271,7 +271,7 @@ def test_doubt_is_said(monkeypatch):
     [
         (lambda scan: None, "sees no brain"),
         (lambda scan: np.ones(scan.data.shape, bool), "ml"),
-        (lambda scan: (_ for _ in ()).throw(RuntimeError("out of memory")), "memory does not suffice"),
+        (lambda scan: (_ for _ in ()).throw(RuntimeError("out of memory")), "not enough memory"),
         (lambda scan: (_ for _ in ()).throw(FileNotFoundError("lacks its file")), "lacks its file"),
     ],
 )

@@ -98,7 +98,7 @@ def test_not_even_one_slice(kind: str, case: Case, tiny_model: Path, monkeypatch
 def test_device_that_fails_at_its_first_real_work(
     name: str, case: Case, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A device that looked usable: auto goes on with the CPU and says so; a device chosen by name is refused.
+    """A device that looked usable: auto continues on the CPU and says so; a device chosen by name is refused.
 
     "meta" takes the network and computes, but gives nothing back; "cuda:63" does not even take it.
     """

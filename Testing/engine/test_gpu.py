@@ -71,7 +71,7 @@ def test_batches_that_do_not_fit_are_halved(
 
 
 def test_not_even_one_slice_fits(sample: Case, limit_memory: Callable[[float], None]) -> None:
-    """Chosen by name, the card is refused with a sentence about memory; `auto` goes on with the CPU and says so."""
+    """Chosen by name, the card is refused with a sentence about memory; `auto` continues on the CPU and says so."""
     named, automatic = synthesis("cuda"), synthesis("auto")
     limit_memory(1)
     with pytest.raises(D3MError, match="memory of cuda:0"):

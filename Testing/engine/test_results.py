@@ -194,7 +194,7 @@ def test_output_folder_is_checked_before_the_work(tmp_path: Path) -> None:
     check_output(out, RESULT, force=False)  # as a container's bind mount is
     with whole_folder(out, RESULT) as folder:
         (folder / "cemri.nii.gz").write_text("a result")
-    with pytest.raises(D3MError, match="there already"):
+    with pytest.raises(D3MError, match="exists already"):
         check_output(out, RESULT, force=False)
     check_output(out, RESULT, force=True)
     (out / "thesis.docx").write_text("years of work")

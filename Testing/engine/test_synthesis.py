@@ -175,7 +175,7 @@ def test_interrupting_the_progress_ends_the_run(tiny_case: TinyCase, tiny_model:
 
 
 def test_unusable_gpu_is_named_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU that is visible but cannot compute: auto goes on with the CPU and says so; by name it is refused."""
+    """A GPU that is visible but cannot compute: auto continues on the CPU and says so; by name it is refused."""
     found = [
         devices.DeviceInfo("cuda:0", "Old GPU", 2**32, False, "no kernel image is available"),
         devices.DeviceInfo("cpu", "CPU", 2**33, True),

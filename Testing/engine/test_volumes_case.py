@@ -298,7 +298,7 @@ def test_label_map_as_scan(tmp_path, scans):
         read_case(t1, t2, labels)
 
 
-@pytest.mark.parametrize(("shift", "words"), [(500, "do not overlap"), (36, "overlap by 25 % only")])
+@pytest.mark.parametrize(("shift", "words"), [(500, "do not overlap"), (36, "overlap by only 25 %")])
 def test_fields_of_view(tmp_path, scans, shift, words):
     """Scans of different places are refused with the share that they have in common."""
     away = AFFINE.copy()

@@ -153,7 +153,7 @@ def test_killed_child(tmp_path: Path) -> None:
 def test_child_without_memory(tmp_path: Path) -> None:
     """A traceback about memory is told as such."""
     outcome = Heard(tmp_path, "memory").end()
-    assert (outcome.kind, outcome.message) == ("machine", "The memory of this machine does not suffice.")
+    assert (outcome.kind, outcome.message) == ("machine", "Not enough memory on this machine.")
 
 
 def test_missing_package_is_named(tmp_path: Path) -> None:

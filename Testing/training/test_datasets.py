@@ -261,8 +261,8 @@ def test_everything_wrong_is_in_one_list(five: dict[str, dict[str, Path]], tmp_p
     assert not (tmp_path / "cache").exists()
     code, text = _prepare(tmp_path / "data", "--cache", tmp_path / "cache", "--skip-bad", "--sizes", "1,0,0")
     assert code == 0
-    assert "4 left out because of faults" in text
-    assert "1 patients have no annotation (p5): they serve the image terms alone" in text
+    assert "4 left out because of faulty files" in text
+    assert "1 patients have no annotation (p5): they are used for the image terms only" in text
     entry = open_entry(tmp_path / "cache", "p5")
     assert not entry.labelled
 
@@ -296,7 +296,7 @@ def test_parts_that_only_some_state(patient: dict[str, Path], tmp_path: Path) ->
     copy_patient(patient, tmp_path / "data" / "more", "b")
     code, text = _prepare(tmp_path / "data", "--cache", tmp_path / "cache")
     assert code == 2
-    assert "1 patients stand in no part of the split (b)" in text
+    assert "1 patients are in no part of the split (b)" in text
 
 
 def test_schemes_of_a_whole_set(patient: dict[str, Path], tmp_path: Path) -> None:

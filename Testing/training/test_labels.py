@@ -104,7 +104,7 @@ def test_floating_labels_are_rounded_only_if_they_are_close() -> None:
     assert label_values(data, "p") == OLD
     np.testing.assert_array_equal(unify(data, UNTIL_2021), _labels(0, NECROSIS, OEDEMA, ENHANCING))
     for value in (3.5, 3.98, 0.02):
-        with pytest.raises(D3MError, match=f"patient7 holds the value {value:g}, which is no whole number"):
+        with pytest.raises(D3MError, match=f"patient7 holds the value {value:g}, which is not a whole number"):
             label_values(_labels(0, 1, value), "patient7")
 
 

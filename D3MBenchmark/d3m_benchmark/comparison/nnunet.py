@@ -157,7 +157,7 @@ def plan(environment: Path, work: Path, configuration: str) -> None:
         raise _missing(environment)
     _check_done(work, "plan")
     arguments = ["-d", str(DATASET_ID), "-c", configuration, "--verify_dataset_integrity", "-np", "1"]
-    _run([str(command), *arguments], variables(work), "nnU-Net could not plan.", "What it said stands above.")
+    _run([str(command), *arguments], variables(work), "nnU-Net could not plan.", "See its output above.")
 
 
 def child(environment: Path, work: Path, action: str, **options: object) -> None:
@@ -180,7 +180,7 @@ def child(environment: Path, work: Path, action: str, **options: object) -> None
     _run(
         # isolated: else the folder of the script comes first, and our modules hide the standard library's
         [str(python), "-I", str(CHILD), action, "--dataset", DATASET, *listed],
-        variables(work), f"nnU-Net could not {action}.", "What it said stands above.",
+        variables(work), f"nnU-Net could not {action}.", "See its output above.",
     )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def runBatch(cases: Path, out: Path, options: list[str], python: str | None = No
         print(outcome.details, file=sys.stderr)
     print(f"{outcome.message} {outcome.hint}".strip(), file=sys.stderr)
     if outcome.status == "cancelled":
-        print("Start it again with the same arguments to go on.", file=sys.stderr)
+        print("Start it again with the same arguments to resume.", file=sys.stderr)
     return EXIT_CODES.get(outcome.kind, 1)
 
 

@@ -87,7 +87,7 @@ def check_dataset(root: Path) -> dict[str, object]:
     try:
         content = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise D3MError(f"The folder is no BIDS data set: it has no {DESCRIPTION}.", hint) from error
+        raise D3MError(f"The folder is not a BIDS data set: it has no {DESCRIPTION}.", hint) from error
     except (OSError, ValueError) as error:
         raise D3MError(f"{DESCRIPTION} of the data set cannot be read.", "Check it with the BIDS validator.") from error
     if not isinstance(content, dict) or "BIDSVersion" not in content:
@@ -118,7 +118,9 @@ def check_places(root: Path, out: Path) -> None:
     while not place.exists():
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise D3MError("The output folder cannot be written.", "Choose another OUTPUT_DIR, or change the rights.")
+        raise D3MError(
+            "The output folder cannot be written.", "Choose another OUTPUT_DIR, or change the folder's permissions."
+        )
 
 
 def _holds_files(folder: Path) -> bool:
@@ -146,7 +148,7 @@ def _folders(place: Path, kind: str) -> list[Path]:
     for folder in folders:
         if not _LABEL.fullmatch(folder.name[4:]):
             raise D3MError(
-                f"The folder name {folder.name!r} is not valid in BIDS.", "Labels have letters and digits alone."
+                f"The folder name {folder.name!r} is not valid in BIDS.", "Labels may have letters and digits only."
             )
     return folders
 

@@ -176,7 +176,7 @@ def read_filters(path: Path) -> Filters:
                 known = ", ".join((*LONG_NAMES, *OTHER_KEYS))
                 raise D3MError(f"The filter file asks for an unknown entity {plain(key)!r}.", f"Known are: {known}.")
             if not all(isinstance(one, str | int | None) for one in (value if isinstance(value, list) else [value])):
-                raise D3MError(f"The value of {plain(key)!r} in the filter file is no text or number.", hint)
+                raise D3MError(f"The value of {plain(key)!r} in the filter file is neither text nor a number.", hint)
             if contrast == "t1" and key in ("ce", "ceagent") and value is not None:
                 raise D3MError(
                     "The filter file asks for a T1w with a contrast agent.", "D3M makes it from one without."

@@ -24,7 +24,7 @@ DICTIONARY: dict[str, dict[str, object]] = {
         "Description": "How the case ended.",
         "Levels": {
             "done": "The result is whole.",
-            "kept": "The result is there, and somebody changed it after it was written; see reason.",
+            "kept": "The result is there, and it was changed after it was written; see reason.",
             "failed": "There is no result; see reason.",
             "missing": "The case was not run yet, or its result is not whole.",
         },

@@ -159,7 +159,7 @@ def explain(error: BaseException) -> tuple[str, str, Kind]:
         return error.message, error.hint, error.kind
     if is_out_of_memory(error):
         hint = "Close other programs, or run it on another machine."
-        return "The memory does not suffice for this case.", hint, "machine"
+        return "Not enough memory for this case.", hint, "machine"
     traceback.print_exception(error)  # a defect of ours, but the other cases can do without this one
     hint = "Please report it with the text on the terminal."
     return f"The program has a defect ({type(error).__name__}).", hint, "machine"

@@ -231,12 +231,14 @@ def _outcome(case: CaseFiles, future: Any) -> Outcome:
         outcome: Outcome = future.result()
         return outcome
     if future.status != "error":
-        raise D3MError("The Dask scheduler is gone.", "Start it again, then this command: it goes on.", "machine")
+        raise D3MError(
+            "The Dask scheduler is gone.", "Start it again, then run this command again: it resumes.", "machine"
+        )
     error = future.exception()
     if isinstance(error, D3MError):
         raise error
     if isinstance(error, KilledWorker):
-        reason = "The worker ended while it ran this case: it was stopped, or its memory did not suffice."
+        reason = "The worker ended while it ran this case: it was stopped, or ran out of memory."
         row = Row(case.id, "failed", reason, "Run it again, or with fewer workers.", 0.0, None, "")
         return Outcome(row, "machine")
     reason, hint, kind = explain(error)

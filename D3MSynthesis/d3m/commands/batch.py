@@ -26,7 +26,7 @@ def batch(
         Naming, typer.Option(help="brats also writes <ID>-t1c.nii.gz into the output folder.", rich_help_panel=OUTPUT)
     ] = Naming.folder,
 ) -> None:
-    """Run many cases with one model: goes on where it stopped, and lists what failed.
+    """Run many cases with one model: resumes where it stopped, and lists what failed.
 
     Cases whose result is whole are skipped. One bad case stops nothing: summary.csv says what was wrong with it,
     and the exit code is 2 when any case failed.
@@ -50,5 +50,5 @@ def batch(
     reporter.done(out=str(out))
     if not reporter.json:
         already = sum(row.status == "skipped" for row in rows)
-        also = f", {len(kept)} kept since somebody changed them" if kept else ""
+        also = f", {len(kept)} kept because they were changed" if kept else ""
         typer.echo(f"{len(rows)} cases, {already} of them already there{also}.")

@@ -92,7 +92,7 @@ def bids(
         bool, typer.Option("--dry-run", help="Say what would run, what is missing and what it costs; write nothing.")
     ] = False,
 ) -> None:
-    """Run a BIDS data set: goes on where it stopped, shares cases with other runs, and lists what failed.
+    """Run a BIDS data set: resumes where it stopped, shares cases with other runs, and lists what failed.
 
     A participant's result is skipped when it is whole. One bad case stops nothing; the exit code is 2 when any failed.
     Images are synthetic and for research only.
@@ -190,9 +190,9 @@ def _counts(rows: list[Row]) -> str:
     words = {
         "done": "done",
         "skipped": "there already",
-        "kept": "kept since somebody changed them",
+        "kept": "kept because they were changed",
         "failed": "failed",
-        "elsewhere": "in another run's hands",
+        "elsewhere": "being made by another run",
     }
     numbers = {word: sum(row.status == status for row in rows) for status, word in words.items()}
     return ", ".join(f"{number} {word}" for word, number in numbers.items() if number)

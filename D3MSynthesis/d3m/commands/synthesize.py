@@ -47,7 +47,8 @@ def synthesize(
     dicom: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of one DICOM study: T1, T2 and FLAIR are chosen by their descriptions, and said.",
+            help="Folder of one DICOM study: T1, T2 and FLAIR are selected from the series descriptions; "
+            "the choice is printed.",
             rich_help_panel=INPUT,
             show_default=False,
         ),
@@ -58,7 +59,9 @@ def synthesize(
     brain_mask: Annotated[
         Path | None,
         typer.Option(
-            help="Brain mask in T1's space, if the skull is still on.", rich_help_panel=INPUT, show_default=False
+            help="Brain mask in T1's space, if the scans are not skull-stripped.",
+            rich_help_panel=INPUT,
+            show_default=False,
         ),
     ] = None,
     reference: Annotated[
@@ -70,7 +73,7 @@ def synthesize(
     reference_mask: Annotated[
         Path | None,
         typer.Option(
-            help="The real enhancing tumour, for comparison.json; else it is estimated from the real T1c.",
+            help="The real enhancing tumour, for comparison.json; without it, it is estimated from the real T1c.",
             rich_help_panel=INPUT,
             show_default=False,
         ),
@@ -123,7 +126,7 @@ def _sources(request: Request, reporter: Reporter) -> tuple[tuple[Source, Source
         found = find_sample()
         return (found.t1, found.t2, found.flair), request.reference or found.t1c
     if request.study is not None:
-        reporter.progress(Progress("read", 0.0, message="Looking at the study"))
+        reporter.progress(Progress("read", 0.0, message="Reading the study"))
         choice = choose_series(request.study)
         return (choice.t1, choice.t2, choice.flair), request.reference
     missing = [name for name, path in zip(("--t1", "--t2", "--flair"), request.scans, strict=True) if path is None]

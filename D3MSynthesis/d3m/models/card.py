@@ -22,7 +22,7 @@ READABLE_VERSIONS = (1, 2)
 MAX_CARD_BYTES = 1_000_000
 MAX_WIDTH, MAX_LEVELS, MAX_BLOCKS, MAX_CONTEXT, MAX_MEMBERS = 2048, 8, 8, 16, 16
 """Bounds of a network that is built from a card: what a card says is not trusted."""
-HINT = "Export the model again with `d3m-training export`, or get the folder anew."
+HINT = "Export the model again with `d3m-training export`, or get the folder again."
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def _load(path: Path, card: Card, build: Callable[[], Network]) -> Network:
             expected = {name: value.shape for name, value in build().state_dict().items()}
     except (ValueError, RuntimeError) as error:
         raise D3MError(
-            f"The network that the card of {card.name!r} describes cannot be built.", "Get the model's folder anew."
+            f"The network that the card of {card.name!r} describes cannot be built.", "Get the model's folder again."
         ) from error
     try:
         with safe_open(path, "pt") as f:
@@ -83,11 +83,11 @@ def _load(path: Path, card: Card, build: Callable[[], Network]) -> Network:
             if wrong:
                 raise D3MError(
                     f"The weights of {card.name!r} do not fit the network on its card (first difference: {wrong[0]}).",
-                    "Get the model's folder anew, or export the model again.",
+                    "Get the model's folder again, or export the model again.",
                 )
             weights = {name: f.get_tensor(name).float() for name in stored}
     except (SafetensorError, OSError) as error:
-        raise D3MError(f"The weights of {card.name!r} cannot be read.", "Get the model's folder anew.") from error
+        raise D3MError(f"The weights of {card.name!r} cannot be read.", "Get the model's folder again.") from error
     if not all(torch.isfinite(value).all() for value in weights.values()):
         raise D3MError(f"The weights of {card.name!r} are not all finite numbers.", "Export the model again.")
     network = build()

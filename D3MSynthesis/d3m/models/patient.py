@@ -60,7 +60,7 @@ class PatientCalibration:
         if len(self.enhancement_weights) != len(FEATURES) or len(self.volume_weights) != len(FEATURES):
             return f"does not have {len(FEATURES)} weights"
         if not all(math.isfinite(number) for number in numbers) or max(map(abs, numbers)) > 1e6:
-            return "has a number without sense"
+            return "has a number that makes no sense"
         if not self.residuals[0] <= self.residuals[1]:
             return "has quantiles in the wrong order"
         if not 0 < self.level < 1:

@@ -123,7 +123,7 @@ def _own_file(folder: Path, name: str, what: str) -> Path:
     """
     path = folder / name
     if not path.is_file():
-        raise D3MError(f"{what} cannot be read: there is no {name}.", "Get the model's folder anew.")
+        raise D3MError(f"{what} cannot be read: there is no {name}.", "Get the model's folder again.")
     if path.resolve().parent != folder.resolve():
         raise D3MError(
             f"The model's {name} is a link to another place.", "Copy the file itself into the model's folder."
@@ -141,13 +141,13 @@ def read_card(folder: Path) -> Card:
         path = _own_file(folder, CARD_NAME, "The model's card")
         if path.stat().st_size > MAX_CARD_BYTES:
             raise D3MError(
-                f"The model's card is larger than {MAX_CARD_BYTES // 1000} kB.", "Get the model's folder anew."
+                f"The model's card is larger than {MAX_CARD_BYTES // 1000} kB.", "Get the model's folder again."
             )
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise D3MError(f"The model's card cannot be read ({error.strerror}).", "Check the model's folder.") from error
     except UnicodeDecodeError as error:
-        raise D3MError("The model's card is not UTF-8 text.", "Get the model's folder anew.") from error
+        raise D3MError("The model's card is not UTF-8 text.", "Get the model's folder again.") from error
     return Card.from_json(text)
 
 
@@ -178,7 +178,7 @@ def _checked_weights(folder: Path, name: str, card: Card, sha256: str) -> Path:
     if file_sha256(path) != sha256:
         raise D3MError(
             f"The weights of {card.name!r} do not match their card: the file was changed or is damaged.",
-            "Get the model's folder anew, or export the model again.",
+            "Get the model's folder again, or export the model again.",
         )
     return path
 
@@ -212,7 +212,7 @@ def import_model(folder: Path) -> ModelEntry:
             f"There is a model {card.name!r} already.", f"Remove it first, or change the name in {CARD_NAME}."
         )
     if os.path.lexists(target):
-        raise D3MError(f"A folder {card.name!r} that is no model lies in the way.", f"Remove {target}.")
+        raise D3MError(f"A folder {card.name!r} that is not a model is in the way.", f"Remove {target}.")
     try:
         with whole_folder(target, MODEL, replace=False) as partial:
             write_text(partial / CARD_NAME, card.to_json())
@@ -246,7 +246,7 @@ def remove_model(name: str) -> None:
                     remove_folder(entry.folder)
             except OSError as error:
                 raise D3MError(
-                    f"The model cannot be removed ({error.strerror}).", "Check its rights.", "machine"
+                    f"The model cannot be removed ({error.strerror}).", "Check the folder's permissions.", "machine"
                 ) from error
             return
     raise D3MError(f"There is no model {name!r}.", "See `d3m models`.")

@@ -155,8 +155,8 @@ def session(reporter: Reporter, parent_pid: int | None = None) -> Iterator[None]
         sys.exit(130)  # whoever read our progress is gone
     except Exception as defect:
         if is_out_of_memory(defect):
-            hint = "Close other programs, use --quality preview, leave out --trace, or take another machine."
-            reporter.failed(D3MError("The memory of this machine does not suffice.", hint, "machine"))
+            hint = "Close other programs, use --quality preview, leave out --trace, or use another machine."
+            reporter.failed(D3MError("Not enough memory on this machine.", hint, "machine"))
             sys.exit(EXIT_CODES["machine"])
         if isinstance(defect, ImportError) and not (defect.name or "").startswith("d3m"):
             reporter.failed(_unusable_package(defect))

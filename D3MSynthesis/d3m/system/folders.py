@@ -63,7 +63,7 @@ def check_output(out: Path, kind: FolderKind, force: bool, inputs: Iterable[Path
     except OSError as error:
         raise D3MError(
             f"The output folder cannot be written ({error.strerror or error}).",
-            "Choose another --out, or change the rights.",
+            "Choose another --out, or change the folder's permissions.",
             "machine",
         ) from error
 
@@ -81,7 +81,7 @@ def _refuse(found: Standing, kind: FolderKind, force: bool) -> None:
             f"{found.name!r} in the output folder was changed after it was written; it will not be replaced.", ANOTHER
         )
     if found.state == "ours" and not force:
-        raise D3MError("The output folder is there already.", "Choose another --out, or add --force to replace it.")
+        raise D3MError("The output folder exists already.", "Choose another --out, or add --force to replace it.")
 
 
 def _keep_inputs(place: Path, inputs: Iterable[Path]) -> None:
@@ -105,7 +105,7 @@ def followed(out: Path) -> Path:
     """
     place = Path(os.path.realpath(out))
     if place.is_symlink() or (out.is_symlink() and not place.exists()):
-        raise D3MError("The output folder is a link to nothing.", "Mend or remove the link, or choose another --out.")
+        raise D3MError("The output folder is a link to nothing.", "Repair or remove the link, or choose another --out.")
     return place
 
 
@@ -168,7 +168,7 @@ def _still_replaceable(partial: Path, place: Path, kind: FolderKind, replace: bo
         free = next(p for k in range(1, 10**6) if not os.path.lexists(p := place.with_name(f"{place.name}-{k}")))
         partial.rename(free)
         raise D3MError(
-            "The output folder came into being or was changed meanwhile; it was left as it is.",
+            "The output folder appeared or was changed meanwhile; it was left as it is.",
             f"The new result is in {free.name!r} beside it.",
         ) from error
 
@@ -218,7 +218,9 @@ def _move_in(partial: Path, place: Path, kind: FolderKind) -> None:
     older = written_files(place, kind)
     for name in read_manifest(partial) or {}:
         if name not in older and os.path.lexists(place / name):
-            raise D3MError(f"The output folder holds {name!r} of somebody else; it will not be replaced.", ANOTHER)
+            raise D3MError(
+                f"The output folder holds {name!r}, which was not written by D3M; it will not be replaced.", ANOTHER
+            )
     if older and not (place / MANIFEST).exists():  # of an earlier version: now its files are known in any case
         write_manifest(place, kind, older)
     ready = partial.with_name(READY + secrets.token_hex(6))

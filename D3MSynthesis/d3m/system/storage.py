@@ -24,7 +24,7 @@ def disk_error(error: OSError) -> D3MError:
         return D3MError("The disk is full.", "Free some space, or choose another --out.", "machine")
     return D3MError(
         f"The result cannot be written ({error.strerror or error}).",
-        "Choose another --out, or change the rights.",
+        "Choose another --out, or change the folder's permissions.",
         "machine",
     )
 

@@ -130,7 +130,7 @@ def read_text(path: Path, what: str, limit: int) -> str:
             content = file.read(limit + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise D3MError(f"{what} cannot be read ({plain(reason)}).", "Check the file and its rights.") from error
+        raise D3MError(f"{what} cannot be read ({plain(reason)}).", "Check the file and its permissions.") from error
     if len(content) > limit:
         raise D3MError(f"{what} is larger than {limit // 1000} kB.", "This is not the file that is meant.")
     try:

@@ -88,16 +88,14 @@ def _shading(way: str) -> Feature:
 
 
 def _order(one: str, other: str) -> Feature:
-    text = (
-        f"The grey levels of {one} and {other} go together unlike in the training patients: one of the two may not be "
-    )
-    text += "what it is called, or was inverted or windowed."
+    text = f"The grey levels of {one} and {other} relate differently than in the training patients: one of the two may "
+    text += "not be what it is called, or may be inverted or windowed."
     return Feature("unusual-contrast", text, text)
 
 
 def _own(contrast: Literal["t1", "t2", "flair"]) -> dict[str, Feature]:
     name = contrast.upper()
-    text = f"The grey levels of {name} are distributed unlike in the training patients: is it what it is called?"
+    text = f"The grey levels of {name} are distributed differently than in the training patients: is it really {name}?"
     noise = f"{name} is noisier than in the training patients."
     return {
         f"{contrast}_median": Feature("unusual-intensities", text, text, contrast),

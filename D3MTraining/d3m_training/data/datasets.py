@@ -122,7 +122,7 @@ def _patient(row: dict[str, str]) -> Patient:
     if identifier != safe_id(identifier):
         raise D3MError(f"The id {identifier!r} cannot be the name of a folder.", "Use letters, digits, - and _.")
     if split not in ("", *PARTS):
-        raise D3MError(f"{identifier} stands in the part {split!r}.", f"The parts are {', '.join(PARTS)}.")
+        raise D3MError(f"{identifier} is in the part {split!r}.", f"The parts are {', '.join(PARTS)}.")
     if stated not in ("", "3", "4"):
         raise D3MError(
             f"{identifier} has the enhancing_label {stated!r}.", "It is 4 until BraTS 2021, 3 from 2023, or empty."
@@ -275,7 +275,7 @@ def in_processes(function: Callable[[Item], Made], items: Sequence[Item], worker
             yield from pool.map(function, items)
     except BrokenProcessPool as error:
         raise D3MError(
-            "A process was ended from outside, probably because the memory did not suffice.",
+            "A process was stopped from outside, probably because memory ran out.",
             "Close other programs, or use --workers 1.",
             "machine",
         ) from error
@@ -333,7 +333,7 @@ def read_patient(patient: Patient, relabel: Callable[[Floats], Floats]) -> tuple
     for name, volume in zip(("T1", "T2", "FLAIR"), case.contrasts(), strict=True):
         if volume.data.shape == t1c.data.shape and _same_image(volume.data[case.brain], t1c.data[case.brain]):
             raise D3MError(
-                f"T1c and {name} hold the same image.", "The target would stand in the input: give the right file."
+                f"T1c and {name} hold the same image.", "The target would be part of the input: give the right file."
             )
     if patient.seg is None:
         return case, t1c, None

@@ -66,7 +66,7 @@ def label_values(data: Floats, who: str) -> frozenset[int]:
     far = np.abs(values - rounded)
     if far.max() > ROUNDING:
         raise D3MError(
-            f"The label file of {who} holds the value {float(values[far.argmax()]):g}, which is no whole number.",
+            f"The label file of {who} holds the value {float(values[far.argmax()]):g}, which is not a whole number.",
             "Store the labels as whole numbers; do not interpolate them.",
         )
     whole = frozenset(int(v) for v in rounded)

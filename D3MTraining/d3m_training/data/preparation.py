@@ -71,9 +71,9 @@ def prepare_cache(
     faulty = frozenset(fault.id for fault in (*faults, *checked.faults))
     if faulty and not skip_bad:
         count = "1 patient" if len(faulty) == 1 else f"{len(faulty)} patients"
-        raise D3MError(f"{count} cannot be used; the reasons stand above.", "Correct them, or add --skip-bad.")
+        raise D3MError(f"{count} cannot be used; the reasons are above.", "Correct them, or add --skip-bad.")
     if faulty:
-        report(f"{len(faulty)} left out because of faults.")
+        report(f"{len(faulty)} left out because of faulty files.")
     checked = replace(checked, patients=tuple(p for p in checked.patients if p.id not in faulty))
     groups = {p.id: p.group for p in checked.patients}
     split = make_split(groups, seed, sizes) if split is None else split.without(faulty)
@@ -176,7 +176,9 @@ def _report_use(checked: Checked, split: Split, report: Callable[[str], None]) -
     """Say what the data are used for."""
     if checked.unlabelled:
         names = ", ".join(checked.unlabelled[:5]) + (", ..." if len(checked.unlabelled) > 5 else "")
-        report(f"{len(checked.unlabelled)} patients have no annotation ({names}): they serve the image terms alone.")
+        report(
+            f"{len(checked.unlabelled)} patients have no annotation ({names}): they are used for the image terms only."
+        )
     for name, count in Counter(scheme.name for scheme in checked.schemes.values()).items():
         report(f"Labels of {count} patients: {name}.")
     report(", ".join(f"{part}: {len(ids)}" for part, ids in split.parts().items()) + ".")
@@ -199,7 +201,7 @@ def _stated_split(
         silent = [p.id for p in patients if not p.split]
         if silent:
             raise D3MError(
-                f"{len(silent)} patients stand in no part of the split ({silent[0]}), the others do.",
+                f"{len(silent)} patients are in no part of the split ({silent[0]}), the others do.",
                 "Put all into folders train, validation and test, or give --split or --sizes.",
             )
         train, validation, test = (tuple(p.id for p in patients if p.split == part) for part in PARTS)
@@ -207,7 +209,7 @@ def _stated_split(
     else:
         return None, []
     return split, [
-        Fault(identifier, f"visits of the patient {clash.patient} stand in {' and in '.join(clash.parts)}")
+        Fault(identifier, f"visits of the patient {clash.patient} are in {' and in '.join(clash.parts)}")
         for clash in conflicts(split, {p.id: p.group for p in patients})
         for identifier in clash.ids
     ]

@@ -83,7 +83,7 @@ def make_split(groups: Mapping[str, str], seed: int = 0, sizes: tuple[int, int, 
         validation, test = (round(count * share) for share in DEFAULT_SHARES[1:])
         sizes = (count - validation - test, validation, test)
     if min(sizes) < 0:
-        raise D3MError("A part of the split cannot have less than 0 patients.", "Give three numbers from 0 on.")
+        raise D3MError("A part of the split cannot have less than 0 patients.", "Give three numbers, each 0 or larger.")
     if sum(sizes) > visits:
         raise D3MError(f"The split asks for {sum(sizes)} patients; there are {count}.", "Ask for fewer.")
     by_visits = sum(sizes) > count
@@ -153,7 +153,7 @@ def check_split(split: Split, groups: Mapping[str, str]) -> None:
         raise D3MError(f"The split names {names}, which the data do not have.", "Make the split again.")
     for conflict in conflicts(split, groups):
         raise D3MError(
-            f"Visits of the patient {conflict.patient} stand in {' and in '.join(conflict.parts)}.",
+            f"Visits of the patient {conflict.patient} are in {' and in '.join(conflict.parts)}.",
             "Put all visits of a patient into one part.",
         )
 

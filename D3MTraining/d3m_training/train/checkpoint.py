@@ -73,7 +73,7 @@ def write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str,
             except SafetensorError as error:  # it wraps the system's error and keeps only its text
                 raise D3MError(
                     f"The weights cannot be written ({error}).",
-                    "Free some space or change the rights; the training goes on from its last checkpoint.",
+                    "Free some space or change the permissions; the training resumes from its last checkpoint.",
                     "machine",
                 ) from error
             with partial.open("rb+") as f:
@@ -141,7 +141,7 @@ def restore_checkpoint(folder: Path, network: nn.Module, ema: Ema, optimizer: to
     if skipped:
         raise D3MError(
             f"Every checkpoint is damaged ({', '.join(skipped)}).",
-            "Remove them to begin anew, or choose another --out.",
+            "Remove them to start again, or choose another --out.",
         )
     return None
 

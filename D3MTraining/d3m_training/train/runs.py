@@ -161,7 +161,9 @@ def export_run(run: Path, out: Path, name: str, texts: dict[str, str]) -> Card:
     try:
         tensors = load_file(weights)
     except (SafetensorError, OSError) as error:
-        raise D3MError(f"The training's {weights.name} is damaged.", "Train on until the next save.") from error
+        raise D3MError(
+            f"The training's {weights.name} is damaged.", "Continue the training until the next save."
+        ) from error
     return save_model(out, card, tensors)
 
 

@@ -101,7 +101,7 @@ def open_file(path: Path, contrast: str) -> Iterator[BinaryIO]:
         raise D3MError(f"{name} does not exist: {path}.", "Check the path that you gave.") from error
     except PermissionError as error:
         raise D3MError(
-            f"{name} may not be read: {path}.", "Ask for the right to read this file and its folder."
+            f"You have no permission to read {name}: {path}.", "Ask for permission to read this file and its folder."
         ) from error
     except (OSError, ValueError) as error:
         reason = "its name is too long" if getattr(error, "errno", 0) == errno.ENAMETOOLONG else str(error)
@@ -118,7 +118,9 @@ def open_file(path: Path, contrast: str) -> Iterator[BinaryIO]:
     try:
         stream = path.open("rb")
     except PermissionError as error:
-        raise D3MError(f"{name} may not be read: {path}.", "Ask for the right to read this file.") from error
+        raise D3MError(
+            f"You have no permission to read {name}: {path}.", "Ask for permission to read this file."
+        ) from error
     except OSError as error:
         raise D3MError(f"{name} cannot be opened: {error.strerror}.", "Check the path that you gave.") from error
     with stream:

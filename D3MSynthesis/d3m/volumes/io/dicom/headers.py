@@ -149,7 +149,7 @@ def _files(place: Path, deep: bool) -> Iterator[tuple[Path, bytes]]:
     count = 0
 
     def refuse(error: OSError) -> None:
-        raise D3MError(f"A folder cannot be read ({error.strerror}).", "Check its name and its rights.") from error
+        raise D3MError(f"A folder cannot be read ({error.strerror}).", "Check its name and its permissions.") from error
 
     for folder, inner, names in os.walk(place, onerror=refuse, followlinks=False):
         inner[:] = sorted(inner) if deep else []
@@ -162,7 +162,7 @@ def _files(place: Path, deep: bool) -> Iterator[tuple[Path, bytes]]:
                     start = file.read(136)
             except OSError as error:
                 raise D3MError(
-                    f"A file in the folder cannot be read ({error.strerror}).", "Check the rights of the files."
+                    f"A file in the folder cannot be read ({error.strerror}).", "Check the permissions of the files."
                 ) from error
             count += 1
             if count > MAX_FILES:
