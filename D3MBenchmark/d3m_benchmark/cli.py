@@ -45,16 +45,16 @@ def methods() -> None:
 @app.command()
 def train(
     method: Annotated[str, typer.Argument(help="Name of a method, see `d3m-benchmark methods`.")],
-    cache: Annotated[Path, typer.Option(help="From `d3m-training prepare`.")],
+    cache: Annotated[Path, typer.Option(help="Folder made by `d3m-training prepare`.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and logs; training resumes from it.")],
-    size: Annotated[MethodSize, typer.Option(help="Of the network.")] = MethodSize.small,
+    size: Annotated[MethodSize, typer.Option(help="Size of the network.")] = MethodSize.small,
     iterations: Annotated[
-        Optional[int], typer.Option(help="Batches (default: the method's).", show_default=False)
+        Optional[int], typer.Option(help="Number of batches (default: the method's).", show_default=False)
     ] = None,
     batch: Annotated[
-        Optional[int], typer.Option(help="Slices in a batch (default: the method's).", show_default=False)
+        Optional[int], typer.Option(help="Slices per batch (default: the method's).", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides slices, augmentation and noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of slices, augmentation and noise.")] = 0,
     threads: Annotated[Optional[int], typer.Option(help="Cores to use (default: all).", show_default=False)] = None,
     progress: ProgressOption = Mode.auto,
     parent_pid: ParentOption = None,

@@ -42,21 +42,21 @@ class SynthesisOptions:
         D3MError: a value out of range; whether the device is there and the model has so many steps is checked later.
     """
 
-    model: str | None = _option(None, "A model's name or folder. (default: the one that ships)")
+    model: str | None = _option(None, "Name or folder of a model (default: the one that ships).")
     """See `d3m models` for the names."""
     quality: str = _option(
         "standard", "How much sampling: preview is fastest, best averages several samples.", choices=QUALITY_NAMES
     )
     """One of `QUALITY_NAMES`."""
-    steps: int | None = _option(None, "Reverse steps. (default: the quality's)")
+    steps: int | None = _option(None, "Number of reverse steps (default: the quality's).")
     """1 to `MAX_STEPS`; None takes the quality's."""
-    samples: int | None = _option(None, "Samples: mean and uncertainty. (default: the quality's)")
+    samples: int | None = _option(None, "Number of samples, which are averaged (default: the quality's).")
     """1 to `MAX_SAMPLES`; None takes the quality's."""
     seed: int = _option(0, "Seed of the noise: the same seed gives the same image.")
     """-`MAX_SEED` to `MAX_SEED`."""
     brain: str = _option(
         "auto",
-        "What finds the brain where the skull is still on; auto: deepbet, else HD-BET, else our own.",
+        "How the brain is found in scans with the skull; auto: deepbet, else HD-BET, else our own.",
         "Input",
         BRAIN_EXTRACTORS,
     )

@@ -38,7 +38,7 @@ class RecipeName(str, Enum):
 def prepare(
     data: Annotated[list[Path], typer.Argument(help="Folders of BraTS-style patients, or CSV manifests.")],
     cache: Annotated[Path, typer.Option(help="Folder for the prepared arrays; outside the source tree.")],
-    recipe: Annotated[RecipeName, typer.Option(help="Grid and normalisation.")] = RecipeName.default,
+    recipe: Annotated[RecipeName, typer.Option(help="Recipe: decides grid and normalisation.")] = RecipeName.default,
     split: Annotated[
         Optional[Path], typer.Option(help="Split file to use instead of a new random one.", show_default=False)
     ] = None,
@@ -53,8 +53,8 @@ def prepare(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out patients with faulty files instead of stopping.")
     ] = False,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
-    seed: Annotated[int, typer.Option(help="Decides a new random split.")] = 0,
+    workers: Annotated[int, typer.Option(help="Number of processes.")] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of a new random split.")] = 0,
     progress: ProgressOption = Mode.auto,
     parent_pid: ParentOption = None,
 ) -> None:
@@ -78,19 +78,19 @@ def prepare(
 
 @app.command()
 def train(
-    cache: Annotated[Path, typer.Option(help="From `prepare`.")],
+    cache: Annotated[Path, typer.Option(help="Folder made by `prepare`.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and logs; training resumes from it.")],
-    recipe: Annotated[RecipeName, typer.Option(help="What the model is trained as.")] = RecipeName.default,
+    recipe: Annotated[RecipeName, typer.Option(help="Recipe: what the model is trained as.")] = RecipeName.default,
     iterations: Annotated[
-        Optional[int], typer.Option(help="Batches (default: the recipe's).", show_default=False)
+        Optional[int], typer.Option(help="Number of batches (default: the recipe's).", show_default=False)
     ] = None,
     batch: Annotated[
-        Optional[int], typer.Option(help="Slices in a batch (default: the recipe's).", show_default=False)
+        Optional[int], typer.Option(help="Slices per batch (default: the recipe's).", show_default=False)
     ] = None,
     init: Annotated[
         Optional[Path], typer.Option(help="Model folder whose weights training starts from.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides slices, augmentation and noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of slices, augmentation and noise.")] = 0,
     threads: Annotated[Optional[int], typer.Option(help="Cores to use (default: all).", show_default=False)] = None,
     validate_every: Annotated[int, typer.Option(help="Iterations between validations; 0: never.")] = 1000,
     progress: ProgressOption = Mode.auto,
@@ -118,7 +118,7 @@ def validate(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     write_card: Annotated[
-        bool, typer.Option("--write-card", help="Put the calibrated threshold and the table into the model's card.")
+        bool, typer.Option("--write-card", help="Write the calibrated threshold and the table into the model's card.")
     ] = False,
     progress: ProgressOption = Mode.auto,
     parent_pid: ParentOption = None,
@@ -135,8 +135,8 @@ def validate(
 def input_check(
     data: Annotated[list[Path], typer.Argument(help="Folders of patients with T1c, or CSV manifests.")],
     model: Annotated[Optional[str], typer.Option(help="A model's name or folder.", show_default=False)] = None,
-    write_card: Annotated[bool, typer.Option("--write-card", help="Put the limits into the model's card.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    write_card: Annotated[bool, typer.Option("--write-card", help="Write the limits into the model's card.")] = False,
+    workers: Annotated[int, typer.Option(help="Number of processes.")] = 2,
 ) -> None:
     """Calibrate the check that names unusual cases: its limits, false alarms, and what it catches."""
     with session(Reporter("auto")):
@@ -147,7 +147,7 @@ def input_check(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Option(help="Folder of a training.")],
+    run: Annotated[Path, typer.Option(help="Folder of a training run.")],
     out: Annotated[Path, typer.Option(help="Model folder to write.")],
     name: Annotated[
         Optional[str], typer.Option(help="Name of the model (default: the folder's).", show_default=False)

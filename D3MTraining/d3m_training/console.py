@@ -22,9 +22,9 @@ class Mode(str, Enum):
     json = "json"
 
 
-ProgressOption = Annotated[Mode, typer.Option("--progress", help="json prints one object a line on stdout.")]
+ProgressOption = Annotated[Mode, typer.Option("--progress", help="json prints one object per line on stdout.")]
 ParentOption = Annotated[
-    Optional[int], typer.Option("--parent-pid", min=1, help="End when this process is gone.", show_default=False)
+    Optional[int], typer.Option("--parent-pid", min=1, help="Stop when this process has ended.", show_default=False)
 ]
 
 

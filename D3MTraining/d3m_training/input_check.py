@@ -207,7 +207,7 @@ def input_check_run(
     Args:
         data: Folders of patients with T1c, or manifests.
         model_name: A model's name or folder.
-        write_card: Put the limits into the model's card.
+        write_card: Write the limits into the model's card.
         workers: Processes.
         report: Told each line of the result.
 

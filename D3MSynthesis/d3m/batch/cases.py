@@ -80,7 +80,7 @@ def _from_table(table: Path) -> list[CaseFiles]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise D3MError("The table of cases cannot be read.", "Save it as CSV in UTF-8.") from error
     if not rows:
-        raise D3MError("The table of cases has no rows.", "Give one row a case, with columns t1,t2,flair[,id].")
+        raise D3MError("The table of cases has no rows.", "Give one row per case, with columns t1,t2,flair[,id].")
     missing = [name for name in CONTRASTS if name not in rows[0]]
     if missing:
         raise D3MError(

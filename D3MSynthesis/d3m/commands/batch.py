@@ -21,7 +21,7 @@ def batch(
         Path,
         typer.Argument(metavar="CASES", help="A folder of BraTS-named cases, or a CSV with columns t1,t2,flair[,id]."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results, one folder a case.", rich_help_panel=OUTPUT)],
+    out: Annotated[Path, typer.Option(help="Folder for the results, one folder per case.", rich_help_panel=OUTPUT)],
     naming: Annotated[
         Naming, typer.Option(help="brats also writes <ID>-t1c.nii.gz into the output folder.", rich_help_panel=OUTPUT)
     ] = Naming.folder,

@@ -53,7 +53,7 @@ def bids(
     bids_dir: Annotated[Path, typer.Argument(help="Top folder of a BIDS data set; nothing is written into it.")],
     output_dir: Annotated[Path, typer.Argument(help="Folder of the derivatives.")],
     level: Annotated[
-        Level, typer.Argument(help="participant makes the images, group the table and the page to look through.")
+        Level, typer.Argument(help="participant makes the images; group makes the table and the review page.")
     ],
     participant_label: Annotated[
         list[str] | None,
@@ -75,7 +75,7 @@ def bids(
         int | None,
         typer.Option(
             min=1,
-            help="Cases at once. (default: one a GPU, or one a pair of cores)",
+            help="Cases at once (default: one per GPU, or one per two cores).",
             rich_help_panel=RUNNING,
             show_default=False,
         ),
@@ -83,7 +83,7 @@ def bids(
     scheduler: Annotated[
         str | None,
         typer.Option(
-            help="Address or scheduler file of a Dask cluster that runs already.",
+            help="Address or scheduler file of a running Dask cluster.",
             rich_help_panel=RUNNING,
             show_default=False,
         ),
@@ -265,9 +265,9 @@ def _describe(reporter: Reporter, cases: list[BidsCase], work: BidsWork, workers
     seconds = FIXED_SECONDS + (cost.seconds - FIXED_SECONDS) * share
     count = workers.count or cluster.count_workers(workers.device)
     typer.echo(
-        f"{waiting} of {len(cases)} cases would run: about {seconds:.0f} s a case on {cost.device}, "
+        f"{waiting} of {len(cases)} cases would run: about {seconds:.0f} s per case on {cost.device}, "
         f"{seconds * waiting / 3600:.1f} hours by one worker, {seconds * waiting / count / 3600:.1f} by {count} if the "
-        f"machine has the cores; {cost.memory_mb / 1024:.1f} GiB of memory a worker. Nothing was written."
+        f"machine has the cores; {cost.memory_mb / 1024:.1f} GiB of memory per worker. Nothing was written."
     )
     reporter.done(
         cases=len(cases), would_run=waiting, seconds_a_case=round(seconds, 1), memory_mb=round(cost.memory_mb)

@@ -22,7 +22,7 @@ def dicom(
         Path | None, typer.Option(help="The provenance.json of the result.", show_default=False)
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace earlier DICOM files.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Say how it ended as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Write a saved result as DICOM: a series marked as synthetic, and a segmentation."""
     reporter = Reporter("json" if as_json else "none")

@@ -33,12 +33,12 @@ class Naming(str, Enum):
 
 
 ProgressOption = Annotated[
-    Mode, typer.Option("--progress", help="json prints one object a line on stdout.", rich_help_panel=RUNNING)
+    Mode, typer.Option("--progress", help="json prints one object per line on stdout.", rich_help_panel=RUNNING)
 ]
 ParentOption = Annotated[
     int | None,
     typer.Option(
-        "--parent-pid", min=1, help="End when this process is gone.", rich_help_panel=RUNNING, show_default=False
+        "--parent-pid", min=1, help="Stop when this process has ended.", rich_help_panel=RUNNING, show_default=False
     ),
 ]
 

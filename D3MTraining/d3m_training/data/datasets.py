@@ -204,7 +204,7 @@ def _manifest_rows(path: Path) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise D3MError("The manifest cannot be read.", "Save it as CSV in UTF-8.") from error
     if not rows:
-        raise D3MError("The manifest has no rows.", "Give one row a visit, with columns id,t1,t2,flair,t1c[,seg].")
+        raise D3MError("The manifest has no rows.", "Give one row per visit, with columns id,t1,t2,flair,t1c[,seg].")
     missing = [name for name in ("id", *IMAGES) if name not in rows[0]]
     if missing:
         raise D3MError(
