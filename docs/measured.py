@@ -187,7 +187,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
 
 
 def renewed(text: str) -> str:
-    """A document's text with its blocks made anew."""
+    """A document's text with its blocks made again."""
     return BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]()}\n\n{found[4]}", text)
 
 

@@ -35,7 +35,9 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None) -> dict[
     from d3m import metrics
 
     if not alive(nodes.t1):
-        raise SynthesisError(_("The T1 of this run is gone."), _("Load it again and run the synthesis anew."))
+        raise SynthesisError(
+            _("The T1 of this run is no longer in the scene."), _("Load it again and run the synthesis again.")
+        )
     mine, theirs = identityOf(nodes.t1).patient, identityOf(reference).patient
     if mine and theirs and mine != theirs:
         raise SynthesisError(_("The real T1c is of another patient than T1."), _("Choose this patient's."))

@@ -46,7 +46,7 @@ class ComparisonPart:
         ui: Widgets by name.
         fail: Shows an error, or takes it away.
         faded: Called with the share of the real image, 0 to 1.
-        changed: Called when the run was compared anew.
+        changed: Called when the run was compared again.
     """
 
     def __init__(

@@ -95,7 +95,7 @@ def _drawnNode(nodes: Nodes) -> Any:
 
 
 def _mark(node: Any, nodes: Nodes, role: str) -> None:
-    """Make a node part of the run; it is made anew when it is needed, so no scene file has it."""
+    """Make a node part of the run; it is made again when it is needed, so no scene file has it."""
     for name, value in ((RUN, nodes.runID), (ROLE, role), (PREFIX + "Synthetic", "yes")):
         node.SetAttribute(name, value)
     node.SetDescription("Synthetic, made by D3M; research use only")

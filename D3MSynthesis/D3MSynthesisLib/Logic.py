@@ -31,7 +31,7 @@ __all__ = ["Cost", "Device", "EngineInfo", "ModelInfo", "Nodes", "ProgressEvent"
 
 @dataclass
 class _Run:
-    """A run that is going on."""
+    """A run under way."""
 
     folder: Path
     frame: Frame
@@ -77,12 +77,12 @@ class SynthesisLogic:
 
     @property
     def running(self) -> bool:
-        """Whether a synthesis is going on."""
+        """Whether a synthesis is running."""
         return self._run is not None
 
     @property
     def runningFor(self) -> str:
-        """Name of the T1 that the synthesis which is going on was started with; empty without one."""
+        """Name of the T1 that the synthesis which is running was started with; empty without one."""
         return "" if self._run is None else self._run.frame.name
 
     @property
@@ -92,7 +92,7 @@ class SynthesisLogic:
 
     @property
     def log(self) -> str:
-        """What the engine wrote in the run that is going on, or in the last one."""
+        """What the engine wrote in the run that is running, or in the last one."""
         return self._worker.log if self._worker is not None and self._worker.running else self._log
 
     def run(
@@ -395,7 +395,7 @@ class SynthesisLogic:
             there[name] = node if node.GetScene() is self.scene else None
             image = None if there[name] is None else node.GetImageData()
             if there[name] is not None and (image is None or image.GetMTime() != run.times[name]):
-                text = _("{scan} was changed while the synthesis was going on; the result is of {scan} as it was.")
+                text = _("{scan} was changed during the synthesis; the result is of {scan} as it was.")
                 notices.append(text.format(scan=name.upper()))
         parent = frame.parentTransform if there["t1"] is None else there["t1"].GetParentTransformNode()
         return replace(frame, parentTransform=parent, notices=tuple(notices), **there)

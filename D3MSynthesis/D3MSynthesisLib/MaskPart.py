@@ -91,7 +91,7 @@ class MaskPart(VTKObservationMixin):
         if self._coming:
             self.look()
         if nodes.edited and not self._confirm(
-            _("The mask was edited. Make it anew from the probability, and lose what was edited?")
+            _("The mask was edited. Make it again from the probability, and lose the edits?")
         ):
             self._slide(nodes.threshold)
             return
@@ -107,7 +107,7 @@ class MaskPart(VTKObservationMixin):
         Args:
             card: The chosen model's, None without one.
             reason: Why the run's scans cannot be used.
-            running: Whether a synthesis is going on.
+            running: Whether a synthesis is running.
         """
         able = bool(getattr(card, "mask_steering", False))
         for widget in (self.ui.steerButton, self.ui.steerSelector, self.ui.steerSelectorTitle):

@@ -55,7 +55,7 @@ def predictedMask(nodes: Nodes) -> Any:
 
 
 def setThreshold(nodes: Nodes, threshold: float) -> float:
-    """Make the mask anew from the probability; what a person changed is gone.
+    """Make the mask again from the probability; what a person changed is gone.
 
     Args:
         nodes: The run.

@@ -137,7 +137,7 @@ class D3MSynthesisParameterNode:
 
 
 def parametersOf(node):
-    """The parameters in a node; a choice that this version does not know, in a scene of another one, is made anew.
+    """The parameters in a node; a choice that this version does not know, in a scene of another one, is made again.
 
     Args:
         node: The module's parameter node.

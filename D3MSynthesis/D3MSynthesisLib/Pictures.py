@@ -43,7 +43,7 @@ class Look:
     fade: float = 0.0
     """0: synthetic, 1: the real T1c."""
     layout: str = "all"
-    """One of `LAYOUTS`: what stands in which view."""
+    """One of `LAYOUTS`: what each view shows."""
 
 
 def canInspect(nodes: Nodes) -> bool:

@@ -34,7 +34,7 @@ def memory(megabytes: float) -> str:
 
 
 def stageText(event: ProgressEvent) -> str:
-    """What is going on, in the application's language."""
+    """What is happening, in the application's language."""
     return {
         "inputs": _("Starting the engine"),
         "read": _("Reading the scans"),
@@ -213,7 +213,7 @@ class RunPart:
     # The run
 
     def onApply(self, *_arguments: Any) -> None:
-        """Start, or cancel what is going on."""
+        """Start, or cancel what is running."""
         if self.logic.running:
             self.logic.cancel()
             self.ui.stateLabel.setText(_("Cancelling."))

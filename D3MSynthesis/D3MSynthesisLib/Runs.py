@@ -1,4 +1,4 @@
-"""A run of the scene: which nodes belong to it, where its numbers stand, and the nodes that replay its steps."""
+"""A run of the scene: which nodes belong to it, where its numbers are, and the nodes that replay its steps."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class SavePart:
         self.nodes: Any = None
         self.parameters: Any = None
         self.export: DicomExport.DicomExport | None = None
-        """The export that is going on."""
+        """The export that is running."""
         place = getattr(slicer.app, "defaultScenePath", None)
         if isinstance(place, str) and place:
             ui.saveFolder.directory = place  # by itself the button shows where Slicer was started

@@ -21,7 +21,7 @@ CAPTION = "D3M.Caption"
 UPPER_EDGE = 7
 """Place in a view's corner annotation that Slicer's own annotations leave free (vtkCornerAnnotation::UpperEdge)."""
 MARGIN = 1.35
-"""Views that are fitted are so much larger than the brain: the legend stands beside it."""
+"""Views that are fitted are so much larger than the brain: the legend is beside it."""
 FOUR = ("Red", "Slice4", "Green", "Yellow")
 """Slice views of Slicer's layout "two over two", row by row (vtkMRMLLayoutLogic.cxx)."""
 SIX = ("Red", "Green", "Yellow", "Red+", "Green+", "Yellow+")

@@ -204,7 +204,7 @@ class Panel(VTKObservationMixin):
         if nodes is None or self.parameters is None:
             return _("There is no result yet.")
         if None in (nodes.t1, nodes.t2, nodes.flair):
-            return _("A scan of this run is gone: load it and run the synthesis anew.")
+            return _("A scan of this run is no longer in the scene: load it and run the synthesis again.")
         return self.models.reason(self.parameters.model)
 
     def _steer(self, mask: Any) -> None:

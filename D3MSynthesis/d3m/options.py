@@ -11,7 +11,7 @@ from typing import Any
 from d3m.errors import D3MError
 
 QUALITY_NAMES = ("preview", "standard", "best")
-"""How much sampling a user pays for; what each means stands in the model's card."""
+"""How much sampling a user pays for; the model's card says what each means."""
 BRAIN_EXTRACTORS = ("auto", "deepbet", "hd-bet", "synthstrip", "own")
 """What finds the brain; `d3m.volumes.preprocess.extraction` has one function for each."""
 MAX_STEPS = 1000
@@ -26,9 +26,9 @@ def _option(default: Any, text: str, panel: str = "Sampling", choices: tuple[str
     """A field that is also an option of the command line.
 
     Args:
-        default: Its value when nothing is said.
+        default: Its value by default.
         text: For `--help`.
-        panel: The group it stands in there.
+        panel: The group that shows it there.
         choices: All values that it takes, if they can be listed.
     """
     return field(default=default, metadata={"help": text, "panel": panel, "choices": choices})

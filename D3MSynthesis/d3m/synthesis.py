@@ -169,7 +169,7 @@ class Synthesis:
         self.whole_brain = whole_brain
 
     def _fall_back(self, device: torch.device, error: BaseException) -> Notice:
-        """Go on with the CPU where the user left the choice; what failed is said.
+        """Continue on the CPU if the user left the choice; what failed is reported.
 
         Raises:
             D3MError: the user chose the device, or there is no other.

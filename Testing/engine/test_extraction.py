@@ -276,7 +276,7 @@ def test_doubt_is_said(monkeypatch):
     ],
 )
 def test_what_the_network_cannot_do_the_fall_back_does(monkeypatch, made, words):
-    """Nothing found, far too much found, no memory, a damaged package: our own way goes on and the reason is said."""
+    """Nothing found, far too much found, no memory, a damaged package: our own way goes on and the reason is given."""
     t1, brain = head()
     monkeypatch.setattr(learned, "installed", lambda package: "1.0.2" if package == learned.DEEPBET else None)
     monkeypatch.setattr(learned, "by_deepbet", made)

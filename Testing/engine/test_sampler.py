@@ -321,7 +321,7 @@ def four_threads() -> Iterator[None]:
 
 @torch.no_grad()
 def test_memory_running_out_halves_the_batch_and_keeps_the_picture(as_on_a_gpu: None) -> None:
-    """With half the batch all begins anew, so that the batch that is told decides every bit of the volume."""
+    """With half the batch all begins again, so that the batch that is told decides every bit of the volume."""
     slices, brain = _volume()
     tight = Scripted()
     tight.limit = 2

@@ -158,7 +158,7 @@ def test_gained_and_lost_tissue(orientation: str) -> None:
 
 
 def test_jacobian_of_a_step_lies_on_its_grid(host: MRMLHost, tmp_path: Path) -> None:
-    """The map is where the field is, under T1's transform, and is not saved: it is made anew."""
+    """The map is where the field is, under T1's transform, and is not saved: it is made again."""
     parent, _ = rigid(host, 10, (20, 0, 0))
     nodes = run(host, tmp_path, parent)
     node = Field.mapNode(nodes, "jacobian", None)

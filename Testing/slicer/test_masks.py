@@ -48,7 +48,7 @@ def test_an_edit_is_named_and_measured(made: tuple[Runs.Nodes, MadeOutput]) -> N
 
 
 def test_segments_that_were_added_count(made: tuple[Runs.Nodes, MadeOutput]) -> None:
-    """A second lesion that is drawn as a segment of its own is part of the mask; a new threshold starts anew."""
+    """A second lesion that is drawn as a segment of its own is part of the mask; a new threshold starts again."""
     nodes, output = made
     extra = np.zeros(output.mask.T.shape, bool)
     extra[2:5, 2:6, 2:7] = True

@@ -368,7 +368,7 @@ def test_nothing_is_prepared_twice_and_changes_are_noticed(five: dict[str, dict[
 
 
 def test_processes_find_the_same(five: dict[str, dict[str, Path]], tmp_path: Path) -> None:
-    """Two processes, as on Windows started anew, find what one finds."""
+    """Two processes, as on Windows started again, find what one finds."""
     truncate(five["p3"]["flair"])
     patients = find_patients(tmp_path / "data")[0]
     assert check(patients, workers=2) == check(patients, workers=1)

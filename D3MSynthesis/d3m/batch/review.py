@@ -66,7 +66,7 @@ class Entry:
 
 
 def collect(cases: Sequence[BidsCase], out: Path) -> list[Entry]:
-    """How each case stands, by what lies on disk.
+    """The state of each case, by what is on disk.
 
     Args:
         cases: From `find_bids_cases`.

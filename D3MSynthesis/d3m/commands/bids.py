@@ -149,7 +149,7 @@ def _participants(
 ) -> list[Row]:
     from d3m.batch.derivatives import start_derivatives, store_row
 
-    work.load()  # what is wrong with the model or the settings is said before anything is written
+    work.load()  # what is wrong with the model or the settings is reported before anything is written
     start_derivatives(work.root, work.out)
     for case in cases:
         for notice in case.notices:

@@ -83,7 +83,7 @@ class VolumeSampler:
     batch: int = 8
     """Slices at once; halved when memory runs out. On a CPU each has a thread of its own (no more than torch may use),
     and what is done stays done; elsewhere they are one call of the network, the last call is filled up, and with half
-    as many all begins anew."""
+    as many all begins again."""
     trace: bool = False
     device: torch.device = CPU
 

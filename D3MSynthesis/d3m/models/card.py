@@ -147,7 +147,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; one that says a thing twice would be read differently by other programs."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("an entry stands in it twice")
+        raise ValueError("it has an entry twice")
     return found
 
 

@@ -1,6 +1,6 @@
 """From the whole-brain maps to the patient: does anything enhance, and how many millilitres. Does not import torch.
 
-Both numbers are fitted on patients that the members had not seen; the coefficients stand in the model's card. [ours]
+Both numbers are fitted on patients that the members had not seen; the coefficients are in the model's card. [ours]
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from d3m.volumes.types import GridRecipe
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a model was trained as; it stands in the card."""
+    """Everything that a model was trained as; it is part of the card."""
 
     name: str
     network: NetworkSizes
@@ -84,4 +84,4 @@ DEFAULT = Recipe(
 RECIPES = {recipe.name: recipe for recipe in (STEP_WARP, PAPER, DEFAULT)}
 
 CURRENT_NAME = {"seed": "step-warp"}
-"""Of recipes that had another name once; it stands in older cards and trainings."""
+"""Of recipes that had another name once; it is found in older cards and trainings."""

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 @dataclass(frozen=True)
 class Renamed:
-    """A word of the command line that is spelt anew."""
+    """A word of the command line that is spelt differently now."""
 
     command: str
     """The command that it belongs to; empty for a command itself."""

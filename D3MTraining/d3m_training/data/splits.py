@@ -119,7 +119,7 @@ class Conflict:
 
 
 def conflicts(split: Split, groups: Mapping[str, str]) -> list[Conflict]:
-    """The patients whose visits stand in different parts: what is learnt on one would be tested on the other.
+    """The patients whose visits are in different parts: what is learnt on one would be tested on the other.
 
     Args:
         split: What is looked at.
@@ -141,7 +141,7 @@ def check_split(split: Split, groups: Mapping[str, str]) -> None:
     """Find out whether a split can be used.
 
     Raises:
-        D3MError: an id stands twice, is not in the data, or a patient's visits are in two parts.
+        D3MError: an id occurs twice, is not in the data, or a patient's visits are in two parts.
     """
     for part, ids in split.parts().items():
         twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []

@@ -47,7 +47,7 @@ class Ema:
 
 @dataclass(frozen=True)
 class Restored:
-    """Where training goes on."""
+    """Where training resumes."""
 
     iteration: int
     best: float

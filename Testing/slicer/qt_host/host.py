@@ -88,7 +88,7 @@ class Host:
     @staticmethod
     @contextlib.contextmanager
     def _fresh() -> Iterator[None]:
-        """Modules of the panel are imported anew, so that they find what is there now; later tests find their own."""
+        """Modules of the panel are imported again, so that they find what is there now; later tests find their own."""
         own = ("D3MSynthesis", "D3MTraining")
 
         def ours() -> list[str]:
@@ -236,7 +236,7 @@ class Host:
         parent.setAttribute(QtCore.Qt.WidgetAttribute.WA_DontShowOnScreen, True)
         parent.show()
         self.settle()
-        for _ in range(2):  # lines of text are broken anew when their width is known
+        for _ in range(2):  # lines of text are broken again when their width is known
             height = max(parent.layout().minimumSize().height(), parent.layout().totalHeightForWidth(PANEL_WIDTH))
             parent.resize(PANEL_WIDTH, height)
             self.settle()

@@ -118,7 +118,7 @@ def _read_mask(path: Path, t1: Volume, program: Program) -> tuple[Mask | None, s
     try:
         image = nibabel.load(path)
         data = np.asarray(image.dataobj)
-    except Exception as error:  # whatever another program wrote: the other way remains, and the reason is said
+    except Exception as error:  # whatever another program wrote: the other way remains, and the reason is given
         return None, f"{program.title}'s mask cannot be read ({type(error).__name__})"
     if data.shape != t1.data.shape or not np.allclose(image.affine, t1.affine, atol=1e-2):
         return None, f"{program.title}'s mask does not lie on T1's grid"

@@ -179,7 +179,7 @@ def _read_header(path: Path, start: bytes) -> Any:
     """The header of a DICOM image or directory; None for a damaged one, and for any other file."""
     pydicom = require_pydicom()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they may show what stands in the header
+        warnings.simplefilter("ignore")  # they may show what is in the header
         # a damaged header may raise anything; such a file is no image of a series
         try:
             if start[128:132] == b"DICM":

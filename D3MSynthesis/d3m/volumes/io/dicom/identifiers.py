@@ -72,7 +72,7 @@ def without_identifiers(text: str, headers: Iterable[Any]) -> str:
 
 
 def _folded(text: str) -> tuple[str, list[int]]:
-    """Small letters without accents, and where in the text each of them stands."""
+    """Small letters without accents, and where each of them is in the text."""
     signs: list[str] = []
     places: list[int] = []
     for index, sign in enumerate(text):

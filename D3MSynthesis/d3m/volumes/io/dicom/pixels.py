@@ -39,7 +39,7 @@ def unpacked(path: Path) -> Any:
     """
     pydicom = require_pydicom()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they may show what stands in the header
+        warnings.simplefilter("ignore")  # they may show what is in the header
         dataset = pydicom.dcmread(path, defer_size=LARGE, specific_tags=list(TAGS), force=True)
         syntax = transfer_syntax(dataset)
         dataset.file_meta.TransferSyntaxUID = syntax

@@ -1,7 +1,7 @@
 """DICOM series into Volumes.
 
 Slices are ordered by their place along the normal of their plane, never by number or name. What is left out or
-chosen is said in a notice; what cannot be known (two different images at one place, a missing slice) is refused.
+chosen is told in a notice; what cannot be known (two different images at one place, a missing slice) is refused.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def read_series(source: Path | Series, contrast: str) -> Volume:
 
     Args:
         source: A folder, one of its files, or a series from `choose_series`. Of a folder with several series the one
-            whose description says that it is `contrast` is taken, and said.
+            whose description says that it is `contrast` is taken, with a notice.
         contrast: "t1", "t2", "flair", ...: what messages call it.
 
     Returns:
