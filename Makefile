@@ -68,7 +68,7 @@ lock: .venv/test.stamp
 	touch $@
 
 .venv/test.stamp: .venv/demo.stamp
-	$(PIP) --editable ".[cluster,dicom,docs,training,phantom,test]"
+	$(PIP) --editable ".[cluster,docs,training,phantom,test]"
 	touch $@
 
 clean:

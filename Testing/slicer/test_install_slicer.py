@@ -396,11 +396,13 @@ def test_nothing_at_import() -> None:
 
 
 def test_list_is_what_the_engine_needs() -> None:
-    """requirements.txt names what pyproject.toml asks for, less torch and what Slicer ships, in a form we can read."""
+    """requirements.txt names what pyproject.toml asks for, less torch, what Slicer ships, and the decoders of
+    compressed DICOM files, which Slicer reads itself; in a form we can read."""
     tomllib = pytest.importorskip("tomllib")
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = Packages.requirements(REQUIREMENTS)
-    left = {*map(Packages.canonical, Install.SHIPPED), "torch"}
+    decoders = {"pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "python-gdcm"}
+    left = {*map(Packages.canonical, Install.SHIPPED), "torch", *decoders}
     assert set(lines) == {d for d in project["dependencies"] if Packages.canonical(Packages.name(d)) not in left}
     assert all(line.count(">=") == 1 and not set(line) & set(" ;,<!~[") for line in lines)
     training = Packages.requirements(CHECKOUT / "D3MTraining" / "Resources" / "training_requirements.txt")
