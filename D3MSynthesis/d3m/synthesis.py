@@ -17,7 +17,6 @@ from d3m.diffusion.volume import TracedStep, VolumeSample, VolumeSampler
 from d3m.errors import D3MError, Notice, is_out_of_memory
 from d3m.models.load import Model, load_model
 from d3m.models.patient import PatientEstimate, patient_features
-from d3m.models.store import find_model
 from d3m.options import SynthesisOptions, check_range
 from d3m.progress import Progress, ProgressCallback, Remaining, ignore_progress
 from d3m.system.devices import all_memory, choose_device, fastest_dtype, free_memory
@@ -152,7 +151,7 @@ class Synthesis:
         Raises:
             D3MError: there is no such model, it is damaged; what `Synthesis` raises.
         """
-        return cls(load_model(find_model(options.model)), options)
+        return cls(load_model(options.model), options)
 
     def _move(self, device: torch.device) -> None:
         """Compute on this device from now on.

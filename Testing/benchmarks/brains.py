@@ -22,7 +22,7 @@ from hospital import add_head
 from d3m.errors import D3MError
 from d3m.volumes.grid import resample
 from d3m.volumes.io.files import label
-from d3m.volumes.preprocess.case import read_raw
+from d3m.volumes.io.read import read_raw
 from d3m.volumes.preprocess.extraction import extract_brain
 from d3m.volumes.types import CONTRASTS, Mask, Volume
 from d3m_training.data.datasets import find_patients

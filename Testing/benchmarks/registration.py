@@ -20,7 +20,7 @@ import typer
 from hospital import add_head, random_rotation
 
 from d3m.errors import D3MError
-from d3m.volumes.preprocess.case import read_raw
+from d3m.volumes.io.read import read_raw
 from d3m.volumes.preprocess.matching import largest_motion, picture
 from d3m.volumes.preprocess.registration import align
 from d3m.volumes.types import CONTRASTS, Mask, Volume

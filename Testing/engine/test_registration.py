@@ -10,7 +10,7 @@ from benchmarks.hospital import add_head
 from d3m.errors import D3MError
 from d3m.models.store import find_sample
 from d3m.volumes.grid import resample
-from d3m.volumes.preprocess.case import read_raw
+from d3m.volumes.io.read import read_raw
 from d3m.volumes.preprocess.matching import largest_motion, nearest_rotation, picture, rotation_about, search
 from d3m.volumes.preprocess.registration import align
 from d3m.volumes.types import Volume

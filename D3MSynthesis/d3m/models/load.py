@@ -17,7 +17,16 @@ from d3m.diffusion.networks.slice import build_network
 from d3m.diffusion.networks.whole_brain import WholeBrainEnsemble
 from d3m.errors import D3MError
 from d3m.models.card import Card
-from d3m.models.store import CARD_NAME, MODEL, WEIGHTS_NAME, WHOLE_BRAIN_NAME, read_card, weights_path, whole_brain_path
+from d3m.models.store import (
+    CARD_NAME,
+    MODEL,
+    WEIGHTS_NAME,
+    WHOLE_BRAIN_NAME,
+    find_model,
+    read_card,
+    weights_path,
+    whole_brain_path,
+)
 from d3m.system.folders import whole_folder
 from d3m.system.manifest import file_sha256
 from d3m.system.storage import write_text
@@ -38,15 +47,19 @@ class Model:
     """The whole-brain stage, likewise; None if the model has none."""
 
 
-def load_model(folder: Path) -> Model:
-    """Load a model from its folder.
+def load_model(model: str | Path | None = None) -> Model:
+    """Load a model: card and weights.
 
     Names, shapes and number formats of the weights are compared with what the card says before anything is
     allocated for them.
 
+    Args:
+        model: A name from `d3m models`, a folder, or None for the one that ships.
+
     Raises:
         D3MError: card or weights are missing, damaged, or do not belong together.
     """
+    folder = model if isinstance(model, Path) else find_model(model)
     card = read_card(folder)
     sizes = replace(card.recipe.network, auxiliary_regions=0)
     network = _load(weights_path(folder, card), card, lambda: build_network(sizes))

@@ -34,10 +34,10 @@ COMPRESSION = 1
 
 
 def write_result(
-    out: Path,
+    out: Path | str,
     result: Result,
     case: Case,
-    seconds: float,
+    seconds: float | None = None,
     reference: Volume | None = None,
     reference_mask: Volume | None = None,
     finish: Callable[[Path, Result, Case], None] | None = None,
@@ -49,7 +49,7 @@ def write_result(
         out: The folder; it appears whole. Ask `check_output` first.
         result: What is written.
         case: What it was made from.
-        seconds: How long the run took so far.
+        seconds: How long the whole run took so far; None: what `result` says that it took.
         reference: A real T1c: `comparison.json` is written too.
         reference_mask: The real enhancing tumour (not zero), for `comparison.json`.
         finish: Called with the folder before its provenance is written; may give the files other names and add some.
@@ -58,7 +58,9 @@ def write_result(
     Raises:
         D3MError: the disk is full or cannot be written; the folder is there and must not be replaced.
     """
-    with whole_folder(out, RESULT, replace) as folder:
+    if seconds is None:
+        seconds = sum(asdict(result.timings).values())
+    with whole_folder(Path(out), RESULT, replace) as folder:
         t1 = case.t1
         for name, data in _images(result).items():
             write_nifti(folder / f"{name}.nii.gz", data, t1.affine, (t1.qform_code, t1.sform_code))

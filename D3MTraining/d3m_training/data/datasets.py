@@ -17,7 +17,8 @@ from d3m.batch.cases import safe_id
 from d3m.errors import D3MError
 from d3m.volumes.io.headers import corner_distance
 from d3m.volumes.io.naming import EXTENSIONS, assign
-from d3m.volumes.preprocess.case import read_case, read_raw, read_volume
+from d3m.volumes.io.read import read_raw
+from d3m.volumes.preprocess.case import read_case, read_volume
 from d3m.volumes.types import Case, Floats, Volume
 from d3m_training.data.labels import Scheme, decide_schemes, label_values
 from d3m_training.data.splits import PARTS, group_of

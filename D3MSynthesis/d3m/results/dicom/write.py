@@ -25,11 +25,10 @@ from d3m.system.folders import check_output, whole_folder
 from d3m.system.manifest import FolderKind
 from d3m.system.text import plain, read_text
 from d3m.volumes.grid import resample
-from d3m.volumes.io.dicom.choice import series_in
-from d3m.volumes.io.dicom.headers import is_dicom, require_pydicom
+from d3m.volumes.io.dicom.headers import require_pydicom
 from d3m.volumes.io.dicom.series import Frame, Series
 from d3m.volumes.io.dicom.study import sorted_frames
-from d3m.volumes.preprocess.case import Source, read_raw
+from d3m.volumes.io.read import Source, read_raw, resolve
 from d3m.volumes.types import CONTRASTS, Affine, Floats, Mask
 
 if TYPE_CHECKING:
@@ -180,9 +179,8 @@ def _datasets(content: DicomContent, sources: Sequence[Source], notices: list[No
 
 
 def _series_of(source: Source, contrast: str) -> Series | None:
-    if isinstance(source, Series):
-        return source
-    return series_in(Path(source), contrast) if is_dicom(Path(source)) else None
+    found = resolve(source, contrast)
+    return found if isinstance(found, Series) else None
 
 
 def _directions(frames: Sequence[Frame]) -> Affine:

@@ -1,49 +1,26 @@
-"""Files into checked `Volume`s, and three of them (with the brain) into a `Case`."""
+"""Three scans (with the brain) into a checked `Case`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-from d3m.errors import D3MError
 from d3m.volumes.grid import resample
-from d3m.volumes.io import nifti, textheaders
-from d3m.volumes.io.dicom import study as dicom
-from d3m.volumes.io.dicom.choice import check_one_patient, series_in
-from d3m.volumes.io.dicom.headers import is_dicom, starts_like_dicom
+from d3m.volumes.io.dicom.choice import check_one_patient
 from d3m.volumes.io.dicom.series import Series
-from d3m.volumes.io.files import (
-    ARCHIVES,
-    PICTURES,
-    check_size,
-    content_hash,
-    damaged,
-    decoded,
-    label,
-    open_file,
-    read_numbers,
-    reading,
-    skip,
-    truncated,
-    unpack,
-)
-from d3m.volumes.io.headers import Header, corner_distance
+from d3m.volumes.io.headers import corner_distance
+from d3m.volumes.io.read import Source, read_raw, resolve
 from d3m.volumes.preprocess import checks
 from d3m.volumes.preprocess.atlas import find_pose
 from d3m.volumes.preprocess.brain import Seen, find_brain, look, mask_from_file, settle
 from d3m.volumes.preprocess.extraction import extract_brain
 from d3m.volumes.preprocess.registration import align
-from d3m.volumes.types import CONTRASTS, GIVEN, STRIPPED, Case, Floats, Mask, Volume
+from d3m.volumes.types import CONTRASTS, GIVEN, STRIPPED, Case, Mask, Volume
 
 SNAP_VOXELS = 0.25
 """Scans of one shape whose headers agree to this everywhere share T1's grid: the rest is rounding."""
-KNOWN_FORMATS = "Give a NIfTI (.nii, .nii.gz), NRRD or MetaImage (.mha, .mhd) file, or a DICOM series' folder."
-
-Source = Path | Series
-"""Where a scan is: a file, a folder with a DICOM series, or a series that was chosen."""
 
 
 def read_volume(path: Source, contrast: str) -> Volume:
@@ -52,7 +29,8 @@ def read_volume(path: Source, contrast: str) -> Volume:
     Values that are not finite become background where they are connected to the outside of what is seen.
 
     Args:
-        path: A file (its content decides the format, never its name), a DICOM series' folder, or a chosen series.
+        path: A file (its content decides the format, never its name), a DICOM series' folder, a chosen series, or an
+            image in memory.
         contrast: "t1", "t2", "flair", "t1c", ...: what messages call it.
 
     Returns:
@@ -66,133 +44,12 @@ def read_volume(path: Source, contrast: str) -> Volume:
     return settle(volume, contrast, look(volume))
 
 
-def resolve(path: Source, contrast: str) -> Source:
-    """The series in a DICOM folder or of a DICOM file; anything else as it is.
-
-    Raises:
-        D3MError: no series, or several that fit.
-    """
-    return series_in(Path(path), contrast) if not isinstance(path, Series) and is_dicom(Path(path)) else path
-
-
-def read_raw(path: Source, contrast: str) -> Volume:
-    """As `read_volume`, but of any content: values may be infinite or not a number, or all the same."""
-    if isinstance(path, Series) or is_dicom(Path(path)):
-        return dicom.read_series(path, contrast)
-    path = Path(path)
-    pair = nifti.pair_files(path)
-    with open_file(path if pair is None else pair[0], contrast) as file, reading(contrast):
-        size = _size(file)
-        stream, packed = unpack(file)
-        head = stream.read(544)
-        stream.seek(0)
-        if nifti.version(head):
-            header, flat = _nifti(stream, size, packed, pair, contrast)
-        elif head.startswith(b"NRRD"):
-            header, flat = _text(textheaders.parse_nrrd(stream, path, contrast), stream, size, packed, contrast)
-        elif b"NDims" in head and b"=" in head:
-            header, flat = _text(textheaders.parse_meta(stream, path, contrast), stream, size, packed, contrast)
-        else:
-            raise _unknown(head, contrast, path)
-    data = flat.reshape(header.shape, order="F")
-    codes = (header.qform_code, header.sform_code)
-    return Volume(data, header.affine, content_hash(data, header.affine), *codes, header.notices)
-
-
-def _size(file: BinaryIO) -> int:
-    end = file.seek(0, 2)
-    file.seek(0)
-    return end
-
-
-def _nifti(
-    stream: BinaryIO, size: int, packed: bool, pair: tuple[Path, Path] | None, contrast: str
-) -> tuple[Header, Floats]:
-    """Header and values; `stream` is at the header."""
-    block = stream.read(544)
-    stream.seek(0)
-    if len(block) < (348 if nifti.version(block) == 1 else 540):
-        raise truncated(contrast, len(block), 348)
-    header, offset, separate = nifti.parse(block, contrast)
-    if not separate:
-        return header, _values(stream, header, offset, size, packed, contrast)
-    if pair is None:
-        raise D3MError(
-            f"{label(contrast)} is only the header of a NIfTI pair.", "Give the .hdr file with its .img file beside it."
-        )
-    with open_file(pair[1], contrast) as voxels:
-        inner, inner_packed = unpack(voxels)
-        return header, _values(inner, header, offset, _file_size(pair[1]), inner_packed, contrast)
-
-
-def _file_size(path: Path) -> int:
-    return path.stat().st_size
-
-
-def _values(stream: BinaryIO, header: Header, offset: int, size: int, packed: bool, contrast: str) -> Floats:
-    """(count,) from the byte `offset` of `stream` on; `size` is that of the file on disk."""
-    check_size(header.shape, header.dtype.itemsize, size if packed else size - offset, packed, contrast)
-    skip(stream, offset)
-    count = int(np.prod(header.shape, dtype=np.int64))
-    return read_numbers(stream, count, header.dtype, header.slope, header.intercept, contrast)
-
-
-def _text(
-    found: textheaders.TextHeader, stream: BinaryIO, size: int, packed: bool, contrast: str
-) -> tuple[Header, Floats]:
-    """Header and values of NRRD and MetaImage; `stream` is behind the header."""
-    if found.data_file is None:
-        return found.header, _encoded(found, stream, size, packed, contrast, stream.tell())
-    with open_file(found.data_file, contrast) as file:
-        return found.header, _encoded(found, file, _file_size(found.data_file), False, contrast, 0)
-
-
-def _encoded(
-    found: textheaders.TextHeader, stream: BinaryIO, size: int, packed: bool, contrast: str, start: int
-) -> Floats:
-    """(count,) values; `start` is where `stream` stands."""
-    header = found.header
-    for _ in range(min(found.skip_lines, 1000)):
-        stream.readline(textheaders.MAX_LINE_BYTES)
-    if found.skip_bytes < 0:
-        if packed or found.encoding != "raw":
-            raise damaged(contrast, "its header counts the voxels from the end of a packed file")
-        start = size - int(np.prod(header.shape, dtype=np.int64)) * header.dtype.itemsize
-        check_size(header.shape, header.dtype.itemsize, size, False, contrast)
-        stream.seek(start)
-    elif found.encoding == "raw":
-        skip(stream, min(found.skip_bytes, size * 1100))
-        start += found.skip_bytes
-    stream = decoded(stream, found.encoding)
-    if found.encoding != "raw" and found.skip_bytes > 0:
-        skip(stream, min(found.skip_bytes, nifti.MAX_OFFSET))
-    is_packed = packed or found.encoding != "raw"
-    check_size(header.shape, header.dtype.itemsize, size if is_packed else size - start, is_packed, contrast)
-    count = int(np.prod(header.shape, dtype=np.int64))
-    return read_numbers(stream, count, header.dtype, 1.0, 0.0, contrast)
-
-
-def _unknown(head: bytes, contrast: str, path: Path) -> D3MError:
-    """The error for content that is none of the known formats, naming what it is instead."""
-    name = label(contrast)
-    if starts_like_dicom(head):
-        return D3MError(f"{name} is a packed DICOM file: {path}.", "Unpack it first, with the others of its series.")
-    if nifti.is_analyze(head):
-        return D3MError(
-            f"{name} is an Analyze 7.5 file, which cannot tell left from right.",
-            "Convert the scan from DICOM to NIfTI again.",
-        )
-    for magic, kind in {**ARCHIVES, **PICTURES}.items():
-        if head.startswith(magic):
-            return D3MError(f"{name} is {kind}, not a scan: {path}.", KNOWN_FORMATS)
-    return D3MError(f"{name} is not an image that can be read: {path}.", KNOWN_FORMATS)
-
-
 def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None = None, extractor: str = "auto") -> Case:
     """Read the three scans of a patient, check that they belong together, and find the brain.
 
     Args:
-        t1: The T1 without contrast agent: a file, a DICOM series' folder, or a chosen series.
+        t1: The T1 without contrast agent: a file, a DICOM series' folder, a chosen series, or an image in memory (of
+            SimpleITK or nibabel, or an array with its affine in RAS).
         t2: The T2.
         flair: The FLAIR.
         brain_mask: What is not zero in the brain, in T1's frame of reference; None: the scans are skull-stripped, or
@@ -207,8 +64,8 @@ def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None =
         D3MError: a file that cannot be used, the same image twice, scans that do not overlap or cannot be registered,
             whole heads in which no brain is found, a mask that does not fit.
     """
-    sources: dict[str, Source] = {"t1": t1, "t2": t2, "flair": flair}
-    checks.check_paths({name: Path(one) for name, one in sources.items() if not isinstance(one, Series)})
+    sources = {"t1": t1, "t2": t2, "flair": flair}
+    checks.check_paths({name: Path(one) for name, one in sources.items() if isinstance(one, (str, Path))})
     sources = {name: resolve(one, name) for name, one in sources.items()}
     notices = check_one_patient({name: one for name, one in sources.items() if isinstance(one, Series)})
     volumes: dict[str, Volume] = {}
