@@ -37,7 +37,7 @@ def volume_of(image: Any, contrast: str) -> Volume:
     elif isinstance(image, tuple) and len(image) == 2:
         data, affine = (np.asarray(part) for part in image)
     else:
-        raise _unusable(contrast, f"is a {type(image).__name__}, not an image")
+        raise _unusable(contrast, f"is of the type {type(image).__name__}, not an image")
     if data.ndim == 4 and data.shape[3] == 1:
         data = data[..., 0]
     if data.ndim != 3 or data.dtype.kind not in "buif":
