@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import click
 from typer.core import TyperGroup
 
 
@@ -34,7 +34,7 @@ def group(renamed: Sequence[Renamed]) -> type[TyperGroup]:
     """What `typer.Typer(cls=...)` takes: commands that understand old spellings, too."""
 
     class Group(TyperGroup):
-        def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # its class depends on typer's version
             return super().parse_args(ctx, respelt(args, renamed))
 
     return Group
