@@ -14,6 +14,7 @@ from d3m.errors import D3MError
 from d3m.system.console import Reporter, open_streams, require_torch, session
 from d3m.system.spellings import TRAINING, group
 from d3m_training.console import Mode, ParentOption, ProgressOption, echo, telling
+from d3m_training.whole_brain_command import app as whole_brain_app
 
 app = typer.Typer(
     cls=group(TRAINING),
@@ -24,6 +25,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(whole_brain_app, name="whole-brain")
 
 
 class RecipeName(str, Enum):

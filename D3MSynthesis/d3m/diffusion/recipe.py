@@ -44,6 +44,11 @@ class WholeBrainSizes:
     widths: tuple[int, ...] = (32, 64, 96, 128)
     """Channels from 4 mm voxels to the innermost, each level half as fine as the one before; multiples of 4."""
 
+    @property
+    def least_size(self) -> int:
+        """Least voxels along an axis: of fewer nothing is left at the innermost level."""
+        return int(2 ** len(self.widths))
+
 
 @dataclass(frozen=True)
 class DiffusionRecipe:

@@ -37,7 +37,8 @@ class Patient:
 
     id: str
     t1: Path
-    t2: Path
+    t2: Path | None
+    """None only for those who ask for it: see `find_patients`."""
     flair: Path
     t1c: Path
     seg: Path | None
@@ -48,6 +49,8 @@ class Patient:
     """"train", "validation", "test", or empty where the data do not say."""
     enhancing_label: int | None = None
     """Value of the enhancing tumour where the manifest states it."""
+    whole_only: bool = False
+    """Labels show the whole tumour alone: nothing in them says what enhances."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Checked:
         return tuple(p.id for p in self.patients if p.seg is None)
 
 
-def find_patients(place: Path) -> tuple[list[Patient], list[Fault]]:
+def find_patients(place: Path, optional: Sequence[str] = ()) -> tuple[list[Patient], list[Fault]]:
     """The patients of a folder of any depth, or of a CSV manifest.
 
     Args:
@@ -104,7 +107,7 @@ def find_patients(place: Path) -> tuple[list[Patient], list[Fault]]:
         if identifier.lower() in seen:  # folders of some systems do not tell upper from lower case
             raise D3MError(f"Two patients have the id {identifier}.", "Give each an id of its own.")
         seen.add(identifier.lower())
-        missing = [name for name in IMAGES if not row.get(name)]
+        missing = [name for name in IMAGES if not row.get(name) and name not in optional]
         if missing:
             others = f"; found {row['beside']}" if row.get("beside") else ""
             faults.append(Fault(identifier, f"no {', '.join(missing)}{others}"))
@@ -128,17 +131,20 @@ def _patient(row: dict[str, str]) -> Patient:
         raise D3MError(
             f"{identifier} has the enhancing_label {stated!r}.", "It is 4 until BraTS 2021, 3 from 2023, or empty."
         )
-    t1, t2, flair, t1c = (Path(row[name]) for name in IMAGES)
+    if row.get("labels", "") not in ("", "whole"):
+        raise D3MError(f"{identifier} has {row['labels']!r} in the column labels.", 'Write "whole" or leave it empty.')
+    t1, flair, t1c = (Path(row[name]) for name in ("t1", "flair", "t1c"))
     return Patient(
         identifier,
         t1,
-        t2,
+        Path(row["t2"]) if row.get("t2") else None,
         flair,
         t1c,
         Path(row["seg"]) if row.get("seg") else None,
         row.get("group") or group_of(identifier),
         split,
         int(stated) if stated else None,
+        row.get("labels") == "whole",
     )
 
 
@@ -328,6 +334,8 @@ def read_patient(patient: Patient, relabel: Callable[[Floats], Floats]) -> tuple
     Raises:
         D3MError: a file cannot be used, T1c or labels lie on another grid than T1, or T1c is T1 again.
     """
+    if patient.t2 is None:
+        raise D3MError(f"{patient.id} has no T2.", "Give it, or leave the patient out.")
     case = read_case(patient.t1, patient.t2, patient.flair)
     t1c = read_volume(patient.t1c, "t1c")
     _check_same_grid(case.t1, t1c, _CALLED["t1c"])

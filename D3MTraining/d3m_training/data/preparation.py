@@ -143,7 +143,8 @@ def collect(data: Sequence[Path]) -> tuple[list[Patient], list[Fault]]:
     faults: list[Fault] = []
     for place in data:
         found, bad = find_patients(place)
-        patients += found
+        # labels of the whole tumour alone say nothing of what enhances: those patients serve the image terms
+        patients += [replace(patient, seg=None) if patient.whole_only else patient for patient in found]
         faults += bad
     twice = [name for name, count in Counter(p.id for p in patients).items() if count > 1]
     if twice:

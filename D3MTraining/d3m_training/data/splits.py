@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
@@ -107,6 +108,35 @@ def make_split(groups: Mapping[str, str], seed: int = 0, sizes: tuple[int, int, 
             "Ask for other sizes.",
         )
     return Split(tuple(sorted(parts[0])), tuple(sorted(parts[1])), tuple(sorted(parts[2])), seed)
+
+
+def make_folds(strata: Mapping[str, int], groups: Mapping[str, str], count: int) -> tuple[frozenset[str], ...]:
+    """Parts of a cross-validation: the same ones wherever the same patients are, with no seed and no file.
+
+    Args:
+        strata: For each visit's id a kind; each kind is spread over all folds.
+        groups: Patient of each visit's id; the visits of a patient stay together, in the stratum of the first.
+        count: Folds.
+
+    Returns:
+        For each fold the ids that are held out.
+
+    Raises:
+        D3MError: fewer patients than folds.
+    """
+    members: dict[str, list[str]] = {}
+    for identifier in sorted(strata):
+        members.setdefault(groups[identifier], []).append(identifier)
+    if len(members) < count:
+        raise D3MError(f"{len(members)} patients cannot be put into {count} folds.", "Ask for fewer folds.")
+
+    def order(patient: str) -> tuple[int, str]:
+        return strata[members[patient][0]], hashlib.sha256(patient.encode()).hexdigest()
+
+    dealt: list[list[str]] = [[] for _ in range(count)]
+    for place, patient in enumerate(sorted(members, key=order)):
+        dealt[place % count] += members[patient]
+    return tuple(frozenset(fold) for fold in dealt)
 
 
 @dataclass(frozen=True)

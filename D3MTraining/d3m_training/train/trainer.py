@@ -7,23 +7,30 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from d3m.system.storage import held, replace_text, writing
-from d3m_training.data.batches import Batches
 from d3m_training.train.checkpoint import Ema, restore_checkpoint, save_checkpoint, write_atomically
 from d3m_training.train.losses import LossTerms
 
 LOCK_NAME = ".d3m-train.lock"
 RUN_NAME = "run.json"
 """Says what a training is."""
+
+
+class Source(Protocol):
+    """Where batches come from."""
+
+    def ahead(self, numbers: Iterable[int]) -> Iterator[Any]:
+        """The batches of these numbers in order; each has a method `to` that takes it to a device."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ def is_first_process() -> bool:
 
 def train(
     module: nn.Module,
-    batches: Batches,
+    batches: Source,
     settings: TrainSettings,
     folder: Path,
     validate: Callable[[dict[str, torch.Tensor], int], float] | None = None,

@@ -1,0 +1,224 @@
+"""Patients at 2 mm for the whole-brain stage: prepared once, with what is known of each and what is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from d3m.diffusion.networks.whole_brain import pool
+from d3m.diffusion.recipe import WholeBrainSizes
+from d3m.errors import D3MError
+from d3m.models.recipes import RECIPES
+from d3m.system.storage import replace_text, writing
+from d3m.volumes.grid import resample, to_model_input
+from d3m.volumes.preprocess.case import read_volume
+from d3m.volumes.types import Case, Volume
+from d3m_training.data.cache import ENHANCING, NECROSIS, scale_target
+from d3m_training.data.datasets import Fault, Patient, check, find_patients, read_patient
+from d3m_training.data.labels import Scheme, unify
+from d3m_training.data.preparation import network_stride
+
+LIST_NAME = "whole_brain.json"
+MARGIN_VOXELS = 3
+"""Normal brain, which the scale of T1c is fitted on, keeps this far from the tumour."""
+ENHANCES, MAY_ENHANCE = 0.30, 0.18
+"""T1c minus T1 on T1's scale inside a tumour whose labels do not say what enhances: from the first on it does, below
+the second it does not, between them nobody knows. Of the enhancing voxels of 55 labelled patients 75 % lie above 0.26,
+of their other tumour voxels 99 % below 0.21."""
+LEAST_ENHANCING_ML = 0.5
+"""A connected enhancing part smaller than this is taken for a vessel: nobody knows."""
+COARSE_VOXEL_ML = 0.008
+
+
+@dataclass(frozen=True)
+class CoarsePatient:
+    """One patient at 2 mm."""
+
+    id: str
+    labelled: bool
+    """Whether labels say what enhances; if not, it is what T1c minus T1 says inside the tumour."""
+    partial: bool
+    """Whether it is a slab of a few slices instead of a brain."""
+    scans: Tensor
+    """(3, s, h, w) t1, t2, flair in [0, 1]; a missing one is 0."""
+    enhancement: Tensor
+    """(1, s, h, w) T1c minus T1 on T1's scale."""
+    brain: Tensor
+    """(1, s, h, w) 0 or 1."""
+    regions: Tensor
+    """(3, s, h, w) share of each voxel that is whole tumour, core, enhancing."""
+    known: Tensor
+    """(3, s, h, w) 1 where a region is known, else 0."""
+    present: tuple[bool, bool, bool]
+    """Which of the scans are there."""
+    median: Tensor
+    """(3, 1, 1, 1) of normal brain in each scan."""
+    quartile_range: Tensor
+    """(3, 1, 1, 1) likewise, at least 0.01."""
+
+    @property
+    def enhancing_ml(self) -> float:
+        """Millilitres of enhancing tumour."""
+        return float(self.regions[2].sum()) * COARSE_VOXEL_ML
+
+
+SLAB_SHARE = 0.5
+"""A brain less high than this share of its length is a slab; a whole one has 0.75."""
+
+
+def prepare_coarse(
+    data: Sequence[Path], cache: Path, enhancing_label: int | None, skip_bad: bool, report: Callable[[str], None]
+) -> int:
+    """Put patients at 2 mm into a folder; those that are there are kept.
+
+    Args:
+        data: Folders or manifests; T2 may be missing, labels may show the whole tumour alone.
+        cache: Folder.
+        enhancing_label: Value of the enhancing tumour, where the data do not tell it.
+        skip_bad: Leave patients with faults out instead of stopping.
+        report: Gets a line for each patient.
+
+    Returns:
+        Number of patients.
+
+    Raises:
+        D3MError: faults in the data (all are reported first).
+    """
+    patients: list[Patient] = []
+    faults: list[Fault] = []
+    for place in data:
+        found, bad = find_patients(place, optional=("t2",))
+        patients += [p for p in found if p.seg is not None]
+        faults += bad
+    complete = [p for p in patients if p.t2 is not None and not p.whole_only]
+    checked = check(complete, enhancing_label)
+    faults += checked.faults
+    for fault in faults:
+        report(f"{fault.id}: {fault.reason}")
+    if faults and not skip_bad:
+        raise D3MError(
+            f"{len(faults)} patients cannot be used; the reasons stand above.", "Mend them, or add --skip-bad."
+        )
+    faulty = {fault.id for fault in faults}
+    used = [p for p in patients if p.id not in faulty]
+    with writing():
+        cache.mkdir(parents=True, exist_ok=True)
+    for number, patient in enumerate(used, start=1):
+        path = cache / f"{patient.id}.npz"
+        if not path.exists():
+            arrays = _prepare(patient, checked.schemes.get(patient.id))
+            part = path.with_name(f".{path.name}.partial")
+            with writing(), part.open("wb") as f:
+                np.savez_compressed(f, **arrays)
+            part.replace(path)
+        report(f"{number}/{len(used)} {patient.id}")
+    groups = {p.id: p.group for p in used}
+    with writing():
+        replace_text(cache / LIST_NAME, json.dumps({"groups": groups}, indent=1) + "\n")
+    return len(used)
+
+
+def _prepare(patient: Patient, scheme: Scheme | None) -> dict[str, np.ndarray]:
+    """The arrays of one patient, through the same code as synthesis."""
+    if patient.t2 is not None and scheme is not None:
+        case, t1c, labels = read_patient(patient, partial(unify, scheme=scheme))
+    else:
+        case, t1c, labels = _read_incomplete(patient)
+    assert labels is not None  # only annotated patients were kept
+    recipe = RECIPES["default"]
+    model_input = to_model_input(case, recipe.grid, network_stride("default"))
+    grid = model_input.grid
+
+    def on_grid(volume: Volume, order: int) -> np.ndarray:
+        return resample(volume.data, volume.affine, grid.affine, grid.shape, order=order).transpose(2, 1, 0)
+
+    label = np.rint(on_grid(labels, 0)).astype(np.uint8)
+    near = ndimage.binary_dilation(label > 0, iterations=MARGIN_VOXELS) & model_input.brain
+    target = scale_target(model_input.slices[:, 0], on_grid(t1c, 1), model_input.brain, near, recipe.grid)
+    brain = torch.from_numpy(model_input.brain)
+    values = np.concatenate([model_input.slices.transpose(1, 0, 2, 3), (target - model_input.slices[:, 0])[None]])
+    coarse, inside = pool(torch.from_numpy(values), brain)
+    core = np.isin(label, (NECROSIS, ENHANCING))
+    regions = torch.from_numpy(np.stack([label > 0, core, label == ENHANCING]).astype(np.float32))
+    everywhere = torch.ones_like(brain)
+    shares, _ = pool(regions, everywhere)
+    present = np.array([True, patient.t2 is not None, True])
+    coarse[:3] *= torch.from_numpy(present)[:, None, None, None]
+    return {
+        "values": coarse.half().numpy(), "brain": inside.bool().numpy(), "regions": shares.half().numpy(),
+        "present": present, "labelled": np.array(not patient.whole_only),
+    }  # fmt: skip
+
+
+def _read_incomplete(patient: Patient) -> tuple[Case, Volume, Volume]:
+    """Skull-stripped scans of one grid, T2 possibly missing (T1 stands in its place and is blanked later)."""
+    assert patient.seg is not None
+    t1, flair, t1c = (read_volume(path, name) for path, name in
+                      ((patient.t1, "t1"), (patient.flair, "flair"), (patient.t1c, "t1c")))  # fmt: skip
+    t2 = t1 if patient.t2 is None else read_volume(patient.t2, "t2")
+    seg = read_volume(patient.seg, "seg")
+    if any(v.data.shape != t1.data.shape for v in (flair, t1c, seg, t2)):
+        raise D3MError(f"The images of {patient.id} do not lie on one grid.", "Put them on one grid.")
+    brain = ndimage.binary_fill_holes((t1.data > t1.data.min()) & (flair.data > flair.data.min()))
+    labels = Volume((seg.data != 0).astype(np.float32), seg.affine)
+    return Case(t1, t2, flair, brain), t1c, labels
+
+
+def read_coarse(path: Path) -> CoarsePatient:
+    """One patient from the folder of `prepare_coarse`.
+
+    Raises:
+        D3MError: the file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as f:
+            arrays = {name: f[name] for name in ("values", "brain", "regions", "present", "labelled")}
+    except (OSError, ValueError, KeyError) as error:
+        raise D3MError(f"{path.name} is damaged or missing.", "Remove it and prepare again.") from error
+    least = WholeBrainSizes().least_size
+
+    def padded(values: np.ndarray) -> Tensor:
+        more = [(0, 0)] + [(0, max(n % 2, least - n)) for n in values.shape[1:]]
+        return torch.from_numpy(np.pad(values.astype(np.float32), more))
+
+    values, brain, regions = (padded(arrays[name]) for name in ("values", "brain", "regions"))
+    labelled = bool(arrays["labelled"])
+    known = torch.ones_like(regions)
+    if not labelled:
+        regions, known = _from_enhancement(regions, values[3])
+    present = tuple(bool(there) for there in arrays["present"])
+    normal = (brain[0] > 0) & (regions[0] < 0.05)
+    quartiles = np.stack([np.percentile(values[c][normal].numpy(), (25, 50, 75)) for c in range(3)])
+    spread = np.maximum(quartiles[:, 2] - quartiles[:, 0], 0.01)
+    return CoarsePatient(
+        path.stem, labelled, _is_slab(brain), values[:3], values[3:], brain, regions, known,
+        (present[0], present[1], present[2]),
+        torch.from_numpy(quartiles[:, 1]).float().view(3, 1, 1, 1), torch.from_numpy(spread).float().view(3, 1, 1, 1),
+    )  # fmt: skip
+
+
+def _is_slab(brain: Tensor) -> bool:
+    height, length = (float(brain[0].amax(axes).sum()) for axes in ((1, 2), (0, 2)))
+    return height < SLAB_SHARE * length
+
+
+def _from_enhancement(regions: Tensor, enhancement: Tensor) -> tuple[Tensor, Tensor]:
+    """Regions and what is known of them where labels show the whole tumour alone."""
+    tumour = regions[0] > 0.5
+    may = (enhancement > MAY_ENHANCE) & tumour
+    parts, count = ndimage.label(((enhancement > ENHANCES) & tumour).numpy())
+    sizes = np.bincount(parts.ravel(), minlength=count + 1) * COARSE_VOXEL_ML
+    sizes[0] = 0
+    enhancing = torch.from_numpy((sizes >= LEAST_ENHANCING_ML)[parts])
+    known = torch.ones_like(regions)
+    known[1] = 1 - (tumour & ~enhancing).float()  # where the core ends is not told
+    known[2] = 1 - (may & ~enhancing).float()
+    return torch.stack([regions[0], enhancing.float(), enhancing.float()]), known

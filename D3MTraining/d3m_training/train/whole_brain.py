@@ -1,0 +1,139 @@
+"""Training of the whole-brain stage: one member a fold, each on the patients that the others hold out or share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from d3m.diffusion.networks.whole_brain import REGIONS, WholeBrainNetwork
+from d3m.diffusion.recipe import WholeBrainSizes
+from d3m.errors import D3MError
+from d3m_training.data.splits import group_of, make_folds
+from d3m_training.data.whole_brain import CoarsePatient, read_coarse
+from d3m_training.data.whole_brain_batches import CoarseBatch, WholeBrainBatches, WholeBrainBatchSettings
+from d3m_training.train.losses import finite
+from d3m_training.train.trainer import TrainSettings, train, training_in
+
+FOLDS = 5
+ITERATIONS = 510
+WHOLE_SHARE = 0.12
+"""Share of the iterations, the last ones, that see whole brains instead of crops: as in use."""
+DROPOUT = 0.1
+CROSS_ENTROPY_WEIGHTS = (3.0, 3.0, 6.0)
+DICE_WEIGHT, DICE_SMOOTHING = 0.5, 30.0
+ENHANCEMENT_WEIGHT, HUBER = 0.5, 0.2
+TUMOUR_FACTOR = 5.0
+"""The enhancement counts this much more inside the tumour."""
+
+
+@dataclass(frozen=True)
+class WholeBrainTerms:
+    """Loss terms; the Dice are of the training volumes."""
+
+    total: Tensor
+    cross_entropy: Tensor
+    enhancement: Tensor
+    dice_tumour: Tensor
+    dice_enhancing: Tensor
+
+
+class WholeBrainTraining(nn.Module):
+    """A member with its loss.
+
+    Cross-entropy and soft Dice of each region where it is known, and the Huber loss of the enhancement:
+    `L = mean_r(w_r CE_r + D/2) + H/2`, `D = 1 - (2 sum(pg) + 30) / (sum(p) + sum(g) + 30)`.
+
+    Args:
+        network: The member.
+    """
+
+    def __init__(self, network: WholeBrainNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: CoarseBatch, _: torch.Generator) -> WholeBrainTerms:
+        """Loss terms of one volume; dropout alone is random."""
+        out = self.network(batch.seen)[0].float()
+        logits, made = out[: len(REGIONS)], out[len(REGIONS) :]
+        weight = batch.brain * batch.known
+        over = (1, 2, 3)
+        values = functional.binary_cross_entropy_with_logits(logits, batch.regions, reduction="none")
+        cross_entropy = (values * weight).sum(over) / batch.brain.sum().clamp(min=1)
+        probability, truth = logits.sigmoid() * weight, batch.regions * weight
+        overlap = 2 * (probability * truth).sum(over) + DICE_SMOOTHING
+        dice = overlap / (probability.sum(over) + truth.sum(over) + DICE_SMOOTHING)
+        counted = batch.brain * (1 + (TUMOUR_FACTOR - 1) * (batch.regions[:1] > 0.3))
+        wrong = functional.smooth_l1_loss(made, batch.enhancement, beta=HUBER, reduction="none")
+        enhancement = (wrong * counted).sum() / counted.sum().clamp(min=1)
+        weights = torch.tensor(CROSS_ENTROPY_WEIGHTS, device=out.device)
+        total = (weights * cross_entropy + DICE_WEIGHT * (1 - dice)).mean() + ENHANCEMENT_WEIGHT * enhancement
+        return WholeBrainTerms(finite(total), cross_entropy.mean(), enhancement, dice[0], dice[2])
+
+
+def read_all(cache: Path) -> list[CoarsePatient]:
+    """Every patient of a folder that `prepare_coarse` filled.
+
+    Raises:
+        D3MError: there is none, or a file is damaged.
+    """
+    paths = sorted(p for p in cache.glob("*.npz") if not p.name.startswith("."))
+    if not paths:
+        raise D3MError("No patient is prepared in this folder.", "Run `d3m-training whole-brain prepare` first.")
+    return [read_coarse(path) for path in paths]
+
+
+def folds_of(patients: list[CoarsePatient], count: int = FOLDS) -> tuple[frozenset[str], ...]:
+    """The folds: patients with little, with more, and with untold enhancement are spread evenly; slabs are never held
+    out."""
+    strata = {p.id: (0 if p.enhancing_ml < 5 else 1) if p.labelled else 2 for p in patients if not p.partial}
+    return make_folds(strata, {identifier: group_of(identifier) for identifier in strata}, count)
+
+
+def train_fold(
+    cache: Path,
+    out: Path,
+    fold: int,
+    count: int,
+    iterations: int,
+    threads: int | None,
+    report: Callable[[str], None],
+) -> Path:
+    """Train one member on all patients but its fold's; started again with the same folder it goes on.
+
+    Returns:
+        The averaged weights.
+
+    Raises:
+        D3MError: no such fold, or no labelled patient is left to train on.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    if not 0 <= fold < count:
+        raise D3MError(f"There is no fold {fold}.", f"Choose 0 to {count - 1}.")
+    patients = read_all(cache)
+    held_out = folds_of(patients, count)[fold]
+    # a visit of the same patient that is never held out, such as a slab, must not be trained on either
+    groups = {group_of(identifier) for identifier in held_out}
+    used = [p for p in patients if group_of(p.id) not in groups]
+    if not any(p.labelled for p in used):
+        raise D3MError("No patient whose labels say what enhances is left to train on.", "Prepare more patients.")
+    settings = TrainSettings(
+        iterations=iterations, learning_rate=3e-3, weight_decay=0.02, betas=(0.9, 0.999), ema=0.975, seed=fold,
+        log_every=25, save_every=50, validate_every=0,
+    )  # fmt: skip
+    batch_settings, sizes = WholeBrainBatchSettings(), WholeBrainSizes()
+    torch.manual_seed(fold)
+    network = WholeBrainNetwork(sizes, DROPOUT).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    report(f"Fold {fold}: {len(used)} patients for training, {len(held_out)} held out, {iterations} iterations.")
+    description = {
+        "stage": "whole-brain", "fold": fold, "folds": count, "held_out": sorted(held_out), "patients": len(used),
+        "train": asdict(settings), "batch": asdict(batch_settings), "sizes": asdict(sizes),
+    }  # fmt: skip
+    batches = WholeBrainBatches(used, batch_settings, fold, round(iterations * (1 - WHOLE_SHARE)))
+    with training_in(out, description):
+        return train(WholeBrainTraining(network), batches, settings, out, None, report)

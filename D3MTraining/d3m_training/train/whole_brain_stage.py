@@ -1,0 +1,261 @@
+"""From trained folds to a model's whole-brain stage: measured and calibrated on patients that each member never saw."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from scipy.optimize import minimize
+from scipy.stats import rankdata
+from torch import Tensor
+
+from d3m import metrics
+from d3m.diffusion.networks.whole_brain import REGIONS, WholeBrainEnsemble, network_input
+from d3m.diffusion.recipe import WholeBrainSizes
+from d3m.errors import D3MError
+from d3m.models.card import ValidationRow, WholeBrain
+from d3m.models.load import load_model, save_model
+from d3m.models.patient import FEATURES, PatientCalibration, patient_features
+from d3m.models.store import CARD_NAME, WHOLE_BRAIN_NAME, find_model
+from d3m.volumes.types import Floats
+from d3m_training.data.whole_brain import COARSE_VOXEL_ML, CoarsePatient
+from d3m_training.data.whole_brain_batches import COARSE_SPACING
+from d3m_training.train.trainer import RUN_NAME
+from d3m_training.train.whole_brain import read_all
+
+LEVEL = 0.8
+LEAST_ML = 0.5
+"""A patient counts as enhancing from so many millilitres on."""
+RIDGE = 0.1
+"""Penalty on the squared weights of standardised features: two folds more or less must not turn them round."""
+LEAST_VOXELS = 50
+"""Dice is defined from so many enhancing millimetre voxels on, as in `d3m.metrics`."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One patient, predicted by the member that had not seen it."""
+
+    id: str
+    fold: int
+    labelled: bool
+    features: tuple[float, ...]
+    true_ml: float
+    auc: float
+    """How well the probability ranks enhancing voxels above the rest of the brain; NaN without enhancement."""
+    dice_tumour: float
+    dice_enhancing: tuple[float, ...]
+    """At each of `CUTS`."""
+
+
+CUTS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+
+
+def finish_stage(
+    cache: Path, runs: Sequence[Path], model_name: str | None, report: Callable[[str], None]
+) -> WholeBrain:
+    """Measure the folds on what each held out, calibrate the patient's numbers, and put the stage into a model.
+
+    Args:
+        cache: From `prepare_coarse`.
+        runs: Folders of the folds' trainings.
+        model_name: A model's name or folder; its slice network stays as it is.
+        report: Gets the table.
+
+    Raises:
+        D3MError: a fold is not trained, or belongs to other folds; the model cannot be written.
+    """
+    patients = {p.id: p for p in read_all(cache)}
+    states, seen = [], []
+    for run in runs:
+        description, state = _fold(run)
+        member = WholeBrainEnsemble(WholeBrainSizes(), 1)
+        member.members[0].load_state_dict(state)
+        states.append(state)
+        member.eval()
+        for identifier in description["held_out"]:
+            if identifier in patients:
+                seen.append(measure(patients[identifier], member, description["fold"]))
+                report(f"{len(seen)} {identifier}: true {seen[-1].true_ml:.1f} ml, features {seen[-1].features}")
+    if len({one.id for one in seen}) != len(seen):
+        raise D3MError("A patient is held out by two of the folds.", "Give folds of one cross-validation.")
+    calibration = calibrate(seen)
+    rows = table(seen)
+    for row in rows:
+        report(f"{row.name}: {row.mean:.3f} ± {row.sd:.3f} (n = {row.n})")
+    stage = WholeBrain(
+        "0" * 64, WholeBrainSizes(), len(states), calibration,
+        training=f"{len(states)} members, each on the patients that its fold does not hold out.",
+        validation=rows,
+        validation_note=f"{len(seen)} patients, each predicted by the member that had not seen it; the patient's "
+        "numbers by a calibration without the patient's fold.",
+    )  # fmt: skip
+    folder = find_model(model_name)
+    model = load_model(folder)
+    weights = {f"members.{k}.{name}": v for k, state in enumerate(states) for name, v in state.items()}
+    slices = model.network.state_dict()
+    card = save_model(folder, replace(model.card, whole_brain=stage), slices, weights)
+    assert card.whole_brain is not None
+    report(f"{CARD_NAME} and {WHOLE_BRAIN_NAME} are in {folder}")
+    return card.whole_brain
+
+
+def _fold(run: Path) -> tuple[dict[str, list[str] | int], dict[str, Tensor]]:
+    """What a training was, and its averaged weights.
+
+    Raises:
+        D3MError: it is not the training of a fold, or not ended.
+    """
+    try:
+        description = json.loads((run / RUN_NAME).read_text(encoding="utf-8"))
+        if description["stage"] != "whole-brain":
+            raise KeyError("stage")
+        return description, load_file(run / "last.safetensors")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise D3MError(
+            f"{run.name} is not the training of a fold.", "Give folders that `d3m-training whole-brain train` wrote."
+        ) from error
+
+
+def measure(patient: CoarsePatient, member: WholeBrainEnsemble, fold: int) -> HeldOut:
+    """One patient by one member, mirror-averaged."""
+    seen = network_input(patient.scans, patient.brain, patient.present, COARSE_SPACING)[None]
+    with torch.inference_mode():
+        network = member.members[0]
+        both = torch.cat([network(seen), network(seen.flip(-1)).flip(-1)])
+        probability = (both[:, : len(REGIONS)].sigmoid().mean(0) * patient.brain).numpy()
+    brain = patient.brain[0].numpy() > 0
+    truth = patient.regions.numpy() > 0.5
+    known = patient.known.numpy() > 0
+    enhancing, region = probability[2], truth[2]
+    where = brain & known[2]
+    return HeldOut(
+        patient.id, fold, patient.labelled, patient_features(enhancing, COARSE_VOXEL_ML), patient.enhancing_ml,
+        _auc(enhancing[where], region[where]),
+        metrics.dice(probability[0] >= 0.5, truth[0]),
+        tuple(
+            metrics.dice((enhancing >= cut) & where, region) if patient.enhancing_ml * 1000 >= LEAST_VOXELS else np.nan
+            for cut in CUTS
+        ),
+    )  # fmt: skip
+
+
+def _auc(values: Floats, positive: np.ndarray) -> float:
+    count = int(positive.sum())
+    if not 0 < count < len(values):
+        return float("nan")
+    ranks = rankdata(values)[positive].sum()
+    return float((ranks - count * (count + 1) / 2) / (count * (len(values) - count)))
+
+
+def calibrate(seen: Sequence[HeldOut]) -> PatientCalibration:
+    """Logistic and linear regression on the features, with a ridge; quantiles of the residuals across folds.
+
+    The interval comes from residuals of fits that leave the patient's fold out, so that it is not too narrow.
+
+    Raises:
+        D3MError: no patient enhances, or all do, or there are fewer than two folds.
+    """
+    folds = sorted({one.fold for one in seen})
+    enhances = np.array([one.true_ml >= LEAST_ML for one in seen])
+    if len(folds) < 2 or enhances.all() or not enhances.any():
+        raise D3MError(
+            "The patient's numbers need two folds, with patients that enhance and patients that do not.",
+            "Train more folds, or prepare more patients.",
+        )
+    residuals = np.concatenate(
+        [
+            _log_ml(held) - _linear(_fit([one for one in seen if one.fold != fold])[1], held)
+            for fold in folds
+            for held in [[one for one in seen if one.fold == fold]]
+        ]
+    )
+    tail = (1 - LEVEL) / 2
+    low, high = (float(q) for q in np.quantile(residuals, (tail, 1 - tail)))
+    logistic, linear = _fit(seen)
+    return PatientCalibration(
+        float(logistic[0]), tuple(float(w) for w in logistic[1:]), float(linear[0]),
+        tuple(float(w) for w in linear[1:]), (low, high), LEVEL, LEAST_ML, len(seen),
+    )  # fmt: skip
+
+
+def _features(seen: Sequence[HeldOut]) -> np.ndarray:
+    return np.array([one.features for one in seen]).reshape(len(seen), len(FEATURES))
+
+
+def _log_ml(seen: Sequence[HeldOut]) -> np.ndarray:
+    return np.log1p([one.true_ml for one in seen])
+
+
+def _linear(weights: np.ndarray, seen: Sequence[HeldOut]) -> np.ndarray:
+    line: np.ndarray = weights[0] + _features(seen) @ weights[1:]
+    return line
+
+
+def _fit(seen: Sequence[HeldOut]) -> tuple[np.ndarray, np.ndarray]:
+    """Intercept and weights of the logistic and of the linear regression, for features as they are."""
+    x = _features(seen)
+    mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
+    z = np.c_[np.ones(len(x)), (x - mean) / scale]
+    y = np.array([one.true_ml >= LEAST_ML for one in seen], float)
+
+    def cost(w: np.ndarray) -> float:
+        line = z @ w
+        return float((np.logaddexp(0, line) - y * line).mean() + RIDGE / len(x) * (w[1:] ** 2).sum())
+
+    logistic = minimize(cost, np.zeros(z.shape[1]), method="BFGS").x
+    penalty = np.diag([0.0] + [RIDGE * len(FEATURES)] * len(FEATURES))
+    linear = np.linalg.solve(z.T @ z + penalty, z.T @ _log_ml(seen))
+
+    def unscaled(w: np.ndarray) -> np.ndarray:
+        return np.r_[w[0] - (w[1:] * mean / scale).sum(), w[1:] / scale]
+
+    return unscaled(logistic), unscaled(linear)
+
+
+def table(seen: Sequence[HeldOut]) -> tuple[ValidationRow, ...]:
+    """What the stage reaches on patients that it had not seen; the patient's numbers by fits without their fold."""
+    truth = np.array([one.true_ml for one in seen])
+    chance, volume, inside = np.empty(len(seen)), np.empty(len(seen)), np.empty(len(seen))
+    for fold in sorted({one.fold for one in seen}):
+        fitted = calibrate([one for one in seen if one.fold != fold])
+        for k, one in enumerate(seen):
+            if one.fold == fold:
+                estimate = fitted.estimate(one.features)
+                low, high = estimate.volume_interval_ml
+                chance[k], volume[k] = estimate.enhancement_probability, estimate.volume_ml
+                inside[k] = low - 1e-9 <= one.true_ml <= high
+    enhances = truth >= LEAST_ML
+    right = [float(np.mean((chance >= 0.5)[group] == enhances[group])) for group in (enhances, ~enhances)]
+    labelled = np.array([one.labelled for one in seen])
+
+    def r2(group: np.ndarray) -> float:
+        spread = ((truth[group] - truth[group].mean()) ** 2).sum()
+        return float(1 - ((truth[group] - volume[group]) ** 2).sum() / max(spread, 1e-9))
+
+    def row(name: str, values: np.ndarray) -> ValidationRow:
+        defined = values[np.isfinite(values)]
+        spread = float(defined.std(ddof=1)) if len(defined) > 1 else 0.0
+        return ValidationRow(name, round(float(defined.mean()), 4), round(spread, 4), len(defined))
+
+    dice = np.array([one.dice_enhancing for one in seen if one.labelled])
+    best = int(np.nanmean(dice, axis=0).argmax())
+    return (
+        ValidationRow("enhances_balanced_accuracy", round(float(np.mean(right)), 4), 0.0, len(seen)),
+        ValidationRow("enhances_sensitivity", round(right[0], 4), 0.0, int(enhances.sum())),
+        ValidationRow("enhances_specificity", round(right[1], 4), 0.0, int((~enhances).sum())),
+        ValidationRow("enhances_auc", round(_auc(chance, enhances), 4), 0.0, len(seen)),
+        ValidationRow("volume_r2", round(r2(np.ones(len(seen), bool)), 4), 0.0, len(seen)),
+        ValidationRow("volume_r2_labelled", round(r2(labelled), 4), 0.0, int(labelled.sum())),
+        row("volume_error_ml", np.abs(volume - truth)),
+        row("interval_coverage", inside),
+        row("auc_enhancing_voxels", np.array([one.auc for one in seen if one.labelled])),
+        row("dice_whole_tumour", np.array([one.dice_tumour for one in seen])),
+        row(f"dice_enhancing_at_{CUTS[best]:g}", dice[:, best]),
+    )
