@@ -275,10 +275,12 @@ class Synthesis:
             fraction = BEGIN_FRACTION + (SLICES_FRACTION - BEGIN_FRACTION) * done / stage.passes
             progress(Progress("sample", fraction, eta_s=remaining(fraction), message="Looking at the whole brain"))
 
+        t1, t2, flair = (bool(there) for there in model_input.slices.any(axis=(0, 2, 3)))  # a missing one is 0
         with torch.inference_mode():
             return stage.predict(
                 torch.from_numpy(model_input.slices),
                 torch.from_numpy(model_input.brain),
+                (t1, t2, flair),
                 spacing=_slices_spacing(model_input.grid),
                 device=self.device,
                 on_pass=on_pass,

@@ -168,3 +168,20 @@ def _seconds(batches: Batches, number: int) -> float:
     started = time.process_time()
     batches.draw(number)
     return time.process_time() - started
+
+
+def test_contrasts_are_left_out_whole(entries: list[Entry]) -> None:
+    """T2 or FLAIR is 0 in all of a slice's context in about the settings' share; never both, never T1, never T1c."""
+    settings = replace(STILL, size=40, context=(0, 1), missing_shares=(0.4, 0.3))
+    batch = Batches(entries, settings, seed=2).draw(0)
+    usual = Batches(entries, replace(settings, missing_shares=(0.0, 0.0)), seed=2).draw(0)
+    blank = batch.condition.unflatten(1, (2, 3)).flatten(3).abs().amax(3) == 0  # (N, context, contrast)
+    assert (blank[:, :, 1:].all(1) | ~blank[:, :, 1:].any(1)).all()
+    t2, flair = blank[:, 0, 1], blank[:, 0, 2]
+    assert not (t2 & flair).any()
+    assert 0.2 < t2.float().mean() < 0.6
+    assert 0.1 < flair.float().mean() < 0.5
+    assert torch.equal(batch.t1, usual.t1)
+    assert torch.equal(batch.target, usual.target)
+    kept = ~t2 & ~flair
+    assert torch.equal(batch.condition[kept], usual.condition[kept])

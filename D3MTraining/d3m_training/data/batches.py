@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from d3m_training.data.cache import ENHANCING, TARGET_UPPER, Entry
+from d3m_training.data.transplant import Transplanter, gather
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class BatchSettings:
     """Largest standard deviation of added noise."""
     blur_share: float = 0.15
     """Share of slices in which one contrast is blurred, as thick slices are."""
+    transplant_share: float = 0.0
+    """Share of labelled tumour slices whose tumour is put into another patient."""
+    missing_shares: tuple[float, float] = (0.0, 0.0)
+    """Shares of slices in which T2, and in which FLAIR, is left out: 0 everywhere, as synthesis gives a contrast that
+    is missing. Never both."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,9 @@ class Batches:
         self._groups = [enhancing, tumour, other]
         if not any(len(slices) for slices in usable):
             raise ValueError("no patient has a slice with enough brain")
+        self._transplanter = (
+            Transplanter(self.entries, settings.context, target_upper) if settings.transplant_share > 0 else None
+        )
 
     def draw(self, number: int) -> Batch:
         """The batch of this number, always the same."""
@@ -138,26 +147,30 @@ class Batches:
 
     def _augment(self, picks: list[tuple[Entry, int]], rng: np.random.Generator) -> Batch:
         context, crop, n = self.settings.context, self.settings.crop, len(picks)
-        height = max(e.scans.shape[2] for e, _ in picks)
-        width = max(e.scans.shape[3] for e, _ in picks)
+        middle = context.index(0)
+        stacks = []
+        for entry, z in picks:
+            stacks.append(self._transplanted(entry, z, rng) or gather(entry, z, context))
+        height = max(stack.planes.shape[2] for stack in stacks)
+        width = max(stack.planes.shape[3] for stack in stacks)
         images = np.zeros((n, 3 * len(context) + 1, height, width), np.float32)
         regions = np.zeros((n, 2, height, width), np.float32)
         centres = np.zeros((n, 2), np.float32)
-        for k, (entry, z) in enumerate(picks):
-            h, w = entry.scans.shape[2:]
-            for c, offset in enumerate(context):
-                images[k, 3 * c : 3 * c + 3, :h, :w] = entry.scans[np.clip(z + offset, 0, len(entry.scans) - 1), :3]
-            images[k, -1, :h, :w] = entry.scans[z, 3]
-            regions[k, :, :h, :w] = entry.regions[z]
+        for k, stack in enumerate(stacks):
+            h, w = stack.planes.shape[2:]
+            images[k, :-1, :h, :w] = stack.planes[:, :3].reshape(-1, h, w)
+            images[k, -1, :h, :w] = stack.planes[middle, 3]
+            regions[k, :, :h, :w] = stack.regions[middle]
             centres[k] = self._centre(regions[k], rng)
         grid = self._grid(centres, (height, width), crop, rng)
         moved = functional.grid_sample(torch.from_numpy(images), grid, align_corners=False)
         region = functional.grid_sample(torch.from_numpy(regions), grid, mode="nearest", align_corners=False)
         brain = region[:, :1]
         condition, target = self._recolour(moved[:, :-1], moved[:, -1:], brain, rng)
-        middle = 3 * context.index(0)
         labelled = torch.tensor([float(entry.labelled) for entry, _ in picks])
-        return Batch(condition, condition[:, middle : middle + 1], target, brain, region[:, 1:].long(), labelled)
+        return Batch(
+            condition, condition[:, 3 * middle : 3 * middle + 1], target, brain, region[:, 1:].long(), labelled
+        )
 
     def _centre(self, regions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(x, y) of a crop: often at the tumour, else anywhere in the brain."""

@@ -43,7 +43,8 @@ def recipe_settings(name: str) -> tuple[TrainSettings, BatchSettings, LossSettin
     """How a recipe is trained; the published numbers for "paper" and "step-warp"."""
     context = RECIPES[name].network.context
     if name == "default":
-        return TrainSettings(), BatchSettings(context=context), LossSettings()
+        batches = BatchSettings(context=context, transplant_share=0.6, missing_shares=(0.15, 0.1))
+        return TrainSettings(), batches, LossSettings(rolled_steps=(1, 4, 8, 16), truth_share=0.6)
     published = TrainSettings(
         iterations=200_000, learning_rate=8e-5, constant_rate=True, weight_decay=0.0, ema=0.995,
         save_every=2000, validate_every=5000,
