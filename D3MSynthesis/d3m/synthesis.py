@@ -37,6 +37,8 @@ MAX_BATCH = 64
 OTHER_BATCH = 8
 """Slices at once on a device that does not tell its memory."""
 
+PREVIEW_MEMBERS = 1
+"""Members of the whole-brain stage that quality "preview" asks: a second or two instead of several."""
 BEGIN_FRACTION, SLICES_FRACTION = 0.05, 0.3
 """Share of a run that is done when the scans are on the grid, and when the whole brain has been looked at."""
 
@@ -270,9 +272,10 @@ class Synthesis:
         """What the whole-brain stage says, on the model's grid."""
         stage = self.whole_brain
         assert stage is not None  # the caller asked
+        members = PREVIEW_MEMBERS if self.options.quality == "preview" else None
 
         def on_pass(done: int) -> None:
-            fraction = BEGIN_FRACTION + (SLICES_FRACTION - BEGIN_FRACTION) * done / stage.passes
+            fraction = BEGIN_FRACTION + (SLICES_FRACTION - BEGIN_FRACTION) * done / stage.passes(members)
             progress(Progress("sample", fraction, eta_s=remaining(fraction), message="Looking at the whole brain"))
 
         t1, t2, flair = (bool(there) for there in model_input.slices.any(axis=(0, 2, 3)))  # a missing one is 0
@@ -281,7 +284,8 @@ class Synthesis:
                 torch.from_numpy(model_input.slices),
                 torch.from_numpy(model_input.brain),
                 (t1, t2, flair),
-                spacing=_slices_spacing(model_input.grid),
+                _slices_spacing(model_input.grid),
+                members,
                 device=self.device,
                 on_pass=on_pass,
             )

@@ -100,6 +100,20 @@ def test_threads_do_not_show_in_the_bits() -> None:
     assert torch.equal(*found)
 
 
+def test_fewer_members_are_the_first_ones() -> None:
+    """Asking one member gives what a stage of that member alone gives, in two runs."""
+    slices, brain = _brain()
+    members = _members()
+    alone = WholeBrainEnsemble(SIZES, 1).eval()
+    alone.members[0].load_state_dict(members.members[0].state_dict())
+    told: list[int] = []
+    with torch.inference_mode():
+        few = members.predict(slices, brain, members=1, on_pass=told.append)
+        own = alone.predict(slices, brain)
+    assert torch.equal(few.probability, own.probability)
+    assert told == [1, 2]
+
+
 def test_what_an_absent_contrast_holds_does_not_matter() -> None:
     """A missing T2 may be anything; and that it is missing shows in the answer."""
     slices, brain = _brain()

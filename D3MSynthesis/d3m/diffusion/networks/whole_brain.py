@@ -204,10 +204,9 @@ class WholeBrainEnsemble(nn.Module):
         self.least_size = sizes.least_size
         self.members = nn.ModuleList(WholeBrainNetwork(sizes) for _ in range(members))
 
-    @property
-    def passes(self) -> int:
-        """Runs of a network for one patient."""
-        return 2 * len(self.members)
+    def passes(self, members: int | None = None) -> int:
+        """Runs of a network for one patient, with all members or the first few."""
+        return 2 * (members or len(self.members))
 
     def predict(
         self,
@@ -215,6 +214,7 @@ class WholeBrainEnsemble(nn.Module):
         brain: Tensor,
         present: tuple[bool, bool, bool] = (True, True, True),
         spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        members: int | None = None,
         device: torch.device | None = None,
         on_pass: Callable[[int], None] | None = None,
     ) -> WholeBrainMaps:
@@ -227,6 +227,7 @@ class WholeBrainEnsemble(nn.Module):
             brain: (S, H, W) bool, not empty.
             present: Which of the contrasts are there.
             spacing: Millimetres of the model's grid along S, H and W.
+            members: Ask the first so many members alone, which is quicker; None: all.
             device: Where the members are; None: the CPU.
             on_pass: Called after each run with the number of runs done, out of `passes`; may raise to end everything.
 
@@ -239,7 +240,8 @@ class WholeBrainEnsemble(nn.Module):
         seen = network_input(values, inside, present, coarse_spacing)[None].to(device)
         short = [max(0, self.least_size - n) for n in seen.shape[2:]]
         seen = functional.pad(seen, (0, short[2], 0, short[1], 0, short[0]))
-        made: list[Tensor | None] = [None] * self.passes
+        passes = self.passes(members)
+        made: list[Tensor | None] = [None] * passes
         done = 0
 
         def one(item: int) -> Iterator[None]:
@@ -256,9 +258,9 @@ class WholeBrainEnsemble(nn.Module):
                 on_pass(done)
 
         if device.type == "cpu":
-            each_alone(one, range(self.passes), torch.get_num_threads(), tell)
+            each_alone(one, range(passes), torch.get_num_threads(), tell)
         else:
-            for item in range(self.passes):
+            for item in range(passes):
                 for _ in one(item):
                     tell(1)
         s, h, w = inside.shape[1:]
