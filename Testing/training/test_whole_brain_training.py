@@ -16,6 +16,7 @@ from scipy import ndimage
 from conftest import tiny_volumes
 from d3m.errors import D3MError
 from d3m.models.load import load_model
+from d3m.options import SynthesisOptions
 from d3m.synthesis import Synthesis
 from d3m.volumes.preprocess.case import read_case
 from d3m_training.data.splits import make_folds
@@ -173,7 +174,9 @@ def test_folds_become_a_stage(cache: Path, tiny_model: Path, tmp_path: Path) -> 
     weights = torch.cat([p.flatten() for p in loaded.whole_brain.members[1].parameters()])
     assert torch.isfinite(weights).all()
     paths = write_patient(tmp_path / "new", "n", seed=20)
-    result = Synthesis(loaded, "cpu", "preview").run(read_case(paths["t1"], paths["t2"], paths["flair"]))
+    result = Synthesis(loaded, SynthesisOptions(device="cpu", quality="preview")).run(
+        read_case(paths["t1"], paths["t2"], paths["flair"])
+    )
     assert result.patient is not None
     low, high = result.patient.volume_interval_ml
     assert low <= result.patient.volume_ml <= high
