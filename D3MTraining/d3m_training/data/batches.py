@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from d3m_training.data.cache import ENHANCING, TARGET_UPPER, Entry
-from d3m_training.data.transplant import Transplanter, gather
+from d3m_training.data.transplant import SliceStack, Transplanter, gather
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,7 @@ class Batches:
     def _augment(self, picks: list[tuple[Entry, int]], rng: np.random.Generator) -> Batch:
         context, crop, n = self.settings.context, self.settings.crop, len(picks)
         middle = context.index(0)
-        stacks = []
-        for entry, z in picks:
-            stacks.append(self._transplanted(entry, z, rng) or gather(entry, z, context))
+        stacks = [self._transplanted(entry, z, rng) or gather(entry, z, context) for entry, z in picks]
         height = max(stack.planes.shape[2] for stack in stacks)
         width = max(stack.planes.shape[3] for stack in stacks)
         images = np.zeros((n, 3 * len(context) + 1, height, width), np.float32)
@@ -167,10 +165,28 @@ class Batches:
         region = functional.grid_sample(torch.from_numpy(regions), grid, mode="nearest", align_corners=False)
         brain = region[:, :1]
         condition, target = self._recolour(moved[:, :-1], moved[:, -1:], brain, rng)
+        if any(self.settings.missing_shares):
+            condition = self._with_missing(condition, rng)
         labelled = torch.tensor([float(entry.labelled) for entry, _ in picks])
-        return Batch(
-            condition, condition[:, 3 * middle : 3 * middle + 1], target, brain, region[:, 1:].long(), labelled
-        )
+        t1 = condition[:, 3 * middle : 3 * middle + 1]
+        return Batch(condition, t1, target, brain, region[:, 1:].long(), labelled)
+
+    def _transplanted(self, entry: Entry, z: int, rng: np.random.Generator) -> SliceStack | None:
+        """The slice's tumour in another patient, in the settings' share of labelled tumour slices."""
+        if self._transplanter is None or not entry.labelled or entry.tumour_voxels[z] == 0:
+            return None
+        return self._transplanter(entry, z, rng) if rng.random() < self.settings.transplant_share else None
+
+    def _with_missing(self, condition: Tensor, rng: np.random.Generator) -> Tensor:
+        """Leave T2 or FLAIR out of some slices, in all of their context."""
+        without_t2, without_flair = self.settings.missing_shares
+        stacked = condition.unflatten(1, (-1, 3)).clone()
+        for k, drawn in enumerate(rng.random(len(condition))):
+            if drawn < without_t2 + without_flair:
+                left_out = 1 if drawn < without_t2 else 2
+                if stacked[k, :, 3 - left_out].any():  # a patient may lack the other one anyway
+                    stacked[k, :, left_out] = 0
+        return stacked.flatten(1, 2)
 
     def _centre(self, regions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(x, y) of a crop: often at the tumour, else anywhere in the brain."""

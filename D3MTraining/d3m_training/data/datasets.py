@@ -85,7 +85,9 @@ def find_patients(place: Path, optional: Sequence[str] = ()) -> tuple[list[Patie
     Args:
         place: A folder whose files are named in one of the styles of `d3m.volumes.io.naming`, at any depth; folders
             called train, validation, test or unlabelled say the part of a split. Or a .csv with columns id, t1, t2,
-            flair, t1c and, if wanted, seg, group, split, enhancing_label; relative paths are relative to it.
+            flair, t1c and, if wanted, seg, group, split, enhancing_label, labels ("whole": they show the whole tumour
+            alone, any value but 0); relative paths are relative to it.
+        optional: Images that may be missing: "t2".
 
     Returns:
         Patients whose four images are named, and a fault for each who lacks one or whose files have unknown names.

@@ -94,7 +94,7 @@ class Transplanter:
             height = round(z * len(host.scans) / len(donor.scans) + rng.normal(0, SHIFT_SLICES))
             at = int(np.clip(height, 0, len(host.scans) - 1))
             flip, shift = rng.random() < 0.5, rng.normal(0, SHIFT_PIXELS, 2).round().astype(int)
-            if host is donor or host.brain_voxels[at] < LEAST_BRAIN or host.enhancing_voxels[at] > 0:
+            if host.id == donor.id or host.brain_voxels[at] < LEAST_BRAIN or host.enhancing_voxels[at] > 0:
                 continue
             into = gather(host, at, self._context)
             moved = _moved(given, into.planes.shape[2:], flip, shift)
