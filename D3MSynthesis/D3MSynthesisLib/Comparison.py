@@ -38,9 +38,12 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None) -> dict[
         raise SynthesisError(
             _("The T1 of this run is no longer in the scene."), _("Load it again and run the synthesis again.")
         )
-    mine, theirs = identityOf(nodes.t1).patient, identityOf(reference).patient
-    if mine and theirs and mine != theirs:
-        raise SynthesisError(_("The real T1c is of another patient than T1."), _("Choose this patient's."))
+    mine = identityOf(nodes.t1).patient
+    for name, node in ((_("The real T1c"), reference), (_("The real tumour"), referenceMask)):
+        theirs = identityOf(node).patient
+        if mine and theirs and mine != theirs:
+            text = _("{scan} is of another patient than T1.").format(scan=name)
+            raise SynthesisError(text, _("Choose this patient's."))
     real = resampledOn(reference, nodes.cemri)
     brain = (slicer.util.arrayFromVolume(nodes.subtraction) != 0) & (real != 0)
     if brain.sum() < LEAST_VOXELS:

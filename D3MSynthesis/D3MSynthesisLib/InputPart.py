@@ -112,8 +112,15 @@ class InputPart(VTKObservationMixin):
     def onAssign(self, *_arguments: Any) -> None:
         """Choose again by names and descriptions, whatever was chosen before."""
         if self.parameters is not None:
-            for name, node in zip(SCANS, self._found([]), strict=True):
-                setattr(self.parameters, name, node)
+            self._takeAll(dict(zip(SCANS, self._found([]), strict=True)))
+
+    def _takeAll(self, nodes: dict[str, Any]) -> None:
+        """Choose scans; masks of an earlier patient are not kept."""
+        if nodes["t1"] is not self.parameters.t1:
+            for name in ("brainMask", "referenceMask", "enhancementMask"):
+                setattr(self.parameters, name, None)
+        for name, node in nodes.items():
+            setattr(self.parameters, name, node)
 
     def onSample(self, *_arguments: Any) -> None:
         """Load the sample case with its label, and choose it."""
@@ -124,9 +131,7 @@ class InputPart(VTKObservationMixin):
             self._fail(SynthesisError(_("The sample case cannot be loaded."), hint, "machine", str(error)))
             return
         if self.parameters is not None:
-            self.parameters.brainMask = None
-            for name, node in nodes.items():
-                setattr(self.parameters, name, node)
+            self._takeAll(nodes)
 
     def onHarden(self, *_arguments: Any) -> None:
         """Choose copies that have their transforms applied."""

@@ -32,6 +32,7 @@ def readiness(
     reference: Any = None,
     referenceMask: Any = None,
     acrossStudies: bool = False,
+    enhancementMask: Any = None,
 ) -> str | None:
     """Why the synthesis cannot run with these nodes yet, in one sentence; None if it can.
 
@@ -43,7 +44,8 @@ def readiness(
         return _("Choose {scans}.").format(scans=_and(missing))
     named = [*scans, ("The real T1c", reference)]
     seen: dict[str, str] = {}
-    for name, node in [*named, ("The brain mask", brainMask), ("The real tumour", referenceMask)]:
+    masks = [("The brain mask", brainMask), ("The real tumour", referenceMask), ("The given mask", enhancementMask)]
+    for name, node in [*named, *masks]:
         if node is None:
             continue
         if node.GetID() in seen:
@@ -58,7 +60,7 @@ def readiness(
             return _("{scan} is a synthetic image; choose an acquired scan.").format(scan=name)
     if contrastOf(nodeDescription(t1)) == "t1c":
         return _("The volume chosen as T1 says that it is with contrast; choose the T1 before contrast.")
-    others = [*named[1:], ("The brain mask", brainMask), ("The real tumour", referenceMask)]
+    others = [*named[1:], *masks]
     stranger = _otherThanT1(t1, others, "patient")
     if stranger:
         return _("{scan} is of another patient than T1.").format(scan=stranger)

@@ -149,7 +149,7 @@ class SynthesisLogic:
         """
         if self.running:
             raise SynthesisError(_("A synthesis is already running."), _("Wait for it, or cancel it."))
-        fault = readiness(t1, t2, flair, brainMask, reference, referenceMask, acrossStudies)
+        fault = readiness(t1, t2, flair, brainMask, reference, referenceMask, acrossStudies, enhancementMask)
         if fault:
             raise SynthesisError(fault)
         self._stopInfo()
@@ -164,7 +164,7 @@ class SynthesisLogic:
         notices = [text for text in (transformNotice(t1, t2, flair),) if text]
         frame = Frame(
             t1.GetName() or "", matrixOf(t1).copy(), t1, t1.GetParentTransformNode(), t2, flair, identity,
-            tuple(notices),
+            tuple(notices), brainMask,
         )  # fmt: skip
         names = [*named, *(node.GetName() for node in given.values() if node is not None)]
         times = {name: node.GetImageData().GetMTime() for name, node in scans.items()}
@@ -390,6 +390,8 @@ class SynthesisLogic:
     def _frameNow(self, run: _Run) -> Frame:
         """Where the result goes: T1 may be under another transform by now, and scans may be gone or others."""
         frame, notices, there = run.frame, list(run.frame.notices), {}
+        if frame.brainMask is not None:
+            there["brainMask"] = frame.brainMask if frame.brainMask.GetScene() is self.scene else None
         for name in ("t1", "t2", "flair"):
             node = getattr(frame, name)
             there[name] = node if node.GetScene() is self.scene else None

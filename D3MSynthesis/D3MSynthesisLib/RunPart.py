@@ -220,7 +220,7 @@ class RunPart:
             self.update()
             return
         p = self.parameters
-        self.start(p.t1, p.t2, p.flair, reference=p.reference,
+        self.start(p.t1, p.t2, p.flair, brainMask=p.brainMask, reference=p.reference,
                    referenceMask=p.referenceMask if p.reference is not None else None)  # fmt: skip
 
     def start(self, t1: Any, t2: Any, flair: Any, **given: Any) -> None:
@@ -242,7 +242,7 @@ class RunPart:
             self._startedWith = p.t1
             run = self.logic.runFrames if p.allFrames else self.logic.run
             run(
-                t1, t2, flair, p.quality.value, wait=False, brainMask=p.brainMask, acrossStudies=p.acrossStudies,
+                t1, t2, flair, p.quality.value, wait=False, acrossStudies=p.acrossStudies,
                 model=p.model or None, steps=p.steps or None, samples=p.samples or None, seed=p.seed,
                 device=p.device, trace=p.keepSteps, python=p.python or None,
                 progress=self.onProgress, finished=self.onFinished, **given,

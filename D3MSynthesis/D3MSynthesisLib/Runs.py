@@ -12,7 +12,7 @@ from D3MSynthesisLib.Results import STEP_IMAGES
 PREFIX = "D3M."
 RUN, ROLE = PREFIX + "Run", PREFIX + "Role"
 SEGMENT_ID = "EnhancingTumour"
-INPUTS = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "reference": "T1c"}
+INPUTS = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "reference": "T1c", "brainMask": "BrainMask"}
 """Scans that a run refers to, and the names of the references."""
 NOT_MADE = {"runID", "folderItem", "segmentID", *INPUTS}
 """Of a run's fields those that no node was made for."""
@@ -38,6 +38,7 @@ class Nodes:
     flair: Any = None
     reference: Any = None
     """The real T1c that the run was compared with."""
+    brainMask: Any = None
     drawn: Any = None
     """What grid and arrows are drawn from: a field in world coordinates, under no transform."""
     fieldMap: Any = None

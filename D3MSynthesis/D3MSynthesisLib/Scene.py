@@ -39,6 +39,7 @@ class Frame:
     """`Identity.agreement` of the scans at the start of the run."""
     notices: tuple[str, ...] = ()
     """What else should be known of the result, such as that T1 was changed meanwhile."""
+    brainMask: Any = None
 
 
 def isSynthetic(node: Any) -> bool:
@@ -108,7 +109,7 @@ class _Builder:
         cemri.SetAttribute(PREFIX + "Provenance", json.dumps(self.provenance(), ensure_ascii=False))
         nodes = Nodes(
             self.runID, 0, self.frame.t1, cemri, subtraction, probability, None, deformation, magnitude, uncertainty,
-            sample, self.frame.t2, self.frame.flair, reference,
+            sample, self.frame.t2, self.frame.flair, reference, self.frame.brainMask,
         )  # fmt: skip
         nodes.segmentation = self.segmentation(cemri, mask, Masks.GIVEN_NAME if nodes.given else Masks.SEGMENT_NAME)
         if output.steps:

@@ -19,6 +19,7 @@ from D3MSynthesisLib.ModelPart import ModelPart
 from D3MSynthesisLib.Parameters import parametersOf
 from D3MSynthesisLib.ResultPart import ResultPart
 from D3MSynthesisLib.RunPart import RunPart
+from D3MSynthesisLib.Runs import alive
 
 BEFORE_A_RUN = ("inputsSection", "modelSection", "settingsSection")
 
@@ -210,7 +211,10 @@ class Panel(VTKObservationMixin):
     def _steer(self, mask: Any) -> None:
         nodes = self.result.nodes
         if nodes is not None and not self.logic.running:
-            self.run.start(nodes.t1, nodes.t2, nodes.flair, reference=nodes.reference, enhancementMask=mask)
+            brain = nodes.brainMask if alive(nodes.brainMask) else None
+            self.run.start(
+                nodes.t1, nodes.t2, nodes.flair, brainMask=brain, reference=nodes.reference, enhancementMask=mask
+            )
 
     def _ended(self, nodes: Any, chosen: bool) -> None:
         """A run has ended; the views are left alone if another patient is looked at by now."""

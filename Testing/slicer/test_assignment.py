@@ -141,6 +141,8 @@ def in_tree(node: object, patient: str, study: str) -> object:
     return node
 
 
+ROLES = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "reference": "real T1c", "brainMask": "brain mask",
+         "enhancementMask": "given mask"}  # fmt: skip
 NAMES = ("5: t1_mprage", "3: t2_tse", "4: flair", "6: t1_mprage +KM")
 
 
@@ -194,16 +196,16 @@ def test_what_is_chosen_is_completed_from_its_own_examination(database: Database
     assert set(Assignment.assignInputs(nodes, chosen=[first[0], second[1]])) == {None}
 
 
-@pytest.mark.parametrize("role", ["t2", "flair", "reference", "brainMask"])
+@pytest.mark.parametrize("role", ["t2", "flair", "reference", "brainMask", "enhancementMask"])
 @pytest.mark.parametrize("same_patient", [True, False])
 def test_mixed_scans_cannot_be_run(database: Database, role: str, same_patient: bool) -> None:
     """A scan of another patient is refused by name; one of another examination only until the user insists."""
-    scans = {name: series(database, name, "A", "1") for name in ("t1", "t2", "flair", "reference", "brainMask")}
+    scans = {name: series(database, name, "A", "1") for name in ROLES}
     assert Inputs.readiness(**scans) is None
     scans[role] = series(database, role, "A" if same_patient else "B", "2")
     reason = Inputs.readiness(**scans)
     assert ("another examination" if same_patient else "another patient") in reason
-    assert {"t2": "T2", "flair": "FLAIR", "reference": "real T1c", "brainMask": "brain mask"}[role] in reason
+    assert ROLES[role] in reason
     insisted = Inputs.readiness(**scans, acrossStudies=True)
     assert (insisted is None) == same_patient
     assert Inputs.studiesDiffer(scans.values()) == same_patient

@@ -364,3 +364,20 @@ def test_sample_case_is_registered_and_loaded(host: Host) -> None:
     for uri, checksum in zip(given["uris"], given["checksums"], strict=True):
         content = Path(unquote(urlparse(uri).path)).read_bytes()
         assert checksum == f"SHA256:{hashlib.sha256(content).hexdigest()}"
+
+
+def test_masks_of_an_earlier_patient_are_not_kept(host: Host) -> None:
+    """Who turns to the sample has no mask of the patient before; assigning the same patient's scans again keeps it."""
+    panel = host.openModule("D3MSynthesis").panel
+    for name in ("p_t1", "p_t2", "p_flair"):
+        volume(name)
+    host.settle()
+    mask = host.scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "mask")
+    for name in ("brainMask", "referenceMask", "enhancementMask"):
+        setattr(panel.parameters, name, mask)
+    panel.ui.assignButton.click()
+    assert panel.parameters.brainMask is mask
+    panel.ui.sampleButton.click()
+    assert panel.parameters.brainMask is None
+    assert panel.parameters.enhancementMask is None
+    assert panel.parameters.referenceMask is not mask
