@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import slicer
+from d3m.progress import Progress
+from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Runs import sequencesLogic
 from D3MSynthesisLib.Texts import _
 
@@ -85,3 +88,68 @@ def select(frame: FrameOfSequence, number: int) -> None:
     """Show another frame; browsers that play together follow as they do in the application."""
     frame.browser.SetSelectedItemNumber(number)
     sequencesLogic(frame.browser.GetScene()).UpdateProxyNodesFromSequences(frame.browser)
+
+
+def runFrames(
+    logic: Any,
+    t1: Any,
+    t2: Any,
+    flair: Any,
+    quality: str = "standard",
+    wait: bool = True,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    finished: Callable[[Any, Any], None] | None = None,
+    **settings: Any,
+) -> list[Any]:
+    """Synthesise every frame of the sequence that T1 is a proxy of, one after the other; else T1 as it is.
+
+    Args:
+        logic: A `SynthesisLogic`; the other arguments are those of its `run`.
+        t1: T1; scans that are proxies of the same browser follow.
+        t2: T2.
+        flair: FLAIR.
+        quality: See `run`.
+        wait: See `run`.
+        progress: Called with every event; fractions are of the whole.
+        finished: Called after each frame with its nodes, and once with the error that ended it.
+        settings: See `run`.
+
+    Returns:
+        The nodes of each frame; empty without `wait`.
+
+    Raises:
+        SynthesisError: see `run`; the frames that are done stay in the scene.
+    """
+    frame = frameOf(t1)
+    count, shown = (1, 0) if frame is None else (frame.count, frame.number)
+    done: list[Any] = []
+
+    def tell(event: Progress) -> None:
+        if progress is not None:
+            rest = event.eta_s if count == 1 else None
+            progress(replace(event, fraction=(len(done) + event.fraction) / count, eta_s=rest))
+
+    def start() -> None:
+        if frame is not None:
+            select(frame, len(done))
+        logic.run(t1, t2, flair, quality, wait, progress=tell, finished=ended, **settings)
+
+    def ended(nodes: Any, error: Any) -> None:
+        there = t1.GetScene() is logic.scene
+        if nodes is not None:
+            done.append(nodes)
+            if not wait and len(done) < count and there:
+                try:
+                    start()
+                except SynthesisError as fault:
+                    error = fault
+        if frame is not None and there and (error is not None or len(done) == count):
+            select(frame, shown)
+        if finished is not None:
+            finished(nodes, error)
+
+    start()
+    while wait and len(done) < count:
+        start()
+    return done if wait else []

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import vtk
 
 import slicer
 from D3MSynthesisLib import Frames, Identity, Inputs, Scene
@@ -22,7 +18,7 @@ from D3MSynthesisLib.Inputs import readiness, transformNotice
 from D3MSynthesisLib.Runs import Nodes
 from D3MSynthesisLib.Scene import Frame
 from D3MSynthesisLib.Texts import _
-from D3MSynthesisLib.Traces import newFolder, removeStaleFolders, withoutNames
+from D3MSynthesisLib.Traces import newFolder, removeStaleFolders, reportText, withoutNames
 from D3MSynthesisLib.Worker import Outcome, Worker
 
 __all__ = ["Cost", "Device", "EngineInfo", "ModelInfo", "Nodes", "ProgressEvent", "SynthesisError", "SynthesisLogic",
@@ -206,68 +202,6 @@ class SynthesisLogic:
             raise run.error
         return run.nodes
 
-    def runFrames(
-        self,
-        t1: Any,
-        t2: Any,
-        flair: Any,
-        quality: str = "standard",
-        wait: bool = True,
-        *,
-        progress: Callable[[ProgressEvent], None] | None = None,
-        finished: Callable[[Nodes | None, SynthesisError | None], None] | None = None,
-        **settings: Any,
-    ) -> list[Nodes]:
-        """Synthesise every frame of the sequence that T1 is a proxy of, one after the other; else T1 as it is.
-
-        Args:
-            t1: See `run`; scans that are proxies of the same browser, or play with it, follow.
-            t2: See `run`.
-            flair: See `run`.
-            quality: See `run`.
-            wait: See `run`.
-            progress: Called with every event; fractions are of the whole.
-            finished: Called after each frame with its nodes, and once with the error that ended it.
-            settings: See `run`.
-
-        Returns:
-            The nodes of each frame; empty without `wait`.
-
-        Raises:
-            SynthesisError: see `run`; the frames that are done stay in the scene.
-        """
-        frame = Frames.frameOf(t1)
-        count, shown = (1, 0) if frame is None else (frame.count, frame.number)
-        done: list[Nodes] = []
-
-        def tell(event: ProgressEvent) -> None:
-            if progress is not None:
-                rest = None if event.eta_s is None or count > 1 else event.eta_s
-                progress(replace(event, fraction=(len(done) + event.fraction) / count, eta_s=rest))
-
-        def start() -> None:
-            if frame is not None:
-                Frames.select(frame, len(done))
-            self.run(t1, t2, flair, quality, wait, progress=tell, finished=ended, **settings)
-
-        def ended(nodes: Nodes | None, error: SynthesisError | None) -> None:
-            if nodes is not None:
-                done.append(nodes)
-                if not wait and len(done) < count and t1.GetScene() is self.scene:
-                    try:
-                        start()
-                    except SynthesisError as fault:
-                        error = fault
-            if frame is not None and (error is not None or len(done) == count) and t1.GetScene() is self.scene:
-                Frames.select(frame, shown)
-            if finished is not None:
-                finished(nodes, error)
-
-        start()
-        while wait and len(done) < count:
-            start()
-        return done if wait else []
-
     def cancel(self) -> None:
         """Stop the run; `finished` is told within two seconds, and the scene stays as it was."""
         if self._worker is not None:
@@ -425,20 +359,4 @@ class SynthesisLogic:
 
     def report(self, error: SynthesisError | None = None, info: EngineInfo | None = None) -> str:
         """A text to be copied into a report: versions, device, error and log; no patient, no node, no file."""
-        application = getattr(slicer, "app", None)
-        version = getattr(application, "applicationVersion", None)
-        lines = [
-            "D3M for 3D Slicer: report (synthetic images, research use only)",
-            f"Slicer {version if isinstance(version, str) else 'core'}; VTK {vtk.vtkVersion.GetVTKVersion()}; "
-            f"Python {platform.python_version()}; {platform.system()} {platform.machine()}",
-        ]
-        with contextlib.suppress(ImportError):
-            import d3m
-
-            lines.append(f"D3M {d3m.__version__}")
-        if info is not None:
-            lines.append(f"torch {info.torch}; devices: " + "; ".join(f"{d.name} {d.title}" for d in info.devices))
-        if error is not None:
-            lines += [f"Error ({error.kind}): {error.message}", f"Hint: {error.hint}"]
-        lines += ["Log:", (error.details if error is not None else "") or self.log or "(empty)"]
-        return withoutNames("\n".join(lines), self._lastNames) + "\n"
+        return withoutNames(reportText(error, info, self.log), self._lastNames) + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import qt
 from slicer.i18n import tr as _
 
 import slicer
-from D3MSynthesisLib import Install
+from D3MSynthesisLib import Frames, Install
 from D3MSynthesisLib.Engine import Cost, EngineInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
 from D3MSynthesisLib.Parameters import Quality
@@ -240,7 +241,7 @@ class RunPart:
                 self.ui.stateLabel.setText(_("Looking for packages."))
                 Install.ensure(self.requirements, self.confirm)
             self._startedWith = p.t1
-            run = self.logic.runFrames if p.allFrames else self.logic.run
+            run = functools.partial(Frames.runFrames, self.logic) if p.allFrames else self.logic.run
             run(
                 t1, t2, flair, p.quality.value, wait=False, acrossStudies=p.acrossStudies,
                 model=p.model or None, steps=p.steps or None, samples=p.samples or None, seed=p.seed,

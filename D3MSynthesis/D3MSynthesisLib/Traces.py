@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import re
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import vtk
 
 import slicer
 
@@ -54,3 +59,30 @@ def removeStaleFolders() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
             except (PermissionError, OverflowError):
                 continue
+
+
+def reportText(error: Any, info: Any, log: str) -> str:
+    """Versions, device, error and log, for a report; names are taken out afterwards.
+
+    Args:
+        error: A `SynthesisError`, or None.
+        info: What the engine said about itself, or None.
+        log: What it wrote.
+    """
+    application = getattr(slicer, "app", None)
+    version = getattr(application, "applicationVersion", None)
+    lines = [
+        "D3M for 3D Slicer: report (synthetic images, research use only)",
+        f"Slicer {version if isinstance(version, str) else 'core'}; VTK {vtk.vtkVersion.GetVTKVersion()}; "
+        f"Python {platform.python_version()}; {platform.system()} {platform.machine()}",
+    ]
+    with contextlib.suppress(ImportError):
+        import d3m
+
+        lines.append(f"D3M {d3m.__version__}")
+    if info is not None:
+        lines.append(f"torch {info.torch}; devices: " + "; ".join(f"{d.name} {d.title}" for d in info.devices))
+    if error is not None:
+        lines += [f"Error ({error.kind}): {error.message}", f"Hint: {error.hint}"]
+    lines += ["Log:", (error.details if error is not None else "") or log or "(empty)"]
+    return "\n".join(lines)

@@ -68,7 +68,7 @@ def test_every_frame_is_run(case: tuple[MRMLHost, MadeOutput, list[object], Synt
     """A whole sequence gives one result a frame, each with its own T1, and the sequence shows what it showed."""
     _, made, proxies, logic = case
     told: list[object] = []
-    results = logic.runFrames(*proxies, finished=lambda nodes, error: told.append((nodes, error)))
+    results = Frames.runFrames(logic, *proxies, finished=lambda nodes, error: told.append((nodes, error)))
     assert len(results) == len(told) == 3
     for number, nodes in enumerate(results):
         np.testing.assert_allclose(slicer.util.arrayFromVolume(nodes.t1), made.t1.T + 10 * number, rtol=1e-5)
@@ -84,7 +84,7 @@ def test_a_failed_frame_leaves_nothing(
     logic._engine = fake_engine(tmp_path / "broken", "error")
     before = host.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
     with pytest.raises(SynthesisError):
-        logic.runFrames(*proxies)
+        Frames.runFrames(logic, *proxies)
     assert host.scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == before
     assert Frames.frameOf(proxies[0]).number == 1
 
