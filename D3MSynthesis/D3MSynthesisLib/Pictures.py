@@ -111,7 +111,7 @@ def _picture(nodes: Nodes, look: Look, done: int | None) -> Any:
     if look.picture == "subtraction" and alive(nodes.subtraction):
         limit = nodes.subtraction.GetDisplayNode().GetWindowLevelMax()
         if look.overlay != "subtraction":
-            Looks.grey(nodes.subtraction, -0.1 * limit, limit)
+            Looks.grey(nodes.subtraction, 0.0, limit)
         return nodes.subtraction
     if look.picture == "sample" and canInspect(nodes):
         node = nodes.sample if done is None else proxies(nodes)[look.stepImage]

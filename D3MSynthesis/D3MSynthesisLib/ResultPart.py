@@ -50,7 +50,8 @@ def runTitle(nodes: Any) -> str:
     except ValueError:
         time = ""
     parts = [time, content.get("settings", {}).get("quality"), content.get("model", {}).get("name")]
-    return f"{nodes.cemri.GetName()} ({', '.join(str(part) for part in parts if part)})"
+    name = nodes.cemri.GetName().replace(" synthetic CEMRI", "")
+    return f"{name} ({', '.join(str(part) for part in parts if part)})"
 
 
 class ResultPart(VTKObservationMixin):

@@ -253,9 +253,9 @@ def caption(scene: Any, view: str) -> list[str]:
     if over is not None and share >= 1 and not _synthetic(over) and _covers(over, under):
         under = None  # nothing is left of it
     shown = [node for node in (under, over) if _synthetic(node)]
-    drawings = [node for node in _drawings(scene) if shown]
-    if not shown:
-        return []
+    drawings = _drawings(scene)
+    if not shown:  # over an acquired scan the drawing alone is ours
+        return [f"drawing: {MARK}", *(node.GetAttribute(CAPTION) for node in drawings)] if drawings else []
     lines = [MARK]
     if over is not None and len([node for node in (under, over) if node is not None and not _synthetic(node)]) == 1:
         lines.append(_("{n} % of it real").format(n=round(100 * (share if not _synthetic(over) else 1 - share))))

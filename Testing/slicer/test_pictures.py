@@ -177,6 +177,10 @@ def test_what_is_inspected_is_what_is_shown(shown: tuple[MRMLHost, Runs.Nodes]) 
     np.testing.assert_array_equal(
         slicer.util.arrayFromVolume(nodes.sample), slicer.util.arrayFromVolume(nodes.stepAfter.GetNthDataNode(2))
     )
+    Pictures.show(nodes, Look(picture="sample", deformation="grid", layout="sideBySide"))
+    over_t1 = Views.caption(host.scene, "Red")
+    assert over_t1[0].startswith("drawing")
+    assert any("drawn" in line for line in over_t1), "the enlargement stands beside every grid"
     Pictures.show(nodes, Look(deformation="grid"))  # over the mean nothing of the sample is drawn
     assert background(host) is nodes.cemri
     assert not nodes.drawn.GetDisplayNode().GetVisibility2D()

@@ -272,7 +272,7 @@ def test_flipping(done: tuple[Host, object, list[str]]) -> None:
         panel.ui.flipButton.click()
         assert background(host) is expected
         assert marked(host, "Red") == (expected is nodes.cemri)
-    keys = {shortcut.key().toString(): shortcut for shortcut in panel.result._shortcuts}
+    keys = {shortcut.key.toString(): shortcut for shortcut in panel.result._shortcuts}
     for key, expected in (("Alt+T", nodes.t1), ("Alt+T", nodes.cemri), ("Alt+1", nodes.t1), ("Alt+3", nodes.reference),
                           ("Alt+2", nodes.cemri)):  # fmt: skip
         keys[key].activated.emit()

@@ -14,13 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 sys.path[:1] = [str(HERE.parent), str(ROOT / "D3MSynthesis")]
-
-from mrml_host import savePicture  # noqa: E402
 
 import slicer  # noqa: E402
 from qt_host import Host  # noqa: E402
@@ -138,72 +134,83 @@ def load(panel: Any, case: Path | None) -> None:
         setattr(panel.parameters, name, slicer.util.loadVolume(str(path)))
 
 
-def main(out: Path, case: Path | None, quality: str, count: int, wanted: str) -> None:
+def made(panel: Any, folder: Path) -> None:
+    """Show a result of the engine that lies in a folder, as if it had just been made."""
+    from D3MSynthesisLib import Scene
+    from D3MSynthesisLib.Grids import matrixOf
+
+    p = panel.parameters
+    frame = Scene.Frame(p.t1.GetName(), matrixOf(p.t1), p.t1, t2=p.t2, flair=p.flair)
+    panel._ended(Scene.addRun(slicer.mrmlScene, folder, frame, p.reference), True)
+
+
+def main(out: Path, case: Path | None, result_folder: Path | None, quality: str, count: int, wanted: str) -> None:
     """Load, run, and draw."""
     with Host(SIZE) as host:
         widget = host.openModule("D3MSynthesis")
         panel = widget.panel
-        frames: list[tuple[np.ndarray, int]] = []
 
-        def take(name: str, columns: list[list[str]], milliseconds: int = 1800) -> None:
+        def take(name: str, columns: list[list[str]]) -> None:
             host.settle()
             if not out.suffix:
-                pixels = host.window(widget, columns)
-                savePicture(out / f"{name}.png", pixels)
-                frames.append((pixels, milliseconds))
+                host.picture(widget, out / f"{name}.png", columns)
 
         if not out.suffix:
             out.mkdir(parents=True, exist_ok=True)
         take("empty", PAIR)
         load(panel, case)
-        host.until(lambda: panel.info is not None, 120)
         for name in ("Red", "Yellow"):
             host.views[name].logic.FitSliceToBackground()
-        take("loaded", PAIR)
-        panel.parameters.quality = type(panel.parameters.quality)(quality)
-        panel.parameters.steps = count
-        panel.ui.applyButton.click()
-        for share in (5, 40, 75):
-            host.until(lambda share=share: panel.ui.progressBar.value > share or not panel.logic.running, 900)
+        if result_folder is None:
+            host.until(lambda: panel.info is not None, 120)
+            take("loaded", PAIR)
+            panel.parameters.quality = type(panel.parameters.quality)(quality)
+            panel.parameters.steps = count
+            panel.ui.applyButton.click()
+            host.until(lambda: panel.ui.progressBar.value > 40 or not panel.logic.running, 1800)
             if panel.logic.running:
-                take("running", PAIR, 900)
-        host.until(lambda: not panel.logic.running, 900)
+                take("running", PAIR)
+            host.until(lambda: not panel.logic.running, 1800)
+        else:
+            take("loaded", PAIR)
+            made(panel, result_folder)
         print(panel.ui.stateLabel.text, panel.ui.errorLabel.text)
         for look in LOOKS:
             columns = look(panel)
             take(look.__name__, columns)
-            if out.suffix == ".png" and look.__name__ == wanted:
+            if out.suffix and look.__name__ == wanted:
                 host.settle()
                 host.picture(widget, out, columns)
                 return
-        if frames:
-            film(out / "film.gif", frames)
+        if not out.suffix:
+            film(out)
 
 
-def film(out: Path, frames: list[tuple[np.ndarray, int]]) -> None:
-    """Write frames as one GIF of at most 1000 pixels."""
+def film(folder: Path) -> None:
+    """Make one GIF, 1000 pixels wide, of the pictures in a folder, in their order."""
     from PIL import Image
 
-    width = max(frame.shape[1] for frame, _ in frames)
-    height = min(max(frame.shape[0] for frame, _ in frames), 860)
-    scale = 1000 / width
-    pictures = []
-    for frame, _ in frames:
+    names = ["empty", "loaded", "running", *(look.__name__ for look in LOOKS)]
+    pictures = [
+        Image.open(folder / f"{name}.png").convert("RGB") for name in names if (folder / f"{name}.png").exists()
+    ]
+    width, height = (max(picture.size[axis] for picture in pictures) for axis in (0, 1))
+    frames = []
+    for picture in pictures:
         sheet = Image.new("RGB", (width, height), (24, 24, 24))
-        sheet.paste(Image.fromarray(frame[:height]), (0, 0))
-        small = sheet.resize((1000, round(height * scale)), Image.Resampling.LANCZOS)
-        pictures.append(small.quantize(96, dither=Image.Dither.NONE))
-    pictures[0].save(
-        out, save_all=True, append_images=pictures[1:], duration=[time for _, time in frames], loop=0, optimize=True
-    )
+        sheet.paste(picture, (0, 0))
+        small = sheet.resize((1000, round(height * 1000 / width)), Image.Resampling.LANCZOS)
+        frames.append(small.quantize(96, dither=Image.Dither.NONE))
+    frames[0].save(folder / "film.gif", save_all=True, append_images=frames[1:], duration=2000, loop=0, optimize=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--case", type=Path)
+    parser.add_argument("--result", type=Path, help="an output folder of `d3m synthesize --trace`; else it is made")
     parser.add_argument("--quality", default="standard")
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--look", default="result", choices=[look.__name__ for look in LOOKS])
     given = parser.parse_args()
-    main(given.out, given.case, given.quality, given.steps, given.look)
+    main(given.out, given.case, given.result, given.quality, given.steps, given.look)
