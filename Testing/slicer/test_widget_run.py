@@ -85,7 +85,7 @@ def foreground(host: Host) -> object:
 def marked(host: Host, view: str) -> bool:
     """Whether a view says that what it shows is synthetic."""
     text = host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation()
-    return MARK in [text.GetText(corner) for corner in range(8)]
+    return any(MARK in (text.GetText(corner) or "") for corner in range(8))
 
 
 def test_result_is_shown_and_marked(done: tuple[Host, object, list[str]]) -> None:
