@@ -27,7 +27,7 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, config: Any, **_: Any) -> str:
     """Called with the text of each page: links that leave `docs` are turned to where the site has their target."""
     markdown = markdown.replace(f"](../{PICTURES}/", "](images/")
-    return re.sub(r"\]\(\.\./(?=[A-Z.])", f"]({config.repo_url.rstrip('/')}/blob/main/", markdown)
+    return re.sub(r"\]\(\.\./(?=[A-Z.]|examples/)", f"]({config.repo_url.rstrip('/')}/blob/main/", markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:

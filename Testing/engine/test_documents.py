@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import shlex
 import subprocess
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import typer
 
+import d3m
 from d3m.commands.app import app
 from d3m_benchmark.cli import app as benchmark_app
 from d3m_training.cli import app as training_app
@@ -85,3 +88,17 @@ def test_commands_are_understood(page: str, line: str) -> None:
         command = command.commands[name]
     with command.make_context(program, words, resilient_parsing="..." in line) as context:
         assert context.params is not None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_python_examples_name_what_exists(page: Path) -> None:
+    """Python that a page shows is Python, and what it takes from `d3m` is there."""
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        if "rule all:" in block:  # Snakemake
+            continue
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "d3m":
+                assert hasattr(d3m, node.attr), f"d3m.{node.attr}"
+            if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "d3m":
+                module = importlib.import_module(str(node.module))
+                assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
