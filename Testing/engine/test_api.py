@@ -72,4 +72,4 @@ def test_what_is_no_scan_is_refused(tiny_case: TinyCase, image: object, message:
     with pytest.raises(d3m.D3MError, match=message) as caught:
         d3m.synthesize(t1=tiny_case.t1, t2=image, flair=tiny_case.flair)
     assert caught.value.message.startswith("T2")
-    assert "SimpleITK" in caught.value.mend
+    assert "SimpleITK" in caught.value.hint
