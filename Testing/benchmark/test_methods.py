@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import ndimage
 from torch import Tensor, nn
-from training.method_helpers import CONTEXT, condition_of, small_batch
 
+from benchmark.method_helpers import CONTEXT, condition_of, small_batch
 from d3m.diffusion.recipe import Sampling
 from d3m.diffusion.sampler import State
 from d3m.diffusion.volume import VolumeSampler

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from training.method_helpers import CONTEXT, condition_of, small_batch
 
+from benchmark.method_helpers import CONTEXT, condition_of, small_batch
 from d3m_benchmark.methods.pix2pix import build_pix2pix
 
 
