@@ -61,6 +61,28 @@ def _quiet(_: str) -> None:
     """Nobody listens."""
 
 
+def test_a_given_mask_is_held_where_it_is_known() -> None:
+    """At later times the mask's stream is the noised truth of labelled slices; others, and the first time, stay."""
+    from d3m.diffusion.sampler import State
+    from d3m.diffusion.schedule import diffuse
+
+    module = _module(replace(LossSettings(), given_mask_share=1.0))
+    torch.manual_seed(0)
+    m0, eps, rolled = (torch.randn(3, 1, 8, 8) for _ in range(3))
+    labelled, state = torch.tensor([1.0, 0.0, 1.0]), State(torch.randn(3, 1, 8, 8), rolled)
+    generator = torch.Generator().manual_seed(0)
+    t = torch.full((3,), 400)
+    held = module._with_given_mask(state, t, m0, eps, labelled, generator)
+    true = diffuse(m0, eps, module.schedule.at(t))
+    assert torch.equal(held.m[0], true[0])
+    assert torch.equal(held.m[1], rolled[1])
+    assert torch.equal(held.x, state.x)
+    first = torch.full((3,), module.recipe.timesteps)
+    assert module._with_given_mask(state, first, m0, eps, labelled, generator) is state
+    never = _module()
+    assert never._with_given_mask(state, t, m0, eps, labelled, generator) is state
+
+
 def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     """Whoever stops a training in the middle gets the same weights, averages and optimiser state in the end."""
     batches = _batches(tmp_path / "cache")

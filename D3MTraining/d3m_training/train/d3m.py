@@ -60,6 +60,9 @@ class LossSettings:
     """Numbers of sampling steps that training prepares for. "rolled" only."""
     truth_share: float = 0.2
     """Share of later steps that start from the truth instead of the model's own estimate. "rolled" only."""
+    given_mask_share: float = 0.0
+    """Share of later steps in which the mask's stream is at the truth and the image's where sampling left it, so that
+    the image learns to follow a mask that is given. "rolled" only."""
     snr_weight: bool = False
     """Weight snr / (snr + 1) = alpha_bar for each sample, on image, mask and field. "velocity" and "step" only."""
 
@@ -134,6 +137,7 @@ class D3MTraining(nn.Module):
         condition = Condition(batch.condition, batch.t1, batch.brain > 0)
         if self.settings.kind == "rolled":
             t, state = self._rolled_state(x0, m0, eps, eps_mask, condition, generator)
+            state = self._with_given_mask(state, t, m0, eps_mask, batch.labelled, generator)
         else:
             t = torch.randint(1, self.recipe.timesteps + 1, (len(x0),), generator=generator).to(x0.device)
             noise = self.schedule.at(t)
@@ -183,6 +187,18 @@ class D3MTraining(nn.Module):
             ):
                 state = step.state
         return t, state
+
+    def _with_given_mask(
+        self, state: State, t: Tensor, m0: Tensor, eps_mask: Tensor, labelled: Tensor, generator: torch.Generator
+    ) -> State:
+        """The mask's stream at the truth in the settings' share of later steps, where the truth is known."""
+        share = self.settings.given_mask_share
+        if share == 0 or bool((t == self.recipe.timesteps).any()):  # at the first time it is noise alone
+            return state
+        if float(torch.rand((), generator=generator)) >= share:
+            return state
+        true = diffuse(m0, eps_mask, self.schedule.at(t))
+        return replace(state, m=torch.where(labelled[:, None, None, None] > 0, true, state.m))
 
     def _estimate(self, state: State, condition: Condition, t: Tensor) -> tuple[Estimate, Tensor | None]:
         """The sampler's estimate, with the auxiliary regions where the network has them."""

@@ -44,7 +44,8 @@ def recipe_settings(name: str) -> tuple[TrainSettings, BatchSettings, LossSettin
     context = RECIPES[name].network.context
     if name == "default":
         batches = BatchSettings(context=context, transplant_share=0.6, missing_shares=(0.15, 0.1))
-        return TrainSettings(), batches, LossSettings(rolled_steps=(1, 4, 8, 16), truth_share=0.6)
+        loss = LossSettings(rolled_steps=(1, 4, 8, 16), truth_share=0.6, given_mask_share=0.15)
+        return TrainSettings(), batches, loss
     published = TrainSettings(
         iterations=200_000, learning_rate=8e-5, constant_rate=True, weight_decay=0.0, ema=0.995,
         save_every=2000, validate_every=5000,
