@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from d3m.system.console import Reporter, open_streams, require_torch, session
+from d3m.system.console import Reporter, require_torch, run_program, session
 from d3m_benchmark.comparison.nnunet_command import app as nnunet_app
-from d3m_training.console import Mode, ParentOption, ProgressOption, telling
+from d3m_training.console import MAX_SEED, Mode, ParentOption, ProgressOption, telling
 
 app = typer.Typer(
     help="Compare D3M with its ablations and with other methods. For research use only.",
@@ -54,7 +53,7 @@ def train(
     batch: Annotated[
         Optional[int], typer.Option(help="Slices per batch (default: the method's).", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of slices, augmentation and noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of slices, augmentation and noise.")] = 0,
     threads: Annotated[Optional[int], typer.Option(help="Cores to use (default: all).", show_default=False)] = None,
     progress: ProgressOption = Mode.auto,
     parent_pid: ParentOption = None,
@@ -85,6 +84,4 @@ def compare(
 
 def main() -> None:
     """Entry point of the command."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `d3m`: cores are shared with other programs
-    open_streams()
-    app(prog_name="d3m-benchmark")
+    run_program(app, "d3m-benchmark", ("--help", "-h"))

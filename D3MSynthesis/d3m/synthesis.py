@@ -15,11 +15,14 @@ from d3m.diffusion.precision import MixedPrecision
 from d3m.diffusion.recipe import Sampling
 from d3m.diffusion.volume import TracedStep, VolumeSample, VolumeSampler
 from d3m.errors import D3MError, Notice, is_out_of_memory
+from d3m.models.cost import case_memory
 from d3m.models.load import Model, load_model
 from d3m.models.patient import PatientEstimate, patient_features
 from d3m.options import SynthesisOptions, check_range
 from d3m.progress import Progress, ProgressCallback, Remaining, ignore_progress
+from d3m.system import limits
 from d3m.system.devices import all_memory, choose_device, fastest_dtype, free_memory
+from d3m.system.text import plain
 from d3m.volumes.grid import (
     displacement_mm,
     mean_over_slices,
@@ -141,9 +144,10 @@ class Synthesis:
             text = f"{self.sampling.steps} steps are more than this model's best quality takes ({most}): expect noise."
             self._own_notices += (Notice("many-steps", text),)
         self.model = model
+        limits.check_memory(case_memory(recipe, torch.get_num_threads() if chosen.type == "cpu" else 0), "A case")
         try:
             self._move(chosen)
-        except (RuntimeError, MemoryError, AssertionError) as error:  # torch asserts that it was built for the device
+        except (RuntimeError, MemoryError, AssertionError, OSError) as error:  # torch asserts that it was built for it
             self._own_notices += (self._fall_back(chosen, error),)
 
     @classmethod
@@ -207,7 +211,7 @@ class Synthesis:
             progress: Told about each step; may raise to end the run.
 
         Raises:
-            D3MError: the scans cannot be put on the grid; not enough memory.
+            D3MError: the scans cannot be put on the grid; not enough memory; the model gives no finite numbers.
         """
         remaining = Remaining()
         started = time.monotonic()
@@ -235,6 +239,11 @@ class Synthesis:
         device = self.device
         try:
             return self._sample_on(model_input, progress, remaining), ()
+        except FloatingPointError as error:
+            raise D3MError(
+                f"The model {plain(self.model.card.name)!r} gives no finite numbers on these scans ({error}).",
+                "Get the model's folder anew, or choose another --model; on a GPU try --device cpu.",
+            ) from error
         except (RuntimeError, MemoryError) as error:  # of both kinds: torch.OutOfMemoryError
             notice = self._fall_back(device, error)
         return self._sample_on(model_input, progress, remaining), (notice,)

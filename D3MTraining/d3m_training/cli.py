@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
@@ -11,9 +9,10 @@ from typing import Annotated, Optional
 import typer
 
 from d3m.errors import D3MError
-from d3m.system.console import Reporter, open_streams, require_torch, session
+from d3m.system.console import Reporter, require_torch, run_program, session
 from d3m.system.spellings import TRAINING, group
-from d3m_training.console import Mode, ParentOption, ProgressOption, echo, telling
+from d3m.system.text import read_object
+from d3m_training.console import MAX_SEED, Mode, ParentOption, ProgressOption, echo, telling
 from d3m_training.whole_brain_command import app as whole_brain_app
 
 app = typer.Typer(
@@ -57,7 +56,7 @@ def prepare(
         bool, typer.Option("--skip-bad", help="Leave out patients with faulty files instead of stopping.")
     ] = False,
     workers: Annotated[int, typer.Option(help="Number of processes.")] = 2,
-    seed: Annotated[int, typer.Option(help="Seed of a new random split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of a new random split.")] = 0,
     progress: ProgressOption = Mode.auto,
     parent_pid: ParentOption = None,
 ) -> None:
@@ -93,7 +92,7 @@ def train(
     init: Annotated[
         Optional[Path], typer.Option(help="Model folder whose weights training starts from.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of slices, augmentation and noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of slices, augmentation and noise.")] = 0,
     threads: Annotated[Optional[int], typer.Option(help="Cores to use (default: all).", show_default=False)] = None,
     validate_every: Annotated[int, typer.Option(help="Iterations between validations; 0: never.")] = 1000,
     progress: ProgressOption = Mode.auto,
@@ -169,14 +168,15 @@ def export(
         require_torch()
         from d3m_training.train.runs import export_run
 
-        content = {} if texts is None else json.loads(texts.read_text(encoding="utf-8"))
+        content = {} if texts is None else read_object(texts, "The file of the card's texts")
         card = export_run(run, out, name or out.name, content)
         tell(f"Exported {card.name} ({card.weights_sha256[:12]}) to {out}")
 
 
 @app.command()
 def sample(
-    out: Annotated[Path, typer.Option(help="Folder for the five files.")], seed: Annotated[int, typer.Option()] = 11
+    out: Annotated[Path, typer.Option(help="Folder for the five files.")],
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED)] = 11,
 ) -> None:
     """Make the sample case: a simulated patient with a ring-enhancing glioma."""
     with session(Reporter("auto")):
@@ -188,6 +188,4 @@ def sample(
 
 def main() -> None:
     """Entry point of the command."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `d3m`: cores are shared with other programs
-    open_streams()
-    app(prog_name="d3m-training")
+    run_program(app, "d3m-training", ("--help", "-h"))

@@ -23,6 +23,8 @@ class Mode(str, Enum):
 
 
 ProgressOption = Annotated[Mode, typer.Option("--progress", help="json prints one object per line on stdout.")]
+MAX_SEED = 10**9
+"""A training's seed times a million, and the iteration, must be a number that generators take."""
 ParentOption = Annotated[
     Optional[int], typer.Option("--parent-pid", min=1, help="Stop when this process has ended.", show_default=False)
 ]

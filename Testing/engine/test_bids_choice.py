@@ -116,7 +116,6 @@ def test_sidecars_name_the_agent(said: dict[str, object], tmp_path: Path) -> Non
         {"SeriesDescription": "T1 without contrast"},
         {"SeriesDescription": "AX T1 PRE"},
         {"EchoTime": 0.002},
-        ["a list"],
     ],
 )
 def test_sidecars_without_an_agent(said: object, tmp_path: Path) -> None:
@@ -143,7 +142,7 @@ def test_flair_after_contrast_is_said(tmp_path: Path) -> None:
     assert [notice.code for notice in case.notices] == ["after-contrast"]
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"a": 1e999}', b"x" * 2_000_000])
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[" * 100_000, b"[1]", b'{"a": NaN}', b"x" * 2_000_000])
 def test_odd_sidecars_do_not_end_the_search(content: bytes, tmp_path: Path) -> None:
     """A damaged sidecar is named and costs nothing else."""
     root = dataset(tmp_path, "T1w", "T2w", "FLAIR")
@@ -151,7 +150,7 @@ def test_odd_sidecars_do_not_end_the_search(content: bytes, tmp_path: Path) -> N
     case = only(root)
     assert taken(case.t1) == "T1w"
     assert not case.problem
-    assert content == b'{"a": 1e999}' or [notice.code for notice in case.notices] == ["unreadable-sidecar"]
+    assert [notice.code for notice in case.notices] == ["unreadable-sidecar"]
 
 
 @pytest.mark.parametrize(
@@ -193,14 +192,14 @@ def test_filter_file_leaves_sessions_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not valid JSON"),
-        ("[1]", "must name images"),
+        ("{", "no valid JSON"),
+        ("[1]", "no JSON object"),
         ('{"t1w": "mprage"}', "must name images"),
         ('{"bold": {}}', "none of t1w"),
         ('{"t1w": {"aquisition": "x"}}', "unknown entity 'aquisition'"),
         ('{"t1w": {"acquisition": {"x": 1}}}', "no text or number"),
         ('{"t1w": {"ceagent": "gad"}}', "with a contrast agent"),
-        ("[" * 100_000, "not valid JSON"),
+        ("[" * 100_000, "no valid JSON"),
     ],
 )
 def test_bad_filter_file_is_one_sentence(text: str, message: str, tmp_path: Path) -> None:

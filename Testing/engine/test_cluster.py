@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,13 +15,14 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("distributed")
-from distributed import Client
+from distributed import Client, LocalCluster
 
+from d3m.batch import workers
 from d3m.batch.bids import find_bids_cases
 from d3m.batch.cases import CaseFiles
 from d3m.batch.derivatives import BidsWork, start_derivatives
 from d3m.batch.workers import attached_workers, local_workers, run_on_workers
-from d3m.errors import D3MError
+from d3m.errors import D3MError, Notice
 from d3m.options import SynthesisOptions
 from d3m.results.provenance import read_provenance
 from engine.bids_helpers import MarkingWork, bids_dataset
@@ -64,9 +66,12 @@ def test_model_is_loaded_once_by_each_worker(client: Client, tmp_path: Path) -> 
 
 def test_attached_scheduler(client: Client, tmp_path: Path) -> None:
     """`--scheduler ADDRESS` uses workers that run already and leaves them running; a wrong address is one sentence."""
-    with attached_workers(client.scheduler.address) as other:
-        assert len(list(run_on_workers(other, cases("a", "b"), MarkingWork(tmp_path), at_once=2))) == 2
-    client.wait_for_workers(2, timeout=60)  # raises if they were ended
+    with LocalCluster(
+        n_workers=1, processes=False, host="127.0.0.1", protocol="tcp://", dashboard_address=None
+    ) as there:
+        with attached_workers(there.scheduler_address) as other:
+            assert len(list(run_on_workers(other, cases("a", "b"), MarkingWork(tmp_path), at_once=2))) == 2
+        assert len(there.workers) == 1  # they were not ended
 
 
 def test_nobody_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,3 +124,117 @@ def test_damaged_model_is_one_sentence(client: Client, tmp_path: Path) -> None:
     work = BidsWork(tmp_path, tmp_path, replace(SynthesisOptions(model=str(tmp_path / "nosuch")), device="cpu"))
     with pytest.raises(D3MError):
         list(run_on_workers(client, cases("a"), work))
+
+
+INTRUDER = """
+import asyncio, os, sys, urllib.request
+from distributed.comm import connect
+from distributed.security import Security
+
+own = Security.temporary().get_connection_args("client")
+
+async def enter(port, protocol, arguments):
+    try:
+        comm = await connect(f"{protocol}://127.0.0.1:{port}", timeout=5, **arguments)
+    except Exception:
+        return
+    print("IN", protocol, port)
+    await comm.close()
+
+async def main(ports):
+    await asyncio.gather(*(enter(p, name, a) for p in ports for name, a in (("tcp", {}), ("tls", own))))
+
+asyncio.run(main(["1"]))  # imports what it needs
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+assert os.getuid() == os.geteuid() == 65534
+ports = sys.argv[1:]
+asyncio.run(main(ports))
+for port in ports:
+    for page in ("/info/main/workers.html", "/json/counts.json", "/metrics", "/health", "/status"):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=2)
+            print("PAGE", port, page)
+        except Exception:
+            pass
+"""
+
+
+def listening() -> set[tuple[str, int]]:
+    """Addresses at which this process and its workers listen."""
+    import psutil
+
+    me = psutil.Process()
+    found = [one for process in (me, *me.children(recursive=True)) for one in process.net_connections("inet")]
+    return {(one.laddr.ip, one.laddr.port) for one in found if one.status == psutil.CONN_LISTEN}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_of_the_machine_stays_outside(client: Client) -> None:
+    """Scheduler, nannies, workers and their web servers: nobody gets in who has not this run's certificate."""
+    found = listening()
+    assert len(found) >= 5  # a scheduler, two nannies, two workers
+    assert {host for host, _ in found} == {"127.0.0.1"}
+    with LocalCluster(
+        n_workers=0, processes=False, host="127.0.0.1", protocol="tcp://", dashboard_address=None
+    ) as other:
+        door = other.scheduler_address.rpartition(":")[2]  # one that stands open
+        done = subprocess.run(
+            [sys.executable, "-c", INTRUDER, door, *(str(port) for _, port in found)],
+            capture_output=True, text=True, timeout=300, cwd="/",
+        )  # fmt: skip
+    assert done.stdout.split("\n") == [f"IN tcp {door}", ""], done.stdout + done.stderr
+    assert client.submit(os.getuid).result() == os.getuid()  # ours still works
+
+
+def test_scratch_folders_are_private(client: Client) -> None:
+    """What workers put on disk lies in a folder that its owner alone can enter."""
+    for place in client.run(lambda dask_worker: dask_worker.local_directory).values():
+        top = next(path for path in Path(place).parents if path.name.startswith("d3m-workers-"))
+        assert top.stat().st_mode & 0o777 == 0o700
+
+
+def test_no_worker_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A scheduler without workers: the user is told instead of waiting for ever before a silent screen."""
+    assert workers.WAITING_S < 30
+    monkeypatch.setattr(workers, "WAITING_S", 0.2)
+    told: list[Notice] = []
+    ended: list[BaseException] = []
+
+    def drive(address: str) -> None:
+        try:
+            with attached_workers(address) as client:
+                list(run_on_workers(client, cases("a"), MarkingWork(tmp_path), tell=told.append))
+        except BaseException as error:
+            ended.append(error)
+
+    with LocalCluster(
+        n_workers=0, processes=False, dashboard_address=None, host="127.0.0.1", protocol="tcp://"
+    ) as empty:
+        driver = threading.Thread(target=drive, args=(empty.scheduler_address,), daemon=True)
+        driver.start()
+        limit = time.monotonic() + 60
+        while not told and time.monotonic() < limit:
+            time.sleep(0.05)
+        time.sleep(0.5)
+    assert [notice.message.split(",")[0] for notice in told] == ["0 workers have joined the scheduler"]  # once
+    driver.join(60)
+    assert ended
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="network namespaces need root")
+def test_no_loopback_interface(tmp_path: Path) -> None:
+    """Where processes cannot talk to each other, that is one sentence and the way out, at once."""
+    code = (
+        "from d3m.batch.workers import local_workers\n"
+        "from d3m.errors import D3MError\n"
+        "try:\n    local_workers(2, 'cpu').__enter__()\n"
+        "except D3MError as error:\n    print(error.exit_code, error)"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        ["unshare", "-n", sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment
+    )
+    if "unshare" in done.stderr:
+        pytest.skip("network namespaces are not allowed here")
+    assert done.stdout.startswith("3 Several workers cannot be started here"), done.stdout + done.stderr
+    assert "--n-jobs 1" in done.stdout

@@ -134,7 +134,7 @@ def test_fingerprint_changes_with_all_that_matters() -> None:
     assert len({key, *others}) == 5
 
 
-@pytest.mark.parametrize("damage", ["voxel", "cut", "header", "json", "list", "no hash", "gone"])
+@pytest.mark.parametrize("damage", ["voxel", "cut", "header", "json", "list", "no hash", "count", "gone"])
 def test_damage_is_noticed(damage: str, tmp_path: Path) -> None:
     """An entry that a full disk or a bad copy has spoilt is not whole, however it is spoilt."""
     write_entry(tmp_path, _small(), "key")
@@ -154,6 +154,10 @@ def test_damage_is_noticed(damage: str, tmp_path: Path) -> None:
         entry.write_text(entry.read_text()[:20])
     elif damage == "list":
         entry.write_text("[]")
+    elif damage == "count":
+        fields = json.loads(entry.read_text())
+        fields["tumour_voxels"][0] += 1
+        entry.write_text(json.dumps(fields))
     elif damage == "no hash":
         fields = json.loads(entry.read_text())
         del fields["sha256"]

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from conftest import write_case
 from d3m.errors import D3MError
 from d3m.system.storage import held
+from d3m_training.cli import app
+from d3m_training.data.cache import check_entries
 from d3m_training.data.preparation import GRID_NAME, LOCK_NAME, check_grid, prepare_cache
-from d3m_training.train.checkpoint import Ema, restore_checkpoint, save_checkpoint, write_atomically
+from d3m_training.train.checkpoint import Ema, read_checked, restore_checkpoint, save_checkpoint, write_atomically
 from d3m_training.train.runs import train_run
 from d3m_training.train.trainer import LOCK_NAME as TRAIN_LOCK
 
@@ -152,3 +156,83 @@ def test_half_a_grid_file_is_no_cache(place: Path) -> None:
         check_grid(place / "cache", "default")
     prepare(place)
     assert json.loads((place / "cache" / GRID_NAME).read_text()) == json.loads(text)
+
+
+def flip(path: Path, share: float) -> None:
+    """Change one bit of a file, `share` of its length from its start, as a bad disk or memory does."""
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 4
+    path.write_bytes(content)
+
+
+def test_nothing_is_learned_from_flipped_bytes(place: Path) -> None:
+    """One bit of the cache is another than was prepared: the training does not begin; preparing again repairs it."""
+    prepare(place)
+    flip(place / "cache/P1/scans.npy", 0.7)
+    with pytest.raises(D3MError, match="entries of the cache are damaged, P1 first") as caught:
+        train_run(place / "cache", place / "run", "default", 1, 1, None, 0, 1, 0, silent)
+    assert "prepare" in caught.value.hint
+    assert not (place / "run").exists()
+    lines: list[str] = []
+    prepare(place, lines.append)
+    assert "2 patients, 1 of them to be prepared." in lines
+    check_entries(place / "cache", ("P1", "P2"))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.99])
+def test_flipped_bytes_in_a_checkpoint(share: float, tmp_path: Path) -> None:
+    """A checkpoint with one changed bit is damaged, wherever the bit is, and the older one serves."""
+    made, ema, optimizer = network()
+    older = {name: value.clone() for name, value in made.state_dict().items()}
+    save_checkpoint(tmp_path, 3, 0.5, made, ema, optimizer)
+    with torch.no_grad():
+        made.weight += 1
+    flip(save_checkpoint(tmp_path, 6, 0.7, made, ema, optimizer), share)
+    restored = restore_checkpoint(tmp_path, made, ema, optimizer)
+    assert restored is not None
+    assert (restored.iteration, restored.best) == (3, 0.5)
+    assert restored.skipped == ("checkpoint-00000006.safetensors",)
+    assert torch.equal(made.state_dict()["weight"], older["weight"])
+
+
+def test_checkpoints_of_older_versions_serve(tmp_path: Path) -> None:
+    """Files that were written before there was a hash in them are read as they were."""
+    made, ema, optimizer = network()
+    path = save_checkpoint(tmp_path, 3, 0.5, made, ema, optimizer)
+    tensors, metadata = read_checked(path)
+    save_file(tensors, path, metadata)
+    assert restore_checkpoint(tmp_path, made, ema, optimizer) is not None
+
+
+RUN = {"recipe": "default", "patients": 2, "train": {"iterations": 1, "seed": 0}, "batch": {"size": 1}}
+
+
+@pytest.mark.parametrize(
+    ("run", "texts", "words"),
+    [
+        ({"name": "of another program"}, "{}", "not the folder of a training"),
+        (RUN | {"recipe": "nosuch"}, "{}", "not the folder of a training"),
+        (RUN | {"train": [1]}, "{}", "not the folder of a training"),
+        ([1, 2], "{}", "not the folder of a training"),
+        (RUN, None, "does not exist"),
+        (RUN, "{", "no valid JSON"),
+        (RUN, "[]", "no JSON object"),
+        (RUN, "\xff", "not UTF-8"),
+        (RUN, '{"title": NaN}', "no valid JSON"),
+        (RUN, '{"colour": "red"}', "no such field"),
+    ],
+)
+def test_export_of_what_is_none(run: object, texts: str | None, words: str, tmp_path: Path) -> None:
+    """A foreign run.json, missing or bad texts: exit code 2 and one sentence, no model."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text(json.dumps(run))
+    save_file({"a": torch.zeros(1)}, tmp_path / "run/best.safetensors")
+    if texts is not None:
+        (tmp_path / "texts.json").write_bytes(texts.encode("latin-1"))
+    arguments = ["export", "--run", "run", "--out", "model", "--texts", "texts.json"]
+    done = CliRunner().invoke(app, [str(tmp_path / part) if part in ("run", "model", "texts.json") else part
+                                    for part in arguments])  # fmt: skip
+    assert done.exit_code == 2, done.output
+    assert words in " ".join(done.output.split())
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "model").exists()

@@ -5,7 +5,6 @@ Names and entities follow the Brain Imaging Data Structure, version 1.10 (bids-s
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from d3m.batch.bids_choice import SUFFIXES, Filters, Image, Sidecars, choose, parse
 from d3m.batch.cases import CaseFiles
 from d3m.errors import D3MError
+from d3m.system.text import read_object
 from d3m.volumes.types import CONTRASTS
 
 DESCRIPTION = "dataset_description.json"
@@ -84,13 +84,13 @@ def check_dataset(root: Path) -> dict[str, object]:
     hint = "Give the top folder of a BIDS data set."
     if not root.is_dir():
         raise D3MError("The BIDS data set is not there.", hint)
+    if not (root / DESCRIPTION).exists():
+        raise D3MError(f"The folder is no BIDS data set: it has no {DESCRIPTION}.", hint)
     try:
-        content = json.loads((root / DESCRIPTION).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise D3MError(f"The folder is not a BIDS data set: it has no {DESCRIPTION}.", hint) from error
-    except (OSError, ValueError) as error:
+        content = read_object(root / DESCRIPTION, DESCRIPTION)
+    except D3MError as error:
         raise D3MError(f"{DESCRIPTION} of the data set cannot be read.", "Check it with the BIDS validator.") from error
-    if not isinstance(content, dict) or "BIDSVersion" not in content:
+    if "BIDSVersion" not in content:
         raise D3MError(f"{DESCRIPTION} has no BIDSVersion.", "Check the data set with the BIDS validator.")
     return content
 
@@ -132,9 +132,9 @@ def _holds_files(folder: Path) -> bool:
 def is_ours(out: Path) -> bool:
     """Whether a folder holds derivatives that we made."""
     try:
-        content = json.loads((out / DESCRIPTION).read_text(encoding="utf-8"))
+        content = read_object(out / DESCRIPTION, DESCRIPTION)
         return any(entry["Name"] == SOFTWARE for entry in content["GeneratedBy"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (D3MError, OSError, KeyError, TypeError):
         return False
 
 

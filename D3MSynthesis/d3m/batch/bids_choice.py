@@ -6,14 +6,13 @@ said, never guessed.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from d3m.errors import D3MError, Notice
-from d3m.system.text import plain, read_text
+from d3m.system.text import plain, read_object
 from d3m.volumes.io.dicom.descriptions import contrast_of
 
 SUFFIXES = {"t1": "T1w", "t2": "T2w", "flair": "FLAIR"}
@@ -115,9 +114,8 @@ class Sidecars:
             for sidecar in sorted(self._in(folder), key=lambda one: len(one.entities)):
                 if sidecar.suffix == image.suffix and set(sidecar.entities) <= set(image.entities):
                     try:
-                        said = json.loads(read_text(sidecar.path, "The sidecar", MAX_SIDECAR))
-                        content |= said if isinstance(said, dict) else {}
-                    except (D3MError, ValueError, RecursionError):
+                        content |= read_object(sidecar.path, "The sidecar", MAX_SIDECAR)
+                    except D3MError:
                         faults.append(f"A sidecar of {image.suffix} cannot be read; what it says was not regarded.")
         return content, faults
 
@@ -160,11 +158,8 @@ def read_filters(path: Path) -> Filters:
         D3MError: it cannot be read or asks for what BIDS does not know; the key is named.
     """
     hint = 'An example: {"t1w": {"acquisition": "mprage"}, "flair": {"run": 2}}.'
-    try:
-        content = json.loads(read_text(path, "The filter file", MAX_SIDECAR))
-    except (ValueError, RecursionError) as error:
-        raise D3MError(f"The filter file is not valid JSON ({plain(error)}).", hint) from error
-    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+    content = read_object(path, "The filter file", MAX_SIDECAR)
+    if not all(isinstance(value, dict) for value in content.values()):
         raise D3MError("The filter file must name images and, for each, entities.", hint)
     contrasts = {suffix.lower(): contrast for contrast, suffix in SUFFIXES.items()}
     wanted = {contrasts[key.lower()]: value for key, value in content.items() if key.lower() in contrasts}

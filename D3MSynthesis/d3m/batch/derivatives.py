@@ -16,6 +16,7 @@ import d3m
 from d3m.batch.bids import DESCRIPTION, SOFTWARE, BidsCase, check_dataset
 from d3m.batch.cases import CaseFiles
 from d3m.batch.run import Outcome, Row, run_case
+from d3m.errors import D3MError
 from d3m.options import SynthesisOptions
 from d3m.progress import ProgressCallback
 from d3m.results.provenance import STATEMENT
@@ -23,7 +24,7 @@ from d3m.synthesis import Result, Synthesis
 from d3m.system.folders import put_in_order, tidy
 from d3m.system.locks import hold
 from d3m.system.storage import disk_error, writing
-from d3m.system.text import for_json
+from d3m.system.text import for_json, read_object
 from d3m.volumes.types import CONTRASTS, Case, Floats
 
 BIDS_VERSION = "1.10.0"
@@ -168,12 +169,16 @@ def store_row(out: Path, row: Row) -> None:
 def read_row(path: Path) -> Row | None:
     """A row that was kept, or None if the file is missing or damaged."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = read_object(path, "The row")
         if "mend" in kept:  # the older name, of version 0.1
-            kept["hint"] = kept.pop("mend")  # the older name
-        return Row(**kept)
-    except (OSError, ValueError, TypeError):
+            kept["hint"] = kept.pop("mend")
+        row = Row(**kept)
+    except (D3MError, TypeError):
         return None
+    texts = (row.id, row.status, row.reason, row.hint, row.notices)
+    numbers = (row.seconds, 0.0 if row.enhancing_ml is None else row.enhancing_ml)
+    whole = all(isinstance(text, str) for text in texts) and all(isinstance(n, int | float) for n in numbers)
+    return row if whole else None
 
 
 def _to_bids(made: Path, case: BidsCase, root: Path, result: Result, scans: Case) -> None:

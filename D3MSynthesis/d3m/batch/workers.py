@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from d3m.batch.cases import CaseFiles
 from d3m.batch.run import Outcome, Row, Work, explain
-from d3m.errors import D3MError
+from d3m.errors import D3MError, Notice
 from d3m.progress import ignore_progress
+from d3m.system import limits
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -22,82 +25,144 @@ if TYPE_CHECKING:
 MEMORY_MARGIN = 0.95
 """Share of the machine's memory, divided among the workers, at which a worker is ended and its case tried again."""
 CONNECT_S = 20
+LOOPBACK = "127.0.0.1"
+RESERVE = 1.2
+"""Memory of a worker over what a case of ordinary size needs: larger scans, Dask itself."""
+WAITING_S = 20.0
+"""A scheduler may be without workers for so long before that is said."""
 
 
-def count_workers(device: str) -> int:
-    """Workers that suit this machine: one a GPU, or one a pair of cores."""
-    import torch
+def worker_memory(model: str | None) -> int:
+    """Bytes of memory that a worker needs for a case of ordinary size.
 
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.cuda.device_count()
-    return max(1, _cores() // 2)
+    Args:
+        model: Name or folder.
+
+    Raises:
+        D3MError: there is no such model, or its card is damaged.
+    """
+    from d3m.models.cost import case_memory
+    from d3m.models.store import find_model, read_card
+
+    return int(case_memory(read_card(find_model(model)).recipe, 2) * RESERVE)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def count_workers(device: str, need: int) -> int:
+    """Workers that suit this machine: one a GPU, or one a pair of cores, and no more than memory holds.
+
+    One where processes cannot talk to each other.
+
+    Args:
+        device: What `choose_device` takes.
+        need: Bytes of memory that a worker needs.
+    """
+    from d3m.system.devices import visible_gpus
+
+    gpus = visible_gpus() if device in ("auto", "cuda") else []
+    wanted = len(gpus) or max(1, limits.cores() // 2)
+    memory = min((one for one in (limits.memory_limit(), limits.free_together()) if one is not None), default=None)
+    if memory is not None:
+        wanted = max(1, min(wanted, int(memory * MEMORY_MARGIN // need)))
+    try:
+        _require_loopback()
+    except D3MError:
+        return 1
+    return wanted
 
 
 @contextmanager
 def local_workers(count: int, device: str) -> Iterator[Client]:
     """Start workers on this machine, each a process of its own with its share of cores, memory and GPUs.
 
+    Whoever can reach a scheduler can run code as its owner, and every user of a machine can reach its loopback
+    interface: all talk is encrypted, with a certificate that exists in these processes' memory alone.
+
     Args:
         count: How many.
         device: What `choose_device` takes; "auto" and "cuda" give each worker one GPU in turn.
 
     Raises:
-        D3MError: Dask is not installed.
+        D3MError: Dask is not installed; processes cannot talk to each other here.
     """
     _require_dask()
+    _require_loopback()
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
-    from distributed.system import MEMORY_LIMIT  # knows the limits of containers and batch systems
+    from distributed.security import Security
 
     from d3m.system.devices import visible_gpus
 
     gpus = visible_gpus() if device in ("auto", "cuda") else []
-    memory = MEMORY_LIMIT // count
-    threads = max(1, _cores() // count)
-    workers = {}
-    for number in range(count):
-        environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
-        if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
-        options = {
-            "nthreads": 1,
-            "env": environment,
-            "memory_limit": memory,
-            "dashboard": False,
-            "silence_logs": logging.CRITICAL,
+    limit = limits.memory_limit()
+    threads = max(1, limits.cores() // count)
+    security = Security.temporary()
+    places = {"host": LOOPBACK, "protocol": "tls://", "security": security, "dashboard": False}
+    places["dashboard_address"] = f"{LOOPBACK}:0"  # its server listens even if it shows nothing
+    with TemporaryDirectory(prefix="d3m-workers-", ignore_cleanup_errors=True) as scratch:  # of its owner alone
+        workers = {}
+        for number in range(count):
+            environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+            if gpus:
+                environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+            options = {
+                "nthreads": 1,
+                "env": environment,
+                "memory_limit": 0 if limit is None else limit // count,  # 0: none
+                "local_directory": scratch,
+                "silence_logs": logging.CRITICAL,
+            }
+            workers[number] = {"cls": Nanny, "options": options | places}
+        settings = {
+            # results are small, so that nothing is gained by writing them to disk or pausing; a worker that is ended
+            # costs its case a second try, which we count ourselves
+            "distributed.worker.memory.target": False,
+            "distributed.worker.memory.spill": False,
+            "distributed.worker.memory.pause": False,
+            "distributed.worker.memory.terminate": MEMORY_MARGIN,
+            # a worker that was ended comes back when it has loaded its libraries again, which may take long on a busy
+            # machine; Dask would give it up after 15 s
+            "distributed.deploy.lost-worker-timeout": "7 days",
+            "distributed.scheduler.allowed-failures": 0,
+            "distributed.scheduler.worker-saturation": 1.0,
+            "distributed.admin.log-length": 0,
+            "distributed.worker.profile.enabled": False,
+            # web pages about the work need no key
+            "distributed.scheduler.http.routes": [],
+            "distributed.worker.http.routes": [],
+            "temporary-directory": scratch,
         }
-        workers[number] = {"cls": Nanny, "options": options | {"host": "127.0.0.1"}}
-    settings = {
-        # results are small, so that nothing is gained by writing them to disk or pausing; a worker that is ended
-        # costs its case a second try, which we count ourselves
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False,
-        "distributed.worker.memory.terminate": MEMORY_MARGIN,
-        # a worker that was ended comes back when it has loaded its libraries again, which may take long on a busy
-        # machine; Dask would give it up after 15 s
-        "distributed.deploy.lost-worker-timeout": "7 days",
-        "distributed.scheduler.allowed-failures": 0,
-        "distributed.scheduler.worker-saturation": 1.0,
-        "distributed.admin.log-length": 0,
-        "distributed.worker.profile.enabled": False,
-    }
-    scheduler = {
-        "cls": Scheduler,
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
-    }
-    with dask.config.set(settings):
-        cluster = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
-        try:
-            with Client(cluster) as client:
-                yield client
-        finally:
-            with suppress(TimeoutError, asyncio.TimeoutError):  # a worker in a long computation ends with this process
-                cluster.close()
+        scheduler = {"cls": Scheduler, "options": {"port": 0} | places}
+        with dask.config.set(settings):
+            try:
+                cluster = SpecCluster(
+                    workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL
+                )
+            except (OSError, RuntimeError, asyncio.TimeoutError) as error:
+                raise _no_workers(error) from error
+            try:
+                with Client(cluster) as client:
+                    yield client
+            finally:
+                with suppress(TimeoutError, asyncio.TimeoutError):  # one in a long computation ends with this process
+                    cluster.close()
+
+
+def _require_loopback() -> None:
+    """Find out at once whether processes of this machine can talk to each other; Dask would try for half a minute."""
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise _no_workers(error) from error
+
+
+def _no_workers(error: BaseException) -> D3MError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return D3MError(
+        f"Several workers cannot be started here: their processes cannot talk to each other ({reason}).",
+        "Use --n-jobs 1, or allow connections to 127.0.0.1 (the loopback interface).",
+        "machine",
+    )
 
 
 @contextmanager
@@ -122,7 +187,13 @@ def attached_workers(address: str) -> Iterator[Client]:
         yield client
 
 
-def run_on_workers(client: Client, cases: Iterable[CaseFiles], work: Work, at_once: int = 1) -> Iterator[Outcome]:
+def run_on_workers(
+    client: Client,
+    cases: Iterable[CaseFiles],
+    work: Work,
+    at_once: int = 1,
+    tell: Callable[[Notice], None] | None = None,
+) -> Iterator[Outcome]:
     """Run cases on workers, in no particular order.
 
     A case that ends its worker, or fails for a reason that may be gone at a second try, is tried once more. No more
@@ -134,6 +205,7 @@ def run_on_workers(client: Client, cases: Iterable[CaseFiles], work: Work, at_on
         cases: What is run.
         work: What is done with each; each worker loads its model once.
         at_once: Cases given away even if fewer workers are there yet: an adaptive cluster grows by what waits.
+        tell: Told when no worker is there; called from another thread.
 
     Yields:
         Each case's outcome as it ends.
@@ -163,6 +235,9 @@ def run_on_workers(client: Client, cases: Iterable[CaseFiles], work: Work, at_on
                 return
             submit(case)
 
+    ended = threading.Event()
+    if tell is not None:
+        threading.Thread(target=_watch, args=(client, tell, ended), daemon=True).start()
     try:
         fill()
         for future in done:
@@ -176,9 +251,24 @@ def run_on_workers(client: Client, cases: Iterable[CaseFiles], work: Work, at_on
             yield outcome
             fill()
     finally:
+        ended.set()
         with suppress(OSError, asyncio.TimeoutError):  # workers that are gone or busy; they keep a model for nothing
             if client.status == "running":
                 client.unregister_worker_plugin(name)
+
+
+def _watch(client: Client, tell: Callable[[Notice], None], ended: threading.Event) -> None:
+    """Say once, each time that it happens, that the scheduler has no worker: nobody else would."""
+    said = False
+    while not ended.wait(WAITING_S / 4 if said else WAITING_S):
+        try:
+            count = len(client.scheduler_info(n_workers=-1)["workers"])
+        except Exception:  # the scheduler is gone or slow, which the main thread notices by itself
+            continue
+        if count == 0 and not said:
+            text = "0 workers have joined the scheduler, so that no case can run yet; waiting. Start workers there."
+            tell(Notice("no-workers", text))
+        said = count == 0
 
 
 def _register(client: Client, work: Work, name: str) -> None:
@@ -247,6 +337,7 @@ def _outcome(case: CaseFiles, future: Any) -> Outcome:
 
 def _require_dask() -> None:
     try:
+        import cryptography  # noqa: F401 (of Dask's certificates)
         import distributed  # noqa: F401
     except ImportError as error:
         raise D3MError(

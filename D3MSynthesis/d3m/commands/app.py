@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
-import sys
 from typing import Annotated
 
 import typer
@@ -17,7 +14,7 @@ from d3m.commands.info import info
 from d3m.commands.lists import BidsAppCommand
 from d3m.commands.models import models_app
 from d3m.commands.synthesize import synthesize
-from d3m.system.console import open_streams, tell_wrong_usage
+from d3m.system.console import run_program
 from d3m.system.spellings import D3M, group
 
 app = typer.Typer(
@@ -55,14 +52,4 @@ def common(
 
 def main() -> None:
     """Entry point of the command."""
-    # Threads that wait for each other in a busy loop are twenty times slower when another program has one of the cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    open_streams()
-    for stream in (sys.stdout, sys.stderr):  # a console that cannot show a path's characters must not fail a run
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        app(prog_name="d3m")
-    except SystemExit as end:
-        tell_wrong_usage(end, sys.argv[1:])
-        raise
+    run_program(app, "d3m", ("info", "models", "--version", "--help", "-h"))

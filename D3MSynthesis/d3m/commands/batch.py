@@ -11,6 +11,7 @@ from d3m.commands.options import OUTPUT, Naming, synthesis_command
 from d3m.errors import D3MError, Notice
 from d3m.options import SynthesisOptions
 from d3m.system.console import Reporter, require_torch
+from d3m.system.streams import scratch_beside
 
 
 @synthesis_command()
@@ -31,13 +32,14 @@ def batch(
     Cases whose result is whole are skipped. One bad case stops nothing: summary.csv says what was wrong with it,
     and the exit code is 2 when any case failed.
     """
-    require_torch()
-    from d3m.batch.cases import find_cases
-    from d3m.batch.local import run_batch
-    from d3m.synthesis import Synthesis
+    with scratch_beside(out):
+        require_torch()
+        from d3m.batch.cases import find_cases
+        from d3m.batch.local import run_batch
+        from d3m.synthesis import Synthesis
 
-    found = find_cases(cases)
-    rows = run_batch(found, out, Synthesis.load(options), naming.value == "brats", reporter.progress)
+        found = find_cases(cases)
+        rows = run_batch(found, out, Synthesis.load(options), naming.value == "brats", reporter.progress)
     kept = [row for row in rows if row.status == "kept"]
     for row in kept:
         reporter.notice(Notice("case-kept", f"{row.id}: {row.reason} {row.hint}"))

@@ -20,7 +20,9 @@ from d3m.commands.options import (
 from d3m.errors import D3MError, Notice
 from d3m.options import SynthesisOptions
 from d3m.progress import Progress
+from d3m.system import limits
 from d3m.system.console import Reporter, require_torch
+from d3m.system.streams import scratch_beside
 from d3m.system.text import for_terminal
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def bids(
         int | None,
         typer.Option(
             min=1,
-            help="Cases at once (default: one per GPU, or one per two cores).",
+            help="Cases at once (default: one per GPU, or one per two cores, as far as memory reaches).",
             rich_help_panel=RUNNING,
             show_default=False,
         ),
@@ -118,7 +120,8 @@ def bids(
     if dry_run:
         _describe(reporter, cases, work, workers)
         return
-    rows = _participants(reporter, cases, work, workers, reporter.auto)
+    with scratch_beside(output_dir):
+        rows = _participants(reporter, cases, work, workers, reporter.auto)
     failed = [row for row in rows if row.status == "failed"]
     if failed:
         raise D3MError(
@@ -168,7 +171,13 @@ def _outcomes(cases: list[BidsCase], work: BidsWork, workers: Workers, board: _B
     """Run the cases where they are to be run."""
     from d3m.batch import workers as cluster
 
-    count = workers.count or (1 if workers.scheduler else cluster.count_workers(workers.device))
+    need = cluster.worker_memory(work.options.model)
+    count = workers.count or (1 if workers.scheduler else cluster.count_workers(workers.device, need))
+    fits = None if workers.scheduler else limits.memory_limit()
+    if fits is not None and 1 < count * need > fits:
+        text = f"{count} workers need about {count * need / 2**30:.1f} GiB of memory, and this run may have "
+        text += f"{fits / 2**30:.1f} GiB: some may be ended. Use --n-jobs {max(1, fits // need)}, or leave it out."
+        board.tell(Notice("memory", text))
     if count == 1 and workers.scheduler is None:
         synthesis = work.load()
         for case in cases:
@@ -183,7 +192,7 @@ def _outcomes(cases: list[BidsCase], work: BidsWork, workers: Workers, board: _B
         else:
             client = stack.enter_context(cluster.attached_workers(workers.scheduler))
         board.at_once = count
-        yield from cluster.run_on_workers(client, cases, work, count)
+        yield from cluster.run_on_workers(client, cases, work, count, board.tell)
 
 
 def _counts(rows: list[Row]) -> str:
@@ -208,6 +217,10 @@ class _Board:
         self._started = time.monotonic()
         self._worked = 0.0
         """Seconds since the first case that was not just skipped began."""
+
+    def tell(self, notice: Notice) -> None:
+        """Something about all cases."""
+        self._reporter.notice(notice)
 
     def within(self, event: Progress) -> None:
         """Progress inside of a case, where there is one at a time."""
@@ -263,7 +276,7 @@ def _describe(reporter: Reporter, cases: list[BidsCase], work: BidsWork, workers
     usual = synthesis.model.card.recipe.quality(work.options.quality)
     share = wanted.steps * wanted.samples / (usual.steps * usual.samples)
     seconds = FIXED_SECONDS + (cost.seconds - FIXED_SECONDS) * share
-    count = workers.count or cluster.count_workers(workers.device)
+    count = workers.count or cluster.count_workers(workers.device, cluster.worker_memory(work.options.model))
     typer.echo(
         f"{waiting} of {len(cases)} cases would run: about {seconds:.0f} s per case on {cost.device}, "
         f"{seconds * waiting / 3600:.1f} hours by one worker, {seconds * waiting / count / 3600:.1f} by {count} if the "

@@ -13,6 +13,7 @@ from d3m.errors import D3MError
 from d3m.options import SynthesisOptions
 from d3m.progress import Progress
 from d3m.system.console import Reporter, require_torch
+from d3m.system.streams import scratch_beside
 
 if TYPE_CHECKING:
     from d3m.volumes.io.read import Scan
@@ -82,36 +83,37 @@ def synthesize(
 
     The scans must be of one examination. Their grids and orientations may differ: T2 and FLAIR are registered to T1.
     """
-    require_torch()
-    from d3m import api
-    from d3m.models.store import find_sample
-    from d3m.volumes.io.dicom.series import Series
+    with scratch_beside(out):
+        require_torch()
+        from d3m import api
+        from d3m.models.store import find_sample
+        from d3m.volumes.io.dicom.series import Series
 
-    scans = _scans((t1, t2, flair), dicom, example, reporter)
-    real_mask: Path | Volume | None = reference_mask
-    if example and reference is None:
-        reference = find_sample().t1c
-        real_mask = reference_mask or _enhancing(find_sample().seg)
-    chosen = [notice for one in scans if isinstance(one, Series) for notice in one.notices]
-    for notice in chosen:  # before the wait, not after it
-        reporter.notice(notice)
-    result = api.synthesize(
-        t1=scans[0],
-        t2=scans[1],
-        flair=scans[2],
-        out=out,
-        dicom_out=dicom_out,
-        brain_mask=brain_mask,
-        reference=reference,
-        reference_mask=real_mask,
-        force=force,
-        progress=reporter.progress,
-        options=options,
-    )
-    reporter.stop()
-    for notice in result.notices:
-        if notice not in chosen:
+        scans = _scans((t1, t2, flair), dicom, example, reporter)
+        real_mask: Path | Volume | None = reference_mask
+        if example and reference is None:
+            reference = find_sample().t1c
+            real_mask = reference_mask or _enhancing(find_sample().seg)
+        chosen = [notice for one in scans if isinstance(one, Series) for notice in one.notices]
+        for notice in chosen:  # before the wait, not after it
             reporter.notice(notice)
+        result = api.synthesize(
+            t1=scans[0],
+            t2=scans[1],
+            flair=scans[2],
+            out=out,
+            dicom_out=dicom_out,
+            brain_mask=brain_mask,
+            reference=reference,
+            reference_mask=real_mask,
+            force=force,
+            progress=reporter.progress,
+            options=options,
+        )
+        reporter.stop()
+        for notice in result.notices:
+            if notice not in chosen:
+                reporter.notice(notice)
     reporter.done(out=str(out))
     if not reporter.json:
         typer.echo(f"Figure:  {out / 'figure.png'}")

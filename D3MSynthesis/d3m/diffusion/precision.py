@@ -16,6 +16,9 @@ def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:
 class MixedPrecision:
     """A network whose convolutions run under autocast; its outputs are float32. Satisfies `D3MNetwork`.
 
+    Raises, when it is called:
+        FloatingPointError: an output is infinite or not a number: what follows would only hide it.
+
     Args:
         network: Any `D3MNetwork`.
         dtype: torch.bfloat16, torch.float16, or torch.float32 for no autocast.
@@ -34,10 +37,16 @@ class MixedPrecision:
         """Raw outputs for image and mask, (N, 1, H, W) float32."""
         with self.autocast(x_t.device):
             image, mask = self.network(x_t, m_t, condition, t)
-        return image.float(), mask.float()
+        return self._finite(image), self._finite(mask)
 
     def deform(self, mask: Tensor, image: Tensor, t1: Tensor) -> Tensor:
         """Displacement (N, 2, H, W) in pixels, float32."""
         network: D3MNetwork = self.network  # type: ignore[assignment]
         with self.autocast(mask.device):
-            return network.deform(mask, image, t1).float()
+            return self._finite(network.deform(mask, image, t1))
+
+    def _finite(self, output: Tensor) -> Tensor:
+        output = output.float()
+        if not torch.isfinite(output).all():
+            raise FloatingPointError(f"the network's output is not finite in {str(self.dtype).removeprefix('torch.')}")
+        return output

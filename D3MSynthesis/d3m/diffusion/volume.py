@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,20 +101,22 @@ class VolumeSampler:
         Raises:
             torch.OutOfMemoryError, RuntimeError: a single slice does not fit into memory.
         """
+        with _repeatable(self.device):
+            return self._in_memory(slices, brain, on_step)
+
+    def _in_memory(self, slices: Tensor, brain: Tensor, on_step: Callable[[int], None] | None) -> VolumeSample:
+        """With as many slices at once as there is memory for."""
         batch = self.batch
         while True:
-            full = False
             try:
                 return self._samples(slices, brain, batch, _Counter(on_step))
             except (RuntimeError, MemoryError) as error:  # of both kinds: torch.OutOfMemoryError
                 if not is_out_of_memory(error) or batch == 1 or self.device.type in ALONE:
                     raise
-                full = True
             # only here, where the error with its hold on everything that the network had made is gone
-            if full:
-                batch //= 2
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+            batch //= 2
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _samples(self, slices: Tensor, brain: Tensor, batch: int, counter: _Counter) -> VolumeSample:
         mean, probability = torch.zeros(brain.shape), torch.zeros(brain.shape)
@@ -185,6 +189,20 @@ class VolumeSampler:
         into.after[index] = to_intensity(e.x0, self.recipe)[:count, 0].cpu() * inside
         into.probability[index] = to_probability(e.m0, self.recipe)[:count, 0].cpu() * inside
         into.displacement[index] = e.displacement[:count].cpu()
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Let cuDNN take the same algorithm each time, instead of the one that is fastest at the moment."""
+    backend: Any = torch.backends.cudnn
+    before = backend.benchmark, backend.deterministic
+    if device.type == "cuda":
+        backend.benchmark, backend.deterministic = False, True
+    try:
+        yield
+    finally:
+        if device.type == "cuda":
+            backend.benchmark, backend.deterministic = before
 
 
 class _Counter:

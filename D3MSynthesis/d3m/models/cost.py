@@ -1,16 +1,19 @@
-"""What a run will cost here: measured on one batch of slices, not guessed from the processor's name."""
+"""What a run will cost here: measured on some slices, not guessed from the processor's name."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from d3m.diffusion.alone import each_alone
 from d3m.diffusion.networks.slice import slice_memory_mb
 from d3m.diffusion.precision import MixedPrecision
 from d3m.models.load import load_model
+from d3m.models.recipes import Recipe
 from d3m.options import QUALITY_NAMES
 from d3m.system.devices import choose_device, fastest_dtype
 
@@ -20,9 +23,9 @@ FIXED_SECONDS = 8.0
 """Starting Python and torch, reading, bringing back and writing; measured on two cores."""
 BASE_MEMORY_MB = 1050.0
 """Python, torch and the volumes of a case of 240 x 240 x 155 voxels; measured."""
-BATCH = 4
+GPU_BATCH = 4
 SLOW_S = 3.0
-"""A network that takes longer for one batch is not measured twice: warming up matters little then."""
+"""A network that takes longer is not measured twice: warming up matters little then."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,17 @@ class Cost:
     device: str
     seconds: float
     memory_mb: float
+
+
+def case_memory(recipe: Recipe, threads: int) -> int:
+    """Bytes of the computer's memory that a case of ordinary size needs, Python and torch included.
+
+    Args:
+        recipe: The model's.
+        threads: Slices that a CPU computes at once; 0 on a GPU.
+    """
+    pixels = recipe.grid.size**2 if recipe.grid.size else HEIGHT * WIDTH
+    return int((BASE_MEMORY_MB + threads * slice_memory_mb(recipe.network, pixels)) * 2**20)
 
 
 def measure_costs(folder: Path, device: str = "auto") -> list[Cost]:
@@ -47,22 +61,30 @@ def measure_costs(folder: Path, device: str = "auto") -> list[Cost]:
     recipe = model.card.recipe
     height, width = (recipe.grid.size, recipe.grid.size) if recipe.grid.size else (HEIGHT, WIDTH)
     network = MixedPrecision(model.network.to(chosen, memory_format=torch.channels_last), fastest_dtype(chosen))  # type: ignore[call-overload]
-    image = torch.zeros(BATCH, 1, height, width, device=chosen)
-    condition = torch.zeros(BATCH, 3 * len(recipe.network.context), height, width, device=chosen)
-    t = torch.full((BATCH,), recipe.diffusion.timesteps, device=chosen)
+    threads = torch.get_num_threads() if chosen.type == "cpu" else 0
+    batch = threads or GPU_BATCH
+    each = 1 if threads else batch
+    image = torch.zeros(each, 1, height, width, device=chosen)
+    condition = torch.zeros(each, 3 * len(recipe.network.context), height, width, device=chosen)
+    t = torch.full((each,), recipe.diffusion.timesteps, device=chosen)
+
+    def one(_: int) -> Iterator[None]:
+        network(image, image, condition, t)
+        network.deform(image, image, image)
+        yield
+
     best = float("inf")
     with torch.inference_mode():
         for _ in range(2):
             start = time.perf_counter()
-            network(image, image, condition, t)
-            network.deform(image, image, image)
+            each_alone(one, range(max(threads, 1)), max(threads, 1), lambda _: None)
             if chosen.type == "cuda":
                 torch.cuda.synchronize(chosen)
             best = min(best, time.perf_counter() - start)
             if best > SLOW_S:
                 break
-    memory = BASE_MEMORY_MB + 8 * slice_memory_mb(recipe.network, height * width)
+    memory = case_memory(recipe, threads) / 2**20
     return [
-        Cost(name, str(chosen), FIXED_SECONDS + best / BATCH * SLICES * quality.steps * quality.samples, memory)
+        Cost(name, str(chosen), FIXED_SECONDS + best / batch * SLICES * quality.steps * quality.samples, memory)
         for name, quality in zip(QUALITY_NAMES, recipe.qualities, strict=True)
     ]

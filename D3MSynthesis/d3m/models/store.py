@@ -47,7 +47,20 @@ class SampleCase:
 
 
 def user_folder() -> Path:
-    """Where imported models lie: `$D3M_MODELS`, or the platform's place for application data."""
+    """Where imported models lie: `$D3M_MODELS`, or the platform's place for application data.
+
+    Raises:
+        D3MError: nothing says where that is: a user without a home, as in some containers.
+    """
+    try:
+        return _user_folder()
+    except RuntimeError as error:  # no HOME, and nobody of this number in the system's list
+        raise D3MError(
+            "There is no home folder to keep models in.", f"Set the environment variable {MODELS_VARIABLE}.", "machine"
+        ) from error
+
+
+def _user_folder() -> Path:
     if os.environ.get(MODELS_VARIABLE):
         return Path(os.environ[MODELS_VARIABLE]).expanduser()
     if sys.platform == "win32":
@@ -68,7 +81,9 @@ def resource_folders() -> list[Path]:
 
 def list_models() -> list[ModelEntry]:
     """Every model of the search path, the user's first; a name that comes twice is taken from the first place."""
-    places = [(user_folder(), True)] + [(folder / "Models", False) for folder in resource_folders()]
+    places = [(folder / "Models", False) for folder in resource_folders()]
+    with contextlib.suppress(D3MError):  # no home: then there are none of the user's
+        places.insert(0, (user_folder(), True))
     found: dict[str, ModelEntry] = {}
     for place, removable in places:
         try:

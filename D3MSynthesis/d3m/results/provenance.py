@@ -13,9 +13,11 @@ import numpy as np
 import torch
 
 import d3m
+from d3m.errors import D3MError
 from d3m.synthesis import Result
+from d3m.system.devices import processor
 from d3m.system.manifest import Files, FolderKind, Written, file_sha256
-from d3m.system.text import for_json
+from d3m.system.text import for_json, read_object
 from d3m.volumes.types import CONTRASTS, Case
 
 FILE_NAME = "provenance.json"
@@ -23,7 +25,7 @@ STATEMENT = (
     "Synthetic image made by a model; no contrast agent was given. For research only, not for the care of a patient."
 )
 
-_NO_PROVENANCE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_NO_PROVENANCE = (D3MError, OSError, ValueError, KeyError, TypeError, AttributeError)
 """What reading raises where somebody else's file, or none, lies under that name."""
 
 
@@ -62,6 +64,8 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
         "platform": {
             "system": platform.system(),
             "machine": platform.machine(),
+            "processor": processor(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,
@@ -86,17 +90,29 @@ def add_files(content: dict[str, Any], folder: Path) -> str:
 def stated_provenance(folder: Path) -> dict[str, Any] | None:
     """The provenance of a result's folder as it is written there, whatever lies beside it; None if it has none."""
     try:
-        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        content = read_object(folder / FILE_NAME, "The provenance")
+        return content if content["synthetic"] and _is_ours(content) else None
     except _NO_PROVENANCE:
         return None
-    return content if isinstance(content, dict) and content.get("synthetic") else None
+
+
+def _is_ours(content: dict[str, Any]) -> bool:
+    """Whether values are of the kinds that we write: another program's file may have the same name and words."""
+    notices = content.get("notices", [])
+    numbers = [content.get("predicted_enhancing_volume_ml", 0), *content.get("seconds", {}).values()]
+    return (
+        all(isinstance(content.get(name, {}), dict) for name in ("settings", "model", "inputs", "files"))
+        and isinstance(notices, list)
+        and all(isinstance(notice, dict) and isinstance(notice["message"], str) for notice in notices)
+        and all(isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < 1e12 for n in numbers)
+    )
 
 
 def _listed_files(folder: Path) -> Files:
     """Files of a result's folder as its provenance lists them, itself included; empty if it has none."""
     try:
         path = folder / FILE_NAME
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_object(path, "The provenance")
         files = {str(name): Written(int(e["bytes"]), str(e["sha256"])) for name, e in content["files"].items()}
         return files | {FILE_NAME: Written(path.stat().st_size, file_sha256(path))}
     except _NO_PROVENANCE:
@@ -114,8 +130,12 @@ def read_provenance(folder: Path, hashes: bool = True) -> dict[str, Any] | None:
         hashes: Compare the files' contents; False: only their sizes, which is enough to list many results.
     """
     try:
-        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-        if not content["synthetic"] or not any(name.endswith(".nii.gz") for name in content["files"]):
+        content = read_object(folder / FILE_NAME, "The provenance")
+        if (
+            not content["synthetic"]
+            or not _is_ours(content)
+            or not any(name.endswith(".nii.gz") for name in content["files"])
+        ):
             return None
         for name, entry in content["files"].items():
             path = folder / name
@@ -125,4 +145,4 @@ def read_provenance(folder: Path, hashes: bool = True) -> dict[str, Any] | None:
                 return None
     except _NO_PROVENANCE:
         return None
-    return content if isinstance(content, dict) else None
+    return content

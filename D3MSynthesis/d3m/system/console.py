@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -27,6 +27,7 @@ from rich.progress import Progress as Bar
 from d3m.errors import EXIT_CODES, D3MError, Notice, is_out_of_memory
 from d3m.progress import Progress
 from d3m.system.storage import OF_THE_MACHINE, disk_error
+from d3m.system.streams import calm_environment, lost_output, open_streams
 from d3m.system.text import for_terminal, plain
 
 ProgressMode = Literal["auto", "json", "none"]
@@ -158,7 +159,7 @@ def session(reporter: Reporter, parent_pid: int | None = None) -> Iterator[None]
             hint = "Close other programs, use --quality preview, leave out --trace, or use another machine."
             reporter.failed(D3MError("Not enough memory on this machine.", hint, "machine"))
             sys.exit(EXIT_CODES["machine"])
-        if isinstance(defect, ImportError) and not (defect.name or "").startswith("d3m"):
+        if _of_a_package(defect):
             reporter.failed(_unusable_package(defect))
             sys.exit(EXIT_CODES["machine"])
         if isinstance(defect, OSError) and defect.errno in OF_THE_MACHINE:
@@ -173,24 +174,36 @@ def session(reporter: Reporter, parent_pid: int | None = None) -> Iterator[None]
             signal.signal(number, handler)
 
 
-def open_streams() -> None:
-    """Give the process the standard streams that its caller closed.
-
-    Otherwise the next file that is opened gets the number of one of them, and what a library prints lands in it.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.dup(number), "w" if number else "r"))
-
-
 def _silence() -> None:
     """Throw away what still waits to be printed: Python would complain when it cannot at the end."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run_program(app: Callable[..., object], name: str, prints: Sequence[str] = ()) -> None:
+    """A command's entry point: its streams and its environment made harmless, then the command.
+
+    Args:
+        app: The command line.
+        name: Of the program.
+        prints: Arguments that show that what is printed is all that is made: it is an error then if that is lost.
+
+    Raises:
+        SystemExit: always, with the exit code.
+    """
+    calm_environment()
+    open_streams()
+    try:
+        app(prog_name=name)
+    except SystemExit as end:
+        tell_wrong_usage(end, sys.argv[1:])
+        lost = lost_output()
+        if lost is None:
+            raise
+        sys.stderr.write(f"Notice: what was printed could not be written ({lost.strerror}); see where it goes.\n")
+        if not end.code and any(argument in prints for argument in sys.argv[1:]):
+            sys.exit(EXIT_CODES["machine"])
+        raise
 
 
 def tell_wrong_usage(end: SystemExit, arguments: Sequence[str]) -> None:
@@ -223,7 +236,16 @@ def _check_environment() -> None:
         raise D3MError(f"numpy cannot be used here ({type(error).__name__}).", _repair(), "machine") from error
 
 
-def _unusable_package(error: ImportError) -> D3MError:
+def _of_a_package(error: BaseException) -> bool:
+    """Whether another package could not be imported: for whatever reason, its own settings in the environment too."""
+    if isinstance(error, ImportError):
+        return not (error.name or "").startswith("d3m")
+    names = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    imports = [k for k, name in enumerate(names) if name.startswith("importlib._bootstrap")]
+    return bool(imports) and imports[-1] + 1 < len(names) and not names[imports[-1] + 1].startswith("d3m")
+
+
+def _unusable_package(error: BaseException) -> D3MError:
     """What a user is told when a package that we need is missing, damaged, or another program's."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return D3MError(f"A Python package that is needed cannot be used ({reason}).", _repair(), "machine")

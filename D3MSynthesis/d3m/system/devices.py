@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from torch import nn
 
 from d3m.errors import D3MError, Notice
+from d3m.system import limits
+from d3m.system.text import plain
 
 BF16_GAIN = 1.25
 """bfloat16 is chosen when it is this much faster: twice as fast on processors that have it, slower elsewhere."""
@@ -37,12 +40,15 @@ class DeviceInfo:
 def list_devices() -> list[DeviceInfo]:
     """The devices of this machine, those that `auto` prefers first."""
     found = []
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+    count, fault = _count_gpus()
+    if fault:
+        found.append(DeviceInfo("cuda:0", "The GPU", None, False, fault))
+    for index in range(count):
         name = f"cuda:{index}"
         try:
             properties = torch.cuda.get_device_properties(index)
             title, memory = str(properties.name), int(properties.total_memory)
-        except RuntimeError as error:
+        except Exception as error:  # a driver fails in every imaginable way
             found.append(DeviceInfo(name, name, None, False, _first_line(error)))
             continue
         reason = _why_unusable(name)
@@ -51,16 +57,24 @@ def list_devices() -> list[DeviceInfo]:
         reason = _why_unusable("mps")
         found.append(DeviceInfo("mps", "Apple GPU", None, not reason, reason))
     threads = torch.get_num_threads()
-    title = f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
-    found.append(DeviceInfo("cpu", title, _ram(), True))
+    title = f"{processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    found.append(DeviceInfo("cpu", title, limits.memory_limit(), True))
     return found
 
 
 def visible_gpus() -> list[str]:
     """What CUDA_VISIBLE_DEVICES must say for each GPU that can be used here."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count, _ = _count_gpus()
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return visible[:count] or [str(number) for number in range(count)]
+
+
+def _count_gpus() -> tuple[int, str]:
+    """GPUs that CUDA shows, and why it could not be asked: a library that cannot be loaded raises OSError, say."""
+    try:
+        return (torch.cuda.device_count() if torch.cuda.is_available() else 0), ""
+    except Exception as error:
+        return 0, _first_line(error)
 
 
 def _why_unusable(name: str) -> str:
@@ -69,7 +83,7 @@ def _why_unusable(name: str) -> str:
         conv = nn.Conv2d(1, 1, 3).to(name)
         with torch.inference_mode():
             value = conv(torch.ones(1, 1, 4, 4, device=name)).sum().item()
-    except (RuntimeError, AssertionError) as error:
+    except Exception as error:  # a driver fails in every imaginable way, a library that cannot be loaded among them
         return _first_line(error)
     return "" if value == value else "it computes NaN"
 
@@ -78,7 +92,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor as its maker calls it, where the system tells, else its kind."""
     with contextlib.suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as f:
         for line in f:
@@ -87,28 +101,18 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _ram() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return None
-
-
 def free_memory(device: torch.device) -> int | None:
     """Bytes that a computation on the device can still have; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    if device.type == "cpu":
-        with contextlib.suppress(OSError, ValueError, IndexError), Path("/proc/meminfo").open(encoding="ascii") as f:
-            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
-    return None
+    return limits.free_memory() if device.type == "cpu" else None
 
 
 def all_memory(device: torch.device) -> int | None:
     """Bytes of memory that a device has; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    return _ram() if device.type == "cpu" else None
+    return limits.memory_limit() if device.type == "cpu" else None
 
 
 def choose_device(request: str = "auto") -> tuple[torch.device, tuple[Notice, ...]]:
@@ -121,7 +125,8 @@ def choose_device(request: str = "auto") -> tuple[torch.device, tuple[Notice, ..
         The device, and a notice for each GPU that is there but cannot be used.
 
     Raises:
-        D3MError: a device was asked for by name and is not there or not usable.
+        D3MError: a device was asked for by name and is not there or not usable (the machine is at fault), or there is
+            no device of that name.
     """
     devices = list_devices()
     if request == "auto":
@@ -131,6 +136,8 @@ def choose_device(request: str = "auto") -> tuple[torch.device, tuple[Notice, ..
             if not d.usable
         )
         return torch.device(next(d.name for d in devices if d.usable)), notices
+    if not re.fullmatch(r"cpu|mps|cuda(:\d{1,4})?", request):
+        raise D3MError(f"There is no device {plain(request)!r}.", "Use --device auto, cpu, cuda, cuda:N or mps.")
     wanted = "cuda:0" if request == "cuda" else request
     names = [d.name for d in devices if d.usable]
     if wanted not in names:
@@ -138,6 +145,7 @@ def choose_device(request: str = "auto") -> tuple[torch.device, tuple[Notice, ..
         raise D3MError(
             f"The device {request} is not available here{reason}.",
             f"Use --device auto or one of: {', '.join(names)}.",
+            "machine",
         )
     return torch.device(wanted), ()
 

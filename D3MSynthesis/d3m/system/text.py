@@ -21,6 +21,8 @@ MAX_TERMINAL = 4000
 FORMULA_SIGNS = "=+-@\uff1d\uff0b\uff0d\uff20|%"
 """What a spreadsheet takes for the start of a formula, in their full-width forms, too (OWASP, CSV Injection); the last
 two started commands in older ones."""
+MAX_JSON = 20_000_000
+"""Bytes of a JSON file of ours: the list of a result's files has some hundred for each."""
 JOINERS = "\u200c\u200d"
 """Zero-width (non-)joiner: Persian and Indian words are spelled with them, and they steer nothing."""
 
@@ -137,3 +139,28 @@ def read_text(path: Path, what: str, limit: int) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise D3MError(f"{what} is not UTF-8 text.", "Save it as UTF-8.") from error
+
+
+def read_object(path: Path, what: str, limit: int = MAX_JSON) -> dict[str, Any]:
+    """A JSON file with an object, as ours all are.
+
+    Args:
+        path: UTF-8.
+        what: How messages call it: "The card".
+        limit: Bytes.
+
+    Raises:
+        D3MError: it cannot be read, is no JSON (NaN and infinity are none), nests too deep, or holds no object.
+    """
+    try:
+        content = json.loads(read_text(path, what, limit), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        reason = "it nests too deep" if isinstance(error, RecursionError) else plain(error)
+        raise D3MError(f"{what} is no valid JSON ({reason}).", "Mend the file, or leave it out.") from error
+    if not isinstance(content, dict):
+        raise D3MError(f"{what} holds no JSON object.", "Mend the file, or leave it out.")
+    return content
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")

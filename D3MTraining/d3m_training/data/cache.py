@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from d3m.errors import D3MError
+from d3m.system.text import plain
 from d3m.volumes.grid import resample, to_model_input
 from d3m.volumes.types import Case, Floats, GridRecipe, Mask, ModelGrid, Volume
 
@@ -152,6 +153,7 @@ def write_entry(folder: Path, prepared: Prepared, key: str) -> None:
             "enhancing_voxels": (label == ENHANCING).sum(axis=(1, 2)).tolist(),
             "brain_voxels": prepared.regions[:, 0].sum(axis=(1, 2), dtype=int).tolist(),
         }
+        entry["check"] = _text_hash(entry)
         (partial / "entry.json").write_text(json.dumps(entry), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
@@ -163,6 +165,26 @@ def _content_hash(scans: np.ndarray, regions: np.ndarray) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(scans).data)
     digest.update(np.ascontiguousarray(regions).data)
     return digest.hexdigest()
+
+
+def _text_hash(entry: dict[str, object]) -> str:
+    """Of what `entry.json` says, but for the hash itself."""
+    text = json.dumps({name: value for name, value in entry.items() if name != "check"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_entries(folder: Path, ids: Sequence[str]) -> None:
+    """Find out before a training whether what it would learn from is what was prepared: every byte is read.
+
+    Raises:
+        D3MError: entries are damaged or missing; they are named.
+    """
+    damaged = [patient_id for patient_id in ids if not is_whole(folder, patient_id, thorough=True)]
+    if damaged:
+        raise D3MError(
+            f"{len(damaged)} of {len(ids)} entries of the cache are damaged, {plain(damaged[0])} first.",
+            "Run `d3m-training prepare` again: it makes them anew.",
+        )
 
 
 @dataclass(frozen=True)
@@ -196,13 +218,22 @@ def is_whole(folder: Path, patient_id: str, key: str | None = None, *, thorough:
     try:
         entry = json.loads((place / "entry.json").read_text(encoding="utf-8"))
         sizes = [(place / name).stat().st_size for name in ("scans.npy", "regions.npy")]
+        if entry.get("check", "") not in ("", _text_hash(entry)):  # older entries have none
+            return False
         if sizes != entry["bytes"] or (key is not None and entry["key"] != key):
             return False
         if not thorough:
             return True
         scans, regions = (np.load(place / name, mmap_mode="r") for name in ("scans.npy", "regions.npy"))
         return bool(_content_hash(scans, regions) == entry["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):  # whatever damage looks like, the entry is made again
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ):  # whatever damage looks like, the entry is made again
         return False
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from d3m.errors import D3MError
 from d3m.models.recipes import RECIPES
 from d3m.system.storage import held, replace_text, writing
+from d3m.system.text import read_object
 from d3m_training.data.cache import check_place, fingerprint, is_whole, prepare, write_entry
 from d3m_training.data.datasets import Checked, Fault, Patient, check, find_patients, in_processes, read_patient
 from d3m_training.data.labels import Scheme, unify
@@ -123,8 +124,8 @@ def check_grid(cache: Path, recipe_name: str) -> None:
         D3MError: it was prepared on another grid or scale, or not at all.
     """
     try:
-        grid = json.loads((cache / GRID_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        grid = read_object(cache / GRID_NAME, "The grid of the cache")
+    except D3MError as error:
         raise D3MError("The cache is not prepared.", "Run `d3m-training prepare` first.") from error
     if grid != _grid(recipe_name):
         raise D3MError(

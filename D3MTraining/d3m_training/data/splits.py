@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from d3m.errors import D3MError
+from d3m.system.text import read_object
 
 PARTS = ("train", "validation", "test")
 PUBLISHED = {1470: (1001, 250, 219), 307: (173, 43, 91)}
@@ -206,10 +207,10 @@ def read_split(path: Path) -> Split:
     """
     hint = 'It is JSON with lists of ids under "train", "validation" and, if wanted, "test".'
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_object(path, "The split file")
         parts = [content["train"], content["validation"], content.get("test", [])]
         seed = int(content.get("seed", 0))
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (D3MError, ValueError, TypeError, OverflowError, AttributeError, KeyError) as error:
         raise D3MError("The split file cannot be read.", hint) from error
     if not all(isinstance(part, list) and all(isinstance(i, str) for i in part) for part in parts):
         raise D3MError("The split file cannot be read.", hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ from d3m.system.storage import writing
 
 SAVING = ".saving"
 """Folder for a file that is being written; what a kill leaves in it goes away with the next save."""
+HASH = "sha256"
+"""Entry of a file's metadata: hash of all else in it."""
 KEEP = 2
 """Checkpoints kept: when the newest is damaged, the one before it serves."""
 
@@ -69,7 +72,8 @@ def write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str,
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
             try:
-                save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, partial, metadata)
+                kept = {k: v.detach().contiguous().cpu() for k, v in tensors.items()}
+                save_file(kept, partial, metadata | {HASH: _content_hash(kept, metadata)})
             except SafetensorError as error:  # it wraps the system's error and keeps only its text
                 raise D3MError(
                     f"The weights cannot be written ({error}).",
@@ -81,6 +85,31 @@ def write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str,
             partial.replace(path)
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def read_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file that `write_atomically` made.
+
+    Raises:
+        ValueError: its content is not what was written: a disk or a transfer has changed it.
+        SafetensorError, OSError: it cannot be read at all.
+    """
+    with safe_open(path, "pt") as f:
+        tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
+        metadata = dict(f.metadata() or {})
+    written = metadata.pop(HASH, None)
+    if written is not None and written != _content_hash(tensors, metadata):  # files of older versions have none
+        raise ValueError("the content is not what was written")
+    return tensors, metadata
+
+
+def _content_hash(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_checkpoint(
@@ -116,11 +145,9 @@ def restore_checkpoint(folder: Path, network: nn.Module, ema: Ema, optimizer: to
     skipped: list[str] = []
     for path in reversed(_checkpoints(folder)):
         try:
-            with safe_open(path, "pt") as f:
-                tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
-                metadata = f.metadata()
-                iteration, best = int(metadata["iteration"]), float(json.loads(metadata["best"]))
-        except (SafetensorError, OSError, TypeError, KeyError, ValueError):
+            tensors, metadata = read_checked(path)
+            iteration, best = int(metadata["iteration"]), float(json.loads(metadata["best"]))
+        except (SafetensorError, OSError, TypeError, KeyError, ValueError, RuntimeError, OverflowError):
             skipped.append(path.name)
             continue
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from d3m.diffusion.networks.slice import build_network
 from d3m.errors import D3MError
@@ -25,13 +23,15 @@ from d3m.system.devices import fastest_dtype
 from d3m.system.folders import check_output, whole_folder
 from d3m.system.manifest import FolderKind, relist
 from d3m.system.storage import replace_text, writing
+from d3m.system.text import read_object
 from d3m_training import evaluate
 from d3m_training.data.batches import Batches, BatchSettings
-from d3m_training.data.cache import TARGET_UPPER, open_entry
+from d3m_training.data.cache import TARGET_UPPER, check_entries, open_entry
 from d3m_training.data.datasets import read_patient
 from d3m_training.data.labels import unify
 from d3m_training.data.preparation import SPLIT_NAME, check_grid, collect_annotated
 from d3m_training.data.splits import read_split
+from d3m_training.train.checkpoint import read_checked
 from d3m_training.train.d3m import DROPOUT, PUBLISHED_LOSS, STEP_WARP_LOSS, D3MTraining, LossSettings
 from d3m_training.train.quick import quick_validation
 from d3m_training.train.trainer import RUN_NAME, TrainSettings, is_first_process, train, training_in
@@ -102,6 +102,8 @@ def train_run(
         raise D3MError("An entry of the cache is damaged or missing.", "Run `d3m-training prepare` again.") from error
     if not entries:
         raise D3MError("No patient is in the training part.", "Make another split.")
+    if is_first_process():
+        check_entries(cache, (*split.train, *split.validation))
     torch.manual_seed(seed)
     network = build_network(recipe.network, DROPOUT)
     if init is not None:
@@ -144,25 +146,25 @@ def export_run(run: Path, out: Path, name: str, texts: dict[str, str]) -> Card:
     """
     check_output(out, MODEL, True, [run])
     try:
-        description = json.loads((run / RUN_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        description = read_object(run / RUN_NAME, "The description of the training")
+        recipe: Recipe = RECIPES[CURRENT_NAME.get(description["recipe"], description["recipe"])]
+        training = (
+            f"Recipe {recipe.name}, {int(description['patients'])} patients, "
+            f"{int(description['train']['iterations'])} iterations of {int(description['batch']['size'])} slices, "
+            f"seed {int(description['train']['seed'])}."
+        )
+    except (D3MError, KeyError, TypeError, ValueError, AttributeError) as error:  # another program's, or another's tool
         raise D3MError("This is not the folder of a training.", "Give the --out of `d3m-training train`.") from error
     weights = next((run / n for n in ("best.safetensors", "last.safetensors") if (run / n).is_file()), None)
     if weights is None:
         raise D3MError("The training has no weights yet.", "Train at least until the first save.")
-    recipe: Recipe = RECIPES[CURRENT_NAME.get(description["recipe"], description["recipe"])]
-    train_settings = description["train"]
-    training = (
-        f"Recipe {recipe.name}, {description['patients']} patients, {train_settings['iterations']} iterations of "
-        f"{description['batch']['size']} slices, seed {train_settings['seed']}."
-    )
     try:
         card = Card(**{"title": name, "training": training} | texts, name=name, recipe=recipe, weights_sha256="0" * 64)  # type: ignore[arg-type]
     except TypeError as error:
         raise D3MError(f"The card has no such field ({error}).", "Check the file of texts.") from error
     try:
-        tensors = load_file(weights)
-    except (SafetensorError, OSError) as error:
+        tensors, _ = read_checked(weights)
+    except (SafetensorError, OSError, ValueError) as error:
         raise D3MError(
             f"The training's {weights.name} is damaged.", "Continue the training until the next save."
         ) from error

@@ -24,6 +24,9 @@ MAX_VOXELS = 2**28
 """More than any scan of a head: 0.5 mm over half a metre has half as many. What claims more is a damaged header."""
 MAX_DEFLATE_RATIO = 1100
 """Deflate cannot pack more than 1032 bytes into one."""
+SMALLEST = float(np.finfo(np.float32).tiny)
+MAX_OUTSIDE = 0.01
+"""Share of a scan's values that float32 need not hold."""
 CHUNK_VOXELS = 2**20
 """Voxels converted at a time, so that a wide storage type never stands in memory as a whole."""
 NAMES = {"brain_mask": "The brain mask", "reference": "The reference", "labels": "The label map", "t1c": "T1c"}
@@ -226,9 +229,12 @@ def read_numbers(
 
     Returns:
         (count,); values beyond float32 become infinite.
+
+    Raises:
+        D3MError: the stream ends early; more than a few values are too large or too small for float32.
     """
     result = np.empty(count, np.float32)
-    done = 0
+    done = seen = large = small = 0
     with np.errstate(over="ignore", invalid="ignore"):
         while done < count:
             wanted = min(CHUNK_VOXELS, count - done) * dtype.itemsize
@@ -239,6 +245,17 @@ def read_numbers(
             if slope != 1.0 or intercept != 0.0:
                 values = values.astype(np.float64) * slope + intercept
             result[done : done + len(values)] = values
+            if values.dtype.kind == "f" and values.dtype.itemsize > 4:
+                made = result[done : done + len(values)]
+                seen += np.count_nonzero(values)
+                large += np.count_nonzero(np.isinf(made) & np.isfinite(values))
+                small += np.count_nonzero((np.abs(made) < SMALLEST) & (values != 0))
             done += len(values)
     stream.read(1)
+    for many, what in ((large, "large"), (small, "small")):
+        if many > MAX_OUTSIDE * seen:  # a few are how some programs mark what is missing
+            raise D3MError(
+                f"{label(contrast)} has {many:,} values that are too {what} for a scan: beyond what float32 holds.",
+                "Export the scan again, or scale it: only relations between its intensities matter.",
+            )
     return result

@@ -65,7 +65,11 @@ def by_hd_bet_program(t1: Volume) -> tuple[Mask | None, str]:
     program = HD_BET.find()
     if program is None:
         return None, "HD-BET is not installed"
-    if not any((Path.home() / weights).is_file() for weights in HD_BET_WEIGHTS):
+    try:
+        learned = any((Path.home() / weights).is_file() for weights in HD_BET_WEIGHTS)
+    except RuntimeError:  # a user without a home
+        learned = False
+    if not learned:
         return None, "HD-BET is installed, but its weights are not: run it once yourself to download them"
     with tempfile.TemporaryDirectory(prefix="d3m-") as name:
         folder = Path(name)
