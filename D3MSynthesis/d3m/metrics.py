@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, stats
-from skimage.metrics import structural_similarity
+from scipy import ndimage
 
 Image = NDArray[np.floating]
 Mask = NDArray[np.bool_]
@@ -91,6 +90,8 @@ def ssim_map(image: Image, real: Image) -> Image:
     Returns:
         (X, Y, Z) float32.
     """
+    from skimage.metrics import structural_similarity  # not needed unless there is a real T1c
+
     result = np.ones(image.shape, np.float32)
     for z in range(image.shape[2]):
         a, b = image[:, :, z].astype(np.float64), real[:, :, z].astype(np.float64)
@@ -153,6 +154,8 @@ def auc(score: Image, positive: Mask, brain: Mask) -> float:
     count = int(wanted.sum())
     if count == 0 or count == len(wanted):
         return float("nan")
+    from scipy import stats  # slow to import, and an ordinary synthesis does not need it
+
     ranks = stats.rankdata(inside)
     return float((ranks[wanted].sum() - count * (count + 1) / 2) / (count * (len(wanted) - count)))
 

@@ -92,9 +92,12 @@ def test_contrast_by_hand() -> None:
     difference[where.ring] = 1.0
     difference[enhancing] = 7.0
     found = metrics.enhancement(difference, 3 * difference + 1, where)
+    rising = np.arange(brain.size, dtype=float).reshape(brain.shape)
     assert found.contrast == pytest.approx((7 - 1) / 2)
     assert found.contrast_real == pytest.approx(found.contrast)
-    assert found.correlation == pytest.approx(1, abs=1e-6) or np.isnan(found.correlation)
+    assert np.isnan(found.correlation)  # the same change in all of the tumour
+    assert metrics.enhancement(rising, 3 * rising + 1, where).correlation == pytest.approx(1)
+    assert metrics.enhancement(rising, -rising, where).correlation == pytest.approx(-1)
 
 
 def test_patients_without_enhancement_have_no_dice() -> None:

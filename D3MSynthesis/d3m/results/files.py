@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -15,8 +18,6 @@ from nibabel import orientations
 
 from d3m import metrics
 from d3m.errors import D3MError
-from d3m.results.brain_figure import draw_brain
-from d3m.results.figure import draw_figure
 from d3m.results.provenance import FILE_NAME, RESULT, add_files, provenance
 from d3m.synthesis import Result
 from d3m.system.folders import whole_folder
@@ -29,6 +30,8 @@ MARK = b"synthetic, research use only"
 """NIfTI description of every image that is written."""
 INTENT_DISPLACEMENT = 1006
 """NIFTI_INTENT_DISPVECT: vectors are RAS millimetres, and SimpleITK and Slicer read them as a displacement field."""
+WRITERS = 2
+"""Images that are packed at once."""
 COMPRESSION = 1
 """gzip level: the images are noise-like, so a higher one costs seconds and saves little."""
 
@@ -61,26 +64,52 @@ def write_result(
     if seconds is None:
         seconds = sum(asdict(result.timings).values())
     with whole_folder(Path(out), RESULT, replace) as folder:
-        t1 = case.t1
-        for name, data in _images(result).items():
-            write_nifti(folder / f"{name}.nii.gz", data, t1.affine, (t1.qform_code, t1.sform_code))
-        write_nifti(folder / "first_sample.nii.gz", result.first_sample, result.grid.affine)
-        write_displacement(folder / "deformation.nii.gz", result.displacement, result.grid.affine)
-        for step in result.trace:
-            start = folder / "trace" / f"step_{step.steps_done:03d}"
-            start.parent.mkdir(exist_ok=True)
-            for name, data in (("before", step.before), ("after", step.after), ("mask", step.mask)):
-                write_nifti(start.with_name(f"{start.name}_{name}.nii.gz"), data, result.grid.affine)
-            write_displacement(start.with_name(f"{start.name}_field.nii.gz"), step.displacement, result.grid.affine)
-        if reference is not None:
-            compared = compare(result, case, reference, reference_mask)
-            write_text(folder / "comparison.json", json.dumps(for_json(compared), indent=1, allow_nan=False) + "\n")
-        draw_figure(folder / "figure.png", result, case)
-        if case.brain_source != STRIPPED:
-            draw_brain(folder / "brain.png", case)
+        with _packers() as pool:
+            images = [pool.submit(*one) for one in _writing(folder, result, case)]
+            if reference is not None:
+                compared = compare(result, case, reference, reference_mask)
+                write_text(folder / "comparison.json", json.dumps(for_json(compared), indent=1, allow_nan=False) + "\n")
+            _draw(folder, result, case)
+            for image in images:
+                image.result()
         if finish is not None:
             finish(folder, result, case)
         write_text(folder / FILE_NAME, add_files(provenance(result, case, seconds), folder))
+
+
+@contextlib.contextmanager
+def _packers() -> Iterator[ThreadPoolExecutor]:
+    """Threads that pack images beside the drawing; what waits for them is given up when anything fails."""
+    pool = ThreadPoolExecutor(WRITERS)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _writing(folder: Path, result: Result, case: Case) -> Iterator[tuple[Any, ...]]:
+    """The calls that write every image of a result."""
+    t1, grid = case.t1, result.grid
+    for name, data in _images(result).items():
+        yield write_nifti, folder / f"{name}.nii.gz", data, t1.affine, (t1.qform_code, t1.sform_code)
+    yield write_nifti, folder / "first_sample.nii.gz", result.first_sample, grid.affine
+    yield write_displacement, folder / "deformation.nii.gz", result.displacement, grid.affine
+    for step in result.trace:
+        start = folder / "trace" / f"step_{step.steps_done:03d}"
+        start.parent.mkdir(exist_ok=True)
+        for name, data in (("before", step.before), ("after", step.after), ("mask", step.mask)):
+            yield write_nifti, start.with_name(f"{start.name}_{name}.nii.gz"), data, grid.affine
+        yield write_displacement, start.with_name(f"{start.name}_field.nii.gz"), step.displacement, grid.affine
+
+
+def _draw(folder: Path, result: Result, case: Case) -> None:
+    from d3m.results.figure import draw_figure  # matplotlib is imported while the images are being packed
+
+    draw_figure(folder / "figure.png", result, case)
+    if case.brain_source != STRIPPED:
+        from d3m.results.brain_figure import draw_brain
+
+        draw_brain(folder / "brain.png", case)
 
 
 def _images(result: Result) -> dict[str, np.ndarray]:
@@ -115,7 +144,10 @@ def write_nifti(path: Path, data: np.ndarray, affine: Affine, codes: tuple[int, 
     image.header["descrip"] = MARK
     if data.ndim == 5:
         image.header.set_intent(INTENT_DISPLACEMENT)
-    raw = image.to_bytes()
+    _write_packed(path, image.to_bytes())
+
+
+def _write_packed(path: Path, raw: bytes) -> None:
     with path.open("wb") as f:
         with gzip.GzipFile("", "wb", COMPRESSION, f, mtime=0) as packed:
             packed.write(raw)
