@@ -175,8 +175,12 @@ def best_threshold(curves: Iterable[MaskCurve]) -> float | None:
     The largest whose mean Dice over the patients comes within `EQUAL_DICE` of the best one's: equally good, with less
     false enhancement.
     """
-    table = np.array([curve.dice for curve in curves])
-    table = table[~np.isnan(table).any(axis=1)]
+    return threshold_of([curve.dice for curve in curves])
+
+
+def threshold_of(dices: Sequence[Sequence[float]]) -> float | None:
+    """As `best_threshold`, from each patient's Dice at each of `THRESHOLDS`; the comparison's rule, too."""
+    table = np.array([dice for dice in dices if not np.isnan(dice).any()])
     if not len(table):
         return None
     means = table.mean(axis=0)

@@ -17,6 +17,7 @@ from d3m.diffusion.precision import MixedPrecision
 from d3m.diffusion.recipe import Sampling
 from d3m.diffusion.volume import VolumeSampler
 from d3m.models.recipes import PAPER, STEP_WARP, Recipe
+from d3m_training.data.preparation import network_stride
 
 SIZES = replace(PAPER.network, widths=(8, 8, 8, 16, 16), deformation_widths=(4, 8, 8, 8))
 
@@ -45,6 +46,17 @@ def test_every_multiple_of_the_stride_works() -> None:
             u = network.deform(m, x, image)
         assert x.shape == m.shape == shape
         assert u.shape == (1, 2, *shape[2:])
+
+
+def test_the_stride_is_the_least_that_works() -> None:
+    """Caches pad slices to the recipe's stride: the network's own, and half of it is too small for the network."""
+    network, stride = _network(), PAPER.network.stride
+    assert network.stride == SIZES.stride == stride == 16
+    shape = (1, 1, stride // 2, stride // 2)
+    image, condition = torch.zeros(shape), torch.zeros(1, 3, *shape[2:])
+    with torch.inference_mode(), pytest.raises((RuntimeError, ValueError)):
+        network.deform(network(image, image, condition, torch.tensor([500]))[1], image, image)
+    assert network_stride("paper") == network_stride("step-warp") == stride
 
 
 def test_the_decoders_share_encoder_and_nothing_else() -> None:

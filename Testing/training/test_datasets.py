@@ -174,7 +174,10 @@ def test_manifest(patient: dict[str, Path], tmp_path: Path) -> None:
         ("d", "d", "", None, False),
     ]
     assert [(fault.id, fault.reason) for fault in faults] == [("c", "no flair")]
-    checked = check(patients, workers=1)
+    said: list[str] = []
+    checked = check(patients, workers=1, report=said.append)
+    assert said[:2] == ["Checking every file of 3 patients.", *said[1:2]]
+    assert said[1].startswith("Checked 1 of 3, about ")
     assert [p.id for p in checked.patients] == ["a", "b_visit2"]
     assert checked.unlabelled == ("b_visit2",)
     assert checked.schemes == {"a": UNTIL_2021}

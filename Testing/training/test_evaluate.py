@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from d3m_training.evaluate import THRESHOLDS, MaskCurve, best_threshold
+from d3m_training.evaluate import THRESHOLDS, MaskCurve, best_threshold, threshold_of
 
 
 def curve(dice: list[float]) -> MaskCurve:
@@ -25,3 +25,10 @@ def test_patients_without_enhancement_do_not_choose() -> None:
     nothing = curve([math.nan] * len(THRESHOLDS))
     assert best_threshold([nothing, curve([0.2, 0.6])]) == THRESHOLDS[1]
     assert best_threshold([nothing]) is None
+
+
+def test_one_rule_for_validation_and_comparison() -> None:
+    """From the bare Dice values the same threshold follows as from whole curves; none without any patient."""
+    patients = [curve([0.30, 0.50, 0.495, 0.1]), curve([0.2, 0.6, 0.6, 0.2])]
+    assert threshold_of([one.dice for one in patients]) == best_threshold(patients) == THRESHOLDS[2]
+    assert threshold_of([]) is None

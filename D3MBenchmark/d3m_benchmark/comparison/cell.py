@@ -31,7 +31,7 @@ from d3m_benchmark.methods.registry import METHODS, T1_COPY
 from d3m_benchmark.methods.training import fresh_method
 from d3m_training.data.batches import Batches, BatchSettings
 from d3m_training.data.cache import ENHANCING, Entry
-from d3m_training.evaluate import THRESHOLDS
+from d3m_training.evaluate import threshold_of
 from d3m_training.train.checkpoint import write_atomically
 from d3m_training.train.method import Method, Prediction
 from d3m_training.train.trainer import train
@@ -242,7 +242,7 @@ class _Clock:
 def _choose(
     predict: Callable[[Condition], Prediction], entries: Sequence[Entry], context: tuple[int, ...], device: torch.device
 ) -> float:
-    """The mask's threshold with the best mean Dice."""
+    """The mask's threshold, by the rule of `d3m-training validate`."""
     curves = [dice_curve(predict_volume(predict, entry, context, device), entry) for entry in entries]
-    table = np.array([curve for curve in curves if not np.isnan(curve).any()])
-    return THRESHOLDS[int(table.mean(axis=0).argmax())] if len(table) else 0.5
+    threshold = threshold_of(curves)
+    return 0.5 if threshold is None else threshold

@@ -36,6 +36,13 @@ class NetworkSizes:
     max_displacement: float | None = 4.0
     """Displacement is bounded by this many pixels (tanh), or unbounded."""
 
+    @property
+    def stride(self) -> int:
+        """Multiple that rows and columns of a slice must have."""
+        if self.architecture == "compact":
+            return int(2 ** len(self.widths))  # the first level works on space-to-depth slices
+        return int(2 ** max(len(self.widths) - 2, len(self.deformation_widths)))
+
 
 @dataclass(frozen=True)
 class WholeBrainSizes:

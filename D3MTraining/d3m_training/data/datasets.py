@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +16,7 @@ import numpy as np
 
 from d3m.batch.cases import safe_id
 from d3m.errors import D3MError
+from d3m.progress import Remaining
 from d3m.volumes.io.headers import corner_distance
 from d3m.volumes.io.naming import EXTENSIONS, assign
 from d3m.volumes.io.read import read_raw
@@ -23,6 +25,8 @@ from d3m.volumes.types import Case, Floats, Volume
 from d3m_training.data.labels import Scheme, decide_schemes, label_values
 from d3m_training.data.splits import PARTS, group_of
 
+REPORT_S = 5.0
+"""Seconds between two lines about how far the checking is."""
 IMAGES = ("t1", "t2", "flair", "t1c")
 SAME_GRID_MM = 0.5
 """Headers of T1, T1c and labels may place a voxel this far apart: rounding, not another position."""
@@ -239,18 +243,32 @@ class _Look:
     hashes: tuple[str, ...]
 
 
-def check(patients: Sequence[Patient], enhancing: int | None = None, workers: int = 2) -> Checked:
+def check(
+    patients: Sequence[Patient],
+    enhancing: int | None = None,
+    workers: int = 2,
+    report: Callable[[str], None] | None = None,
+) -> Checked:
     """Read every file once and list everything that is wrong, before any training.
 
     Args:
         patients: From `find_patients`.
         enhancing: Value of the enhancing tumour, where the user states it; a manifest's own statement goes first.
         workers: Processes.
+        report: Gets a line at once, and then every few seconds.
 
     Raises:
         D3MError: the label schemes of the whole set are mixed, or contradict what is stated.
     """
-    looks = list(in_processes(_look, patients, workers))
+    looks = []
+    tell = report or (lambda _: None)
+    remaining, said = Remaining(), time.monotonic()
+    tell(f"Checking every file of {len(patients)} patients.")
+    for number, look in enumerate(in_processes(_look, patients, workers), start=1):
+        looks.append(look)
+        if time.monotonic() - said > REPORT_S or number == 1:
+            said = time.monotonic()
+            tell(f"Checked {number} of {len(patients)}{left(remaining, number / len(patients))}")
     faults = tuple(Fault(look.id, reason) for look in looks for reason in look.faults)
     bad = {fault.id for fault in faults}
     good = tuple(p for p in patients if p.id not in bad)
@@ -264,6 +282,14 @@ def check(patients: Sequence[Patient], enhancing: int | None = None, workers: in
         listed = "; ".join(f"{fault.id}: {fault.reason}" for fault in faults)  # all that is wrong, in one go
         raise D3MError(f"{error.message} Besides: {listed}", error.hint, error.kind) from error
     return Checked(good, faults, schemes, {look.id: look.hashes for look in looks})
+
+
+def left(remaining: Remaining, done: float) -> str:
+    """How a line of progress ends: the time that remains, when `done` (0 to 1) of the work is done."""
+    seconds = remaining(done)
+    if seconds is None or done >= 1:
+        return ""
+    return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
 
 
 Item = TypeVar("Item")

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from d3m.errors import D3MError
 from d3m.models.recipes import RECIPES
+from d3m.progress import Remaining
 from d3m.system.storage import held, replace_text, writing
 from d3m.system.text import read_object
 from d3m_training.data.cache import check_place, fingerprint, is_whole, prepare, write_entry
-from d3m_training.data.datasets import Checked, Fault, Patient, check, find_patients, in_processes, read_patient
+from d3m_training.data.datasets import Checked, Fault, Patient, check, find_patients, in_processes, left, read_patient
 from d3m_training.data.labels import Scheme, unify
 from d3m_training.data.splits import PARTS, Split, check_split, conflicts, make_split, read_split, split_text
 
@@ -36,7 +37,7 @@ class _Work:
 
 def network_stride(recipe_name: str) -> int:
     """Multiple that rows and columns must have for a recipe's network."""
-    return int(2 ** len(RECIPES[recipe_name].network.widths))
+    return RECIPES[recipe_name].network.stride
 
 
 def prepare_cache(
@@ -66,7 +67,7 @@ def prepare_cache(
     faults += clashes
     for fault in faults:  # those first that need no reading
         report(f"{fault.id}: {fault.reason}")
-    checked = check(patients, enhancing_label, workers)
+    checked = check(patients, enhancing_label, workers, report)
     for fault in checked.faults:
         report(f"{fault.id}: {fault.reason}")
     faulty = frozenset(fault.id for fault in (*faults, *checked.faults))
@@ -104,8 +105,9 @@ def _fill(
         if works:  # until all are there this is no cache: entries of two grids must not be trained on together
             (cache / GRID_NAME).unlink(missing_ok=True)
         replace_text(cache / SPLIT_NAME, split_text(split))
+    remaining = Remaining()
     for number, identifier in enumerate(in_processes(_prepare_one, works, workers), start=1):
-        report(f"{number}/{len(works)} {identifier}")
+        report(f"{number}/{len(works)} {identifier}{left(remaining, number / len(works))}")
     with writing():
         replace_text(cache / GRID_NAME, json.dumps(_grid(recipe_name)) + "\n")
     return len(wanted)
@@ -166,7 +168,7 @@ def collect_annotated(data: Sequence[Path], enhancing: int | None, why: str, rep
         D3MError: nobody is left, or as in `collect`.
     """
     patients, faults = collect(data)
-    checked = check([p for p in patients if p.seg is not None], enhancing, workers=1)
+    checked = check([p for p in patients if p.seg is not None], enhancing, 1, report)
     for fault in (*faults, *checked.faults):
         report(f"Left out: {fault.id}: {fault.reason}")
     if not checked.patients:

@@ -19,6 +19,7 @@ from d3m.diffusion.volume import VolumeSample, VolumeSampler
 from d3m.models.recipes import Recipe
 from d3m.system.devices import fastest_dtype
 from d3m_training.data.cache import ENHANCING, Entry
+from d3m_training.evaluate import THRESHOLDS, threshold_of
 
 PICTURES = 4
 """Patients that are drawn at each validation."""
@@ -43,7 +44,8 @@ def quick_validation(
         iteration: Named in the line and the pictures.
 
     Returns:
-        Mean ET Dice at the best threshold plus a tenth of the mean fitted tumour PSNR; NaN where neither is defined.
+        Mean ET Dice at the threshold that `evaluate.threshold_of` chooses, plus a tenth of the mean fitted tumour PSNR;
+        NaN where neither is defined.
     """
     network = build_network(replace(recipe.network, auxiliary_regions=0))
     network.load_state_dict({k: v for k, v in weights.items() if not k.startswith("auxiliary.")})
@@ -53,7 +55,6 @@ def quick_validation(
         MixedPrecision(network, fastest_dtype(device)), recipe.diffusion, recipe.network.context, recipe.qualities[0],
         device=device,
     )  # fmt: skip
-    thresholds = np.arange(0.1, 0.75, 0.1)
     dices, psnrs = [], []
     for number, entry in enumerate(entries):
         slices = torch.from_numpy(np.asarray(entry.scans[:, :3], np.float32))
@@ -68,10 +69,11 @@ def quick_validation(
             psnrs.append(metrics.psnr(fitted, real, label > 0))
         true = label == ENHANCING
         if true.sum() >= metrics.MIN_DICE_VOXELS:
-            dices.append([metrics.dice(sample.probability.numpy() >= cut, true) for cut in thresholds])
+            dices.append([metrics.dice(sample.probability.numpy() >= cut, true) for cut in THRESHOLDS])
         if number < PICTURES:
             _draw(out / "pictures" / f"{iteration:07d}_{number}.png", slices, target, label, sample)
-    dice = float(np.mean(dices, axis=0).max()) if dices else float("nan")
+    cut = threshold_of(dices)
+    dice = float("nan") if cut is None else float(np.mean(dices, axis=0)[THRESHOLDS.index(cut)])
     tumour = float(np.mean(psnrs)) if psnrs else float("nan")
     report(
         f"validation at {iteration}: ET Dice {dice:.3f} (n={len(dices)}), tumour PSNR {tumour:.2f} dB (n={len(psnrs)})"

@@ -130,7 +130,7 @@ class PublishedNetwork(nn.Module):
         widths = sizes.widths
         time = 4 * widths[0]
         # the deformation module halves the slices more often than the network does
-        self.stride = 2 ** max(len(widths) - 2, len(sizes.deformation_widths))
+        self.stride = sizes.stride
         self.deformation_inputs = sizes.deformation_inputs
         self.stem = nn.Conv2d(2 + CONTRASTS * len(sizes.context), widths[0], 7, padding=3)
         self.time = TimeMLP(widths[0], time)

@@ -89,7 +89,7 @@ class CompactNetwork(nn.Module):
     def __init__(self, sizes: NetworkSizes, dropout: float = 0.0) -> None:
         super().__init__()
         widths, blocks = sizes.widths, sizes.blocks_per_level
-        self.stride = 2 ** len(widths)
+        self.stride = sizes.stride
         self.deformation_inputs = sizes.deformation_inputs
         time = 4 * widths[0]
         self.time = TimeMLP(widths[0], time)
