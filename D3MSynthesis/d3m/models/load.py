@@ -33,6 +33,8 @@ from d3m.system.storage import write_text
 
 TRAINING_ONLY = "auxiliary."
 """Weights under this name serve training alone and are not shipped."""
+HEADER_BYTES_A_TENSOR = 1000
+"""An entry of a name, a type, a shape and two offsets takes some 150."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def _load(path: Path, card: Card, build: Callable[[], Network]) -> Network:
         raise D3MError(
             f"The network that the card of {card.name!r} describes cannot be built.", "Get the model's folder again."
         ) from error
+    _check_header(path, card.name, len(expected))
     try:
         with safe_open(path, "pt") as f:
             stored = {name: f.get_slice(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
@@ -106,6 +109,23 @@ def _load(path: Path, card: Card, build: Callable[[], Network]) -> Network:
     network = build()
     network.load_state_dict(weights)
     return network.eval()
+
+
+def _check_header(path: Path, name: str, tensors: int) -> None:
+    """Refuse a list of tensors far longer than the network's, before it is read: a million entries take gigabytes.
+
+    The file begins with the length of that list, eight bytes (safetensors, Format).
+
+    Raises:
+        D3MError: it is too long.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > HEADER_BYTES_A_TENSOR * (tensors + 10):
+        raise D3MError(
+            f"The weights of {name!r} list far more tensors than the network on their card has.",
+            "Get the model's folder anew, or export the model again.",
+        )
 
 
 def save_model(

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import io
 import math
+import re
 import stat
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from d3m.errors import D3MError
+from d3m.system.memory import free_bytes
+from d3m.system.text import plain
 from d3m.volumes.types import Affine, Floats
 
 MAX_VOXELS = 2**28
@@ -27,6 +30,11 @@ MAX_DEFLATE_RATIO = 1100
 SMALLEST = float(np.finfo(np.float32).tiny)
 MAX_OUTSIDE = 0.01
 """Share of a scan's values that float32 need not hold."""
+MAX_SCAN_RATIO, FREE_RATIO_BYTES = 200, 2**26
+"""A scan of this size and more does not pack better: a stripped brain in a large empty box reaches 60. Masks may."""
+FLAT = ("brain_mask", "labels")
+WORK_BYTES = 12
+"""Memory that a voxel needs until its scan is known to be of use: itself, and what it is compared with."""
 CHUNK_VOXELS = 2**20
 """Voxels converted at a time, so that a wide storage type never stands in memory as a whole."""
 NAMES = {"brain_mask": "The brain mask", "reference": "The reference", "labels": "The label map", "t1c": "T1c"}
@@ -130,6 +138,30 @@ def open_file(path: Path, contrast: str) -> Iterator[BinaryIO]:
         yield stream
 
 
+def beside(header: Path, name: str, contrast: str) -> Path:
+    """The file of the voxels that a header names: it must lie in the header's own folder or below.
+
+    A header from elsewhere could otherwise have any file of this machine read, and shown in the result.
+
+    Raises:
+        D3MError: an absolute path, a way up, or a link that leads out of the folder.
+    """
+    folder = header.parent
+    parts = re.split(r"[/\\]", name)
+    try:
+        place = folder / name
+        inside = place.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a loop of links, a character that no path has
+        inside = False
+    if not inside or ".." in parts or not parts[0] or re.match(r"[A-Za-z]:", name):
+        raise D3MError(
+            f"The header of {label(contrast)} names a file outside of its own folder ({plain(name)[:80]}): it is not "
+            "read.",
+            "Put the file with the voxels itself (no link) beside the header, or save both as one NIfTI or NRRD file.",
+        )
+    return place
+
+
 def unpack(stream: BinaryIO) -> tuple[BinaryIO, bool]:
     """The stream behind gzip, whatever the file is called; also when it was packed twice.
 
@@ -195,7 +227,7 @@ def check_size(shape: tuple[int, ...], itemsize: int, available: int, packed: bo
         contrast: For the message.
 
     Raises:
-        D3MError: an absurd size; a file too short for it.
+        D3MError: an absurd size; a file too short for it; more than the free memory.
     """
     size = " x ".join(str(n) for n in shape)
     if len(size) > 60:
@@ -209,6 +241,16 @@ def check_size(shape: tuple[int, ...], itemsize: int, available: int, packed: bo
         raise truncated(contrast, max(available, 0), need)
     if packed and available * MAX_DEFLATE_RATIO < need:
         raise damaged(contrast, f"its header declares {size} voxels, more than a file of this size can hold")
+    if packed and contrast not in FLAT and need > max(available * MAX_SCAN_RATIO, FREE_RATIO_BYTES):
+        raise damaged(contrast, f"its header declares {size} voxels, but next to nothing is packed in it")
+    free = free_bytes()
+    if free is not None and math.prod(shape) * WORK_BYTES > free:
+        raise D3MError(
+            f"{label(contrast)} has {size} voxels: {math.prod(shape) * WORK_BYTES / 2**30:.1f} GiB of memory would be "
+            f"needed, and {free / 2**30:.1f} GiB are free.",
+            "Close other programs, take another machine, or resample the scan to 1 mm.",
+            "machine",
+        )
 
 
 def skip(stream: BinaryIO, count: int) -> None:

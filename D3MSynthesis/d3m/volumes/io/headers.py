@@ -14,6 +14,8 @@ MIN_SLICES = 4
 """Fewer are a picture, not a volume."""
 SPACING_RANGE_MM = (0.05, 30.0)
 """Voxel sizes outside it are no scan of a head but a wrong unit."""
+MAX_SIDE_MM, MAX_LITRES = 1000.0, 200.0
+"""No scanner sees more of a head; a box of half a metre has 125 litres."""
 SILENT_SHEAR = 0.001
 """Cosine between two axes that is rounding (a tenth of a millimetre over a head)."""
 MAX_SHEAR = 0.005
@@ -75,7 +77,7 @@ def check_affine(
         contrast: For messages.
 
     Raises:
-        D3MError: values that are not finite, axes of length zero or in one plane, absurd voxel sizes, shear.
+        D3MError: values that are not finite, axes of length zero or in one plane, absurd voxel sizes or extent, shear.
     """
     name = label(contrast)
     notices = []
@@ -98,6 +100,13 @@ def check_affine(
         raise D3MError(
             f"{name} has an impossible voxel size in its header: {sizes} mm.",
             "Correct the voxel size or the unit in the header, or convert the scan again.",
+        )
+    sides = np.array(shape) * spacing
+    if sides.max() > MAX_SIDE_MM or sides.prod() > MAX_LITRES * 1e6:
+        sizes = " x ".join(f"{side:.0f}" for side in sides)
+        raise D3MError(
+            f"{name} measures {sizes} mm by its header: no scan of a head is so large.",
+            "Correct the voxel size in the header, or crop the scan to the head.",
         )
     axes = affine[:3, :3] / spacing
     shear = float(np.abs(axes.T @ axes - np.eye(3)).max())

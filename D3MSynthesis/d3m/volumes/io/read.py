@@ -16,6 +16,7 @@ from d3m.volumes.io.dicom.series import Series
 from d3m.volumes.io.files import (
     ARCHIVES,
     PICTURES,
+    beside,
     check_size,
     content_hash,
     damaged,
@@ -101,7 +102,7 @@ def _nifti(
         raise D3MError(
             f"{label(contrast)} is only the header of a NIfTI pair.", "Give the .hdr file with its .img file beside it."
         )
-    with open_file(pair[1], contrast) as voxels:
+    with open_file(beside(pair[0], pair[1].name, contrast), contrast) as voxels:
         inner, inner_packed = unpack(voxels)
         return header, _values(inner, header, offset, _file_size(pair[1]), inner_packed, contrast)
 

@@ -9,7 +9,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 
 from d3m.errors import D3MError
-from d3m.volumes.io.files import damaged, label
+from d3m.volumes.io.files import beside, damaged, label
 from d3m.volumes.io.headers import NO_ORIENTATION_HINT, Header, check_affine, three_axes
 from d3m.volumes.types import Affine
 
@@ -80,13 +80,13 @@ def _whole(text: str, contrast: str, what: str) -> list[int]:
 
 
 def _data_file(text: str, header_path: Path, contrast: str) -> Path:
-    """The voxels' file, beside the header."""
-    if text.split()[:1] == ["LIST"] or "%" in text:
+    """The voxels' file, beside the header or below."""
+    if text.upper().split()[:1] == ["LIST"] or "%" in text:
         raise D3MError(
             f"{label(contrast)} keeps its slices in separate files, which is not supported.",
             "Save it as one NIfTI or NRRD file.",
         )
-    return header_path.parent / text
+    return beside(header_path, text, contrast)
 
 
 def parse_nrrd(stream: BinaryIO, path: Path, contrast: str) -> TextHeader:

@@ -3,18 +3,83 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
-# "T1 w/o contrast", "non-contrast", "pre", "nativ": said to be without, although the word for it is there
+AGENTS = (
+    "ablavar", "artirem", "bayer gd", "clariscan", "cyclolux", "dotagraf", "dotarem", "dotavision", "elucirem",
+    "eovist", "feraheme", "feridex", "gadavist", "gadoterate", "gadopiclenol", "gadopentetate", "gadograf", "gadovist",
+    "gadovita", "gadoxetate", "gd bopta", "gd dota", "gd dtpa", "gd hp do3a", "gd eob", "lumentin", "magnegita",
+    "magnevist", "magnograf", "magnescope", "multihance", "omniscan", "optimark", "pixxoscan", "primovist", "prohance",
+    "resovist", "teslascan", "vasovist", "vueway", "dota", "dtpa", "bopta", "ferumoxytol",
+)  # fmt: skip
+"""Names of contrast agents for MRI, of brands and substances; "gado..." is one by its beginning."""
+CONTRAST_WORDS = (
+    # English, German, French, Spanish, Portuguese, Italian
+    "contrast", "contrasted", "contr", "contrastmedium", "kontrast", "kontrastmittel", "kontrastm", "kontr", "km",
+    "kmgabe", "contraste", "contrasto", "produit de contraste", "pdc", "injecte", "injectee", "injection", "inj",
+    "gado", "gadolinium", "gadolinio", "gadolinico", "gd", "gad", "gdl", "mdc", "mezzo di contrasto", "mc", "civ", "ce",
+    "cm", "medio de contraste", "contraste iv", "realce", "rehausse", "rehaussement", "kontrastverstarkt", "enhanced",
+    "enhancement", "enh", "cemri",
+    # Dutch, Swedish, Danish, Norwegian, Finnish, Polish, Czech, Hungarian, Romanian, Turkish, Croatian
+    "contrastmiddel", "contrastvloeistof", "kontrastmedel", "kontraststof", "kontrastvaeske", "kontrastvatska",
+    "tehosteaine", "tehoste", "kontrastem", "kontrastu", "kontrastowy", "srodek kontrastowy", "srodku", "kontrastni",
+    "kontrastni latka", "kontrasztanyag", "kontrasztos", "kontraszt", "substanta de contrast", "kontrastli",
+    "kontrast madde", "kontrastno", "kontrastnim",
+    # Russian, Ukrainian, Greek, Chinese, Japanese, Korean
+    "контраст", "контрастом", "контрастное", "контрастирование", "кв", "σκιαγραφικο", "增强", "增強", "强化", "造影",
+    "造影後", "조영", "조영증강",
+)  # fmt: skip
+"""Words and abbreviations for contrast agent or enhancement; accents are left out."""
+AFTER_WORDS = (
+    "post", "after", "nach", "apres", "despues", "pos", "poscontraste", "postcontraste", "postcontrast", "dopo", "depois",
+    "na", "po", "efter", "etter", "utan", "jalkeen", "dupa", "sonrasi", "sonra", "utani", "после", "meta", "後", "后",
+    "with", "mit", "avec", "con", "com", "met", "med", "c", "s", "z", "cu", "ile", "с", "plus",
+)  # fmt: skip
+"""What says that the agent was there, in front of or behind a word for it."""
+ALONE_AFTER = ("post", "postgd", "postgad", "postkm", "postcontrast", "postinj", "postinjection", "pc", "kma", "gdt1")
+WITHOUT_WORDS = (
+    "w/o", "wo", "without", "no", "non", "not", "ohne", "o", "sans", "sin", "sem", "senza", "zonder", "geen", "utan",
+    "uden", "uten", "ilman", "bez", "fara", "nelkul", "olmadan", "без", "χωρις", "vor", "before", "pre", "avant", "antes",
+    "prima", "voor", "fore", "for", "przed", "pred", "inainte", "once", "до", "minus", "prae",
+)  # fmt: skip
+"""What says that there is none, in front of a word for it."""
+ALONE_WITHOUT = (
+    "pre", "prae", "native", "nativ", "nativa", "nativo", "natif", "nativni", "natywny", "natywne", "nativt", "basal",
+    "unenhanced", "noncontrast", "precontrast", "nonenhanced", "uncontrasted", "kontrastlos", "plain", "blanco", "sc",
+    "t1n", "нативный", "нативная", "натив", "平扫", "平掃", "単純", "조영전", "kontrastsiz", "noce", "nogad", "nogd", "nokm",
+    "pregd", "pregad", "prekm", "preinj", "wocontrast", "civless",
+)  # fmt: skip
+"""What says so by itself."""
+
+
+def _any(words: tuple[str, ...]) -> str:
+    """A pattern for any of the words, the longest first."""
+    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+
+
+_EDGE, _END = r"(?<![^\W\d_])", r"(?![^\W\d_])"
+"""No letter before, none behind; scripts without spaces have no such edges."""
+_NO_SPACES = re.compile(r"[\u3040-\u9fff\uac00-\ud7af]")
+_AGENT = rf"(?:{_any(AGENTS)}|gado[a-z]*|gd dtpa|gd dota)"
+_WORD = rf"(?:{_any(tuple(w for w in CONTRAST_WORDS if not _NO_SPACES.search(w)))}|{_AGENT})"
 _WITHOUT = re.compile(
-    r"\b(?:w ?/ ?o|without|no|non|not|ohne|sans|sin)[ _-]*(?:iv[ _-]*)?(?:contrast|contr|gado\w*|gad|gd|km|ce|enh\w*)\b"
-    r"|\bpre[ _-]*(?:contrast|contr|gado\w*|gad|gd|km)?\b|\bnative?\b|\bunenhanced\b|\bnoncontrast\b|\bprecontrast\b"
-    r"|\bt1n\b"
+    rf"{_EDGE}(?:{_any(WITHOUT_WORDS)})[ .-]*(?:(?:i ?v|any|de|di|iv|the|dem)[ .-]*)?{_WORD}{_END}"
+    rf"|(?<![^\W\d_/+])-[ ]?(?:{_WORD}|c){_END}"
+    rf"|{_EDGE}(?:{_any(tuple(w for w in ALONE_WITHOUT if not _NO_SPACES.search(w)))}){_END}"
+    r"|平扫|平掃|単純|조영전|造影前|增强前|조영 ?전|未增强|非造影"
+    rf"|{_EDGE}w ?/ ?o(?: ?/? ?(?:c|iv)\b)?|{_EDGE}(?:s|o) ?/ ?(?:c|km|gd){_END}"
 )
 _WITH = re.compile(
-    r"t1w?[ _-]*(?:ce|gd|gad|c|km|post)(?![a-z])|t1c\w{0,2}(?![a-z0-9])|\+[ ]?(?:c|gd|gad|km)\b|\bc\+|\bce\b|\bpost\b"
-    r"|post[ _-]?(?:contrast|gad|gd|con)|\bgd\b|\bgad\b|gado\w*|gadavist|dotarem|prohance|omniscan|magnevist"
-    r"|contrast|\bcontr\b|\bkm\b|\benhanced\b|\benh\b|\b(?:w|with) ?/? ?c\b"
+    rf"{_EDGE}{_WORD}{_END}"
+    rf"|{_EDGE}(?:{_any(ALONE_AFTER)}){_END}"
+    rf"|{_EDGE}(?:post|after|nach|apres)[ ._-]*(?:{_WORD})"
+    r"|t1[a-z]{0,3}[ _-]*(?:ce|gd|gad|c|km|post|k|\+)(?![a-z])|t1c\w{0,2}(?![a-z0-9])"
+    r"|\+[ ]?(?:c|gd|gad|km|k|ce|cm|mdc|inj|civ|iv)(?![^\W\d_])|(?<![^\W_])c[ ]?\+|(?<=t1)\+"
+    rf"|{_EDGE}(?:with|mit|w|c|m|avec|con|com) ?/? ?(?:c|km|gd|gad|k){_END}"
+    r"|增强|增強|强化|造影|조영"
 )
+_SAFE_WORDS = re.compile(r"(?<![^\W\d_])(?:contrast|mc|cm|c) ?(?:\d|=)|high contrast|contrast (?:optimi[sz]ed|ratio)")
+"""Words for the picture's contrast, and numbers in centimetres."""
 _FLAIR = re.compile(r"flair|(?<![a-z0-9])t2[ _-]?f(?![a-z0-9])|\btirm\b|dark[ _-]?fluid|da[ _-]?fl\b")
 _T1 = re.compile(r"(?<![a-z0-9])t1|mprage|mp2rage|bravo|\bspgr\b|\bfspgr\b|\btfl\b|\bvibe\b")
 _T2 = re.compile(r"(?<![a-z0-9])t2(?!\*)")
@@ -25,19 +90,36 @@ _OTHER = re.compile(
 )
 
 
+def _words(description: str) -> str:
+    """Small letters without accents; underscores and runs of spaces are one space, words of a compound apart."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", description)
+    plain = "".join(c for c in unicodedata.normalize("NFKD", apart) if not unicodedata.combining(c))
+    return re.sub(r"[_\s]+", " ", unicodedata.normalize("NFC", plain).lower())
+
+
 def contrast_of(description: str) -> str | None:
     """Which scan a name or description speaks of: "t1", "t2", "flair", "t1c", or None.
 
     A T1 that anything says to be with contrast is never taken for a T1: its rim is what is to be predicted.
     """
-    text = re.sub(r"[_\s]+", " ", description.lower())
+    text = _words(description)
     if _OTHER.search(text):
         return None
     is_t1, is_t2 = _T1.search(text) is not None, _T2.search(text) is not None
     if _FLAIR.search(text) and not (is_t1 and not is_t2 and "t2" not in text):  # T1 FLAIR is a T1
-        return None if _WITH.search(_WITHOUT.sub(" ", text)) and "t1" not in text and "contrast" in text else "flair"
+        return None if says_with(description) and "t1" not in text and "contrast" in text else "flair"
     if is_t1 and not is_t2:
-        return "t1c" if _WITH.search(_WITHOUT.sub(" ", text)) else "t1"
+        return "t1c" if says_with(description) else "t1"
     if is_t2 and not is_t1:
         return "t2"
     return None
+
+
+def says_with(description: str) -> bool:
+    """Whether it says that contrast agent was given, in any of the usual languages, by a word or an agent's name."""
+    return _WITH.search(_SAFE_WORDS.sub(" ", _WITHOUT.sub(" ", _words(description)))) is not None
+
+
+def says_without(description: str) -> bool:
+    """Whether it says that there is no contrast agent ("nativ", "w/o", "ohne KM"), and nothing else says there is."""
+    return _WITHOUT.search(_words(description)) is not None and not says_with(description)
