@@ -127,7 +127,7 @@ def test_two_images_at_one_place_are_refused(tmp_path: Path, t1: np.ndarray) -> 
 def test_missing_slices_are_refused(tmp_path: Path, t1: np.ndarray) -> None:
     """A gap inside the stack is named; nothing is invented for it."""
     folder = series(tmp_path / "t1", t1, edit=lambda dataset, z: None if z in (10, 11) else dataset)
-    with pytest.raises(D3MError, match="T1 lacks 2 slices"):
+    with pytest.raises(D3MError, match=r"T1 lacks 2 slices inside the stack, from 9 to 12 mm behind its first slice"):
         read_volume(folder, "t1")
 
 
@@ -276,6 +276,30 @@ def test_a_loop_of_links_ends(tmp_path: Path, t1: np.ndarray) -> None:
     folder = series(tmp_path / "t1", t1)
     (folder / "again").symlink_to(folder, target_is_directory=True)
     same_picture(read_volume(folder, "t1"), t1, AFFINE)
+
+
+def test_linked_folders_are_read(tmp_path: Path, t1: np.ndarray) -> None:
+    """A study put together from links to the folders of series is one."""
+    study(tmp_path / "store")
+    (tmp_path / "study").mkdir()
+    for folder in (tmp_path / "store").iterdir():
+        (tmp_path / "study" / f"link{folder.name}").symlink_to(folder, target_is_directory=True)
+    assert [one.number for one in (lambda c: (c.t1, c.t2, c.flair))(choose_series(tmp_path / "study"))] == [1, 2, 3]
+
+
+def test_links_to_nothing_are_said(tmp_path: Path, t1: np.ndarray) -> None:
+    """Of a series under git-annex some files are not there: their number is said; with none there, what to do."""
+    folder = series(tmp_path / "t1", t1)
+    for path in sorted(folder.iterdir())[-5:]:
+        path.unlink()
+        path.symlink_to(tmp_path / "annex" / path.name)
+    [notice] = [n for n in read_volume(folder, "t1").notices if n.code == "dicom-broken-links"]
+    assert "5 files beside T1 are links to nothing" in notice.message
+    for path in folder.iterdir():
+        path.unlink()
+        path.symlink_to(tmp_path / "annex" / path.name)
+    with pytest.raises(D3MError, match="links to nothing"):
+        read_volume(folder, "t1")
 
 
 def study(folder: Path, **more: tuple[str, Any]) -> Path:

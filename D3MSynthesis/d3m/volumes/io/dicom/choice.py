@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from d3m.errors import D3MError, Notice
-from d3m.volumes.io.dicom.descriptions import contrast_of
+from d3m.volumes.io.dicom.descriptions import contrast_of, says_without
 from d3m.volumes.io.dicom.headers import find_series
 from d3m.volumes.io.dicom.series import Series
 from d3m.volumes.io.files import label
@@ -78,6 +78,8 @@ def series_in(place: Path, contrast: str) -> Series:
     fitting = [one for one in scans if kind_of(one) == contrast]
     if contrast == "t1" and len(fitting) > 1:
         fitting = _before_agent(fitting, found)
+    if contrast == "t1" and len(fitting) > 1:
+        fitting = [one for one in fitting if _says_without(one)] or fitting
     if not fitting and len(scans) == 1 and kind_of(scans[0]) is None:
         fitting = scans
     if len(fitting) != 1:
@@ -139,7 +141,7 @@ def _says_something(description: str) -> bool:
 
 
 def _best(contrast: str, found: Sequence[Series]) -> Series:
-    """The series for a contrast: the one with most slices, and of equals the first."""
+    """The series for a contrast: a T1 that calls itself native, then the one with most slices, of equals the first."""
     name = label(contrast)
     fitting = [one for one in found if _usable(one) and kind_of(one) == contrast]
     late: list[Series] = []
@@ -153,7 +155,8 @@ def _best(contrast: str, found: Sequence[Series]) -> Series:
             f"This study has no {name} series that can be used{reason}. Found: {_listed(found)}.",
             f"{BY_FOLDER} (here: --{contrast}).",
         )
-    best = min(fitting, key=lambda one: (-_places(one), one.number is None, one.number or 0))
+    native = [one for one in fitting if contrast == "t1" and _says_without(one)]
+    best = min(native or fitting, key=lambda one: (-_places(one), one.number is None, one.number or 0))
     text = f"{name} is {best.line()}"
     others = [one for one in fitting if one is not best]
     if others:
@@ -162,6 +165,7 @@ def _best(contrast: str, found: Sequence[Series]) -> Series:
             if _places(others[0]) == _places(best)
             else "it has most slices"
         )
+        why = "it calls itself native" if native and len(native) < len(fitting) else why
         text += f" ({why}; also possible: {'; '.join(one.line() for one in others)})"
     return replace(best, notices=(Notice("dicom-choice", text + ".", contrast),))
 
@@ -178,8 +182,7 @@ def _before_agent(t1s: Sequence[Series], found: Sequence[Series]) -> list[Series
 
 def _says_without(series: Series) -> bool:
     """Whether its description says that there is no contrast agent in it."""
-    text = series.words.lower()
-    return any(word in text for word in ("w/o", "without", "pre", "nativ", "non", "ohne", "unenhanced"))
+    return says_without(series.words)
 
 
 def _usable(series: Series) -> bool:

@@ -30,24 +30,31 @@ CONTRAST_WORDS = (
     "造影後", "조영", "조영증강",
 )  # fmt: skip
 """Words and abbreviations for contrast agent or enhancement; accents are left out."""
-AFTER_WORDS = (
-    "post", "after", "nach", "apres", "despues", "pos", "poscontraste", "postcontraste", "postcontrast", "dopo", "depois",
-    "na", "po", "efter", "etter", "utan", "jalkeen", "dupa", "sonrasi", "sonra", "utani", "после", "meta", "後", "后",
-    "with", "mit", "avec", "con", "com", "met", "med", "c", "s", "z", "cu", "ile", "с", "plus",
-)  # fmt: skip
-"""What says that the agent was there, in front of or behind a word for it."""
-ALONE_AFTER = ("post", "postgd", "postgad", "postkm", "postcontrast", "postinj", "postinjection", "pc", "kma", "gdt1")
+ALONE_AFTER = (
+    "post",
+    "postgd",
+    "postgad",
+    "postkm",
+    "postcontrast",
+    "postinj",
+    "postinjection",
+    "pc",
+    "p.c.",
+    "kma",
+    "kmg",
+)
+"""What says by itself that it is from after the injection."""
 WITHOUT_WORDS = (
     "w/o", "wo", "without", "no", "non", "not", "ohne", "o", "sans", "sin", "sem", "senza", "zonder", "geen", "utan",
-    "uden", "uten", "ilman", "bez", "fara", "nelkul", "olmadan", "без", "χωρις", "vor", "before", "pre", "avant", "antes",
-    "prima", "voor", "fore", "for", "przed", "pred", "inainte", "once", "до", "minus", "prae",
+    "uden", "uten", "ilman", "bez", "fara", "nelkul", "olmadan", "без", "χωρις", "vor", "before", "pre", "avant",
+    "antes",     "prima", "voor", "fore", "for", "przed", "pred", "inainte", "once", "до", "minus", "prae",
 )  # fmt: skip
 """What says that there is none, in front of a word for it."""
 ALONE_WITHOUT = (
     "pre", "prae", "native", "nativ", "nativa", "nativo", "natif", "nativni", "natywny", "natywne", "nativt", "basal",
     "unenhanced", "noncontrast", "precontrast", "nonenhanced", "uncontrasted", "kontrastlos", "plain", "blanco", "sc",
-    "t1n", "нативный", "нативная", "натив", "平扫", "平掃", "単純", "조영전", "kontrastsiz", "noce", "nogad", "nogd", "nokm",
-    "pregd", "pregad", "prekm", "preinj", "wocontrast", "civless",
+    "t1n", "нативный", "нативная", "натив", "平扫", "平掃", "単純", "조영전", "kontrastsiz", "noce", "nogad", "nogd",
+    "nokm",     "pregd", "pregad", "prekm", "preinj", "wocontrast", "civless",
 )  # fmt: skip
 """What says so by itself."""
 
@@ -60,12 +67,15 @@ def _any(words: tuple[str, ...]) -> str:
 _EDGE, _END = r"(?<![^\W\d_])", r"(?![^\W\d_])"
 """No letter before, none behind; scripts without spaces have no such edges."""
 _NO_SPACES = re.compile(r"[\u3040-\u9fff\uac00-\ud7af]")
-_AGENT = rf"(?:{_any(AGENTS)}|gado[a-z]*|gd dtpa|gd dota)"
-_WORD = rf"(?:{_any(tuple(w for w in CONTRAST_WORDS if not _NO_SPACES.search(w)))}|{_AGENT})"
+_AGENT = rf"(?:{_any(AGENTS)}|gado[a-z]*)"
+_STEMS = "[ck]ontrast[a-z]*|kontra(?:sz|sc)[a-z]*|inject[a-z]*|контраст[а-яіїє]*|σκιαγραφικ[α-ω]*|rehauss[a-z]*"
+"""How such words begin, whatever their endings."""
+_WORD = rf"(?:{_any(tuple(w for w in CONTRAST_WORDS if not _NO_SPACES.search(w)))}|{_STEMS}|{_AGENT})"
 _WITHOUT = re.compile(
     rf"{_EDGE}(?:{_any(WITHOUT_WORDS)})[ .-]*(?:(?:i ?v|any|de|di|iv|the|dem)[ .-]*)?{_WORD}{_END}"
     rf"|(?<![^\W\d_/+])-[ ]?(?:{_WORD}|c){_END}"
     rf"|{_EDGE}(?:{_any(tuple(w for w in ALONE_WITHOUT if not _NO_SPACES.search(w)))}){_END}"
+    rf"|{_EDGE}(?:{_WORD}|c) ?-(?=\s|$|\))|\(-\)"
     r"|平扫|平掃|単純|조영전|造影前|增强前|조영 ?전|未增强|非造影"
     rf"|{_EDGE}w ?/ ?o(?: ?/? ?(?:c|iv)\b)?|{_EDGE}(?:s|o) ?/ ?(?:c|km|gd){_END}"
 )
@@ -73,13 +83,14 @@ _WITH = re.compile(
     rf"{_EDGE}{_WORD}{_END}"
     rf"|{_EDGE}(?:{_any(ALONE_AFTER)}){_END}"
     rf"|{_EDGE}(?:post|after|nach|apres)[ ._-]*(?:{_WORD})"
-    r"|t1[a-z]{0,3}[ _-]*(?:ce|gd|gad|c|km|post|k|\+)(?![a-z])|t1c\w{0,2}(?![a-z0-9])"
+    r"|(?:t1[a-z]{0,3}|bravo|mprage|spgr|vibe|tfl)[ _-]*(?:ce|gd|gad|c|km|post|k)(?![a-z])|t1c\w{0,2}(?![a-z0-9])"
+    rf"|\(\+\)|\+\s*(?:$|[)\]])|{_EDGE}i\.? ?v\.?(?![^\W_])"
     r"|\+[ ]?(?:c|gd|gad|km|k|ce|cm|mdc|inj|civ|iv)(?![^\W\d_])|(?<![^\W_])c[ ]?\+|(?<=t1)\+"
     rf"|{_EDGE}(?:with|mit|w|c|m|avec|con|com) ?/? ?(?:c|km|gd|gad|k){_END}"
     r"|增强|增強|强化|造影|조영"
 )
-_SAFE_WORDS = re.compile(r"(?<![^\W\d_])(?:contrast|mc|cm|c) ?(?:\d|=)|high contrast|contrast (?:optimi[sz]ed|ratio)")
-"""Words for the picture's contrast, and numbers in centimetres."""
+_SAFE_WORDS = re.compile(r"\d ?cm(?![^\W_])|high contrast|contrast (?:optimi[sz]ed|ratio)")
+"""Centimetres, and the contrast of the picture itself."""
 _FLAIR = re.compile(r"flair|(?<![a-z0-9])t2[ _-]?f(?![a-z0-9])|\btirm\b|dark[ _-]?fluid|da[ _-]?fl\b")
 _T1 = re.compile(r"(?<![a-z0-9])t1|mprage|mp2rage|bravo|\bspgr\b|\bfspgr\b|\btfl\b|\bvibe\b")
 _T2 = re.compile(r"(?<![a-z0-9])t2(?!\*)")
@@ -90,11 +101,17 @@ _OTHER = re.compile(
 )
 
 
-def _words(description: str) -> str:
-    """Small letters without accents; underscores and runs of spaces are one space, words of a compound apart."""
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", description)
-    plain = "".join(c for c in unicodedata.normalize("NFKD", apart) if not unicodedata.combining(c))
-    return re.sub(r"[_\s]+", " ", unicodedata.normalize("NFC", plain).lower())
+def _texts(description: str) -> tuple[str, str]:
+    """Small letters without accents, underscores and runs of spaces as one space; and the same with the words of a
+    compound apart ("GdT1", but not "ProHance", is two)."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z][a-z\d])", " ", description)
+    return _plain(description), _plain(apart)
+
+
+def _plain(text: str) -> str:
+    parts = unicodedata.normalize("NFKD", text.replace("ı", "i"))
+    whole = unicodedata.normalize("NFC", "".join(c for c in parts if not unicodedata.combining(c)))
+    return re.sub(r"[_\s]+", " ", whole.lower())
 
 
 def contrast_of(description: str) -> str | None:
@@ -102,7 +119,7 @@ def contrast_of(description: str) -> str | None:
 
     A T1 that anything says to be with contrast is never taken for a T1: its rim is what is to be predicted.
     """
-    text = _words(description)
+    text = _texts(description)[1]
     if _OTHER.search(text):
         return None
     is_t1, is_t2 = _T1.search(text) is not None, _T2.search(text) is not None
@@ -117,9 +134,9 @@ def contrast_of(description: str) -> str | None:
 
 def says_with(description: str) -> bool:
     """Whether it says that contrast agent was given, in any of the usual languages, by a word or an agent's name."""
-    return _WITH.search(_SAFE_WORDS.sub(" ", _WITHOUT.sub(" ", _words(description)))) is not None
+    return any(_WITH.search(_SAFE_WORDS.sub(" ", _WITHOUT.sub(" ", text))) for text in _texts(description))
 
 
 def says_without(description: str) -> bool:
     """Whether it says that there is no contrast agent ("nativ", "w/o", "ohne KM"), and nothing else says there is."""
-    return _WITHOUT.search(_words(description)) is not None and not says_with(description)
+    return any(_WITHOUT.search(text) for text in _texts(description)) and not says_with(description)

@@ -29,7 +29,8 @@ TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
     "ProtocolName", "Modality", "ImageType", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
     "NumberOfFrames", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "EchoTime", "RepetitionTime",
-    "InversionTime", "ContrastBolusAgent", "ContrastBolusAgentSequence", "DiffusionBValue",
+    "InversionTime", "ContrastBolusAgent", "ContrastBolusAgentSequence",
+    "ContrastBolusVolume", "ContrastBolusTotalDose", "ContrastBolusIngredient", "DiffusionBValue",
     "TemporalPositionIdentifier", "RescaleSlope", "RescaleIntercept", "SpecificCharacterSet",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", *identifiers.TAGS,
 )  # fmt: skip
@@ -88,7 +89,8 @@ def is_dicom(path: Path) -> bool:
 def find_series(place: Path, name: str = "The study") -> list[Series]:
     """The series of images in a folder and the folders inside it; other files are passed over.
 
-    Links to folders are not followed, so that loops end.
+    Links to folders are followed, each folder once, so that loops end. Links to nothing are counted: of a data set
+    under git-annex the rest was not fetched.
 
     Args:
         place: A folder or its DICOMDIR, or one DICOM file: then its series among the files beside it.
@@ -107,7 +109,8 @@ def find_series(place: Path, name: str = "The study") -> list[Series]:
         place = place.parent
     found: dict[tuple[str, ...], list[tuple[Path, Any, list[Frame | None]]]] = {}
     damaged, packed = 0, ""
-    for path, start in _files(place, deep):
+    broken: dict[Path, int] = {}
+    for path, start in _files(place, deep, broken):
         if not starts_like_dicom(start):
             packed = packed or next((kind for magic, kind in PACKED.items() if start.startswith(magic)), "")
             continue
@@ -125,10 +128,13 @@ def find_series(place: Path, name: str = "The study") -> list[Series]:
     if not found:
         what = "a folder without any DICOM image" + (f" that can be read ({damaged} are damaged)" if damaged else "")
         hint = "Give a NIfTI, NRRD or MetaImage file, or the folder of a DICOM series."
-        if packed and not damaged:
+        if broken and not damaged:
+            what = f"a folder with {sum(broken.values())} files that are links to nothing, and no DICOM image"
+            hint = "Fetch the files first (for instance with datalad get, or git annex get)."
+        elif packed and not damaged:
             what, hint = f"a folder that holds {packed}, but no DICOM image", "Unpack it first, and give that folder."
         raise D3MError(f"{name} is {what}.", hint)
-    series = [series_of(uid, images, damaged) for (_, _, uid, *_), images in found.items()]
+    series = [series_of(uid, images, damaged, broken) for (_, _, uid, *_), images in found.items()]
     return sorted(series, key=lambda one: (one.number is None, one.number or 0, one.uid))
 
 
@@ -144,19 +150,27 @@ def _key_of(header: Any) -> tuple[str, ...]:
     return patient, study, uid or f"{number} {text}"
 
 
-def _files(place: Path, deep: bool) -> Iterator[tuple[Path, bytes]]:
-    """Every file that can be opened, with its first bytes."""
-    count = 0
+def _files(place: Path, deep: bool, broken: dict[Path, int]) -> Iterator[tuple[Path, bytes]]:
+    """Every file that can be opened, with its first bytes; links to nothing are counted by folder in `broken`."""
+    count, seen = 0, {os.path.realpath(place)}
 
     def refuse(error: OSError) -> None:
         raise D3MError(f"A folder cannot be read ({error.strerror}).", "Check its name and its permissions.") from error
 
-    for folder, inner, names in os.walk(place, onerror=refuse, followlinks=False):
-        inner[:] = sorted(inner) if deep else []
+    for folder, inner, names in os.walk(place, onerror=refuse, followlinks=True):
+        wanted = []
+        for name in sorted(inner) if deep else ():
+            real = os.path.realpath(Path(folder) / name)
+            if real not in seen:
+                seen.add(real)
+                wanted.append(name)
+        inner[:] = wanted
         for name in sorted(names):
             path = Path(folder) / name
             try:
                 if not path.is_file():
+                    if path.is_symlink() and not path.exists():
+                        broken[path.parent] = broken.get(path.parent, 0) + 1
                     continue
                 with path.open("rb") as file:
                     start = file.read(136)

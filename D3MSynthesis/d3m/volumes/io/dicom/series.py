@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from d3m.system.text import plain
 from d3m.volumes.io.dicom.identifiers import without_identifiers
 
 MAX_FRAMES = 20_000
-NO_AGENT = ("", "no", "none", "n", "na", "n/a", "nil", "0", "-", "without", "no contrast", "ohne", "unknown")
+NO_AGENT = ("", "no", "none", "n", "na", "n/a", "nil", "0", "-", "without", "no contrast", "ohne", "unknown",
+            "kein", "keine", "keins", "nein", "nativ", "native", "non", "aucun", "sans", "sin", "ninguno", "nessuno",
+            "senza", "geen", "ingen", "brak", "false", "nicht gegeben", "not given", "w/o", "pre")  # fmt: skip
 """What stands for the contrast agent where there was none."""
 MAX_WORDS, MAX_DESCRIPTION = 1000, 64
 DERIVED_KINDS = ("DERIVED", "SECONDARY", "LOCALIZER", "MPR", "PROJECTION", "REFORMATTED", "MIP", "MNIP", "MIN IP",
@@ -74,6 +76,8 @@ class Series:
     """Images without position, orientation or pixel spacing."""
     damaged: int = 0
     """DICOM files in the same folder that cannot be read."""
+    broken: int = 0
+    """Files in the folders of its images that are links to nothing."""
     notices: tuple[Notice, ...] = ()
     """Why it was chosen."""
     words: str = field(default="", repr=False)
@@ -138,10 +142,15 @@ def _agent(header: Any) -> bool:
     given = header.get("ContrastBolusAgentSequence")
     if given is not None and len(given) > 0:
         return True
-    return any(text.strip().lower() not in NO_AGENT for text in _texts(header.get("ContrastBolusAgent")))
+    if any((_number(header.get(name)) or 0) > 0 for name in ("ContrastBolusVolume", "ContrastBolusTotalDose")):
+        return True
+    named = (*_texts(header.get("ContrastBolusAgent")), *_texts(header.get("ContrastBolusIngredient")))
+    return any(text.strip().lower() not in NO_AGENT for text in named)
 
 
-def series_of(uid: str, images: list[tuple[Path, Any, list[Frame | None]]], damaged: int) -> Series:
+def series_of(
+    uid: str, images: list[tuple[Path, Any, list[Frame | None]]], damaged: int, broken: Mapping[Path, int]
+) -> Series:
     first = images[0][1]
     found = [frame for _, _, frames in images for frame in frames]
     frames = [frame for frame in found if frame is not None]
@@ -167,6 +176,7 @@ def series_of(uid: str, images: list[tuple[Path, Any, list[Frame | None]]], dama
         tuple(frames),
         len(found) - len(frames),
         damaged,
+        sum(broken.get(folder, 0) for folder in {path.parent for path, _, _ in images}),
         words=_words(first),
     )
 

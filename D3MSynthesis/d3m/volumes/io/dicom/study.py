@@ -107,6 +107,10 @@ def _what_it_says(series: Series, contrast: str) -> list[Notice]:
     if series.damaged:
         text = f"{series.damaged} DICOM file{'s' if series.damaged > 1 else ''} beside {name} cannot be read: slices "
         notices.append(Notice("dicom-damaged", text + "may be missing at its ends.", contrast))
+    if series.broken:
+        text = f"{series.broken} file{'s' if series.broken > 1 else ''} beside {name} "
+        text += "are links to nothing (not fetched?): slices may be missing at its ends."
+        notices.append(Notice("dicom-broken-links", text, contrast))
     return notices
 
 
@@ -278,6 +282,14 @@ def _without_duplicates(
     return [frames[k] for k in kept], [images[k] for k in kept], len(frames) - len(kept)
 
 
+def _gaps(steps: np.ndarray, spacing: float) -> str:
+    """Where slices are missing, in millimetres from the first slice; the first three gaps."""
+    places = np.concatenate([[0.0], np.cumsum(steps)])
+    gaps = [f"{places[k]:.0f} to {places[k + 1]:.0f} mm" for k in np.flatnonzero(steps > GAP * spacing)]
+    more = f" and {len(gaps) - 3} more" if len(gaps) > 3 else ""
+    return f"from {', '.join(gaps[:3])}{more} behind its first slice"
+
+
 def _affine(frames: Sequence[Frame], contrast: str) -> Affine:
     """Voxel index (column, row, slice) to RAS millimetres, from all positions at once (DICOM PS3.3, C.7.6.2.1.1)."""
     name = label(contrast)
@@ -289,7 +301,7 @@ def _affine(frames: Sequence[Frame], contrast: str) -> Affine:
     missing = int(np.round(steps / spacing).sum()) - len(steps)
     if steps.max() > GAP * spacing:
         raise D3MError(
-            f"{name} lacks {missing} slice{'s' if missing > 1 else ''} inside the stack.",
+            f"{name} lacks {missing} slice{'s' if missing > 1 else ''} inside the stack, {_gaps(steps, spacing)}.",
             "Transfer the series from the archive again: it is not complete.",
         )
     if np.abs(steps - spacing).max() > UNEVEN * spacing:
