@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from d3m.results.files import write_displacement
 from d3m.volumes.grid import displacement_mm, plan_grid, restore_cemri, to_model_input, to_t1_grid
-from d3m.volumes.preprocess.atlas import ATLAS, atlas, find_pose, own_axes, training_axes
+from d3m.volumes.preprocess.atlas import ATLAS, MAX_TILT, atlas, find_pose, own_axes, quarter_turns, training_axes
 from d3m.volumes.preprocess.matching import degrees_of, nearest_rotation
 from d3m.volumes.types import Case, GridRecipe, Volume
 from engine.volume_helpers import brains, lps_affine, rotation
@@ -55,6 +55,25 @@ def test_upright_heads_keep_their_own_lattice():
     assert not notices
 
 
+@pytest.mark.parametrize("number", [1, 6, 9, 14, 19, 22])
+def test_heads_that_lie_otherwise_than_their_header_says(number):
+    """A patient on the back or the side, a stack turned by a quarter or half: found among the 24 turns, and said."""
+    turn = np.eye(4)
+    turn[:3, :3] = quarter_turns()[number]
+    volume, brain = upright_head()
+    pose, notices = find_pose(Volume(volume.data, turn @ volume.affine), brain)
+    assert [notice.code for notice in notices] == ["tilted-head"]
+    assert "seems to be wrong" in notices[0].message
+    assert degrees_of(nearest_rotation(pose[:3, :3] @ turn[:3, :3])) < MAX_TILT
+
+
+def test_all_quarter_turns():
+    """The turns of a cube, each once, and none that mirrors."""
+    turns = quarter_turns()
+    assert len({tuple(turn.ravel()) for turn in turns}) == 23
+    assert all(np.isclose(np.linalg.det(turn), 1) for turn in turns)
+
+
 @pytest.mark.parametrize(("degrees", "axis", "spacing"), [(25, 0, 1), (-22, 1, 1), (24, 2, 2)])
 def test_tilted_heads_are_set_upright(degrees, axis, spacing):
     """A head turned in the scanner, also under thick slices, is found to be turned by that, to 3 degrees."""
@@ -75,12 +94,13 @@ def test_oblique_lattice_with_the_head_is_not_tilted():
 
 
 def test_small_or_strange_brains_are_left_alone():
-    """What is too small to be a brain, or resembles none, is not turned."""
+    """What is too small to be a brain is not looked at; what resembles none is not turned, and that is said."""
     small = brains()[0]
-    for volume in (Volume(small, lps_affine()), Volume(small, lps_affine(spacing=(4.0, 4.0, 4.0)))):
-        pose, notices = find_pose(volume, volume.data > 0)
+    for spacing, said in ((1.0, []), (4.0, ["pose-unknown"])):
+        volume = Volume(small, lps_affine(spacing=(spacing,) * 3))
+        pose, notices = find_pose(volume, small > 0)
         assert np.array_equal(pose, np.eye(4))
-        assert not notices
+        assert [notice.code for notice in notices] == said
 
 
 @pytest.mark.parametrize("axes", ["oblique", "sagittal"])

@@ -293,7 +293,7 @@ def test_nrrd_absurd_size(tmp_path, scan):
     SimpleITK.WriteImage(itk_image(scan, AFFINE), str(tmp_path / "a.mha"))
     content = (tmp_path / "a.mha").read_bytes().replace(b"DimSize = 48", b"DimSize = 48000")
     (tmp_path / "a.mha").write_bytes(content)
-    refused(tmp_path / "a.mha", "truncated")
+    refused(tmp_path / "a.mha", "no scan of a head is so large")
 
 
 @pytest.mark.parametrize("ending", ["nii.gz", "nrrd", "mha", "mhd"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import shutil
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,12 +66,17 @@ def write_patient(
 
 
 def copy_patient(paths: Mapping[str, Path], folder: Path, identifier: str) -> dict[str, Path]:
-    """Copy a patient's files under another id, which is quicker than making them."""
+    """Copy a patient's files under another id, which is quicker than making them; one voxel of each image differs, so
+    that it is another patient."""
     (folder / identifier).mkdir(parents=True)
     copied = {}
     for name, path in paths.items():
         copied[name] = folder / identifier / path.name.replace(path.parent.name, identifier)
-        shutil.copyfile(path, copied[name])
+        image = nibabel.load(path)
+        data = np.asanyarray(image.dataobj).copy()
+        if name != "seg":
+            data[tuple(n // 2 for n in data.shape)] += 1 + zlib.crc32(identifier.encode()) % 97 / 8
+        nibabel.save(nibabel.Nifti1Image(data, image.affine), copied[name])
     return copied
 
 

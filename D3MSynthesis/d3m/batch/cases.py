@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from d3m.errors import D3MError, Notice
-from d3m.volumes.io.naming import assign
+from d3m.system.text import plain
+from d3m.volumes.io.naming import assign, doubled
 
 CONTRASTS = ("t1", "t2", "flair")
 
@@ -55,15 +57,17 @@ def find_cases(place: Path) -> list[CaseFiles]:
 def _from_folder(folder: Path) -> list[CaseFiles]:
     cases = []
     others: list[str] = []
-    for place in [folder, *sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))]:
+    for place, deeper in _places(folder):
         names = [p.name for p in place.iterdir() if p.is_file()]
-        found = assign(names)
+        found, several = assign(names), doubled(names)
         others += [name for name in names if name.endswith((".nii", ".nii.gz"))] if not found else []
         for identifier, files in sorted(found.items()):
             paths = {contrast: place / name for contrast, name in files.items()}
             if not paths.keys() & set(CONTRASTS):  # a lone T1c or segmentation: the results of a batch, say
                 continue
-            cases.append(CaseFiles(safe_id(identifier), paths.get("t1"), paths.get("t2"), paths.get("flair")))
+            notices = () if not deeper else (Notice("deeper-folders", _left_alone(deeper)),)
+            case = CaseFiles(safe_id(identifier), paths.get("t1"), paths.get("t2"), paths.get("flair"), notices)
+            cases.append(replace(case, problem=_which(several.get(identifier, {}))))
     if not cases:
         seen = f"; found {', '.join(sorted(others)[:3])}" if others else ""
         raise D3MError(
@@ -71,6 +75,50 @@ def _from_folder(folder: Path) -> list[CaseFiles]:
             "Name the files <ID>_t1.nii.gz, <ID>_t2.nii.gz, <ID>_flair.nii.gz (or -t1n, -t2w, -t2f), or give a table.",
         )
     return cases
+
+
+def _places(folder: Path) -> Iterator[tuple[Path, int]]:
+    """The folder, those in it, and deeper ones where there is none above with scans; and how many deeper folders with
+    scans are left alone beside each."""
+    yield folder, 0
+    for place in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        deeper = [p for p in _with_scans(place, MAX_DEPTH) if p != place]
+        if not _has_scans(place):
+            yield from ((inner, 0) for inner in deeper)
+        yield place, len(deeper) if _has_scans(place) else 0
+
+
+MAX_DEPTH = 4
+"""Folders within each other that cases are looked for in."""
+
+
+def _with_scans(place: Path, depth: int) -> list[Path]:
+    """The folders at and below a place that hold scans of a case; links are not followed."""
+    found = [place] if _has_scans(place) else []
+    if depth > 0:
+        inner = sorted(p for p in place.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith("."))
+        for folder in inner:
+            found += _with_scans(folder, depth - 1)
+    return found
+
+
+def _has_scans(place: Path) -> bool:
+    return any(
+        files.keys() & set(CONTRASTS) for files in assign(p.name for p in place.iterdir() if p.is_file()).values()
+    )
+
+
+def _left_alone(count: int) -> str:
+    folders = "A deeper folder with further scans was" if count == 1 else f"{count} deeper folders with scans were"
+    return f"{folders} left alone: the scans beside them are used."
+
+
+def _which(several: dict[str, tuple[str, ...]]) -> str:
+    """What is wrong where several files could be one contrast; the same name with and without .gz is not."""
+    for contrast, endings in several.items():
+        if contrast in CONTRASTS and len({ending.removesuffix(".gz") for ending in endings}) > 1:
+            return f"Several files could be its {contrast.upper()}: ...{', ...'.join(endings)}."
+    return ""
 
 
 def _from_table(table: Path) -> list[CaseFiles]:
@@ -98,5 +146,5 @@ def _from_table(table: Path) -> list[CaseFiles]:
 
 def safe_id(text: str) -> str:
     """An id that can be a folder's name on every system."""
-    cleaned = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", text.strip()).strip(". ")[:100]
+    cleaned = re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", plain(text).strip()).strip(". ")[:100]
     return cleaned or "case"

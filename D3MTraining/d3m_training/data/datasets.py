@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
@@ -18,10 +18,11 @@ from d3m.batch.cases import safe_id
 from d3m.errors import D3MError
 from d3m.progress import Remaining
 from d3m.volumes.io.headers import corner_distance
-from d3m.volumes.io.naming import EXTENSIONS, assign
+from d3m.volumes.io.naming import EXTENSIONS, assign, doubled
 from d3m.volumes.io.read import read_raw
 from d3m.volumes.preprocess.case import read_case, read_volume
 from d3m.volumes.types import Case, Floats, Volume
+from d3m_training.data.duplicates import merged_groups, same_patients, voxel_fingerprint
 from d3m_training.data.labels import Scheme, decide_schemes, label_values
 from d3m_training.data.splits import PARTS, group_of
 
@@ -76,6 +77,8 @@ class Checked:
     """Of each annotated patient."""
     hashes: dict[str, tuple[str, ...]]
     """Content hashes of each patient's files, in the order t1, t2, flair, t1c, seg."""
+    same: tuple[tuple[str, ...], ...] = ()
+    """Ids under which one patient is there several times, by the images themselves: they share a group."""
 
     @property
     def unlabelled(self) -> tuple[str, ...]:
@@ -162,7 +165,11 @@ def _folder_rows(place: Path) -> tuple[list[dict[str, str]], list[Fault]]:
         names = sorted(p.name for p in folder.iterdir() if p.is_file())
         images = [name for name in names if name.endswith(EXTENSIONS) and not name.startswith(".")]
         found = assign(names)
+        several = doubled(images)
         for identifier, files in sorted(found.items()):
+            for contrast, endings in several.get(identifier, {}).items():
+                if len({ending.removesuffix(".gz") for ending in endings}) > 1:
+                    faults.append(Fault(identifier, f"several files could be its {contrast}: {_few(list(endings))}"))
             row = {contrast: str(folder / name) for contrast, name in files.items()}
             row |= {"id": identifier, "split": _part(place, folder), "beside": _few(images)}
             _add_row(rows, row)
@@ -241,6 +248,8 @@ class _Look:
     faults: tuple[str, ...]
     values: frozenset[int] | None
     hashes: tuple[str, ...]
+    fingerprints: tuple[str, ...] = ()
+    """What `voxel_fingerprint` says of each image."""
 
 
 def check(
@@ -281,7 +290,10 @@ def check(
             raise
         listed = "; ".join(f"{fault.id}: {fault.reason}" for fault in faults)  # all that is wrong, in one go
         raise D3MError(f"{error.message} Besides: {listed}", error.hint, error.kind) from error
-    return Checked(good, faults, schemes, {look.id: look.hashes for look in looks})
+    same = same_patients({look.id: look.fingerprints for look in looks if look.id not in bad})
+    groups = merged_groups({p.id: p.group for p in good}, same)
+    good = tuple(replace(p, group=groups[p.id]) for p in good)
+    return Checked(good, faults, schemes, {look.id: look.hashes for look in looks}, same)
 
 
 def left(remaining: Remaining, done: float) -> str:
@@ -323,7 +335,8 @@ def _look(patient: Patient) -> _Look:
     except D3MError as error:
         return _Look(patient.id, tuple(_all_faults(patient, error.message)), None, ())
     hashes = [v.sha256 for v in (*case.contrasts(), t1c)] + ([seg.sha256] if seg else [])
-    return _Look(patient.id, (), values, tuple(hashes))
+    marks = tuple(voxel_fingerprint(v.data) for v in (*case.contrasts(), t1c))
+    return _Look(patient.id, (), values, tuple(hashes), marks)
 
 
 def _all_faults(patient: Patient, first: str) -> list[str]:

@@ -70,6 +70,8 @@ def prepare_cache(
     checked = check(patients, enhancing_label, workers, report)
     for fault in checked.faults:
         report(f"{fault.id}: {fault.reason}")
+    for ids in checked.same:
+        report(f"{' and '.join(ids)} hold the same images: they count as one patient.")
     faulty = frozenset(fault.id for fault in (*faults, *checked.faults))
     if faulty and not skip_bad:
         count = "1 patient" if len(faulty) == 1 else f"{len(faulty)} patients"

@@ -184,7 +184,8 @@ def check_split(split: Split, groups: Mapping[str, str]) -> None:
         raise D3MError(f"The split names {names}, which the data do not have.", "Make the split again.")
     for conflict in conflicts(split, groups):
         raise D3MError(
-            f"Visits of the patient {conflict.patient} are in {' and in '.join(conflict.parts)}.",
+            f"Visits of the patient {conflict.patient} are in {' and in '.join(conflict.parts)}: "
+            f"{', '.join(conflict.ids[:6])}.",
             "Put all visits of a patient into one part.",
         )
 

@@ -20,7 +20,6 @@ import numpy as np
 
 from d3m.errors import D3MError
 from d3m.system.memory import free_bytes
-from d3m.system.text import plain
 from d3m.volumes.types import Affine, Floats
 
 MAX_VOXELS = 2**28
@@ -155,8 +154,7 @@ def beside(header: Path, name: str, contrast: str) -> Path:
         inside = False
     if not inside or ".." in parts or not parts[0] or re.match(r"[A-Za-z]:", name):
         raise D3MError(
-            f"The header of {label(contrast)} names a file outside of its own folder ({plain(name)[:80]}): it is not "
-            "read.",
+            f"The header of {label(contrast)} names a file outside of its own folder, which is not read.",
             "Put the file with the voxels itself (no link) beside the header, or save both as one NIfTI or NRRD file.",
         )
     return place

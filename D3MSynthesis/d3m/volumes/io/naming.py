@@ -80,3 +80,25 @@ def assign(names: Iterable[str]) -> dict[str, dict[str, str]]:
         if len(assigned) > len(result.get(identifier, {})):
             result[identifier] = assigned
     return result
+
+
+def doubled(names: Iterable[str]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Contrasts of a case that several files could be.
+
+    Args:
+        names: Names of files of one folder, in any order.
+
+    Returns:
+        For each id the contrasts with more than one candidate, and how their names end: `_flair.nii.gz`,
+        `_FLAIR.nii.gz`. Which of them is meant cannot be known; `assign` takes the one whose style explains most.
+    """
+    kinds = {(style.separator, suffix): contrast for style in STYLES for contrast, suffix in style.suffixes}
+    found: dict[str, dict[str, list[str]]] = {}
+    for name in sorted(names):
+        parts = split_name(name)
+        if parts is not None:
+            identifier, separator, suffix = parts
+            contrast = kinds[separator, suffix]
+            found.setdefault(identifier, {}).setdefault(contrast, []).append(name[len(identifier) :])
+    several = {key: {c: tuple(e) for c, e in one.items() if len(e) > 1} for key, one in found.items()}
+    return {key: one for key, one in several.items() if one}

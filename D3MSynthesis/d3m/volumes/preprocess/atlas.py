@@ -6,6 +6,8 @@ average brain (ICBM 152; `data/README.md` has its copyright notice) tells how fa
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import numpy as np
 from nibabel import orientations
 
 from d3m.errors import Notice
+from d3m.volumes.grid import resample
 from d3m.volumes.preprocess.matching import (
     Match,
     Picture,
@@ -45,7 +48,10 @@ BRAIN_ML = (700.0, 2300.0)
 MIN_AGREEMENT = 1.1
 """Agreement of edges below which the atlas was not found in a scan."""
 SURE_AGREEMENT = 1.25
-"""Agreement of edges from which no other orientations are tried; 1.17 to 1.7 in patients."""
+"""Agreement of edges from which no other orientations are tried; 1.17 to 1.7 in patients. Brains in a wrong one of the
+24 orientations reach 1.13."""
+TURNED = 45.0
+"""Degrees from which it is the header that is wrong rather than the head tilted."""
 
 
 @lru_cache(maxsize=1)
@@ -63,24 +69,35 @@ def atlas_picture(spacing: float) -> Picture:
     return picture(t1, brain.data > 0.5, spacing)
 
 
-def find_pose(t1: Volume, brain: Mask) -> tuple[Affine, list[Notice]]:
+def find_pose(t1: Volume, brain: Mask, others: Sequence[Volume] = ()) -> tuple[Affine, list[Notice]]:
     """The rigid transform that sets a tilted head upright.
 
     Args:
         t1: Any orientation.
         brain: (X, Y, Z) on T1's grid.
+        others: Further scans of the head, registered to T1: asked where T1 does not tell (a blurred one may not).
 
     Returns:
         (4, 4), RAS to RAS millimetres, about the brain's centre, from T1's space to one whose axes are those of the
         training patients; the identity if T1's own axes are (to `MAX_TILT`), or if that cannot be told. A notice if
-        the head is turned.
+        the head is turned, and if it cannot be told; not for brains too small or large to be whole, since other checks
+        name these.
     """
     millilitres = float(brain.sum() * abs(np.linalg.det(t1.affine[:3, :3])) / 1000)
     if not BRAIN_ML[0] <= millilitres <= BRAIN_ML[1]:
         return np.eye(4), []
-    moving, match = atlas_in(t1, brain)
+    moving, match = atlas_in(t1, brain, any_turn=True)
+    for other in others:
+        if match is None:
+            fill = float(other.data.min())
+            data = resample(other.data, other.affine, t1.affine, t1.data.shape, fill=fill)
+            moving, match = atlas_in(Volume(data, t1.affine), brain, any_turn=True)
     if match is None:
-        return np.eye(4), []
+        text = "It cannot be told how the head lies in T1: its brain was not found to agree with an average one in any "
+        text += (
+            "orientation. Slices are cut along T1's own axes; check that front, top and sides are where they belong."
+        )
+        return np.eye(4), [Notice("pose-unknown", text, "t1")]
     head = nearest_rotation(match.transform[:3, :3]) @ training_axes().T
     tilt = degrees_of(head @ own_axes(t1.affine).T)
     if tilt < MAX_TILT:
@@ -90,22 +107,25 @@ def find_pose(t1: Volume, brain: Mask) -> tuple[Affine, list[Notice]]:
     pose[:3, :3] = head.T
     pose[:3, 3] = centre - head.T @ centre
     text = f"The head lies {tilt:.0f}° off the axes of T1; slices are cut along the head's own axes."
+    if tilt > TURNED:
+        text += " The orientation in the header seems to be wrong; whether left and right are exchanged cannot be told."
     return pose, [Notice("tilted-head", text, "t1")]
 
 
-def atlas_in(t1: Volume, brain: Mask) -> tuple[Picture, Match | None]:
+def atlas_in(t1: Volume, brain: Mask, any_turn: bool = False) -> tuple[Picture, Match | None]:
     """Find the average brain in a scan.
 
     Args:
         t1: Any orientation.
         brain: (X, Y, Z) on T1's grid; nothing else of the scan is looked at.
+        any_turn: Try all 24 orientations along T1's axes where it is not found in the usual one.
 
     Returns:
         What was looked at, and where the average brain lies in it; None if it is not there.
     """
     stripped = np.where(brain, t1.data, np.float32(np.percentile(t1.data[brain], 0.5))).astype(np.float32)
     moving = picture(Volume(stripped, t1.affine), brain, PICTURE_MM)
-    return moving, _match(moving, own_axes(t1.affine) @ training_axes())
+    return moving, _match(moving, own_axes(t1.affine) @ training_axes(), any_turn)
 
 
 def training_axes() -> np.ndarray:
@@ -122,14 +142,12 @@ def own_axes(affine: Affine) -> np.ndarray:
     return nearest_rotation(axes)
 
 
-def _match(moving: Picture, rotation: np.ndarray) -> Match | None:
-    """The atlas in a stripped scan, first sought in the orientation `turn`, or None if it is not found."""
+def _match(moving: Picture, rotation: np.ndarray, any_turn: bool) -> Match | None:
+    """The atlas in a stripped scan, first sought in the orientation `rotation`, or None if it is not found."""
     average = atlas_picture(PICTURE_MM)
     wide = dilated(average, RIM_MM)
     centre, there = average.places().mean(axis=1), moving.places().mean(axis=1)
-    upright = np.eye(4)
-    upright[:3, :3] = rotation
-    upright[:3, 3] = there - rotation @ centre
+    upright = _placed(rotation, centre, there)
     first = _refined(wide, moving, upright)
     tilt = degrees_of(nearest_rotation(first.transform[:3, :3]) @ rotation.T)
     if tilt < MAX_TILT / 2 and edge_agreement(average, moving, first.transform) >= SURE_AGREEMENT:
@@ -139,11 +157,38 @@ def _match(moving: Picture, rotation: np.ndarray) -> Match | None:
     starts = [upright @ rotation_about(centre, degrees) for degrees in STARTS_DEGREES]
     found = [search(rough, coarse, s, kind="similarity", step=4.0, iterations=25, masked=False) for s in starts]
     others = [_refined(wide, moving, max(found, key=lambda match: match.mutual_information).transform)]
-    agreement, best = max(
-        ((edge_agreement(average, moving, match.transform), match) for match in [first, *others]),
-        key=lambda pair: pair[0],
-    )
+    agreement, best = _agreeing(average, moving, [first, *others])
+    if any_turn and agreement < SURE_AGREEMENT:
+        turned = [_refined(wide, moving, _placed(quarter @ rotation, centre, there)) for quarter in quarter_turns()]
+        sure, other = _agreeing(average, moving, turned)
+        if sure >= SURE_AGREEMENT:  # less is what a wrong orientation may reach
+            return other
     return best if agreement >= MIN_AGREEMENT else None
+
+
+def _agreeing(average: Picture, moving: Picture, matches: Sequence[Match]) -> tuple[float, Match]:
+    """The best agreement of edges, and the match that has it."""
+    found = ((edge_agreement(average, moving, match.transform), match) for match in matches)
+    return max(found, key=lambda pair: pair[0])
+
+
+def _placed(turn: np.ndarray, centre: np.ndarray, there: np.ndarray) -> Affine:
+    """(4, 4): the rotation that takes one centre to the other."""
+    placed = np.eye(4)
+    placed[:3, :3] = turn
+    placed[:3, 3] = there - turn @ centre
+    return placed
+
+
+def quarter_turns() -> list[np.ndarray]:
+    """The (3, 3) rotations that take the axes to each other, without the identity."""
+    turns = []
+    for order in itertools.permutations(range(3)):
+        for signs in itertools.product((1.0, -1.0), repeat=3):
+            matrix = np.eye(3)[:, order] * np.array(signs)
+            if np.linalg.det(matrix) > 0 and not np.array_equal(matrix, np.eye(3)):
+                turns.append(matrix)
+    return turns
 
 
 def _refined(average: Picture, moving: Picture, start: Affine) -> Match:

@@ -15,6 +15,7 @@ from d3m.errors import D3MError, Notice
 from d3m.volumes.grid import resample
 from d3m.volumes.io.files import label
 from d3m.volumes.preprocess.checks import share_of_smaller
+from d3m.volumes.preprocess.coverage import acquired, gap_notice, gap_of, left_out, reaching
 from d3m.volumes.types import Affine, Floats, Mask, Volume
 
 MIN_EMPTY_FACES = 0.5
@@ -31,10 +32,8 @@ MIN_PIECE = 0.8
 """Share of all that is not background that hangs together in a stripped brain; specks of noise do not."""
 MIN_ALIGNED = 0.93
 """Registered brains share this much of the smaller one; 0.98 and more in 79 patients, 0.90 after 8 mm."""
-GAP_MM = 3.0
-"""What a scan lacks up to this depth is an unequal border; deeper it is a gap."""
-MIN_GAP, MAX_GAP = 0.02, 0.5
-"""Share of the brain: smaller gaps are ignored, larger ones refused."""
+MAX_GAP = 0.5
+"""Share of the brain in a gap from which a scan is refused."""
 EXTRACT = (
     "Run a brain extraction tool first (for instance HD-BET or SynthStrip) on scans that are registered to each other, "
     "or give the brain with --brain-mask."
@@ -230,7 +229,8 @@ def find_brain(volumes: dict[str, Volume], seen: dict[str, Seen], mask: Mask | N
         D3MError: only heads and no mask; scans of different places; half of the brain in a gap.
     """
     t1 = volumes["t1"]
-    shown = {name: _on_t1(seen[name].inside, volume, t1) for name, volume in volumes.items()}
+    own = {name: acquired(v) if seen[name].problem else seen[name].inside for name, v in volumes.items()}
+    shown = {name: _on_t1(own[name], volume, t1) for name, volume in volumes.items()}
     stripped = [name for name in volumes if not seen[name].problem]
     notices: list[Notice] = []
     if mask is None and not stripped:
@@ -238,6 +238,7 @@ def find_brain(volumes: dict[str, Volume], seen: dict[str, Seen], mask: Mask | N
         raise D3MError(f"T1, T2 and FLAIR are not brain-extracted (skull-stripped): {sorted(reasons)[0]}.", EXTRACT)
     if mask is not None:
         brain = mask
+        notices += left_out(mask, {name: shown[name] for name in stripped}, t1)
     else:
         brain = shown["t1"] if "t1" in stripped else shown[stripped[0]]
         for name in stripped:
@@ -254,22 +255,21 @@ def find_brain(volumes: dict[str, Volume], seen: dict[str, Seen], mask: Mask | N
     whole = int(brain.sum())
     if whole < MIN_VOXELS:
         raise D3MError("There is no brain where T1, T2 and FLAIR overlap.", "Check that the files belong together.")
-    spacing = np.linalg.norm(t1.affine[:3, :3], axis=0)
+    complete = brain
     displaced = {notice.volume for notice in notices if notice.code == "not-aligned"}
     for name in volumes:
         if name in displaced:
             continue  # it shows the whole brain, but elsewhere
-        gap = _gap(brain, shown[name], spacing)
+        gap = gap_of(brain, reaching(own[name], volumes[name], t1), volumes[name], t1)
         share = gap.sum() / whole
         if share > MAX_GAP:
             raise D3MError(
                 f"{label(name)} shows only {100 * (1 - share):.0f} % of the brain.",
                 "Give a scan that covers the whole brain.",
             )
-        if share > MIN_GAP:
-            brain = brain & ~gap
-            text = f"{label(name)} does not cover {100 * share:.0f} % of the brain; nothing is synthesised there."
-            notices.append(Notice("gap", text, name))
+        said = gap_notice(name, gap, complete, t1)
+        notices += [] if said is None else [said]
+        brain = brain & ~gap
     return brain, notices
 
 
@@ -297,23 +297,6 @@ def _same_place(name: str, first: str, shown: dict[str, Mask]) -> list[Notice]:
         text = f"The brains in {pair} overlap by only {100 * share:.0f} %; the scans do not seem to be registered."
         return [Notice("not-aligned", text, name)]
     return []
-
-
-def _gap(brain: Mask, shown: Mask, spacing: np.ndarray) -> Mask:
-    """The parts of `brain` that a scan lacks by more than an unequal border: what lies deeper than `GAP_MM` beyond
-    anything that it shows, and what lies between."""
-    gap = np.zeros_like(brain)
-    box = _box(brain)
-    missing = brain & ~shown
-    if box is None or missing.sum() <= MIN_GAP * brain.sum():
-        return gap
-    if not shown[box].any():
-        return missing
-    deep = missing[box] & (ndimage.distance_transform_edt(~shown[box], sampling=spacing) > GAP_MM)
-    if deep.any():
-        reach = 2 * GAP_MM + float(spacing.max())
-        gap[box] = missing[box] & (ndimage.distance_transform_edt(~deep, sampling=spacing) <= reach)
-    return gap
 
 
 def mask_from_file(volume: Volume, t1: Volume) -> Mask:

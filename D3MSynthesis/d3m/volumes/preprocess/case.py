@@ -17,6 +17,7 @@ from d3m.volumes.preprocess.atlas import find_pose
 from d3m.volumes.preprocess.brain import Seen, find_brain, look, mask_from_file, settle
 from d3m.volumes.preprocess.extraction import extract_brain
 from d3m.volumes.preprocess.registration import align
+from d3m.volumes.preprocess.values import check_values
 from d3m.volumes.types import CONTRASTS, GIVEN, STRIPPED, Case, Mask, Volume
 
 SNAP_VOXELS = 0.25
@@ -75,6 +76,8 @@ def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None =
         volumes[contrast] = _snapped(volume, volumes.get("t1", volume))
     checks.check_fields_of_view(volumes)
     seen = {name: look(volume) for name, volume in volumes.items()}
+    for name, one in seen.items():
+        check_values(volumes[name].data, one.inside, not one.problem, name)
     mask, source = None, STRIPPED
     if brain_mask is not None:
         source = GIVEN
@@ -91,7 +94,7 @@ def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None =
     notices += found
     notices += checks.thick_slices(settled)
     notices += checks.compare_contrasts(settled, brain)
-    pose, said = find_pose(settled["t1"], brain)
+    pose, said = find_pose(settled["t1"], brain, (settled["t2"], settled["flair"]))
     notices += said
     return Case(settled["t1"], settled["t2"], settled["flair"], brain, tuple(notices), pose, source)
 

@@ -1,0 +1,187 @@
+"""What each scan shows of the brain, and where it does not: there nothing may be synthesised, and it is said in mm.
+
+A scan may end inside the brain, or be filled up with zeros where it was not acquired. What a given mask leaves out of
+the brain is found the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import ndimage
+
+from d3m.errors import Notice
+from d3m.volumes.grid import resample
+from d3m.volumes.io.files import label
+from d3m.volumes.types import Affine, Mask, Volume
+
+BORDER_MM = 3.0
+"""What a scan lacks up to this depth is an unequal border; deeper it is a gap."""
+THICK_SHARE = 0.75
+"""Of the thickest slice: a border is as unequal as slices are thick."""
+THIN_MM = 2.0
+"""Slices up to here show what lies on their middle plane."""
+MIN_GAP_ML = 0.5
+"""Smaller gaps are left out of the brain without a word."""
+WHOLE_SIDE = 0.7
+"""Share of the brain beyond a plane that a gap takes up if the scan ends there."""
+MIN_LEFT_OUT_ML = 2.0
+"""Of brain that a mask leaves out, in one piece: less is a tight border or a vessel."""
+SIDES = (("left", "right"), ("back", "front"), ("bottom", "top"))
+"""Names of the low and high end of the RAS axes."""
+
+
+def gap_of(brain: Mask, shown: Mask, volume: Volume, t1: Volume) -> Mask:
+    """The parts of the brain that a scan has no data of.
+
+    Args:
+        brain: (X, Y, Z) on T1's grid.
+        shown: (X, Y, Z) on T1's grid: what the scan shows.
+        volume: The scan.
+        t1: T1.
+
+    Returns:
+        (X, Y, Z): what lies outside of the scan's box, and what lies deeper beyond anything that it shows than borders
+        are unequal, with what lies between.
+    """
+    gap = np.zeros_like(brain)
+    missing = brain & ~shown
+    found = [np.flatnonzero(brain.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    if not missing.any():
+        return gap
+    box = tuple(slice(int(f[0]), int(f[-1]) + 1) for f in found)
+    if not shown[box].any():
+        return missing
+    sizes = np.linalg.norm(t1.affine[:3, :3], axis=0)
+    thickest = max(float(sizes.max()), float(np.linalg.norm(volume.affine[:3, :3], axis=0).max()))
+    border = max(BORDER_MM, THICK_SHARE * thickest)
+    deep = missing[box] & (ndimage.distance_transform_edt(~shown[box], sampling=sizes) > border)
+    if deep.any():
+        reach = border + BORDER_MM + float(sizes.max())
+        gap[box] = missing[box] & (ndimage.distance_transform_edt(~deep, sampling=sizes) <= reach)
+    if thickest <= BORDER_MM:
+        for axis in range(3):  # whole planes of nothing
+            empty = ~shown.any(axis=tuple(a for a in range(3) if a != axis))
+            np.moveaxis(gap, axis, 0)[empty] |= np.moveaxis(missing, axis, 0)[empty]
+    inside = reaching(np.ones(volume.data.shape, bool), volume, t1)
+    return np.asarray(gap | (missing & ~inside))
+
+
+def reaching(mask: Mask, volume: Volume, t1: Volume) -> Mask:
+    """What a scan shows on T1's grid: voxels of T1 that hold any of it, since a thick slice shows what lies between its
+    faces, not what lies on its middle plane.
+
+    Args:
+        mask: (X, Y, Z) on the scan's grid.
+        volume: The scan.
+        t1: For its grid.
+    """
+    shape = t1.data.shape
+    if volume.data.shape == shape and np.array_equal(volume.affine, t1.affine):
+        return mask
+    sizes = np.linalg.norm(t1.affine[:3, :3], axis=0)
+    finest = float(np.linalg.norm(volume.affine[:3, :3], axis=0).min())
+    result: Mask = resample(mask, volume.affine, t1.affine, shape, order=0)
+    for axis in np.flatnonzero(sizes > max(THIN_MM, 1.5 * finest)):
+        count = int(np.ceil(sizes[axis] / max(finest, 1.0) - 1e-3))  # every slice of the scan within one of T1
+        for part in (np.arange(count) + 0.5) / count - 0.5:
+            moved = t1.affine.copy()
+            moved[:3, 3] += part * t1.affine[:3, axis]
+            result = result | resample(mask, volume.affine, moved, shape, order=0)
+    return result
+
+
+def acquired(volume: Volume) -> Mask:
+    """(X, Y, Z) of a whole head: all but the planes that hold a single value, where nothing was acquired."""
+    data = volume.data
+    result = np.isfinite(data)
+    for axis in range(3):
+        planes, shown = np.moveaxis(data, axis, 0), np.moveaxis(result, axis, 0)
+        for number, plane in enumerate(planes):
+            values = plane[shown[number]]
+            if values.size and values.min() == values.max():
+                shown[number] = False
+    return result
+
+
+def gap_notice(name: str, gap: Mask, brain: Mask, t1: Volume) -> Notice | None:
+    """What is said of a gap; None if it is too small.
+
+    Args:
+        name: Contrast.
+        gap: (X, Y, Z), part of `brain`.
+        brain: (X, Y, Z), whole.
+        t1: For where they lie.
+    """
+    millilitres = float(gap.sum() * abs(np.linalg.det(t1.affine[:3, :3])) / 1000)
+    if millilitres < MIN_GAP_ML:
+        return None
+    share = 100 * gap.sum() / brain.sum()
+    percent = f"{share:.0f} %" if share >= 1 else f"{share:.1f} %"
+    text = f"{label(name)} does not cover {place_of(gap, brain, t1.affine)} ({percent} of it, {millilitres:.1f} ml); "
+    return Notice("gap", text + "nothing is synthesised there.", name)
+
+
+def place_of(part: Mask, brain: Mask, affine: Affine) -> str:
+    """Where a part of the brain lies, in millimetres: an end of it, a band across it, or a piece of it.
+
+    Args:
+        part: (X, Y, Z), part of `brain`.
+        brain: (X, Y, Z).
+        affine: (4, 4), index to RAS millimetres.
+    """
+    here = affine[:3, :3] @ np.array(np.nonzero(part)) + affine[:3, 3:]
+    whole = affine[:3, :3] @ np.array(np.nonzero(brain)) + affine[:3, 3:]
+    best, text = WHOLE_SIDE, ""
+    for axis in (2, 1, 0):
+        voxel = float(np.abs(affine[axis, :3]).sum())
+        start, end = np.percentile(here[axis], (2, 98))
+        low, high = whole[axis].min(), whole[axis].max()
+        ends = ((SIDES[axis][1], whole[axis] >= start, high - start), (SIDES[axis][0], whole[axis] <= end, end - low))
+        for side, beyond, size in ends:
+            share = here.shape[1] / max(int(beyond.sum()), 1)
+            if share > best:
+                best, text = share, f"the {side} {size + voxel:.0f} mm of the brain"
+        inside = (whole[axis] >= start) & (whole[axis] <= end)
+        share = 0.9 * here.shape[1] / max(int(inside.sum()), 1)  # an end is said rather than a band
+        if share > best:
+            best, above = share, SIDES[axis][1]
+            text = f"a band of {end - start + voxel:.0f} mm, {high - end:.0f} to {high - start:.0f} mm from the {above}"
+            text += " of the brain"
+    if text:
+        return text
+    from_top = whole[2].max() - here[2].mean()
+    return f"a piece of the brain, {from_top:.0f} mm below its top"
+
+
+def left_out(mask: Mask, shown: Mapping[str, Mask], t1: Volume) -> list[Notice]:
+    """Compare a given brain mask with what the skull-stripped scans show.
+
+    Args:
+        mask: (X, Y, Z) on T1's grid.
+        shown: The same for each stripped scan.
+        t1: For voxel sizes.
+
+    Returns:
+        A notice if a piece of brain that all of them show is not in the mask: it may be the tumour.
+    """
+    if not shown:
+        return []
+    everywhere = np.logical_and.reduce(list(shown.values()))
+    missing = everywhere & ~mask
+    sizes = np.linalg.norm(t1.affine[:3, :3], axis=0)
+    deep = missing & (ndimage.distance_transform_edt(~mask, sampling=sizes) > BORDER_MM + float(sizes.max()))
+    if not deep.any():
+        return []
+    away = ndimage.distance_transform_edt(~deep, sampling=sizes)
+    pieces, count = ndimage.label(missing & (away <= 2 * BORDER_MM + float(sizes.max())))
+    volumes = np.bincount(pieces.ravel(), minlength=count + 1)[1:] * abs(np.linalg.det(t1.affine[:3, :3])) / 1000
+    large = np.flatnonzero(volumes >= MIN_LEFT_OUT_ML) + 1
+    if not len(large):
+        return []
+    part = np.isin(pieces, large)
+    names = ", ".join(map(label, shown))
+    text = f"The brain mask leaves out {volumes[large - 1].sum():.0f} ml of brain that {names} show "
+    text += f"({place_of(part, everywhere, t1.affine)}): nothing is synthesised there. A tumour may be in it."
+    return [Notice("mask-leaves-out", text, "brain_mask")]
