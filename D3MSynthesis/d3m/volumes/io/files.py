@@ -19,7 +19,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from d3m.errors import D3MError
-from d3m.system.memory import free_bytes
+from d3m.system.limits import free_memory
 from d3m.volumes.types import Affine, Floats
 
 MAX_VOXELS = 2**28
@@ -241,7 +241,7 @@ def check_size(shape: tuple[int, ...], itemsize: int, available: int, packed: bo
         raise damaged(contrast, f"its header declares {size} voxels, more than a file of this size can hold")
     if packed and contrast not in FLAT and need > max(available * MAX_SCAN_RATIO, FREE_RATIO_BYTES):
         raise damaged(contrast, f"its header declares {size} voxels, but next to nothing is packed in it")
-    free = free_bytes()
+    free = free_memory()
     if free is not None and math.prod(shape) * WORK_BYTES > free:
         raise D3MError(
             f"{label(contrast)} has {size} voxels: {math.prod(shape) * WORK_BYTES / 2**30:.1f} GiB of memory would be "
