@@ -287,7 +287,7 @@ class Synthesis:
             fraction = BEGIN_FRACTION + (SLICES_FRACTION - BEGIN_FRACTION) * done / stage.passes(members)
             progress(Progress("sample", fraction, eta_s=remaining(fraction), message="Looking at the whole brain"))
 
-        t1, t2, flair = (bool(there) for there in model_input.slices.any(axis=(0, 2, 3)))  # a missing one is 0
+        t1, t2, flair = (bool(there) for there in np.any(model_input.slices, axis=(0, 2, 3)))  # a missing one is 0
         with torch.inference_mode():
             return stage.predict(
                 torch.from_numpy(model_input.slices),

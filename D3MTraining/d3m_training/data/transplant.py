@@ -131,7 +131,8 @@ def _moved(stack: SliceStack, size: tuple[int, ...], flip: bool, shift: np.ndarr
     planes, regions = stack.planes, stack.regions
     if flip:
         planes, regions = planes[..., ::-1], regions[..., ::-1]
-    source, target = [], []
+    source: list[slice] = []
+    target: list[slice] = []
     for own, room, by in zip(planes.shape[2:], size, shift, strict=True):
         start = (room - own) // 2 + int(by)
         first, last = max(0, start), max(0, min(room, start + own))
@@ -140,6 +141,6 @@ def _moved(stack: SliceStack, size: tuple[int, ...], flip: bool, shift: np.ndarr
     made = []
     for values in (planes, regions):
         out = np.zeros((*values.shape[:2], *size), values.dtype)
-        out[(..., *target)] = values[(..., *source)]
+        out[:, :, target[0], target[1]] = values[:, :, source[0], source[1]]
         made.append(out)
     return SliceStack(made[0], made[1])

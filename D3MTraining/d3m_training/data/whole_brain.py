@@ -117,7 +117,7 @@ def prepare_coarse(
             arrays = _prepare(patient, checked.schemes.get(patient.id))
             part = path.with_name(f".{path.name}.partial")
             with writing(), part.open("wb") as f:
-                np.savez_compressed(f, **arrays)
+                np.savez_compressed(f, **arrays)  # type: ignore[arg-type]  # numpy's stub takes names for its own switches
             part.replace(path)
         report(f"{number}/{len(used)} {patient.id}")
     groups = {p.id: p.group for p in used}

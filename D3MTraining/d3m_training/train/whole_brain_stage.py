@@ -23,7 +23,6 @@ from d3m.models.card import ValidationRow, WholeBrain
 from d3m.models.load import load_model, save_model
 from d3m.models.patient import FEATURES, PatientCalibration, patient_features
 from d3m.models.store import CARD_NAME, WHOLE_BRAIN_NAME, find_model
-from d3m.volumes.types import Floats
 from d3m_training.data.whole_brain import COARSE_VOXEL_ML, CoarsePatient
 from d3m_training.data.whole_brain_batches import COARSE_SPACING
 from d3m_training.train.trainer import RUN_NAME
@@ -74,14 +73,14 @@ def finish_stage(
     patients = {p.id: p for p in read_all(cache)}
     states, seen = [], []
     for run in runs:
-        description, state = _fold(run)
+        fold, held_out, state = _fold(run)
         member = WholeBrainEnsemble(WholeBrainSizes(), 1)
         member.members[0].load_state_dict(state)
         states.append(state)
         member.eval()
-        for identifier in description["held_out"]:
+        for identifier in held_out:
             if identifier in patients:
-                seen.append(measure(patients[identifier], member, description["fold"]))
+                seen.append(measure(patients[identifier], member, fold))
                 report(f"{len(seen)} {identifier}: true {seen[-1].true_ml:.1f} ml, features {seen[-1].features}")
     if len({one.id for one in seen}) != len(seen):
         raise D3MError("A patient is held out by two of the folds.", "Give folds of one cross-validation.")
@@ -106,8 +105,8 @@ def finish_stage(
     return card.whole_brain
 
 
-def _fold(run: Path) -> tuple[dict[str, list[str] | int], dict[str, Tensor]]:
-    """What a training was, and its averaged weights.
+def _fold(run: Path) -> tuple[int, list[str], dict[str, Tensor]]:
+    """Which fold a training was, whom it held out, and its averaged weights.
 
     Raises:
         D3MError: it is not the training of a fold, or not ended.
@@ -116,7 +115,7 @@ def _fold(run: Path) -> tuple[dict[str, list[str] | int], dict[str, Tensor]]:
         description = json.loads((run / RUN_NAME).read_text(encoding="utf-8"))
         if description["stage"] != "whole-brain":
             raise KeyError("stage")
-        return description, load_file(run / "last.safetensors")
+        return int(description["fold"]), list(description["held_out"]), load_file(run / "last.safetensors")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise D3MError(
             f"{run.name} is not the training of a fold.", "Give folders that `d3m-training whole-brain train` wrote."
@@ -146,7 +145,7 @@ def measure(patient: CoarsePatient, member: WholeBrainEnsemble, fold: int) -> He
     )  # fmt: skip
 
 
-def _auc(values: Floats, positive: np.ndarray) -> float:
+def _auc(values: np.ndarray, positive: np.ndarray) -> float:
     count = int(positive.sum())
     if not 0 < count < len(values):
         return float("nan")

@@ -287,9 +287,9 @@ def read_numbers(
             result[done : done + len(values)] = values
             if values.dtype.kind == "f" and values.dtype.itemsize > 4:
                 made = result[done : done + len(values)]
-                seen += np.count_nonzero(values)
-                large += np.count_nonzero(np.isinf(made) & np.isfinite(values))
-                small += np.count_nonzero((np.abs(made) < SMALLEST) & (values != 0))
+                seen += int(np.count_nonzero(values))
+                large += int(np.count_nonzero(np.isinf(made) & np.isfinite(values)))
+                small += int(np.count_nonzero((np.abs(made) < SMALLEST) & (values != 0)))
             done += len(values)
     stream.read(1)
     for many, what in ((large, "large"), (small, "small")):
