@@ -32,6 +32,8 @@ class Condition:
     """(N, 1, H, W) in [0, 1]: T1 of the slice itself."""
     brain: Tensor
     """(N, 1, H, W) bool: where there is something to synthesise."""
+    mask: Tensor | None = None
+    """(N, 1, H, W) in [0, 1]: enhancing tumour that is given; the mask stream is held to it. None: it is sampled."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ def to_model_range(intensity: Tensor, recipe: DiffusionRecipe) -> Tensor:
 def to_intensity(image: Tensor, recipe: DiffusionRecipe) -> Tensor:
     """Model range to scaled intensity, clipped to [0, image_upper]."""
     return ((image + 1) * recipe.image_upper / 2).clamp(0, recipe.image_upper)
+
+
+def to_mask_range(probability: Tensor, recipe: DiffusionRecipe) -> Tensor:
+    """A value in [0, 1] as the mask's data: in [-amplitude, amplitude]."""
+    return (2 * probability - 1) * recipe.mask_amplitude
 
 
 def to_probability(m0: Tensor, recipe: DiffusionRecipe) -> Tensor:
@@ -130,9 +137,15 @@ def estimate_from_outputs(
     if recipe.blank_outside:
         x0 = torch.where(condition.brain, x0, -1.0)
     m0_before, m0 = m0, m0.clamp(-recipe.mask_amplitude, recipe.mask_amplitude)
+    if condition.mask is not None:
+        m0 = to_mask_range(condition.mask, recipe)
+        eps_mask = (state.m - noise.signal * m0) / noise.noise
     displacement = network.deform(m0 / recipe.mask_amplitude, x0.clamp(-1, 1), t1)
     unwarped = Estimate(x0, x0, eps, m0_before, m0, eps_mask, displacement, v_image, v_mask)
-    return (correct or _PLACEMENTS[recipe.warp])(unwarped, state, noise, recipe)
+    corrected = (correct or _PLACEMENTS[recipe.warp])(unwarped, state, noise, recipe)
+    if condition.mask is not None:  # the warp moves the picture towards the given mask, never the mask itself
+        corrected = replace(corrected, m0=m0, eps_mask=eps_mask)
+    return corrected
 
 
 def _warp_step(e: Estimate, _state: State, _noise: Noise, recipe: DiffusionRecipe) -> Estimate:
@@ -243,11 +256,22 @@ def reverse(
         A `Step` after each pair; the last one's estimate is the result.
     """
     advance = _SOLVERS[solver]
+    own_noise = state.m
     for index, (t, s) in enumerate(pairs, start=1):
+        if condition.mask is not None:
+            state = replace(state, m=_held(condition.mask, own_noise, schedule.alpha_bar[t], recipe))
         times = torch.full((len(state.x),), t, device=state.x.device)
         e = estimate(network, state, condition, times, schedule, recipe, correct)
         state = advance(state, e, t, s, schedule)
         yield Step(index, t, s, e, state)
+
+
+def _held(mask: Tensor, noise: Tensor, alpha_bar: Tensor, recipe: DiffusionRecipe) -> Tensor:
+    """A given mask at one time of the forward process: sqrt(abar_t) m0 + sqrt(1 - abar_t) eps, eps the same at all times.
+
+    As in RePaint (Lugmayr et al. 2022, arXiv:2201.09865, eq. 8a), for the whole of the mask's stream.
+    """
+    return float(alpha_bar.sqrt()) * to_mask_range(mask, recipe) + float((1 - alpha_bar).sqrt()) * noise
 
 
 def shared_noise(shape: tuple[int, int], seed: int, device: torch.device) -> State:
