@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from d3m.models.load import load_model
+from d3m.models.needs import check_missing
 from d3m.models.store import find_model, read_card
 from d3m.options import SynthesisOptions
 from d3m.progress import Progress, ProgressCallback, ignore_progress
@@ -22,17 +23,18 @@ from d3m.volumes.io.read import Scan, Source, read_raw, resolve
 from d3m.volumes.preprocess.case import read_case, read_volume
 from d3m.volumes.types import CONTRASTS
 
-INPUT_NAMES = ("t1", "t2", "flair", "brain_mask", "t1c", "labels")
+INPUT_NAMES = ("t1", "t2", "flair", "brain_mask", "t1c", "labels", "enhancement_mask")
 
 
 def synthesize(
     *,
     t1: Source,
-    t2: Source,
-    flair: Source,
+    t2: Source | None = None,
+    flair: Source | None = None,
     out: Path | str | None = None,
     dicom_out: Path | str | None = None,
     brain_mask: Source | None = None,
+    enhancement_mask: Source | None = None,
     reference: Source | None = None,
     reference_mask: Source | None = None,
     force: bool = False,
@@ -47,11 +49,12 @@ def synthesize(
 
     Args:
         t1: The T1 without contrast agent.
-        t2: The T2.
-        flair: The FLAIR.
+        t2: The T2; None: it is missing, and only some models can do without (`optional_contrasts` of their cards).
+        flair: The FLAIR; likewise, but not both.
         out: Folder for the files of the result, which appears whole or not at all; None: nothing is written.
         dicom_out: Folder for a DICOM series marked as synthetic and a DICOM segmentation.
         brain_mask: What is not zero in the brain; None: the scans are skull-stripped, or the brain is looked for.
+        enhancement_mask: The enhancing tumour as a person sees it, a label map: the picture follows it.
         reference: A real T1c to compare with; the numbers go into `out/comparison.json`.
         reference_mask: The real enhancing tumour (not zero), for the same file.
         force: Replace an earlier result.
@@ -66,10 +69,10 @@ def synthesize(
         D3MError: scans that cannot be used, an option out of range, memory or disk that does not suffice.
     """
     started, wanted = time.monotonic(), replace(options or SynthesisOptions(), **changed)
-    given = zip(INPUT_NAMES, (t1, t2, flair, brain_mask, reference, reference_mask), strict=True)
+    given = zip(INPUT_NAMES, (t1, t2, flair, brain_mask, reference, reference_mask, enhancement_mask), strict=True)
     inputs = {name: resolve(one, name) for name, one in given if one is not None}
     folder = find_model(wanted.model)
-    read_card(folder)
+    check_missing(read_card(folder), [name for name in CONTRASTS if name not in inputs])
     kept = [folder, *(path for one in inputs.values() for path in _files(one))]
     result_folder, dicom_folder = (None if place is None else Path(place) for place in (out, dicom_out))
     if result_folder is not None:
@@ -79,7 +82,13 @@ def synthesize(
 
         check_dicom_output(dicom_folder, force, result_folder, kept)
     progress(Progress("read", 0.0, message="Reading the scans"))
-    case = read_case(inputs["t1"], inputs["t2"], inputs["flair"], inputs.get("brain_mask"), wanted.brain)
+    case = read_case(
+        *(inputs.get(name) for name in CONTRASTS),  # type: ignore[arg-type]  # T1 is there: it has no default
+        inputs.get("brain_mask"),
+        wanted.brain,
+        inputs.get("enhancement_mask"),
+        wanted.enhancing_label,
+    )
     real = read_volume(inputs["t1c"], "t1c") if "t1c" in inputs else None
     real_mask = read_raw(inputs["labels"], "labels") if "labels" in inputs else None
     with contextlib.nullcontext() if result_folder is None else claim(result_folder):
@@ -92,7 +101,7 @@ def synthesize(
             seconds = time.monotonic() - started
             write_result(result_folder, result, case, seconds, real, real_mask, replace=force)
         if dicom_folder is not None:
-            scans = [inputs[name] for name in CONTRASTS]
+            scans = [inputs.get(name) for name in CONTRASTS]
             said = write_dicom(dicom_folder, content_of(result), scans, force)
             result = replace(result, notices=(*result.notices, *said))
     return result

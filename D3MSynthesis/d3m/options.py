@@ -61,6 +61,10 @@ class SynthesisOptions:
         BRAIN_EXTRACTORS,
     )
     """One of `BRAIN_EXTRACTORS`; not asked where a brain mask is given."""
+    enhancing_label: str | None = _option(
+        None, "Which label of a given enhancement mask is the enhancing tumour: values or names, with commas.", "Input"
+    )
+    """See `d3m.volumes.preprocess.given`; None: the only label that there is."""
     trace: bool = _option(False, "Keep every reverse step.", "Output")
     """Of the first sample."""
     device: str = _option("auto", "auto, cpu, cuda, cuda:N or mps.", "Running")

@@ -17,6 +17,7 @@ from d3m.diffusion.volume import TracedStep, VolumeSample, VolumeSampler
 from d3m.errors import D3MError, Notice, is_out_of_memory
 from d3m.models.cost import case_memory
 from d3m.models.load import Model, load_model
+from d3m.models.needs import check_missing
 from d3m.models.patient import PatientEstimate, patient_features
 from d3m.options import SynthesisOptions, check_range
 from d3m.progress import Progress, ProgressCallback, Remaining, ignore_progress
@@ -32,6 +33,7 @@ from d3m.volumes.grid import (
     volume_from_slices,
 )
 from d3m.volumes.input_check import check
+from d3m.volumes.steering import follow
 from d3m.volumes.types import Case, Floats, Mask, ModelGrid, ModelInput, Volume
 
 CPU = torch.device("cpu")
@@ -57,6 +59,18 @@ class Computation:
     """Number format of the convolutions."""
     batch: int
     """Slices in one call of the network: 1 on a CPU, where the number of threads does not matter either."""
+
+
+@dataclass(frozen=True)
+class Steering:
+    """A mask of the enhancing tumour that a person gave."""
+
+    sha256: str
+    """Content hash of its file."""
+    way: str
+    """"stream": the mask's stream was held to it; "composed": the picture was changed by `d3m.volumes.steering`."""
+    predicted_volume_ml: float | None
+    """What the model by itself would have marked; None where its stream was held."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,7 @@ class Result:
     enhancement_probability: Floats
     """(X, Y, Z), 0 to 1."""
     enhancement_mask: Mask
-    """(X, Y, Z), probability at or above the card's threshold."""
+    """(X, Y, Z), probability at or above the card's threshold; or the mask that a person gave."""
     first_sample: Floats
     """(W, H, S) on `grid`, T1's units: the first sample by itself, before mean, gain and smoothing; the image that
     `displacement` and `trace` end in."""
@@ -119,6 +133,8 @@ class Result:
     """Whether and how much enhances, from the whole brain; None where the model has no calibrated whole-brain stage."""
     whole_tumour_probability: Floats | None = None
     """(X, Y, Z), 0 to 1, from the whole brain at 2 mm; None where the model has no whole-brain stage."""
+    steering: Steering | None = None
+    """How the picture follows a mask that a person gave; None: the model predicted the mask."""
     whole_brain_sha256: str = ""
     """Of the whole-brain stage's weights; empty where the model has none."""
 
@@ -213,6 +229,7 @@ class Synthesis:
         Raises:
             D3MError: the scans cannot be put on the grid; not enough memory; the model gives no finite numbers.
         """
+        check_missing(self.model.card, case.missing)
         remaining = Remaining()
         started = time.monotonic()
         progress(Progress("prepare", 0.0, message="Putting the scans on the model's grid"))
@@ -264,6 +281,8 @@ class Synthesis:
             self.options.trace,
             self.device,
         )
+        if model_input.given_mask is not None and self.model.card.mask_steering:
+            sampler = replace(sampler, mask=torch.from_numpy(model_input.given_mask))
         brain = torch.from_numpy(model_input.brain)
         total, steps = sampler.slice_steps(brain), self.sampling.steps * self.sampling.samples
 
@@ -329,21 +348,31 @@ class Synthesis:
         if card.recipe.grid.target == "t1_scale":
             gain = card.enhancement_gain
             image = t1 + gain * mean_over_slices(image - t1, model_input.brain, card.slice_sigma)
-        cemri = restore_cemri(image, model_input, case.t1, case.brain)
         smoothed = mean_over_slices(sample.probability.numpy(), model_input.brain, card.slice_sigma)
         probability = np.where(case.brain, to_t1_grid(smoothed, grid), 0).astype(np.float32)
         mask = probability >= card.mask_threshold
+        steering = None
+        if case.given_mask is not None and model_input.given_mask is not None:
+            predicted = None if card.mask_steering else _millilitres(mask, case.t1)
+            if not card.mask_steering:
+                image = follow(image, t1, smoothed, model_input.given_mask, card.mask_threshold)
+            way = "stream" if card.mask_steering else "composed"
+            steering = Steering(case.given_mask_sha256, way, predicted)
+            mask, probability = case.given_mask, case.given_mask.astype(np.float32)
+        cemri = restore_cemri(image, model_input, case.t1, case.brain)
         uncertainty = None
         if sample.spread is not None:
             spread = to_t1_grid(gain * sample.spread.numpy(), grid) * (high - low)
             uncertainty = np.where(case.brain, spread, 0).astype(np.float32)
-        volume_ml = float(mask.sum() * abs(np.linalg.det(case.t1.affine[:3, :3])) / 1000)
+        volume_ml = _millilitres(mask, case.t1)
         patient, tumour = None, None
         if maps is not None:
             patient = self._patient(model_input, maps)
             tumour = to_t1_grid(maps.probability[REGIONS.index("whole_tumour")].numpy(), grid)
             tumour = np.where(case.brain, tumour, 0).astype(np.float32)
         notices = () if mask.any() else (Notice("no-enhancement", "The model predicts no enhancing tumour."),)
+        if steering is not None:
+            notices = (_given_notice(steering, volume_ml),)
         return Result(
             cemri=cemri,
             subtraction=cemri - case.t1.data,
@@ -366,6 +395,7 @@ class Synthesis:
             model_name=card.name,
             model_sha256=card.weights_sha256,
             patient=patient,
+            steering=steering,
             whole_tumour_probability=tumour,
             whole_brain_sha256=card.whole_brain.weights_sha256 if card.whole_brain else "",
         )
@@ -378,6 +408,18 @@ class Synthesis:
             np.ascontiguousarray(volume_from_slices(step.probability.numpy())),
             displacement_mm(_inside(step.displacement, model_input), model_input.grid),
         )
+
+
+def _millilitres(mask: Mask, t1: Volume) -> float:
+    return float(mask.sum() * abs(np.linalg.det(t1.affine[:3, :3])) / 1000)
+
+
+def _given_notice(steering: Steering, volume_ml: float) -> Notice:
+    text = f"The enhancing tumour ({volume_ml:.1f} ml) was given by a person, not predicted; the picture was made to "
+    text += "follow it."
+    if steering.predicted_volume_ml is not None:
+        text += f" By itself the model would have marked {steering.predicted_volume_ml:.1f} ml."
+    return Notice("given-mask", text, "enhancement_mask")
 
 
 def _in_t1_units(values: torch.Tensor, model_input: ModelInput) -> Floats:

@@ -25,6 +25,8 @@ class CaseFiles:
     """None: the file is missing, and the case will fail with that reason."""
     t2: Path | None
     flair: Path | None
+    enhancement_mask: Path | None = None
+    """The enhancing tumour as a person sees it; None: it is predicted."""
     notices: tuple[Notice, ...] = ()
     """What was said about the choice of the files; it goes with the result."""
     problem: str = ""
@@ -35,7 +37,8 @@ def find_cases(place: Path) -> list[CaseFiles]:
     """The cases of a folder (its own files, or one folder a case) or of a CSV table.
 
     Args:
-        place: A folder, or a .csv with columns t1, t2, flair and, if wanted, id; relative paths are relative to it.
+        place: A folder, or a .csv with columns t1, t2, flair and, if wanted, id and
+            enhancement_mask; relative paths are relative to it.
 
     Raises:
         D3MError: there are no cases, two have one id, or the table lacks a column.
@@ -139,7 +142,13 @@ def _from_table(table: Path) -> list[CaseFiles]:
         return table.parent / row[name] if row[name] else None
 
     return [
-        CaseFiles(safe_id(row.get("id") or f"case{number:04d}"), path(row, "t1"), path(row, "t2"), path(row, "flair"))
+        CaseFiles(
+            safe_id(row.get("id") or f"case{number:04d}"),
+            path(row, "t1"),
+            path(row, "t2"),
+            path(row, "flair"),
+            path(row, "enhancement_mask") if row.get("enhancement_mask") else None,
+        )
         for number, row in enumerate(rows, start=1)
     ]
 

@@ -22,7 +22,7 @@ from d3m.system.folders import check_output, followed
 from d3m.system.manifest import Standing, standing
 from d3m.system.storage import disk_error
 from d3m.system.text import for_csv
-from d3m.volumes.preprocess.case import read_case, read_volume
+from d3m.volumes.preprocess.case import read_case, read_raw
 from d3m.volumes.types import CONTRASTS, Case
 
 Status = Literal["done", "skipped", "kept", "failed", "elsewhere"]
@@ -90,19 +90,29 @@ def run_case(
     try:
         if case.problem:
             raise D3MError(case.problem, "Correct the data set, or leave the case out.")
-        if case.t1 is None or case.t2 is None or case.flair is None:
-            missing = [name.upper() for name in CONTRASTS if getattr(case, name) is None]
+        given = [getattr(case, name) for name in CONTRASTS]
+        missing = [name for name, path in zip(CONTRASTS, given, strict=True) if path is None]
+        if case.t1 is None or not set(missing) <= set(synthesis.model.card.optional_contrasts) or len(missing) > 1:
             verb = "is" if len(missing) == 1 else "are"
-            raise D3MError(f"{' and '.join(missing)} {verb} missing.", "Add the file, or leave the case out.")
-        paths = (case.t1, case.t2, case.flair)
+            names = " and ".join(name.upper() for name in missing)
+            raise D3MError(f"{names} {verb} missing.", "Add the file, or leave the case out.")
+        paths = [path for path in (*given, case.enhancement_mask) if path is not None]
         progress(Progress("read", 0.0, message="Reading the scans"))
         whole = read_provenance(folder)
-        if whole is not None and _same_request(whole, synthesis, paths):
+        if whole is not None and _same_request(whole, synthesis, case):
             return Outcome(_skipped(case, whole, time.monotonic() - started))
         if (found := standing(followed(folder), RESULT)).state == "changed":
             return Outcome(_kept(case, found, time.monotonic() - started))
         check_output(folder, RESULT, force=True, inputs=paths)
-        scans = read_case(*paths, extractor=synthesis.options.brain)
+        options = synthesis.options
+        scans = read_case(
+            case.t1,
+            case.t2,
+            case.flair,
+            extractor=options.brain,
+            enhancement_mask=case.enhancement_mask,
+            enhancing_label=options.enhancing_label,
+        )
         scans = replace(scans, notices=(*scans.notices, *case.notices))
         result = synthesis.run(scans, progress)
         progress(Progress("write", 0.98, message="Writing the result"))
@@ -125,7 +135,7 @@ def run_case(
 
 def _without_paths(text: str, case: CaseFiles) -> str:
     """A message for a table that is kept: paths often name a patient, and the id and the scan say which file it is."""
-    for path in (case.t1, case.t2, case.flair):
+    for path in (case.t1, case.t2, case.flair, case.enhancement_mask):
         if path is not None:
             text = text.replace(f": {path}", "").replace(str(path), "the file")
     return text
@@ -165,7 +175,7 @@ def explain(error: BaseException) -> tuple[str, str, Kind]:
     return f"The program has a defect ({type(error).__name__}).", hint, "machine"
 
 
-def _same_request(provenance: dict[str, Any], synthesis: Synthesis, paths: tuple[Path, Path, Path]) -> bool:
+def _same_request(provenance: dict[str, Any], synthesis: Synthesis, case: CaseFiles) -> bool:
     """Whether a whole result was made from these scans by this model with these settings.
 
     Raises:
@@ -179,10 +189,16 @@ def _same_request(provenance: dict[str, Any], synthesis: Synthesis, paths: tuple
             and {name: provenance["settings"][name] for name in wanted} == wanted
             and (not options.trace or any(name.startswith("trace/") for name in provenance["files"]))
         )
-        hashes = [provenance["inputs"][name]["sha256"] for name in CONTRASTS]
+        used = {name: one["sha256"] for name, one in provenance["inputs"].items()}
+        drawn = provenance.get("given_mask")
+        used |= {"enhancement_mask": drawn["sha256"]} if drawn else {}
+        same = same and (not drawn or provenance["settings"].get("enhancing_label") == options.enhancing_label)
     except (KeyError, TypeError):  # written by another version
         return False
-    return same and hashes == [read_volume(p, name).sha256 for name, p in zip(CONTRASTS, paths, strict=True)]
+    files = {name: getattr(case, name) for name in (*CONTRASTS, "enhancement_mask") if getattr(case, name) is not None}
+    return same and files.keys() == used.keys() and all(
+        read_raw(path, name).sha256 == used[name] for name, path in files.items()
+    )  # fmt: skip
 
 
 def copy_whole(source: Path, target: Path) -> None:

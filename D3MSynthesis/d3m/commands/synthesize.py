@@ -52,6 +52,14 @@ def synthesize(
             show_default=False,
         ),
     ] = None,
+    enhancement_mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="The enhancing tumour as you see it, a label map in T1's space: the picture follows it.",
+            rich_help_panel=INPUT,
+            show_default=False,
+        ),
+    ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -104,6 +112,7 @@ def synthesize(
             out=out,
             dicom_out=dicom_out,
             brain_mask=brain_mask,
+            enhancement_mask=enhancement_mask,
             reference=reference,
             reference_mask=real_mask,
             force=force,
@@ -124,8 +133,8 @@ def synthesize(
 
 def _scans(
     paths: tuple[Path | None, ...], study: Path | None, example: bool, reporter: Reporter
-) -> tuple[Scan, Scan, Scan]:
-    """Where T1, T2 and FLAIR are.
+) -> tuple[Scan, Scan | None, Scan | None]:
+    """Where T1, T2 and FLAIR are; T2 or FLAIR may be missing.
 
     Raises:
         D3MError: not exactly one of the three ways to give them was used.
@@ -148,12 +157,15 @@ def _scans(
         choice = choose_series(study)
         return choice.t1, choice.t2, choice.flair
     missing = [name for name, path in zip(("--t1", "--t2", "--flair"), paths, strict=True) if path is None]
-    if missing:
+    if "--t1" in missing or len(missing) > 1:
         raise D3MError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.",
             "Give all three scans, or --dicom with a study's folder, or --example.",
         )
-    t1, t2, flair = (resolve(path, name) for path, name in zip(paths, ("t1", "t2", "flair"), strict=True))
+    t1, t2, flair = (
+        None if path is None else resolve(path, name) for path, name in zip(paths, ("t1", "t2", "flair"), strict=True)
+    )
+    assert t1 is not None  # it is not among the missing
     return t1, t2, flair
 
 

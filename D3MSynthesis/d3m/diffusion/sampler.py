@@ -267,7 +267,7 @@ def reverse(
 
 
 def _held(mask: Tensor, noise: Tensor, alpha_bar: Tensor, recipe: DiffusionRecipe) -> Tensor:
-    """A given mask at one time of the forward process: sqrt(abar_t) m0 + sqrt(1 - abar_t) eps, eps the same at all times.
+    """A given mask at one time of the forward process: sqrt(abar_t) m0 + sqrt(1 - abar_t) eps, with one eps for all.
 
     As in RePaint (Lugmayr et al. 2022, arXiv:2201.09865, eq. 8a), for the whole of the mask's stream.
     """

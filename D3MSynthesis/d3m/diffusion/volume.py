@@ -89,6 +89,9 @@ class VolumeSampler:
     trace: bool = False
     device: torch.device = CPU
 
+    mask: Tensor | None = None
+    """(S, H, W) in [0, 1], on the CPU: enhancing tumour that the mask's stream is held to; None: it is sampled."""
+
     def __call__(self, slices: Tensor, brain: Tensor, on_step: Callable[[int], None] | None = None) -> VolumeSample:
         """Sample a volume.
 
@@ -174,7 +177,8 @@ class VolumeSampler:
     def _steps(self, slices: Tensor, brain: Tensor, index: Tensor, seed: int) -> Iterator[Step]:
         """The reverse steps of some slices."""
         on_cpu = gather_context(slices, brain, index, self.context)
-        condition = Condition(*(part.to(self.device) for part in (on_cpu.slices, on_cpu.t1, on_cpu.brain)))
+        held = None if self.mask is None else self.mask[index][:, None].to(self.device)
+        condition = Condition(*(part.to(self.device) for part in (on_cpu.slices, on_cpu.t1, on_cpu.brain)), held)
         noise = shared_noise((slices.shape[2], slices.shape[3]), seed, self.device)
         shape = (len(index), 1, *slices.shape[2:])
         state = State(noise.x.expand(shape), noise.m.expand(shape))

@@ -90,6 +90,10 @@ class Card:
     planes goes. 0 leaves each slice as it is. Trace, displacement and uncertainty are without it."""
     contrasts: tuple[str, ...] = CONTRASTS
     """What the model is conditioned on, in the order of its channels."""
+    optional_contrasts: tuple[str, ...] = ()
+    """Those of "t2" and "flair" that it can do without (one at a time): it was trained with them left out."""
+    mask_steering: bool = False
+    """Whether its image stream follows a given mask by itself; else `d3m.volumes.steering` changes the picture."""
     data: str = ""
     """What it was trained on, with citations."""
     training: str = ""

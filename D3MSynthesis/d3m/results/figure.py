@@ -123,8 +123,9 @@ def _caption(result: Result, enlargement: int) -> str:
     s = result.options
     steps = f"{s.steps} step{'' if s.steps == 1 else 's'}"
     samples = "" if s.samples == 1 else f", mean of {s.samples} samples"
+    volume = "Predicted enhancing volume" if result.steering is None else "Mask given by a person,"
     return (
-        f"Predicted enhancing volume {result.enhancing_volume_ml:.1f} ml. Model {result.model_name}, "
+        f"{volume} {result.enhancing_volume_ml:.1f} ml. Model {result.model_name}, "
         f"{s.quality}: {steps}{samples}, seed {s.seed}. Arrows: where tissue was moved to, x{enlargement}."
     )
 

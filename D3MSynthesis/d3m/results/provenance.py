@@ -49,7 +49,10 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
         "inputs": {
             name: {"sha256": volume.sha256, "shape": list(volume.data.shape)}
             for name, volume in zip(CONTRASTS, case.contrasts(), strict=True)
+            if name not in case.missing
         },
+        "missing": list(case.missing),
+        "given_mask": None if result.steering is None else asdict(result.steering),
         "brain": {"source": case.brain_source, "volume_ml": round(case.brain_ml, 1)},
         # the model stands above; a device that was asked for gives way to the one that was used
         "settings": {name: value for name, value in asdict(result.options).items() if name != "model"}

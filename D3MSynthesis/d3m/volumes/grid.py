@@ -200,6 +200,10 @@ def to_model_input(case: Case, recipe: GridRecipe, stride: int) -> ModelInput:
     channels, scales = [], []
     notices: list[Notice] = list(case.notices)
     for name, volume in zip(CONTRASTS, case.contrasts(), strict=True):
+        if name in case.missing:
+            channels.append(np.zeros(brain.shape, np.float32))
+            scales.append((0.0, 1.0))
+            continue
         values = volume.data
         if name == "t1" and recipe.percentiles_over == "brain":
             # whatever surrounds the brain (-1024, a skull) would bleed into its border where T1 is interpolated
@@ -217,7 +221,12 @@ def to_model_input(case: Case, recipe: GridRecipe, stride: int) -> ModelInput:
         scaled[~brain] = 0.0
         channels.append(scaled)
         scales.append((low, high))
-    return ModelInput(np.stack(channels, axis=1), brain, grid, tuple(scales), recipe, tuple(notices))
+    given = None
+    if case.given_mask is not None:
+        given = _slices_first(
+            resample(case.given_mask.astype(np.float32), case.t1.affine, grid.affine, grid.shape)
+        ).clip(0, 1)
+    return ModelInput(np.stack(channels, axis=1), brain, grid, tuple(scales), recipe, tuple(notices), given)
 
 
 def _slices_first(data: np.ndarray) -> np.ndarray:

@@ -55,6 +55,12 @@ class Case:
     where T1's own axes do."""
     brain_source: str = STRIPPED
     """`STRIPPED`, `GIVEN`, or the extractor that found the brain in T1, with its version."""
+    missing: tuple[str, ...] = ()
+    """Contrasts that were not given, of "t2" and "flair": their volumes are zero everywhere."""
+    given_mask: Mask | None = None
+    """(X, Y, Z) on T1's grid: the enhancing tumour, where a person gave it; within the brain."""
+    given_mask_sha256: str = ""
+    """Content hash of the file that it came from."""
 
     @property
     def brain_ml(self) -> float:
@@ -112,3 +118,5 @@ class ModelInput:
     """For each contrast the intensities that became 0 and 1."""
     recipe: GridRecipe
     notices: tuple[Notice, ...] = field(default=())
+    given_mask: Floats | None = None
+    """(S, H, W), 0 to 1: the enhancing tumour, where a person gave it."""

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 SERIES_FOLDER, SEG_NAME = "cemri", "enhancement_seg.dcm"
 MAX_PROVENANCE_BYTES = 10_000_000
+TOLD = ("given-mask", "contrast-missing")
+"""Notices that a series carries with it: without them its picture would be misread."""
 MAX_TEXT = 400
 """Characters that a series says of how it was made."""
 DICOM = FolderKind("dicom", "an earlier DICOM result")
@@ -59,7 +61,8 @@ def content_of(result: Result) -> DicomContent:
     """The content of a result."""
     s = result.options
     text = f"Model {result.model_name}, quality {s.quality}, {s.steps} steps, {s.samples} samples, seed {s.seed}."
-    return DicomContent(result.cemri, result.enhancement_mask, result.t1.affine, text)
+    said = [notice.message for notice in result.notices if notice.code in TOLD]
+    return DicomContent(result.cemri, result.enhancement_mask, result.t1.affine, " ".join([text, *said])[:MAX_TEXT])
 
 
 def content_of_files(cemri: Path, mask: Path, provenance: Path | None) -> DicomContent:
@@ -81,7 +84,8 @@ def content_of_files(cemri: Path, mask: Path, provenance: Path | None) -> DicomC
             content = json.loads(read_text(provenance, "The provenance", MAX_PROVENANCE_BYTES))
             s = content["settings"]
             text = f"Model {content['model']['name']}, quality {s['quality']}, {s['steps']} steps, "
-            text = plain(text + f"{s['samples']} samples, seed {s['seed']}.")[:MAX_TEXT]
+            said = [str(one["message"]) for one in content["notices"] if one["code"] in TOLD]
+            text = plain(" ".join([text + f"{s['samples']} samples, seed {s['seed']}.", *said]))[:MAX_TEXT]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise D3MError("The provenance cannot be read.", "Give the provenance.json of the same result.") from error
     return DicomContent(image.data, inside, image.affine, text)
@@ -117,7 +121,7 @@ def check_dicom_output(out: Path, force: bool, result: Path | None = None, input
 
 
 def write_dicom(
-    out: Path, content: DicomContent, sources: Sequence[Source], replace: bool = False
+    out: Path, content: DicomContent, sources: Sequence[Source | None], replace: bool = False
 ) -> tuple[Notice, ...]:
     """Write series and segmentation into a new folder, whole or not at all.
 
@@ -151,13 +155,15 @@ def write_dicom(
     return tuple(notices)
 
 
-def _datasets(content: DicomContent, sources: Sequence[Source], notices: list[Notice]) -> tuple[list[Any], Any | None]:
+def _datasets(
+    content: DicomContent, sources: Sequence[Source | None], notices: list[Notice]
+) -> tuple[list[Any], Any | None]:
     """The slices, and the segmentation unless it is empty.
 
     highdicom makes the segmentation while the slices are still nobody's: it refuses patients whose sex or birth date
     is not as the standard demands.
     """
-    series = [_series_of(source, contrast) for source, contrast in zip(sources, CONTRASTS, strict=False)]
+    series = [_series_of(source, contrast) for source, contrast in zip(sources, CONTRASTS, strict=False) if source]
     frames = [
         [] if one is None else sorted_frames(one, contrast) for one, contrast in zip(series, CONTRASTS, strict=False)
     ]

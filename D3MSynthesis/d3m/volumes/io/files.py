@@ -36,7 +36,13 @@ WORK_BYTES = 12
 """Memory that a voxel needs until its scan is known to be of use: itself, and what it is compared with."""
 CHUNK_VOXELS = 2**20
 """Voxels converted at a time, so that a wide storage type never stands in memory as a whole."""
-NAMES = {"brain_mask": "The brain mask", "reference": "The reference", "labels": "The label map", "t1c": "T1c"}
+NAMES = {
+    "brain_mask": "The brain mask",
+    "enhancement_mask": "The enhancement mask",
+    "reference": "The reference",
+    "labels": "The label map",
+    "t1c": "T1c",
+}
 ARCHIVES = {
     b"PK\x03\x04": "a ZIP archive",
     b"BZh": "a bzip2 archive",

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
+from d3m.errors import D3MError, Notice
 from d3m.volumes.grid import resample
 from d3m.volumes.io.dicom.choice import check_one_patient
 from d3m.volumes.io.dicom.series import Series
+from d3m.volumes.io.files import label
 from d3m.volumes.io.headers import corner_distance
 from d3m.volumes.io.read import Source, read_raw, resolve
 from d3m.volumes.preprocess import checks
 from d3m.volumes.preprocess.atlas import find_pose
 from d3m.volumes.preprocess.brain import Seen, find_brain, look, mask_from_file, settle
 from d3m.volumes.preprocess.extraction import extract_brain
+from d3m.volumes.preprocess.given import enhancement_from_file, segment_names
 from d3m.volumes.preprocess.registration import align
 from d3m.volumes.preprocess.values import check_values
 from d3m.volumes.types import CONTRASTS, GIVEN, STRIPPED, Case, Mask, Volume
@@ -45,33 +48,48 @@ def read_volume(path: Source, contrast: str) -> Volume:
     return settle(volume, contrast, look(volume))
 
 
-def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None = None, extractor: str = "auto") -> Case:
-    """Read the three scans of a patient, check that they belong together, and find the brain.
+def read_case(
+    t1: Source,
+    t2: Source | None,
+    flair: Source | None,
+    brain_mask: Source | None = None,
+    extractor: str = "auto",
+    enhancement_mask: Source | None = None,
+    enhancing_label: str | None = None,
+) -> Case:
+    """Read the scans of a patient, check that they belong together, and find the brain.
 
     Args:
         t1: The T1 without contrast agent: a file, a DICOM series' folder, a chosen series, or an image in memory (of
             SimpleITK or nibabel, or an array with its affine in RAS).
-        t2: The T2.
-        flair: The FLAIR.
+        t2: The T2; None: it is missing, and only some models can do without.
+        flair: The FLAIR; None likewise, but not both.
         brain_mask: What is not zero in the brain, in T1's frame of reference; None: the scans are skull-stripped, or
             one of them is, or the brain is looked for in T1.
         extractor: What looks for it: one of `d3m.options.BRAIN_EXTRACTORS`.
+        enhancement_mask: The enhancing tumour as a person sees it, a label map in T1's frame of reference: the picture
+            follows it. None: the model predicts it.
+        enhancing_label: Which label that is; see `enhancement_from_file`.
 
     Returns:
         The scans on their own grids (T2 and FLAIR registered to T1 if they were not), the brain on T1's, and how the
-        head is tilted; notices of the scans included.
+        head is tilted; notices of the scans included. What is missing is zero.
 
     Raises:
         D3MError: a file that cannot be used, the same image twice, scans that do not overlap or cannot be registered,
             whole heads in which no brain is found, a mask that does not fit.
     """
-    sources = {"t1": t1, "t2": t2, "flair": flair}
+    given: dict[str, Source | None] = {"t1": t1, "t2": t2, "flair": flair}
+    sources = {name: one for name, one in given.items() if one is not None}
+    missing = tuple(name for name in CONTRASTS if name not in sources)
+    if "t1" in missing or len(missing) > 1:
+        raise D3MError("T1 is needed, and T2 or FLAIR or both.", "Give the scans that are missing.")
     checks.check_paths({name: Path(one) for name, one in sources.items() if isinstance(one, (str, Path))})
     sources = {name: resolve(one, name) for name, one in sources.items()}
     notices = check_one_patient({name: one for name, one in sources.items() if isinstance(one, Series)})
     volumes: dict[str, Volume] = {}
-    for contrast in CONTRASTS:
-        volume = read_raw(sources[contrast], contrast)
+    for contrast, one in sources.items():
+        volume = read_raw(one, contrast)
         checks.check_content(volume.data, contrast)
         volumes[contrast] = _snapped(volume, volumes.get("t1", volume))
     checks.check_fields_of_view(volumes)
@@ -96,7 +114,26 @@ def read_case(t1: Source, t2: Source, flair: Source, brain_mask: Source | None =
     notices += checks.compare_contrasts(settled, brain)
     pose, said = find_pose(settled["t1"], brain, (settled["t2"], settled["flair"]))
     notices += said
-    return Case(settled["t1"], settled["t2"], settled["flair"], brain, tuple(notices), pose, source)
+    drawn = None
+    if enhancement_mask is not None:
+        names = segment_names(Path(enhancement_mask)) if isinstance(enhancement_mask, (str, Path)) else {}
+        labels = _snapped(read_raw(enhancement_mask, "enhancement_mask"), settled["t1"])
+        drawn, said = enhancement_from_file(labels, settled["t1"], brain, enhancing_label, names)
+        notices += said
+    for name in missing:
+        text = f"{label(name)} was not given: the picture was made without it, and is less exact."
+        notices.append(Notice("contrast-missing", text, name))
+        settled[name] = Volume(np.zeros_like(settled["t1"].data), settled["t1"].affine)
+    return Case(
+        *(settled[name] for name in CONTRASTS),
+        brain,
+        tuple(notices),
+        pose,
+        source,
+        missing,
+        None if drawn is None else drawn.mask,
+        "" if drawn is None else drawn.sha256,
+    )
 
 
 def _compared(volumes: dict[str, Volume], seen: dict[str, Seen], mask: Mask | None) -> dict[str, Mask]:

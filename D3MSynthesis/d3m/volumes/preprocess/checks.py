@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -109,17 +110,18 @@ def compare_contrasts(volumes: dict[str, Volume], brain: Mask) -> list[Notice]:
     T1 does (oedema); what T1 shows darkest T2 shows brighter than FLAIR does (fluid).
 
     Args:
-        volumes: t1, t2, flair; finite.
+        volumes: t1, and t2 and flair or one of them; finite.
         brain: (X, Y, Z) on T1's grid.
 
     Raises:
         D3MError: two contrasts hold one image; a contrast is a label map.
     """
-    values, known = _at_brain(volumes, brain)
+    names = [name for name in CONTRASTS if name in volumes]
+    values, known = _at_brain([volumes[name] for name in names], brain)
     if known.sum() < 500:
         return []
     values = values[:, known]
-    for index, name in enumerate(CONTRASTS):
+    for index, name in enumerate(names):
         distinct = len(np.unique(values[index]))
         if distinct < MIN_VALUES:
             raise D3MError(
@@ -127,22 +129,21 @@ def compare_contrasts(volumes: dict[str, Volume], brain: Mask) -> list[Notice]:
                 f"Give the {label(name)} scan itself.",
             )
     correlation = np.atleast_2d(np.corrcoef(values))
-    for one, other in ((0, 1), (0, 2), (1, 2)):
+    for one, other in itertools.combinations(range(len(names)), 2):
         if correlation[one, other] > SAME_CORRELATION:
-            raise same_image(CONTRASTS[one], CONTRASTS[other])
-    return _swaps(values)
+            raise same_image(names[one], names[other])
+    return _swaps(values) if len(names) == len(CONTRASTS) else []
 
 
-def _at_brain(volumes: dict[str, Volume], brain: Mask) -> tuple[Floats, Mask]:
-    """((3, N) values at voxels of the brain spread evenly, (N,) whether all three scans reach there)."""
+def _at_brain(volumes: list[Volume], brain: Mask) -> tuple[Floats, Mask]:
+    """((scans, N) values at voxels of the brain spread evenly, (N,) whether all scans reach there); T1 comes first."""
     chosen = np.flatnonzero(brain.ravel())
     chosen = chosen[:: max(1, len(chosen) // SAMPLES)]
     index = np.array(np.unravel_index(chosen, brain.shape))
-    world = volumes["t1"].affine[:3, :3] @ index + volumes["t1"].affine[:3, 3:]
-    values = np.empty((3, len(chosen)), np.float32)
+    world = volumes[0].affine[:3, :3] @ index + volumes[0].affine[:3, 3:]
+    values = np.empty((len(volumes), len(chosen)), np.float32)
     known = np.ones(len(chosen), bool)
-    for row, name in enumerate(CONTRASTS):
-        volume = volumes[name]
+    for row, volume in enumerate(volumes):
         inverse = np.linalg.inv(volume.affine)
         place = inverse[:3, :3] @ world + inverse[:3, 3:]
         values[row] = ndimage.map_coordinates(volume.data, place, order=1, mode="nearest")

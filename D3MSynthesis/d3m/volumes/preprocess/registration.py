@@ -73,7 +73,7 @@ def align(volumes: Mapping[str, Volume], shown: Mapping[str, Mask]) -> tuple[dic
     """Correct where T2 and FLAIR lie, so that they agree with T1.
 
     Args:
-        volumes: t1, t2, flair.
+        volumes: t1, and t2 and flair or one of them.
         shown: For each the part that is compared, on its own grid: of T1 the brain; of the others the brain, or all
             that they show.
 
@@ -89,7 +89,7 @@ def align(volumes: Mapping[str, Volume], shown: Mapping[str, Mask]) -> tuple[dic
     fixed = picture(volumes["t1"], shown["t1"], spacing)
     if fixed.mask.sum() < MIN_MASK_VOXELS:
         return result, notices
-    for name in ("t2", "flair"):
+    for name in (name for name in volumes if name != "t1"):
         transform, notice = _place(name, volumes, shown, fixed)
         if transform is not None:
             result[name] = replace(volumes[name], affine=np.linalg.inv(transform) @ volumes[name].affine)

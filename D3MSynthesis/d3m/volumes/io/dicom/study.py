@@ -37,7 +37,7 @@ SAME_ECHO = (0.5, 0.05)
 USUAL_ECHO = 100.0
 """Milliseconds; of several echoes the nearest is the T2 (FLAIR), the first one is the T1."""
 MAX_STACKS = 64
-MASKS = ("brain_mask", "labels")
+MASKS = ("brain_mask", "enhancement_mask", "labels")
 PACKAGES = {
     "1.2.840.10008.1.2.4.50": ("JPEG", "python-gdcm"),
     "1.2.840.10008.1.2.4.51": ("JPEG", "python-gdcm"),

@@ -1,0 +1,117 @@
+"""Whether the picture follows a given mask: the slice with most enhancing tumour of each patient, and altered masks.
+
+    python Testing/benchmarks/steering.py DATA
+
+DATA is a folder of labelled BraTS-style patients that the default model has not seen. "held" holds the mask's stream to
+the mask (4 steps); "composed" is what the default model's results do. Contrast is the mean of synthetic (or real)
+T1c minus T1 on T1's scale of 0 to 1; PSNR is over the true enhancing tumour, and over it with 6 voxels around.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import typer
+from scipy import ndimage
+
+from d3m.diffusion.volume import VolumeSampler
+from d3m.models.load import Model, load_model
+from d3m.models.store import find_model
+from d3m.options import SynthesisOptions
+from d3m.synthesis import Synthesis
+from d3m.volumes.grid import resample
+from d3m.volumes.preprocess.case import read_case, read_raw
+from d3m.volumes.steering import follow
+from d3m.volumes.types import Floats, Mask
+from d3m_training.data.datasets import Patient, find_patients
+
+ENHANCING = 4
+"""Label of the enhancing tumour in BraTS until 2021."""
+ALTERED: dict[str, Callable[[Mask], Mask]] = {
+    "true": lambda mask: mask,
+    "dilated by 3 mm": lambda mask: ndimage.binary_dilation(mask, iterations=3),
+    "eroded by 1 mm": lambda mask: ndimage.binary_erosion(mask),
+    "moved by 3 mm": lambda mask: ndimage.shift(mask.astype(float), (0, 3), order=0) > 0.5,
+}
+
+
+def sample(model: Model, slices: Floats, brain: Mask, steps: int, mask: Floats | None) -> tuple[Floats, Floats]:
+    """Image and probability, (S, H, W), of the slices that have some brain."""
+    recipe = model.card.recipe
+    sampling = replace(recipe.quality("preview"), steps=steps)
+    given = None if mask is None else torch.from_numpy(mask)
+    sampler = VolumeSampler(model.network, recipe.diffusion, recipe.network.context, sampling, mask=given)
+    with torch.inference_mode():
+        made = sampler(torch.from_numpy(slices), torch.from_numpy(brain))
+    return made.image.numpy(), made.probability.numpy()
+
+
+def rows(model: Model, patient: Patient) -> dict[str, list[float]]:
+    """Measures of each way for one patient; empty without enhancing tumour."""
+    if patient.seg is None:
+        return {}
+    case = read_case(patient.t1, patient.t2, patient.flair)
+    labels = read_raw(patient.seg, "labels").data
+    prepared = Synthesis(model, SynthesisOptions(device="cpu")).prepare(case)
+    grid = prepared.grid
+
+    def slices(data: np.ndarray, order: int) -> np.ndarray:
+        return resample(data, case.t1.affine, grid.affine, grid.shape, order=order).transpose(2, 1, 0)
+
+    enhancing = slices(labels == ENHANCING, 0) & prepared.brain
+    if enhancing.sum() < 100:
+        return {}
+    k = int(enhancing.sum(axis=(1, 2)).argmax())
+    real, normal = read_raw(patient.t1c, "t1c").data, case.brain & (labels == 0)
+    low, high = prepared.scales[0]
+    real = real * np.median(case.t1.data[normal]) / np.median(real[normal])
+    truth = (slices(real, 1)[k] - low) / (high - low) - prepared.slices[k, 0]
+    brain = np.zeros_like(prepared.brain)
+    brain[k] = prepared.brain[k]
+    t1, tumour = prepared.slices[k, 0], enhancing[k]
+    near = ndimage.binary_dilation(tumour, iterations=6) & brain[k]
+
+    def measured(image: Floats, given: Mask) -> list[float]:
+        change = image - t1
+        around = ndimage.binary_dilation(given, iterations=4) & ~given & brain[k]
+        errors = [-10 * np.log10(((change - truth)[where] ** 2).mean()) for where in (tumour, near)]
+        return [change[given].mean(), change[around].mean(), change[tumour].mean(), truth[tumour].mean(), *errors]
+
+    free, chance = sample(model, prepared.slices, brain, 1, None)
+    gain = model.card.enhancement_gain
+    free = prepared.slices[:, 0] + gain * (free - prepared.slices[:, 0])
+    held, _ = sample(model, prepared.slices, brain, 4, enhancing.astype(np.float32))
+    found = {"no mask": measured(free[k], tumour), "true, held": measured(held[k], tumour)}
+    for name, alter in ALTERED.items():
+        given = alter(tumour) & brain[k]
+        one = follow(
+            free[k : k + 1], t1[None], chance[k : k + 1], given[None].astype(np.float32), model.card.mask_threshold
+        )
+        found[f"{name}, composed"] = measured(one[0], given)
+    return found
+
+
+def main(data: Path) -> None:
+    """Print the means over the patients."""
+    torch.set_num_threads(1)
+    model = load_model(find_model(None))
+    found: dict[str, list[list[float]]] = {}
+    for patient in find_patients(data)[0]:
+        for name, values in rows(model, patient).items():
+            found.setdefault(name, []).append(values)
+        print(patient.id, flush=True)
+    print(
+        "| mask | contrast: in the mask | around it | in the true tumour (real) | PSNR tumour | PSNR with 6 mm around |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, values in found.items():
+        m = np.nanmean(np.array(values), axis=0)
+        print(f"| {name} | {m[0]:.2f} | {m[1]:.2f} | {m[2]:.2f} ({m[3]:.2f}) | {m[4]:.1f} dB | {m[5]:.1f} dB |")
+
+
+if __name__ == "__main__":
+    typer.run(main)
