@@ -136,7 +136,9 @@ def test_one_bad_case_stops_nothing(order: str, tmp_path: Path, synthesis: Synth
     assert "T2 is missing" in rows["c"].reason
     with (tmp_path / "out/summary.csv").open(encoding="utf-8") as f:
         table = list(csv.DictReader(f))
-    assert list(table[0]) == ["id", "status", "reason", "hint", "seconds", "enhancing_ml", "notices"]
+    columns = ["id", "status", "reason", "hint", "seconds", "enhancing_ml", "notices"]
+    estimate = ["enhancement_probability", "estimated_ml", "estimated_low_ml", "estimated_high_ml"]
+    assert list(table[0]) == [*columns, *estimate]
     assert [row["id"] for row in table] == list(order)
     assert all(bool(row["reason"]) == bool(row["hint"]) == (row["status"] == "failed") for row in table)
     assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir()) == ["a", "d"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +161,7 @@ def store_row(out: Path, row: Row) -> None:
         earlier = read_row(path)
         if earlier is not None and earlier.status == "done":
             return
-        row = Row(row.id, "done", "", "", row.seconds, row.enhancing_ml, row.notices)
+        row = replace(row, status="done", reason="", hint="")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(for_json(asdict(row)), ensure_ascii=False, allow_nan=False) + "\n")
 

@@ -13,6 +13,7 @@ import d3m
 from d3m.batch.bids import BidsCase
 from d3m.batch.derivatives import FIGURE, STATE, THUMBNAIL, read_row, write_whole
 from d3m.batch.review_page import PAGE
+from d3m.batch.run import estimate_of
 from d3m.results.provenance import RESULT, STATEMENT, read_provenance, stated_provenance
 from d3m.system.manifest import standing
 from d3m.system.text import for_csv, json_in_html
@@ -33,6 +34,18 @@ DICTIONARY: dict[str, dict[str, object]] = {
         "Description": "Volume of enhancing tumour that the model predicts. Synthetic, research use only.",
         "Units": "ml",
     },
+    "enhancement_probability": {
+        "Description": "Probability that tumour enhances at all, from the whole brain; n/a without that stage.",
+    },
+    "estimated_enhancing_volume": {
+        "Description": "Volume of enhancing tumour from the whole brain. Synthetic, research use only.",
+        "Units": "ml",
+    },
+    "estimated_volume_low": {
+        "Description": "Lower end of its interval; 0: cannot be told from no enhancement.",
+        "Units": "ml",
+    },
+    "estimated_volume_high": {"Description": "Upper end of its interval.", "Units": "ml"},
     "duration": {"Description": "Time that the case took.", "Units": "s"},
     "notices": {"Description": "What was unusual about the scans, and which of several images were taken."},
     "reason": {"Description": "Why the case failed."},
@@ -63,6 +76,8 @@ class Entry:
     thumbnail: str = ""
     """Relative to the page; empty if there is none."""
     figure: str = ""
+    estimate: tuple[float | None, ...] = (None, None, None, None)
+    """Of the patient: probability of enhancement, ml, and the ends of the interval in ml."""
 
 
 def collect(cases: Sequence[BidsCase], out: Path) -> list[Entry]:
@@ -105,6 +120,7 @@ def _entry(case: BidsCase, out: Path) -> Entry:
         ),
         thumbnail=f"{place}/{case.id}_{THUMBNAIL}",
         figure=f"{place}/{case.id}_{FIGURE}",
+        estimate=estimate_of(whole.get("patient_estimate")),
     )
 
 
@@ -128,7 +144,8 @@ def table(entries: Sequence[Entry]) -> str:
         volume = "" if entry.volume_ml is None else f"{entry.volume_ml:.3f}"
         seconds = "" if entry.seconds is None else f"{entry.seconds:.1f}"
         session = f"ses-{entry.session}" if entry.session else ""
-        cells = [f"sub-{entry.subject}", session, entry.status, volume, seconds, " ".join(entry.notices),
+        estimate = ["" if value is None else f"{value:.3f}" for value in entry.estimate]
+        cells = [f"sub-{entry.subject}", session, entry.status, volume, *estimate, seconds, " ".join(entry.notices),
                  entry.reason, entry.hint, *entry.settings]  # fmt: skip
         writer.writerow([" ".join(for_csv(cell).split()) or "n/a" for cell in cells])
     return text.getvalue()
@@ -138,7 +155,7 @@ def page(entries: Sequence[Entry]) -> str:
     """The text of `review.html`: one file that asks nothing of a network; pictures lie beside the results."""
     data = [
         [e.subject, e.session, e.status, e.volume_ml, e.seconds, list(e.notices), e.reason, e.hint, e.thumbnail,
-         e.figure]
+         e.figure, e.estimate]
         for e in entries
     ]  # fmt: skip
     packed = json_in_html(data)

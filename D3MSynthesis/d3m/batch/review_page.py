@@ -23,7 +23,7 @@ input, select, button { font: inherit; color: inherit; background: var(--bg); bo
 input[type=search] { width: 22em; max-width: 100%; }
 :focus-visible { outline: 2px solid var(--mark); outline-offset: 1px; }
 #count { color: var(--dim); }
-.grid { display: grid; grid-template-columns: 150px 548px 84px 100px 84px minmax(220px, 1fr); column-gap: 14px; }
+.grid { display: grid; grid-template-columns: 150px 548px 84px 110px 84px 84px minmax(220px, 1fr); column-gap: 14px; }
 #heads { padding: 6px 16px; background: var(--panel); border-bottom: 1px solid var(--line); align-items: center; }
 #heads > div { display: flex; }
 #heads button { background: none; border-color: transparent; padding: 2px 4px; margin-left: -4px; color: var(--dim); cursor: pointer; text-align: left; }
@@ -47,7 +47,7 @@ input[type=search] { width: 22em; max-width: 100%; }
 kbd { border: 1px solid var(--line); border-radius: 3px; padding: 0 4px; font-size: 12px; }
 footer { padding: 5px 16px; color: var(--dim); background: var(--panel); border-top: 1px solid var(--line); font-size: 12px; }
 #empty { padding: 40px; text-align: center; color: var(--dim); }
-@media (max-width: 1190px) { .grid { min-width: 1190px; } #wide { overflow-x: auto; } }
+@media (max-width: 1300px) { .grid { min-width: 1300px; } #wide { overflow-x: auto; } }
 #wide { flex: 1; min-height: 0; display: flex; flex-direction: column; }
 </style>
 </head>
@@ -69,6 +69,7 @@ footer { padding: 5px 16px; color: var(--dim); background: var(--panel); border-
 <div class="pictures" role="columnheader"><span>T1</span><span>Synthetic</span><span>Subtraction</span><span>Predicted mask</span></div>
 <div role="columnheader"><button type="button" data-key="2">Status</button></div>
 <div role="columnheader"><button type="button" data-key="3">Enhancing (ml)</button></div>
+<div role="columnheader"><button type="button" data-key="6">Likely (%)</button></div>
 <div role="columnheader"><button type="button" data-key="4">Time (s)</button></div>
 <div role="columnheader"><button type="button" data-key="5">Notices, failure</button></div>
 </div>
@@ -81,14 +82,14 @@ footer { padding: 5px 16px; color: var(--dim); background: var(--panel); border-
 "use strict";
 const HEIGHT = 152, MARGIN = 4;
 const cases = JSON.parse(document.getElementById("data").textContent).map(
-  ([subject, session, status, volume, seconds, notices, reason, hint, thumbnail, figure]) => ({
-    subject, session, status, volume, seconds, notices, reason, hint, thumbnail, figure,
+  ([subject, session, status, volume, seconds, notices, reason, hint, thumbnail, figure, estimate]) => ({
+    subject, session, status, volume, seconds, notices, reason, hint, thumbnail, figure, likely: estimate[0], estimate,
     id: "sub-" + subject + (session ? " ses-" + session : ""),
     text: ("sub-" + subject + " ses-" + session + " " + notices.join(" ") + " " + reason + " " + hint).toLowerCase()}));
 const at = id => document.getElementById(id);
 const list = at("list"), space = at("space"), shown = new Map();
 const natural = new Intl.Collator(undefined, {numeric: true});
-const keys = {0: c => c.id, 2: c => c.status, 3: c => c.volume, 4: c => c.seconds, 5: c => c.reason ? 1e6 : c.notices.length};
+const keys = {0: c => c.id, 2: c => c.status, 3: c => c.volume, 4: c => c.seconds, 5: c => c.reason ? 1e6 : c.notices.length, 6: c => c.likely};
 let order = cases.slice(), chosen = 0, sortKey = "0", upwards = true;
 
 function compare(a, b) {
@@ -141,7 +142,11 @@ function build(c, index) {
     pictures.append(link);
   } else cell(pictures, "none", "no result");
   cell(row, c.status, c.status);
-  cell(row, "number", c.volume === null ? "" : c.volume.toFixed(2));
+  const volume = cell(row, "number", c.volume === null ? "" : c.volume.toFixed(2));
+  if (c.likely !== null) volume.append(Object.assign(document.createElement("small"), {textContent: "whole brain: "
+    + c.estimate[1].toFixed(1) + " (" + c.estimate[2].toFixed(1) + " to " + c.estimate[3].toFixed(1) + ")"
+    + (c.estimate[2] <= 0 ? ", may be none" : "")}));
+  cell(row, "number", c.likely === null ? "" : (100 * c.likely).toFixed(0));
   cell(row, "number", c.seconds === null ? "" : c.seconds.toFixed(0));
   const text = cell(row, "text");
   for (const [kind, words] of [["reason", c.reason], ["hint", c.hint], ...c.notices.map(n => ["notice", n])])

@@ -40,6 +40,16 @@ class Row:
     seconds: float
     enhancing_ml: float | None
     notices: str
+    enhancement_probability: float | None = None
+    """That the tumour enhances at all, from the whole brain; None where the model has no such stage."""
+    estimated_ml: float | None = None
+    """Enhancing tumour from the whole brain, with the ends of its interval."""
+    estimated_low_ml: float | None = None
+    estimated_high_ml: float | None = None
+
+
+NUMBERS = ("enhancing_ml", "enhancement_probability", "estimated_ml", "estimated_low_ml", "estimated_high_ml")
+"""Columns of the table that have two decimals, and are empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,9 @@ def run_case(
     if disk is not None:
         raise disk
     seconds = time.monotonic() - started
-    return Outcome(Row(case.id, "done", "", "", seconds, result.enhancing_volume_ml, _text(result.notices)))
+    estimate = estimate_of(None if result.patient is None else asdict(result.patient))
+    notices = _text(result.notices)
+    return Outcome(Row(case.id, "done", "", "", seconds, result.enhancing_volume_ml, notices, *estimate))
 
 
 def _without_paths(text: str, case: CaseFiles) -> str:
@@ -145,10 +157,20 @@ def _text(notices: Sequence[Notice]) -> str:
     return " ".join(notice.message for notice in notices)
 
 
+def estimate_of(stated: Any) -> tuple[float | None, ...]:
+    """The last fields of a row: the patient's estimate as a provenance states it; Nones where there is none."""
+    try:
+        low, high = stated["volume_interval_ml"]
+        return float(stated["enhancement_probability"]), float(stated["volume_ml"]), float(low), float(high)
+    except (TypeError, KeyError, ValueError):
+        return None, None, None, None
+
+
 def _skipped(case: CaseFiles, whole: dict[str, Any], seconds: float) -> Row:
     """The row of a result that is there already, with what was said about it when it was made."""
     notices = [str(notice.get("message", "")) for notice in whole.get("notices", ())]
-    return Row(case.id, "skipped", "", "", seconds, whole.get("predicted_enhancing_volume_ml"), " ".join(notices))
+    predicted, estimate = whole.get("predicted_enhancing_volume_ml"), estimate_of(whole.get("patient_estimate"))
+    return Row(case.id, "skipped", "", "", seconds, predicted, " ".join(notices), *estimate)
 
 
 def _kept(case: CaseFiles, found: Standing, seconds: float) -> Row:
@@ -229,7 +251,8 @@ def write_summary(path: Path, rows: list[Row]) -> None:
             writer.writeheader()
             for row in rows:
                 content = asdict(row) | {"seconds": f"{row.seconds:.1f}"}
-                content |= {"enhancing_ml": "" if row.enhancing_ml is None else f"{row.enhancing_ml:.2f}"}
+                numbers = {name: value for name, value in asdict(row).items() if name in NUMBERS}
+                content |= {name: "" if value is None else f"{value:.2f}" for name, value in numbers.items()}
                 writer.writerow({name: for_csv(value) for name, value in content.items()})
             f.flush()
             os.fsync(f.fileno())

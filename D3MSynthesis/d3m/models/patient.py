@@ -31,6 +31,15 @@ class PatientEstimate:
     interval_level: float
     """Share of patients whose true volume lies in the interval, such as 0.8."""
 
+    def sentence(self) -> str:
+        """What it says, in words, for captions, notices and DICOM."""
+        low, high = self.volume_interval_ml
+        text = (
+            f"Whole brain: {100 * self.enhancement_probability:.0f} % likely that tumour enhances; about "
+            f"{self.volume_ml:.1f} ml ({100 * self.interval_level:.0f} % interval {low:.1f} to {high:.1f} ml)."
+        )
+        return text + (" The interval includes zero: this cannot be told from no enhancement." if low <= 0 else "")
+
 
 @dataclass(frozen=True)
 class PatientCalibration:

@@ -116,6 +116,8 @@ def draw_figure(path: Path, result: Result, case: Case) -> None:
                 _colour_bar(figure, image)
         _scale_bar(axes[row, 0], views.spacing[a])
     figure.text(0.5, 0.012, f"{STAMP}.  {_caption(result, enlargement)}", color="#ffcc66", fontsize=10, ha="center")
+    if result.patient is not None:
+        figure.text(0.5, 0.992, result.patient.sentence(), color="0.85", fontsize=9, ha="center", va="top")
     figure.savefig(path, facecolor="black", metadata={"Description": STAMP})
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from nibabel import orientations
 
 from d3m.errors import D3MError, Notice
+from d3m.models.patient import PatientEstimate
 from d3m.results.dicom.images import require_highdicom, segmentation, slices
 from d3m.results.dicom.tags import identity, lossy, read_header
 from d3m.system.folders import check_output, whole_folder
@@ -62,6 +63,7 @@ def content_of(result: Result) -> DicomContent:
     s = result.options
     text = f"Model {result.model_name}, quality {s.quality}, {s.steps} steps, {s.samples} samples, seed {s.seed}."
     said = [notice.message for notice in result.notices if notice.code in TOLD]
+    said += [] if result.patient is None else [result.patient.sentence()]
     return DicomContent(result.cemri, result.enhancement_mask, result.t1.affine, " ".join([text, *said])[:MAX_TEXT])
 
 
@@ -85,10 +87,20 @@ def content_of_files(cemri: Path, mask: Path, provenance: Path | None) -> DicomC
             s = content["settings"]
             text = f"Model {content['model']['name']}, quality {s['quality']}, {s['steps']} steps, "
             said = [str(one["message"]) for one in content["notices"] if one["code"] in TOLD]
+            said += _patient(content.get("patient_estimate"))
             text = plain(" ".join([text + f"{s['samples']} samples, seed {s['seed']}.", *said]))[:MAX_TEXT]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise D3MError("The provenance cannot be read.", "Give the provenance.json of the same result.") from error
     return DicomContent(image.data, inside, image.affine, text)
+
+
+def _patient(stated: dict[str, Any] | None) -> list[str]:
+    """The patient's estimate of a provenance, in words."""
+    if not stated:
+        return []
+    low, high = stated["volume_interval_ml"]
+    numbers = (float(stated[name]) for name in ("enhancement_probability", "volume_ml"))
+    return [PatientEstimate(*numbers, (float(low), float(high)), float(stated["interval_level"])).sentence()]
 
 
 def check_dicom_output(out: Path, force: bool, result: Path | None = None, inputs: Iterable[Path] = ()) -> None:
