@@ -129,6 +129,8 @@ class Result:
     timings: Timings
     model_name: str
     model_sha256: str
+    sample_volumes_ml: tuple[float, ...] = ()
+    """Enhancing tumour of each sample by itself, on the model's grid: how much repeated synthesis varies."""
     patient: PatientEstimate | None = None
     """Whether and how much enhances, from the whole brain; None where the model has no calibrated whole-brain stage."""
     whole_tumour_probability: Floats | None = None
@@ -280,6 +282,7 @@ class Synthesis:
             self._batch(model_input),
             self.options.trace,
             self.device,
+            threshold=self.model.card.mask_threshold,
         )
         if model_input.given_mask is not None and self.model.card.mask_steering:
             sampler = replace(sampler, mask=torch.from_numpy(model_input.given_mask))
@@ -394,6 +397,7 @@ class Synthesis:
             timings=Timings(0, 0, 0),
             model_name=card.name,
             model_sha256=card.weights_sha256,
+            sample_volumes_ml=tuple(count * float(np.prod(grid.spacing)) / 1000 for count in sample.counts),
             patient=patient,
             steering=steering,
             whole_tumour_probability=tumour,

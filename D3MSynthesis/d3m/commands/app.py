@@ -10,6 +10,7 @@ import d3m
 from d3m.commands.batch import batch
 from d3m.commands.bids import bids
 from d3m.commands.dicom import dicom
+from d3m.commands.follow_up import follow_up
 from d3m.commands.info import info
 from d3m.commands.lists import BidsAppCommand
 from d3m.commands.models import models_app
@@ -30,6 +31,7 @@ app.command()(synthesize)
 app.command()(batch)
 app.command(cls=BidsAppCommand)(bids)
 app.command()(dicom)
+app.command()(follow_up)
 app.add_typer(models_app, name="models")
 app.command()(info)
 

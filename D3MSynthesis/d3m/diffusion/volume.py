@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -61,6 +61,8 @@ class VolumeSample:
     """(S, 2, H, W) pixels, of the first sample's last step."""
     trace: tuple[TracedStep, ...]
     """Every step of the first sample, the last included; empty if not asked for."""
+    counts: tuple[int, ...] = ()
+    """Of each sample the voxels of the brain with a probability at or above `VolumeSampler.threshold`."""
     batch: int = 1
     """Slices in one call of the network; with the device and the seed it decides the last bits."""
 
@@ -89,6 +91,8 @@ class VolumeSampler:
     trace: bool = False
     device: torch.device = CPU
 
+    threshold: float = 0.5
+    """Probability from which on voxels are counted, sample by sample."""
     mask: Tensor | None = None
     """(S, H, W) in [0, 1], on the CPU: enhancing tumour that the mask's stream is held to; None: it is sampled."""
 
@@ -125,17 +129,19 @@ class VolumeSampler:
         mean, probability = torch.zeros(brain.shape), torch.zeros(brain.shape)
         square = torch.zeros(brain.shape) if self.sampling.samples > 1 else None
         first: VolumeSample | None = None
+        counts = []
         for k in range(self.sampling.samples):
             sample = self._sample(slices, brain, self.seed + k, batch, self.trace and k == 0, counter)
             first = first or sample
             delta = sample.image - mean  # Welford: no sum of squares that cancels
             mean += delta / (k + 1)
+            counts.append(int(((sample.probability >= self.threshold) & brain).sum()))
             probability += (sample.probability - probability) / (k + 1)
             if square is not None:
                 square += delta * (sample.image - mean)
         assert first is not None  # samples >= 1
         spread = None if square is None else (square / (self.sampling.samples - 1)).sqrt()
-        return VolumeSample(mean, spread, probability, first.first, first.displacement, first.trace, first.batch)
+        return replace(first, image=mean, spread=spread, probability=probability, counts=tuple(counts))
 
     def slice_steps(self, brain: Tensor) -> int:
         """Reverse steps of single slices in all: what `on_step` counts up to."""
@@ -172,7 +178,7 @@ class VolumeSampler:
                     counter.add(count)
         last = traced[-1]
         every = tuple(traced) if trace else ()
-        return VolumeSample(last.after, None, last.probability, last.after, last.displacement, every, batch)
+        return VolumeSample(last.after, None, last.probability, last.after, last.displacement, every, batch=batch)
 
     def _steps(self, slices: Tensor, brain: Tensor, index: Tensor, seed: int) -> Iterator[Step]:
         """The reverse steps of some slices."""

@@ -59,6 +59,7 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
         | asdict(result.computation),
         "first_sample_only": [] if result.options.samples == 1 else ["first_sample", "deformation", "trace"],
         "predicted_enhancing_volume_ml": round(result.enhancing_volume_ml, 3),
+        "sample_volumes_ml": [round(one, 3) for one in result.sample_volumes_ml],
         "patient_estimate": None if result.patient is None else asdict(result.patient),
         "notices": [asdict(notice) for notice in result.notices],
         "seconds": {name: round(value, 2) for name, value in asdict(result.timings).items()}

@@ -38,6 +38,7 @@ CHUNK_VOXELS = 2**20
 """Voxels converted at a time, so that a wide storage type never stands in memory as a whole."""
 NAMES = {
     "brain_mask": "The brain mask",
+    "after": "The later T1",
     "enhancement_mask": "The enhancement mask",
     "reference": "The reference",
     "labels": "The label map",

@@ -1,7 +1,7 @@
 """The brain in a whole head: by a network that comes with its weights, by an installed program, or by our own way.
 
 Our own way needs nothing: the tissue in the middle of the head, checked against an average brain. It is the fall-back.
-`docs/brain_extraction.md` says how good each is.
+`docs/brain-extraction.md` says how good each is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from d3m.volumes.types import Floats, Mask, Volume
 DISAGREEMENT = 0.10
 """One minus the Dice of two masks, above which a user should look."""
 HOW_GOOD = "This simpler way found the brain in four of six real heads, with 10 to 42 % too much around it."
-"""`docs/brain_extraction.md` has the table, and the command that makes it."""
+"""`docs/brain-extraction.md` has the table, and the command that makes it."""
 LOOK = "Its outline is in brain.png; a better mask can be given as brain mask (--brain-mask)."
 
 ROUGH_MM, COARSE_MM, FINE_MM = 8.0, 4.0, 2.0
