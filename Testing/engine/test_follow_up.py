@@ -60,7 +60,7 @@ def visit(folder: Path, made: tuple[Result, Case], radius: float, moved: bool, s
 
 @pytest.mark.parametrize(("first", "second"), [(5.0, 7.0), (7.0, 5.0)])
 def test_growing_and_shrinking(first: float, second: float, made: tuple[Result, Case], tmp_path: Path) -> None:
-    """The difference of the volumes with its interval; the map marks the shell, though the later head lies elsewhere."""
+    """The difference of the volumes with its interval; the map marks the shell in a head that lies elsewhere."""
     one = read_visit(visit(tmp_path / "a", made, first, False), "earlier")
     other = read_visit(visit(tmp_path / "b", made, second, True), "later")
     change = compare_visits(one, other)
