@@ -24,7 +24,8 @@ from d3m.models.store import find_model
 from d3m.options import SynthesisOptions
 from d3m.synthesis import Synthesis
 from d3m.volumes.grid import resample
-from d3m.volumes.preprocess.case import read_case, read_raw
+from d3m.volumes.io.read import read_raw
+from d3m.volumes.preprocess.case import read_case
 from d3m.volumes.steering import follow
 from d3m.volumes.types import Floats, Mask
 from d3m_training.data.datasets import Patient, find_patients

@@ -22,7 +22,8 @@ from d3m.system.folders import check_output, followed
 from d3m.system.manifest import Standing, standing
 from d3m.system.storage import disk_error
 from d3m.system.text import for_csv
-from d3m.volumes.preprocess.case import read_case, read_raw
+from d3m.volumes.io.read import read_raw
+from d3m.volumes.preprocess.case import read_case
 from d3m.volumes.types import CONTRASTS, Case
 
 Status = Literal["done", "skipped", "kept", "failed", "elsewhere"]

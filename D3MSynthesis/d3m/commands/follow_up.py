@@ -14,6 +14,7 @@ from d3m.errors import D3MError
 from d3m.progress import Progress
 from d3m.system.console import Reporter, require_torch
 from d3m.system.folders import check_output, claim
+from d3m.system.streams import scratch_beside
 
 if TYPE_CHECKING:
     from d3m.synthesis import Synthesis
@@ -45,25 +46,26 @@ def follow_up(
 
     What is no result yet is synthesised first, into OUT-earlier and OUT-later. Synthetic images, for research only.
     """
-    require_torch()
-    from d3m.results.follow_up import FOLLOW_UP, compare_visits, read_visit, write_follow_up
+    with scratch_beside(out):
+        require_torch()
+        from d3m.results.follow_up import FOLLOW_UP, compare_visits, read_visit, write_follow_up
 
-    if before.resolve() == after.resolve():
-        raise D3MError("The two dates are one folder.", "Give the folders of two different dates.")
-    check_output(out, FOLLOW_UP, force, (before, after))
-    folders = []
-    synthesis: Synthesis | None = None
-    for place, name in zip((before, after), RESULTS, strict=True):
-        made = _result_of(place)
-        if made is None:
-            synthesis = synthesis or _load(options)
-            made = _synthesised(reporter, place, out.with_name(f"{out.name}-{name}"), name, synthesis)
-        folders.append(made)
-    with claim(out):
-        reporter.progress(Progress("write", 0.97, message="Comparing the two dates"))
-        one, other = (read_visit(folder, name) for folder, name in zip(folders, RESULTS, strict=True))
-        change = compare_visits(one, other)
-        write_follow_up(out, one, other, change, force)
+        if before.resolve() == after.resolve():
+            raise D3MError("The two dates are one folder.", "Give the folders of two different dates.")
+        check_output(out, FOLLOW_UP, force, (before, after))
+        folders = []
+        synthesis: Synthesis | None = None
+        for place, name in zip((before, after), RESULTS, strict=True):
+            made = _result_of(place)
+            if made is None:
+                synthesis = synthesis or _load(options)
+                made = _synthesised(reporter, place, out.with_name(f"{out.name}-{name}"), name, synthesis)
+            folders.append(made)
+        with claim(out):
+            reporter.progress(Progress("write", 0.97, message="Comparing the two dates"))
+            one, other = (read_visit(folder, name) for folder, name in zip(folders, RESULTS, strict=True))
+            change = compare_visits(one, other)
+            write_follow_up(out, one, other, change, force)
     for notice in change.notices:
         reporter.notice(notice)
     reporter.done(out=str(out))

@@ -19,8 +19,8 @@ from d3m.system.manifest import FolderKind
 from d3m.system.storage import write_text
 from d3m.system.text import for_json
 from d3m.volumes.grid import resample
+from d3m.volumes.io.read import read_raw
 from d3m.volumes.preprocess.brain import solid
-from d3m.volumes.preprocess.case import read_raw
 from d3m.volumes.preprocess.registration import align
 from d3m.volumes.types import Affine, Floats, Mask, Volume
 

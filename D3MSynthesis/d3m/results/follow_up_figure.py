@@ -33,13 +33,13 @@ def draw_follow_up(
         brain: (X, Y, Z), of the earlier date.
         text: The result in words.
     """
-    turn = orientations.ornt_transform(
+    rotation = orientations.ornt_transform(
         orientations.io_orientation(t1.affine), orientations.axcodes2ornt(("L", "P", "S"))
     )
     data, one, other, marks, inside = (
-        orientations.apply_orientation(a, turn) for a in (t1.data, earlier, later, labels, brain)
+        orientations.apply_orientation(a, rotation) for a in (t1.data, earlier, later, labels, brain)
     )
-    sizes = np.linalg.norm(t1.affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+    sizes = np.linalg.norm(t1.affine[:3, :3], axis=0)[np.argsort(rotation[:, 0])]
     changed = marks > 1
     place = changed if changed.any() else marks > 0 if marks.any() else inside
     z = int(place.sum(axis=(0, 1)).argmax())
