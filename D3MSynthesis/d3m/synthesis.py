@@ -261,7 +261,7 @@ class Synthesis:
         except FloatingPointError as error:
             raise D3MError(
                 f"The model {plain(self.model.card.name)!r} gives no finite numbers on these scans ({error}).",
-                "Get the model's folder anew, or choose another --model; on a GPU try --device cpu.",
+                "Get the model's folder again, or choose another --model; on a GPU try --device cpu.",
             ) from error
         except (RuntimeError, MemoryError) as error:  # of both kinds: torch.OutOfMemoryError
             notice = self._fall_back(device, error)

@@ -51,7 +51,7 @@ def train(
     progress: ProgressOption = Mode.auto,
     parent_pid: ParentOption = None,
 ) -> None:
-    """Train the member of one fold; started again with the same folder it goes on exactly where it was."""
+    """Train the member of one fold; started again with the same folder it resumes exactly where it was."""
     with telling("train", progress, parent_pid) as tell:
         require_torch()
         from d3m_training.train.whole_brain import train_fold

@@ -58,20 +58,20 @@ def test_upright_heads_keep_their_own_lattice():
 @pytest.mark.parametrize("number", [1, 6, 9, 14, 19, 22])
 def test_heads_that_lie_otherwise_than_their_header_says(number):
     """A patient on the back or the side, a stack turned by a quarter or half: found among the 24 turns, and said."""
-    turn = np.eye(4)
-    turn[:3, :3] = quarter_turns()[number]
+    rotated = np.eye(4)
+    rotated[:3, :3] = quarter_turns()[number]
     volume, brain = upright_head()
-    pose, notices = find_pose(Volume(volume.data, turn @ volume.affine), brain)
+    pose, notices = find_pose(Volume(volume.data, rotated @ volume.affine), brain)
     assert [notice.code for notice in notices] == ["tilted-head"]
     assert "seems to be wrong" in notices[0].message
-    assert degrees_of(nearest_rotation(pose[:3, :3] @ turn[:3, :3])) < MAX_TILT
+    assert degrees_of(nearest_rotation(pose[:3, :3] @ rotated[:3, :3])) < MAX_TILT
 
 
 def test_all_quarter_turns():
     """The turns of a cube, each once, and none that mirrors."""
     turns = quarter_turns()
-    assert len({tuple(turn.ravel()) for turn in turns}) == 23
-    assert all(np.isclose(np.linalg.det(turn), 1) for turn in turns)
+    assert len({tuple(rotated.ravel()) for rotated in turns}) == 23
+    assert all(np.isclose(np.linalg.det(rotated), 1) for rotated in turns)
 
 
 @pytest.mark.parametrize(("degrees", "axis", "spacing"), [(25, 0, 1), (-22, 1, 1), (24, 2, 2)])

@@ -85,7 +85,7 @@ def check_dataset(root: Path) -> dict[str, object]:
     if not root.is_dir():
         raise D3MError("The BIDS data set is not there.", hint)
     if not (root / DESCRIPTION).exists():
-        raise D3MError(f"The folder is no BIDS data set: it has no {DESCRIPTION}.", hint)
+        raise D3MError(f"The folder is not a BIDS data set: it has no {DESCRIPTION}.", hint)
     try:
         content = read_object(root / DESCRIPTION, DESCRIPTION)
     except D3MError as error:

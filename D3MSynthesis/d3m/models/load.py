@@ -124,7 +124,7 @@ def _check_header(path: Path, name: str, tensors: int) -> None:
     if length > HEADER_BYTES_A_TENSOR * (tensors + 10):
         raise D3MError(
             f"The weights of {name!r} list far more tensors than the network on their card has.",
-            "Get the model's folder anew, or export the model again.",
+            "Get the model's folder again, or export the model again.",
         )
 
 

@@ -183,7 +183,7 @@ def check_entries(folder: Path, ids: Sequence[str]) -> None:
     if damaged:
         raise D3MError(
             f"{len(damaged)} of {len(ids)} entries of the cache are damaged, {plain(damaged[0])} first.",
-            "Run `d3m-training prepare` again: it makes them anew.",
+            "Run `d3m-training prepare` again: it makes them again.",
         )
 
 

@@ -83,7 +83,7 @@ def prepare_coarse(
         data: Folders or manifests; T2 may be missing, labels may show the whole tumour alone.
         cache: Folder.
         enhancing_label: Value of the enhancing tumour, where the data do not tell it.
-        skip_bad: Leave patients with faults out instead of stopping.
+        skip_bad: Leave out patients with faulty files instead of stopping.
         report: Gets a line for each patient.
 
     Returns:
@@ -105,7 +105,7 @@ def prepare_coarse(
         report(f"{fault.id}: {fault.reason}")
     if faults and not skip_bad:
         raise D3MError(
-            f"{len(faults)} patients cannot be used; the reasons stand above.", "Mend them, or add --skip-bad."
+            f"{len(faults)} patients cannot be used; the reasons are above.", "Correct them, or add --skip-bad."
         )
     faulty = {fault.id for fault in faults}
     used = [p for p in patients if p.id not in faulty]

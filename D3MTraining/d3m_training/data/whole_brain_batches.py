@@ -207,12 +207,12 @@ def augment(
 def _grid(shape: tuple[int, ...], settings: WholeBrainBatchSettings, rng: np.random.Generator) -> Tensor:
     """(1, s, h, w, 3) sampling positions in [-1, 1]: columns, rows, slices."""
     a, b, c = np.deg2rad(rng.normal(0, settings.rotation_degrees, 3))
-    turn = (
+    rotation = (
         np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
         @ np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
         @ np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
     )
-    matrix = turn @ np.diag(np.exp(rng.normal(0, settings.scaling, 3)))
+    matrix = rotation @ np.diag(np.exp(rng.normal(0, settings.scaling, 3)))
     if rng.random() < 0.5:
         matrix[:, 0] *= -1
     extent = np.array(shape[::-1], float)

@@ -172,11 +172,11 @@ def _agreeing(average: Picture, moving: Picture, matches: Sequence[Match]) -> tu
     return max(found, key=lambda pair: pair[0])
 
 
-def _placed(turn: np.ndarray, centre: np.ndarray, there: np.ndarray) -> Affine:
+def _placed(rotation: np.ndarray, centre: np.ndarray, there: np.ndarray) -> Affine:
     """(4, 4): the rotation that takes one centre to the other."""
     placed = np.eye(4)
-    placed[:3, :3] = turn
-    placed[:3, 3] = there - turn @ centre
+    placed[:3, :3] = rotation
+    placed[:3, 3] = there - rotation @ centre
     return placed
 
 
