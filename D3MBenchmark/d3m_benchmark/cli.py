@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Optional, cast
 
 import typer
 
@@ -61,9 +61,12 @@ def train(
     """Train one method; started again with the same folder it resumes exactly where it was."""
     with telling("train", progress, parent_pid) as tell:
         require_torch()
-        from d3m_benchmark.methods.training import train_method
+        from d3m_benchmark.methods.training import method_task
+        from d3m_training.train.method import Size
+        from d3m_training.train.runs import TrainOptions, run_training
 
-        weights = train_method(cache, out, method, size.value, iterations, batch, seed, threads, tell)
+        options = TrainOptions(cache, out, iterations, batch, seed, threads)
+        weights = run_training(method_task(method, cast(Size, size.value)), options, tell)
         tell(f"Weights: {weights}")
 
 

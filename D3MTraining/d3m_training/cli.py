@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from d3m.errors import D3MError
+from d3m.options import SynthesisOptions
 from d3m.system.console import Reporter, require_torch, run_program, session
 from d3m.system.spellings import TRAINING, group
 from d3m.system.text import read_object
@@ -65,7 +66,7 @@ def prepare(
     Folders named train, validation and test (or a manifest's column split) decide the split; else it is drawn.
     """
     with telling("prepare", progress, parent_pid) as tell:
-        from d3m_training.data.preparation import prepare_cache
+        from d3m_training.data.preparation import PrepareOptions, prepare_cache
 
         asked = None
         if sizes is not None:
@@ -74,7 +75,8 @@ def prepare(
             except ValueError as error:
                 raise D3MError("--sizes is not three numbers.", "Give for example --sizes 40,7,13.") from error
             asked = (a, b, c)
-        done = prepare_cache(data, cache, recipe.value, split, asked, enhancing_label, skip_bad, workers, seed, tell)
+        options = PrepareOptions(recipe.value, split, asked, enhancing_label, skip_bad, workers, seed)
+        done = prepare_cache(data, cache, options, tell)
         tell(f"{done} patients are prepared.")
 
 
@@ -101,9 +103,10 @@ def train(
     """Train a model; started again with the same folder it resumes exactly where it was."""
     with telling("train", progress, parent_pid) as tell:
         require_torch()
-        from d3m_training.train.runs import train_run
+        from d3m_training.train.runs import TrainOptions, recipe_task, run_training
 
-        best = train_run(cache, out, recipe.value, iterations, batch, init, seed, threads, validate_every, tell)
+        options = TrainOptions(cache, out, iterations, batch, seed, threads, validate_every)
+        best = run_training(recipe_task(recipe.value, init), options, tell)
         tell(f"Best weights: {best}")
 
 
@@ -128,9 +131,10 @@ def validate(
     """Measure a model on patients with a real T1c and labels: per patient, and in the mean."""
     with telling("validate", progress, parent_pid) as tell:
         require_torch()
-        from d3m_training.train.runs import validate_run
+        from d3m_training.evaluate import validate_run
 
-        validate_run(data, out, model, quality, steps, samples, enhancing_label, device, write_card, tell)
+        options = SynthesisOptions(model=model, quality=quality, steps=steps, samples=samples, device=device)
+        validate_run(data, out, options, enhancing_label, write_card, tell)
 
 
 @app.command()
@@ -166,7 +170,7 @@ def export(
     """Turn a training's best weights into a model folder: card and weights, ready for `d3m synthesize --model`."""
     with telling("export", progress, parent_pid) as tell:
         require_torch()
-        from d3m_training.train.runs import export_run
+        from d3m_training.train.export import export_run
 
         content = {} if texts is None else read_object(texts, "The file of the card's texts")
         card = export_run(run, out, name or out.name, content)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,23 @@ from scipy.stats import spearmanr
 
 from d3m import metrics
 from d3m.models.card import PatientRow, ValidationRow
+from d3m.models.load import load_model
+from d3m.models.store import CARD_NAME, find_model
+from d3m.options import SynthesisOptions
+from d3m.results.figure import draw_figure
 from d3m.synthesis import Result, Synthesis
+from d3m.system.folders import check_output, whole_folder
+from d3m.system.manifest import FolderKind, relist
+from d3m.system.storage import replace_text, writing
 from d3m.system.text import for_csv
 from d3m.volumes.grid import resample
 from d3m.volumes.types import Case, Floats, Mask, Volume
 from d3m_training.data.cache import ENHANCING, scale_target
+from d3m_training.data.datasets import read_patient
+from d3m_training.data.labels import unify
+from d3m_training.data.preparation import collect_annotated
+
+VALIDATION = FolderKind("validation", "an earlier validation")
 
 THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 19))
 """Probabilities among which the mask's threshold is chosen."""
@@ -261,3 +274,70 @@ def markdown(summary: Sequence[ValidationRow], rows: Sequence[Evaluated]) -> str
         if missing:
             lines += [""] * (lines[-1].startswith("|")) + [f"- {field.name}: not defined for {missing} of {len(rows)}."]
     return "\n".join(lines) + "\n"
+
+
+def validate_run(
+    data: Sequence[Path],
+    out: Path,
+    options: SynthesisOptions,
+    enhancing_label: int | None,
+    write_card: bool,
+    report: Callable[[str], None],
+) -> None:
+    """Measure a model patient by patient; tables and pictures go into `out`, which appears whole.
+
+    Raises:
+        D3MError: no annotated patient; a model that cannot be loaded; `out` holds something else or an input.
+    """
+    folder = find_model(options.model)
+    check_output(out, VALIDATION, True, [*data, folder])
+    checked = collect_annotated(data, enhancing_label, "Validation needs a real T1c and tumour labels.", report)
+    model = load_model(folder)
+    synthesis = Synthesis(model, replace(options, trace=True))
+    rows, curves = [], []
+    with whole_folder(out, VALIDATION) as place:
+        for number, patient in enumerate(checked.patients, start=1):
+            case, t1c, labels = read_patient(patient, partial(unify, scheme=checked.schemes[patient.id]))
+            assert labels is not None  # only annotated patients were kept
+            row, curve, result = evaluate_patient(patient.id, case, t1c, labels, synthesis)
+            rows.append(row)
+            curves.append(curve)
+            draw_figure(place / f"{patient.id}.png", result, case)
+            psnr = f"{row.psnr_brain:.2f} {row.psnr_tumour:.2f} {row.psnr_enhancing:.2f}"
+            report(f"{number}/{len(checked.patients)} {row.id}: PSNR {psnr}, Dice {row.dice:.3f}")
+        threshold = best_threshold(curves)
+        if threshold is None:
+            threshold = model.card.mask_threshold
+            report(f"No patient has enough enhancing tumour to choose the mask's threshold; it stays {threshold}.")
+        else:
+            report(f"Best mask threshold: {threshold}")
+            rows = [_at_threshold(row, curve, threshold) for row, curve in zip(rows, curves, strict=True)]
+        summary = summarise(rows)
+        write_table(place / "patients.csv", rows)
+        table = markdown(summary, rows)
+        (place / "summary.md").write_text(table, encoding="utf-8")
+        report(table)
+    if write_card:
+        s = synthesis.sampling
+        how = f"{options.quality}: {s.steps} steps, {s.samples} samples, {synthesis.dtype}"
+        note = f"{len(rows)} patients, {how}; the mask's threshold was chosen on them."
+        card = replace(
+            model.card,
+            mask_threshold=threshold,
+            validation=summary,
+            patients=patient_rows(rows),
+            validation_note=note,
+        )
+        with writing(), relist(folder, CARD_NAME):
+            replace_text(folder / CARD_NAME, card.to_json())
+
+
+def _at_threshold(row: Evaluated, curve: MaskCurve, threshold: float) -> Evaluated:
+    k = THRESHOLDS.index(threshold)
+    return replace(
+        row,
+        dice=curve.dice[k],
+        false_positive_ml=curve.false_positive_ml[k],
+        false_negative_ml=curve.false_negative_ml[k],
+        false_slices=curve.false_slices[k],
+    )

@@ -31,7 +31,7 @@ from d3m_benchmark.comparison.segmenter import Segmenter, load_segmenter, train_
 from d3m_benchmark.comparison.statistics import holm, rank_biserial, smallest_p, summarise
 from d3m_benchmark.comparison.table import Cell, MethodFacts, read_cells, write_cells
 from d3m_training.data.cache import ENHANCING, NECROSIS, OEDEMA, Entry, Prepared, open_entry, write_entry
-from d3m_training.data.preparation import prepare_cache
+from d3m_training.data.preparation import PrepareOptions, prepare_cache
 from training.data_helpers import write_patient
 
 
@@ -291,7 +291,7 @@ def test_faults_in_the_file_are_named(tmp_path: Path, change: dict[str, object],
 def test_one_method_alone(data: Path, tmp_path: Path) -> None:
     """`train` leaves weights and says what they are; a method that does not exist is told with the choice."""
     runner = CliRunner()
-    prepare_cache([data], tmp_path / "cache", "default", None, None, None, False, 1, 0, lambda _: None)
+    prepare_cache([data], tmp_path / "cache", PrepareOptions(workers=1), lambda _: None)
     assert "i2sb" in runner.invoke(app, ["methods"]).output
     command = ["train", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run"), "--iterations", "1"]
     command += ["--batch", "1", "--threads", "1"]

@@ -18,9 +18,9 @@ from d3m.errors import D3MError
 from d3m.system.storage import held
 from d3m_training.cli import app
 from d3m_training.data.cache import check_entries
-from d3m_training.data.preparation import GRID_NAME, LOCK_NAME, check_grid, prepare_cache
+from d3m_training.data.preparation import GRID_NAME, LOCK_NAME, PrepareOptions, check_grid, prepare_cache
 from d3m_training.train.checkpoint import Ema, read_checked, restore_checkpoint, save_checkpoint, write_atomically
-from d3m_training.train.runs import train_run
+from d3m_training.train.runs import TrainOptions, recipe_task, run_training
 from d3m_training.train.trainer import LOCK_NAME as TRAIN_LOCK
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
@@ -36,15 +36,15 @@ def prepare(place: Path, report: object = silent, recipe: str = "default") -> in
     return prepare_cache(
         [place / "data"],
         place / "cache",
-        recipe,
-        None,
-        (1, 1, 0),
-        None,
-        False,
-        1,
-        0,
+        PrepareOptions(recipe, sizes=(1, 1, 0), workers=1),
         report,  # type: ignore[arg-type]
     )
+
+
+def train(place: Path) -> Path:
+    """One batch from `place`/cache into `place`/run."""
+    options = TrainOptions(place / "cache", place / "run", iterations=1, batch=1, threads=1)
+    return run_training(recipe_task("default"), options, silent)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_one_preparation_and_one_training_at_a_time(place: Path) -> None:
         (place / "cache" / LOCK_NAME, lambda: prepare(place), "Another preparation"),
         (
             place / "run" / TRAIN_LOCK,
-            lambda: train_run(place / "cache", place / "run", "default", 1, 1, None, 0, 1, 0, silent),
+            lambda: train(place),
             "Another training",
         ),
     ):
@@ -170,7 +170,7 @@ def test_nothing_is_learned_from_flipped_bytes(place: Path) -> None:
     prepare(place)
     flip(place / "cache/P1/scans.npy", 0.7)
     with pytest.raises(D3MError, match="entries of the cache are damaged, P1 first") as caught:
-        train_run(place / "cache", place / "run", "default", 1, 1, None, 0, 1, 0, silent)
+        train(place)
     assert "prepare" in caught.value.hint
     assert not (place / "run").exists()
     lines: list[str] = []

@@ -9,11 +9,13 @@ import pytest
 
 from conftest import write_case
 from d3m.errors import D3MError
+from d3m.options import SynthesisOptions
 from d3m_benchmark.comparison.nnunet import DATASET, VARIABLES, export, write_cases
 from d3m_benchmark.comparison.report import write_report
 from d3m_training.data.cache import Prepared, write_entry
-from d3m_training.data.preparation import prepare_cache
-from d3m_training.train.runs import export_run, validate_run
+from d3m_training.data.preparation import PrepareOptions, prepare_cache
+from d3m_training.evaluate import validate_run
+from d3m_training.train.export import export_run
 
 
 def tree(folder: Path) -> dict[str, bytes | str]:
@@ -45,7 +47,8 @@ def place(tmp_path: Path) -> Path:
 
 def validate(data: Path, model: Path, out: Path) -> None:
     """`d3m-training validate`."""
-    validate_run([data], out, str(model), "preview", None, None, None, "cpu", False, never)
+    options = SynthesisOptions(model=str(model), quality="preview", device="cpu")
+    validate_run([data], out, options, None, False, never)
 
 
 COMMANDS: dict[str, Callable[[Path, Path, Path], object]] = {
@@ -87,7 +90,7 @@ def test_cache_in_the_data_set(place: Path) -> None:
     """A cache whose entry would take the place of a patient's folder is refused; entries are replaced."""
     before = tree(place)
     with pytest.raises(D3MError, match="something other than prepared patients"):
-        prepare_cache([place / "data"], place / "data", "default", None, None, None, False, 1, 0, never)
+        prepare_cache([place / "data"], place / "data", PrepareOptions(workers=1), never)
     assert tree(place) == before
     import numpy as np
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from d3m_training.data.preparation import prepare_cache
+from d3m_training.data.preparation import PrepareOptions, prepare_cache
 from training.data_helpers import write_patient
 
 SCRIPT = '''
@@ -119,7 +119,7 @@ def test_command_runs_in_two_processes(tmp_path: Path) -> None:
     for name in "ab":
         write_patient(tmp_path / "data" / "train", name)
     cache = tmp_path / "cache"
-    prepare_cache([tmp_path / "data"], cache, "default", None, None, None, False, 1, 0, lambda _: None)
+    prepare_cache([tmp_path / "data"], cache, PrepareOptions(workers=1), lambda _: None)
     options = ["--iterations", "1", "--batch", "1", "--validate-every", "0", "--threads", "1"]
     said = _launch("-m", "d3m_training", "train", "--cache", str(cache), "--out", str(tmp_path / "run"), *options)
     assert said.count("2 patients") == 1

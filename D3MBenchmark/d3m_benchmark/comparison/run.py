@@ -32,7 +32,7 @@ from d3m_benchmark.comparison.segmenter import load_segmenter, train_segmenter
 from d3m_training.data.cache import ENHANCING, Entry, is_whole, open_entry, prepare, write_entry
 from d3m_training.data.datasets import Patient, check, read_patient
 from d3m_training.data.labels import unify
-from d3m_training.data.preparation import SPLIT_NAME, check_grid, network_stride, prepare_cache
+from d3m_training.data.preparation import SPLIT_NAME, PrepareOptions, check_grid, network_stride, prepare_cache
 from d3m_training.data.splits import group_of, read_split
 
 TELL_SECONDS = 1.0
@@ -98,7 +98,7 @@ def run_comparison(config: Comparison, report: Callable[[str], None]) -> None:
         config.out.mkdir(parents=True, exist_ok=True)
     with held(config.out / LOCK_NAME, "Another comparison is running in this folder."):
         if config.data:
-            prepare_cache(config.data, config.cache, RECIPE.name, None, None, None, False, config.threads, 0, report)
+            prepare_cache(config.data, config.cache, PrepareOptions(RECIPE.name, workers=config.threads), report)
         check_grid(config.cache, RECIPE.name)
         parts = choose_parts(config)
         report(parts.rule)

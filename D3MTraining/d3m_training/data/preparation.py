@@ -40,18 +40,27 @@ def network_stride(recipe_name: str) -> int:
     return RECIPES[recipe_name].network.stride
 
 
-def prepare_cache(
-    data: Sequence[Path],
-    cache: Path,
-    recipe_name: str,
-    split_file: Path | None,
-    sizes: tuple[int, int, int] | None,
-    enhancing_label: int | None,
-    skip_bad: bool,
-    workers: int,
-    seed: int,
-    report: Callable[[str], None],
-) -> int:
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How a cache is prepared."""
+
+    recipe_name: str = "default"
+    """Whose grid and normalisation."""
+    split_file: Path | None = None
+    """Split to use; None: folders or the manifest decide, else a new random one."""
+    sizes: tuple[int, int, int] | None = None
+    """Patients for training, validation and test."""
+    enhancing_label: int | None = None
+    """Value of the enhancing tumour; None: found out."""
+    skip_bad: bool = False
+    """Leave patients with faults out instead of stopping."""
+    workers: int = 2
+    """Processes."""
+    seed: int = 0
+    """Decides a new random split."""
+
+
+def prepare_cache(data: Sequence[Path], cache: Path, options: PrepareOptions, report: Callable[[str], None]) -> int:
     """Check all patients, split them, and prepare those whose entry is missing, stale or damaged.
 
     Returns:
@@ -63,30 +72,30 @@ def prepare_cache(
     """
     patients, faults = collect(data)
     check_place(cache, [patient.id for patient in patients])
-    split, clashes = _stated_split(patients, split_file, sizes, seed)
+    split, clashes = _stated_split(patients, options.split_file, options.sizes, options.seed)
     faults += clashes
     for fault in faults:  # those first that need no reading
         report(f"{fault.id}: {fault.reason}")
-    checked = check(patients, enhancing_label, workers, report)
+    checked = check(patients, options.enhancing_label, options.workers, report)
     for fault in checked.faults:
         report(f"{fault.id}: {fault.reason}")
     for ids in checked.same:
         report(f"{' and '.join(ids)} hold the same images: they count as one patient.")
     faulty = frozenset(fault.id for fault in (*faults, *checked.faults))
-    if faulty and not skip_bad:
+    if faulty and not options.skip_bad:
         count = "1 patient" if len(faulty) == 1 else f"{len(faulty)} patients"
         raise D3MError(f"{count} cannot be used; the reasons are above.", "Correct them, or add --skip-bad.")
     if faulty:
         report(f"{len(faulty)} left out because of faulty files.")
     checked = replace(checked, patients=tuple(p for p in checked.patients if p.id not in faulty))
     groups = {p.id: p.group for p in checked.patients}
-    split = make_split(groups, seed, sizes) if split is None else split.without(faulty)
+    split = make_split(groups, options.seed, options.sizes) if split is None else split.without(faulty)
     check_split(split, groups)
     _report_use(checked, split, report)
     with writing():
         cache.mkdir(parents=True, exist_ok=True)
     with held(cache / LOCK_NAME, "Another preparation is writing into this cache."):
-        return _fill(checked, split, cache, recipe_name, workers, report)
+        return _fill(checked, split, cache, options.recipe_name, options.workers, report)
 
 
 def _fill(

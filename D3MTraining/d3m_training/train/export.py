@@ -1,0 +1,56 @@
+"""From a training's folder to a model's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from d3m.errors import D3MError
+from d3m.models.card import Card
+from d3m.models.load import save_model
+from d3m.models.recipes import CURRENT_NAME, RECIPES, Recipe
+from d3m.models.store import MODEL
+from d3m.system.folders import check_output
+from d3m.system.text import read_object
+from d3m_training.train.checkpoint import read_checked
+from d3m_training.train.trainer import RUN_NAME
+
+
+def export_run(run: Path, out: Path, name: str, texts: dict[str, str]) -> Card:
+    """Write a model's folder from a training's best weights.
+
+    Args:
+        run: Folder of the training.
+        out: Model folder.
+        name: Of the model.
+        texts: Fields of the card: title, data, limits, licence, citation, expected, ...
+
+    Raises:
+        D3MError: there are no weights; a text is not a field of the card.
+    """
+    check_output(out, MODEL, True, [run])
+    try:
+        description = read_object(run / RUN_NAME, "The description of the training")
+        recipe: Recipe = RECIPES[CURRENT_NAME.get(description["recipe"], description["recipe"])]
+        training = (
+            f"Recipe {recipe.name}, {int(description['patients'])} patients, "
+            f"{int(description['train']['iterations'])} iterations of {int(description['batch']['size'])} slices, "
+            f"seed {int(description['train']['seed'])}."
+        )
+    except (D3MError, KeyError, TypeError, ValueError, AttributeError) as error:  # another program's, or another's tool
+        raise D3MError("This is not the folder of a training.", "Give the --out of `d3m-training train`.") from error
+    weights = next((run / n for n in ("best.safetensors", "last.safetensors") if (run / n).is_file()), None)
+    if weights is None:
+        raise D3MError("The training has no weights yet.", "Train at least until the first save.")
+    try:
+        card = Card(**{"title": name, "training": training} | texts, name=name, recipe=recipe, weights_sha256="0" * 64)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise D3MError(f"The card has no such field ({error}).", "Check the file of texts.") from error
+    try:
+        tensors, _ = read_checked(weights)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise D3MError(
+            f"The training's {weights.name} is damaged.", "Continue the training until the next save."
+        ) from error
+    return save_model(out, card, tensors)
