@@ -171,7 +171,7 @@ def read_row(path: Path) -> Row | None:
     try:
         kept = read_object(path, "The row")
         if "mend" in kept:  # the older name, of version 0.1
-            kept["hint"] = kept.pop("hint")
+            kept["hint"] = kept.pop("mend")  # the older name
         row = Row(**kept)
     except (D3MError, TypeError):
         return None

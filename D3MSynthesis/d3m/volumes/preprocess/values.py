@@ -94,19 +94,19 @@ def _wrapped(data: Floats, inside: Mask, stripped: bool) -> int:
     count = int(negative.sum())
     if not high > 0 or count < MIN_NEGATIVE * values.size:
         return 0
-    if any(_roughness(data, inside, rotation) < SMOOTHER * _roughness(data, inside, 0.0)
-           for rotation in (*WHOLE_TURNS, high - low)):  # fmt: skip
+    if any(_roughness(data, inside, period) < SMOOTHER * _roughness(data, inside, 0.0)
+           for period in (*WHOLE_TURNS, high - low)):  # fmt: skip
         return count
     plain = stripped and bool((data[~inside] == 0).all())
     whole_numbers = plain and bool((values == np.rint(values)).all())
     strong = float((values < -STRONG * high).mean())
-    at_limit = any(-rotation / 2 <= low < -AT_LIMIT * rotation / 2 and high < rotation / 2 for rotation in WHOLE_TURNS)
+    at_limit = any(-period / 2 <= low < -AT_LIMIT * period / 2 and high < period / 2 for period in WHOLE_TURNS)
     return count if whole_numbers and (at_limit or MIN_NEGATIVE < strong < MAX_NEGATIVE) else 0
 
 
-def _roughness(data: Floats, inside: Mask, rotation: float) -> float:
+def _roughness(data: Floats, inside: Mask, period: float) -> float:
     """Sum of the differences between neighbours, with `turn` added to what is negative."""
-    whole = np.where(data < 0, data + np.float32(rotation), data)
+    whole = np.where(data < 0, data + np.float32(period), data)
     total = 0.0
     for axis in range(3):
         one, other = np.moveaxis(whole, axis, 0)[1:], np.moveaxis(whole, axis, 0)[:-1]
