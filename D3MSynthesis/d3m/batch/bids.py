@@ -192,8 +192,8 @@ def _case(subject: str, session: str, folder: Path, sidecars: Sidecars, filters:
         chosen["t1"].path,
         chosen["t2"].path,
         chosen["flair"].path,
-        tuple(notice for choice in chosen.values() for notice in choice.notices),
-        " ".join(choice.problem for choice in chosen.values() if choice.problem),
-        subject,
-        session,
+        notices=tuple(notice for choice in chosen.values() for notice in choice.notices),
+        problem=" ".join(choice.problem for choice in chosen.values() if choice.problem),
+        subject=subject,
+        session=session,
     )
