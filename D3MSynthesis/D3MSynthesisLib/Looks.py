@@ -11,6 +11,8 @@ from D3MSynthesisLib.Runs import Nodes, alive, proxies
 
 PROBABILITY_FLOOR = 0.05
 """Below this the probability is transparent."""
+LEAST_CHANGE = 0.05
+"""Of T1's window: the subtraction's range is no smaller, or the noise of a brain would look like enhancement."""
 PERCENTILES = (1, 99.5)
 """Of the brain's values: the window of a scan."""
 TITLES = {
@@ -35,7 +37,8 @@ def applyDefaults(nodes: Nodes) -> None:
             node.CreateDefaultDisplayNodes()
             window(node, low, high)
     limit = float(np.percentile(np.abs(change[brain]), 99.5)) if brain.any() else 1.0
-    colours(nodes.subtraction, "diverging", -limit or -1.0, limit or 1.0)
+    limit = max(limit, LEAST_CHANGE * (high - low))
+    colours(nodes.subtraction, "diverging", -limit, limit)
     colours(nodes.probability, "sequential", 0.0, 1.0, PROBABILITY_FLOOR)
     lengths = slicer.util.arrayFromVolume(nodes.magnitude)
     top = upper(lengths[lengths > 0])

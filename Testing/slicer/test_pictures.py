@@ -389,3 +389,18 @@ def test_old_runs_without_a_sample_show_no_deformation(tmp_path: Path) -> None:
     assert Pictures.show(nodes, Look(picture="sample", deformation="grid")) == 0
     assert background(host) is nodes.cemri
     assert nodes.drawn is None
+
+
+def test_noise_does_not_look_like_enhancement(tmp_path: Path) -> None:
+    """In a brain in which nothing enhances the subtraction is dark, not stretched until its noise is white."""
+    host = MRMLHost((60, 60))
+    made = make_output(tmp_path / "out", steps=0)
+    noise = np.random.default_rng(0).normal(0, 0.1, made.t1.shape).astype(np.float32)
+    from slicer_helpers import save, write_provenance
+
+    save(made.folder / "cemri.nii.gz", made.t1 + noise, made.matrix)
+    save(made.folder / "subtraction.nii.gz", noise, made.matrix)
+    (made.folder / "provenance.json").unlink()
+    write_provenance(made.folder)
+    nodes = Scene.addRun(host.scene, made.folder, Scene.Frame("T1", made.matrix))
+    assert window_of(nodes.subtraction)[1] > 10 * np.abs(noise).std()
