@@ -147,7 +147,7 @@ def test_run_with_the_real_engine(host: MRMLHost, scans: dict[str, object], tiny
         *inputs(scans), model=str(tiny_model), quality="preview", wait=False, finished=lambda *end: told.append(end)
     )
     assert logic.running
-    with pytest.raises(SynthesisError, match="going on"):
+    with pytest.raises(SynthesisError, match="already running"):
         logic.run(*inputs(scans))
     wait_for(logic, lambda: told)
     second, error = told[0]

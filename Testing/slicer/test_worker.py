@@ -35,7 +35,7 @@ class Heard:
     def until(self, name: str) -> str:
         """Wait for a file that the child writes; its contents."""
         path = self.package / name
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not path.exists() or not path.read_text():
             self.worker.poll()
             assert time.monotonic() < end
@@ -245,7 +245,7 @@ def test_parent_killed(tmp_path: Path) -> None:
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
     try:
-        path, end = package / "pid.txt", time.monotonic() + 20
+        path, end = package / "pid.txt", time.monotonic() + 60
         while not path.exists() or not path.read_text():
             assert time.monotonic() < end
             time.sleep(0.05)
