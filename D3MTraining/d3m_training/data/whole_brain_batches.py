@@ -23,31 +23,31 @@ COARSE_SPACING = (2.0, 2.0, 2.0)
 class WholeBrainBatchSettings:
     """How training volumes are drawn."""
 
-    labelled_share: float = 0.62
+    labelled_share: float = 0.7
     """Share of draws from patients whose labels say what enhances."""
     little_weight: float = 2.0
     """A labelled patient with little enhancement is drawn this often against one with more."""
     little_ml: float = 5.0
     slab_weight: float = 0.4
     """The same for a slab of a few slices."""
-    transplant_share: float = 0.5
+    transplant_share: float = 0.3
     """Share of draws in which the tumour is put into another patient's brain."""
     shift_voxels: float = 3.0
     """Standard deviation of the transplanted tumour's place against the donor's."""
-    crop: tuple[int, int, int] = (56, 72, 64)
+    crop: tuple[int, int, int] = (48, 64, 48)
     """Slices, rows and columns that are cut out, most often at the tumour; the last iterations see whole brains."""
     rotation_degrees: float = 8.0
     scaling: float = 0.08
     elastic: float = 0.03
     """Standard deviation of the smooth random displacement, in half sizes of the volume."""
-    gamma: float = 0.25
-    bias_field: float = 0.1
+    gamma: float = 0.15
+    bias_field: float = 0.07
     gain: float = 0.08
-    noise: float = 0.04
-    thick_share: float = 0.35
+    noise: float = 0.02
+    thick_share: float = 0.25
     """Share of draws blurred along one axis, as thick slices are."""
-    no_t2_share: float = 0.3
-    no_flair_share: float = 0.1
+    no_t2_share: float = 0.15
+    no_flair_share: float = 0.05
     """Shares of draws in which a contrast that is there is left out; never both."""
 
 

@@ -20,10 +20,9 @@ from d3m_training.train.losses import finite
 from d3m_training.train.trainer import TrainSettings, train, training_in
 
 FOLDS = 5
-ITERATIONS = 510
-WHOLE_SHARE = 0.12
+WHOLE_SHARE = 0.05
 """Share of the iterations, the last ones, that see whole brains instead of crops: as in use."""
-DROPOUT = 0.1
+DROPOUT = 0.0
 CROSS_ENTROPY_WEIGHTS = (3.0, 3.0, 6.0)
 DICE_WEIGHT, DICE_SMOOTHING = 0.5, 30.0
 ENHANCEMENT_WEIGHT, HUBER = 0.5, 0.2
@@ -123,8 +122,8 @@ def train_fold(
     if not any(p.labelled for p in used):
         raise D3MError("No patient whose labels say what enhances is left to train on.", "Prepare more patients.")
     settings = TrainSettings(
-        iterations=iterations, learning_rate=3e-3, weight_decay=0.02, betas=(0.9, 0.999), ema=0.975, seed=fold,
-        log_every=25, save_every=50, validate_every=0,
+        iterations=iterations, learning_rate=6e-3, weight_decay=0.02, betas=(0.9, 0.999), ema=0.99, seed=fold,
+        log_every=25, save_every=100, validate_every=0,
     )  # fmt: skip
     batch_settings, sizes = WholeBrainBatchSettings(), WholeBrainSizes()
     torch.manual_seed(fold)
