@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import slicer
 from d3m.progress import Progress
 from D3MSynthesisLib.Engine import SynthesisError
+from D3MSynthesisLib.Identity import putBeside
 from D3MSynthesisLib.Runs import sequencesLogic
 from D3MSynthesisLib.Texts import _
 
@@ -73,12 +73,7 @@ def keep(scans: dict[str, Any]) -> list[Any]:
         copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
         for attribute in ("DICOM.instanceUIDs",):
             copy.SetAttribute(attribute, node.GetAttribute(attribute))
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-        item = hierarchy.GetItemByDataNode(node)
-        if item:
-            parent = hierarchy.GetItemParent(item)
-            own = hierarchy.GetItemByDataNode(copy) or hierarchy.CreateItem(parent, copy)
-            hierarchy.SetItemParent(own, parent)
+        putBeside(copy, node)
         scans[role] = copy
         copies.append(copy)
     return copies

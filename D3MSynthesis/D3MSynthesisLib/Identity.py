@@ -71,6 +71,16 @@ def _ofTree(node: Any) -> tuple[str, str, str]:
     return found[0], found[1], ", ".join(names)
 
 
+def putBeside(copy: Any, node: Any) -> None:
+    """Put a copy of a volume beside it in the data tree, so that it is known whose it is."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
+    item = hierarchy.GetItemByDataNode(node)
+    if item:
+        parent = hierarchy.GetItemParent(item)
+        own = hierarchy.GetItemByDataNode(copy) or hierarchy.CreateItem(parent, copy)
+        hierarchy.SetItemParent(own, parent)
+
+
 def stemOf(name: str) -> str:
     """What a node's name says apart from the scan, in lower case: "BraTS2021_00000_t1ce" gives "brats2021_00000".
 

@@ -16,7 +16,7 @@ import vtk
 import slicer
 from D3MSynthesisLib.Assignment import SYNTHETIC, contrastOf, nodeDescription
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced
-from D3MSynthesisLib.Identity import identityOf, stemOf
+from D3MSynthesisLib.Identity import identityOf, putBeside, stemOf
 from D3MSynthesisLib.Texts import _
 
 MAX_SHEAR = 1e-3
@@ -150,6 +150,7 @@ def hardenedCopies(nodes: Iterable[Any]) -> list[Any]:
         copy.CreateDefaultDisplayNodes()
         copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
         copy.HardenTransform()
+        putBeside(copy, node)
         copies.append(copy)
     return copies
 

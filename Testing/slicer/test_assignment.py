@@ -237,6 +237,16 @@ def test_provenance_tells_agreement_without_identifiers(database: Database) -> N
     assert hashlib.sha256(b"0012345").hexdigest()[:16] not in text
 
 
+def test_a_hardened_copy_is_still_its_patients(database: Database) -> None:
+    """Copies with their transforms applied stand beside the scan in the data tree: another patient's are refused."""
+    nodes = [in_tree(volume(name), "A", "1") for name in ("t1", "t2")]
+    other = in_tree(volume("flair"), "B", "2")
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
+    other.SetAndObserveTransformNodeID(transform.GetID())
+    (copy,) = Inputs.hardenedCopies([other])
+    assert "another patient" in Inputs.readiness(*nodes, copy)
+
+
 def test_panel_can_say_whose_scans_they_are(database: Database) -> None:
     """Patient and examination of the data tree are named; names that speak of two patients are pointed at."""
     nodes = [in_tree(volume(name), "Doe^John", "MR Brain") for name in ("t1", "t2")]
