@@ -157,10 +157,13 @@ def _require_loopback() -> None:
 
 
 def _no_workers(error: BaseException) -> D3MError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    first: BaseException = error
+    while (before := first.__cause__ or first.__context__) is not None:
+        first = before
+    reason = (str(first).splitlines() or [type(first).__name__])[0]
     return D3MError(
-        f"Several workers cannot be started here: their processes cannot talk to each other ({reason}).",
-        "Use --n-jobs 1, or allow connections to 127.0.0.1 (the loopback interface).",
+        f"Several workers cannot be started here ({reason}).",
+        "Use --n-jobs 1; several need connections to 127.0.0.1 (the loopback interface) and shared memory (/dev/shm).",
         "machine",
     )
 
