@@ -29,9 +29,11 @@ SHIPPED = ("numpy", "scipy", "SimpleITK", "pydicom", "highdicom", "pillow", "req
 """Packages that Slicer brings and uses itself."""
 TORCHES = ("torch", "torchvision")
 """What the extension PyTorch installs."""
-DOWNLOAD_MB = 40
+ALONE = ("deepbet",)
+"""Installed without what they ask for: of deepbet the engine reads two networks and imports nothing."""
+DOWNLOAD_MB = 50
 """All packages of requirements.txt with what they need; measured beside the packages that Slicer 5.13 ships."""
-DISK_MB = 160
+DISK_MB = 180
 TORCH_DISK_MB = 1000
 """Without support for a graphics card; up to 7000 with it."""
 PIP_OPTIONS = ("--only-binary", ":all:")
@@ -101,8 +103,17 @@ def byHand(packages: list[str], torch: bool) -> str:
     if packages:
         wanted = {Packages.canonical(Packages.name(package)) for package in packages}
         kept = [pin for pin in _pins(SHIPPED) if Packages.canonical(pin.partition("==")[0]) not in wanted]
-        lines.append(f"slicer.util.pip_install({' '.join([*packages, *kept])!r})")
+        alone, others = _alone(packages)
+        if others:
+            lines.append(f"slicer.util.pip_install({' '.join([*others, *kept])!r})")
+        if alone:
+            lines.append(f"slicer.util.pip_install({' '.join(['--no-deps', *alone])!r})")
     return "\n".join(lines)
+
+
+def _alone(packages: list[str]) -> tuple[list[str], list[str]]:
+    """Those that are installed without what they ask for, and the others."""
+    return [p for p in packages if Packages.name(p) in ALONE], [p for p in packages if Packages.name(p) not in ALONE]
 
 
 def _question(packages: list[str], torch: bool) -> str:
@@ -199,6 +210,11 @@ def _installPackages(packages: list[str], folder: Path, log: Path) -> None:
     if broken := [name for name in names if Packages.damaged(name)]:  # pip takes these for installed
         same = [f"{name}=={Packages.version(name)}" for name in broken]
         _pipInstall([*PIP_OPTIONS, "--ignore-installed", "--no-deps", *same], everything)
+    alone, packages = _alone(packages)
+    if alone:
+        _pipInstall([*PIP_OPTIONS, "--no-deps", *alone], everything)
+    if not packages:
+        return
     try:
         _pipInstall([*PIP_OPTIONS, *packages], everything)
     except Exception:

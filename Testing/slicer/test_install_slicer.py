@@ -58,6 +58,7 @@ class Application:
             ("needy", "1.0", "numpy>=1"), ("needy", "2.0", "numpy>=2"),
             ("torch", "2.5", "numpy>=1"), ("torch", "2.6", "numpy>=2"), ("torch", "1.8"),
             ("helper", "1.0"), ("helper", "2.0"), ("modern", "1.0", "helper>=2"),
+            ("deepbet", "1.0.2", "windows-and-buttons>=1"),
         ):  # fmt: skip
             make_wheel(self.wheels, name, version, *requires)
         (self.work / "slicer.py").write_text(
@@ -393,6 +394,14 @@ def test_nothing_at_import() -> None:
     environment = os.environ | {"PYTHONPATH": str(LIBRARY)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_a_package_whose_files_alone_are_read(application: Application) -> None:
+    """deepbet comes without the user interface that it asks for (no such package is there), the others as usual."""
+    said = application.ensure("deepbet>=1.0.2", "needy>=1.0")
+    assert "ERROR" not in said
+    assert application.versions()["deepbet"] == "1.0.2"
+    assert "'--no-deps deepbet>=1.0.2'" in Install.byHand(["deepbet>=1.0.2", "needy>=1.0"], False)
 
 
 def test_list_is_what_the_engine_needs() -> None:

@@ -73,6 +73,14 @@ def bids(
             show_default=False,
         ),
     ] = None,
+    enhancement_masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a BIDS derivative with masks of the enhancing tumour: the pictures follow them.",
+            rich_help_panel=INPUT,
+            show_default=False,
+        ),
+    ] = None,
     n_jobs: Annotated[
         int | None,
         typer.Option(
@@ -101,20 +109,23 @@ def bids(
     """
     from d3m.batch.bids import check_places, find_bids_cases
     from d3m.batch.bids_choice import read_filters
+    from d3m.batch.bids_masks import with_masks
 
     bids_dir, output_dir = bids_dir.absolute(), output_dir.absolute()
     filters = None if bids_filter_file is None else read_filters(bids_filter_file)
     cases = find_bids_cases(bids_dir, participant_label or (), session_label or (), filters)
+    if enhancement_masks is not None:
+        cases = with_masks(cases, enhancement_masks.absolute())
     check_places(bids_dir, output_dir)
     if level is Level.group:
         _group(reporter, cases, output_dir, dry_run)
         return
-    _check_cases(cases)
     require_torch()
     from d3m.batch.derivatives import BidsWork
-    from d3m.models.store import find_model
+    from d3m.models.store import find_model, read_card
 
     options = replace(options, model=str(find_model(options.model).absolute()))
+    _check_cases(cases, read_card(find_model(options.model)).optional_contrasts)
     work = BidsWork(bids_dir, output_dir, options)
     workers = Workers(n_jobs, scheduler, options.device)
     if dry_run:
@@ -133,14 +144,20 @@ def bids(
         typer.echo(f"{len(rows)} cases: {_counts(rows)}. Next: d3m bids {bids_dir} {output_dir} group")
 
 
-def _check_cases(cases: list[BidsCase]) -> None:
+def _check_cases(cases: list[BidsCase], optional: tuple[str, ...]) -> None:
     """Say what is wrong before anything is written if no case at all can run.
+
+    Args:
+        cases: All.
+        optional: Contrasts that the model can do without, one at a time.
 
     Raises:
         D3MError: with what is wrong with the first.
     """
-    if any(case.t1 and case.t2 and case.flair and not case.problem for case in cases):
-        return
+    for case in cases:
+        lacking = [name for name in ("t2", "flair") if getattr(case, name) is None]
+        if case.t1 and len(lacking) < 2 and set(lacking) <= set(optional) and not case.problem:
+            return
     first = cases[0]
     missing = [name for name in ("T1", "T2", "FLAIR") if getattr(first, name.lower()) is None]
     reason = first.problem or f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing."
