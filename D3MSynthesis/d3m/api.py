@@ -83,7 +83,9 @@ def synthesize(
         check_dicom_output(dicom_folder, force, result_folder, kept)
     progress(Progress("read", 0.0, message="Reading the scans"))
     case = read_case(
-        *(inputs.get(name) for name in CONTRASTS),  # type: ignore[arg-type]  # T1 is there: it has no default
+        inputs["t1"],
+        inputs.get("t2"),
+        inputs.get("flair"),
         inputs.get("brain_mask"),
         wanted.brain,
         inputs.get("enhancement_mask"),

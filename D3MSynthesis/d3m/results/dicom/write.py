@@ -99,8 +99,8 @@ def _patient(stated: dict[str, Any] | None) -> list[str]:
     if not stated:
         return []
     low, high = stated["volume_interval_ml"]
-    numbers = (float(stated[name]) for name in ("enhancement_probability", "volume_ml"))
-    return [PatientEstimate(*numbers, (float(low), float(high)), float(stated["interval_level"])).sentence()]
+    likely, volume, level = (float(stated[name]) for name in ("enhancement_probability", "volume_ml", "interval_level"))
+    return [PatientEstimate(likely, volume, (float(low), float(high)), level).sentence()]
 
 
 def check_dicom_output(out: Path, force: bool, result: Path | None = None, inputs: Iterable[Path] = ()) -> None:
@@ -175,7 +175,10 @@ def _datasets(
     highdicom makes the segmentation while the slices are still nobody's: it refuses patients whose sex or birth date
     is not as the standard demands.
     """
-    series = [_series_of(source, contrast) for source, contrast in zip(sources, CONTRASTS, strict=False) if source]
+    series = [
+        None if source is None else _series_of(source, contrast)
+        for source, contrast in zip(sources, CONTRASTS, strict=False)
+    ]
     frames = [
         [] if one is None else sorted_frames(one, contrast) for one, contrast in zip(series, CONTRASTS, strict=False)
     ]

@@ -125,7 +125,9 @@ def read_case(
         notices.append(Notice("contrast-missing", text, name))
         settled[name] = Volume(np.zeros_like(settled["t1"].data), settled["t1"].affine)
     return Case(
-        *(settled[name] for name in CONTRASTS),
+        settled["t1"],
+        settled["t2"],
+        settled["flair"],
         brain,
         tuple(notices),
         pose,
