@@ -112,7 +112,7 @@ def read_case(
     notices += found
     notices += checks.thick_slices(settled)
     notices += checks.compare_contrasts(settled, brain)
-    pose, said = find_pose(settled["t1"], brain, (settled["t2"], settled["flair"]))
+    pose, said = find_pose(settled["t1"], brain, tuple(settled[name] for name in settled if name != "t1"))
     notices += said
     drawn = None
     if enhancement_mask is not None:
