@@ -189,7 +189,7 @@ def test_masks_that_cannot_be(
 
 
 def test_command_line_and_batch(tiny_case: TinyCase, tiny_model: Path, tmp_path: Path) -> None:
-    """`--enhancement-mask`, and the table's column; another mask makes the case anew, the same one does not."""
+    """`--enhancement-mask`, and the table's column; another mask makes the case again, the same one does not."""
     mask, out = save(tmp_path / "mask.nii.gz", drawn(4)), tmp_path / "out"
     scans = {"t1": tiny_case.t1, "t2": tiny_case.t2, "flair": tiny_case.flair}
     small = ["--model", str(tiny_model), "--quality", "preview", "--device", "cpu", "--progress", "none"]

@@ -53,7 +53,7 @@ class PrepareOptions:
     enhancing_label: int | None = None
     """Value of the enhancing tumour; None: found out."""
     skip_bad: bool = False
-    """Leave patients with faults out instead of stopping."""
+    """Leave out patients with faulty files instead of stopping."""
     workers: int = 2
     """Processes."""
     seed: int = 0
