@@ -289,7 +289,7 @@ def test_nrrd_absurd_size(tmp_path, scan):
     """NRRD and MetaImage headers of absurd sizes are refused as NIfTI's are."""
     content = nrrd_bytes(scan, AFFINE).replace(b"sizes: 48", b"sizes: 480000000000000000000")
     (tmp_path / "a.nrrd").write_bytes(content)
-    refused(tmp_path / "a.nrrd", "480000000000000000000")
+    refused(tmp_path / "a.nrrd", "no scan of a head is so large")
     SimpleITK.WriteImage(itk_image(scan, AFFINE), str(tmp_path / "a.mha"))
     content = (tmp_path / "a.mha").read_bytes().replace(b"DimSize = 48", b"DimSize = 48000")
     (tmp_path / "a.mha").write_bytes(content)
