@@ -19,6 +19,8 @@ CT_SOFT, CT_BONE, CT_BETWEEN = 0.3, (0.02, 0.6), 0.15
 """Shares of what is not air in a CT of a head: at least, from and to, at most."""
 WHOLE_TURNS = (2.0**16, 2.0**8)
 """What was lost of a number of 16 or 8 bits that was too large for a signed one."""
+BALANCE = 0.05
+"""Wrapped numbers reach from minus to plus one limit, to this share, also where a header scales them."""
 SMOOTHER = 0.85
 """Putting that back makes a picture smoother, to this share of its differences between neighbours and less; it makes
 any other picture with negative values much rougher."""
@@ -94,8 +96,9 @@ def _wrapped(data: Floats, inside: Mask, stripped: bool) -> int:
     count = int(negative.sum())
     if not high > 0 or count < MIN_NEGATIVE * values.size:
         return 0
-    if any(_roughness(data, inside, period) < SMOOTHER * _roughness(data, inside, 0.0)
-           for period in (*WHOLE_TURNS, high - low)):  # fmt: skip
+    scaled = (high - low,) if abs(high + low) < BALANCE * high else ()
+    before = _roughness(data, inside, 0.0)
+    if any(_roughness(data, inside, period) < SMOOTHER * before for period in (*WHOLE_TURNS, *scaled)):
         return count
     plain = stripped and bool((data[~inside] == 0).all())
     whole_numbers = plain and bool((values == np.rint(values)).all())
@@ -105,7 +108,7 @@ def _wrapped(data: Floats, inside: Mask, stripped: bool) -> int:
 
 
 def _roughness(data: Floats, inside: Mask, period: float) -> float:
-    """Sum of the differences between neighbours, with `turn` added to what is negative."""
+    """Sum of the differences between neighbours, with `period` added to what is negative."""
     whole = np.where(data < 0, data + np.float32(period), data)
     total = 0.0
     for axis in range(3):
