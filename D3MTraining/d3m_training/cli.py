@@ -56,6 +56,9 @@ def prepare(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out patients with faulty files instead of stopping.")
     ] = False,
+    without_t2: Annotated[
+        bool, typer.Option("--without-t2", help="Take patients who lack T2 too, for a model that can do without it.")
+    ] = False,
     workers: Annotated[int, typer.Option(help="Number of processes.")] = 2,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of a new random split.")] = 0,
     progress: ProgressOption = Mode.auto,
@@ -75,7 +78,7 @@ def prepare(
             except ValueError as error:
                 raise D3MError("--sizes is not three numbers.", "Give for example --sizes 40,7,13.") from error
             asked = (a, b, c)
-        options = PrepareOptions(recipe.value, split, asked, enhancing_label, skip_bad, workers, seed)
+        options = PrepareOptions(recipe.value, split, asked, enhancing_label, skip_bad, workers, seed, without_t2)
         done = prepare_cache(data, cache, options, tell)
         tell(f"{done} patients are prepared.")
 

@@ -217,6 +217,23 @@ def test_result_has_the_patients_numbers(staged: Path, tiny_case: TinyCase, tmp_
     np.testing.assert_allclose(np.asarray(written.dataobj), result.whole_tumour_probability, atol=1e-6)
 
 
+def test_the_stage_is_told_that_t2_is_missing(staged: Path, tiny_case: TinyCase) -> None:
+    """Without T2, for a model that can do without it, the estimate is that of the stage without T2."""
+    model = load_model(staged)
+    model = replace(model, card=replace(model.card, optional_contrasts=("t2",)))
+    synthesis = Synthesis(model, SynthesisOptions(device="cpu", quality="preview"))
+    case = read_case(tiny_case.t1, None, tiny_case.flair)
+    result = synthesis.run(case)
+    scans = synthesis.prepare(case)
+    assert model.whole_brain is not None
+    with torch.inference_mode():
+        slices, brain = torch.from_numpy(scans.slices), torch.from_numpy(scans.brain)
+        maps = model.whole_brain.predict(slices, brain, (True, False, True), members=1)
+    expected = CALIBRATION.estimate(patient_features(maps.enhancing_members[0].numpy(), 0.008))
+    assert result.patient is not None
+    assert result.patient.volume_ml == pytest.approx(expected.volume_ml, rel=1e-4)
+
+
 def test_models_without_the_stage_give_none(tiny_model: Path, tiny_case: TinyCase, tmp_path: Path) -> None:
     """No stage, no number and no file: nothing is made up."""
     case = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)

@@ -12,6 +12,7 @@ import pytest
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from conftest import AFFINE, SHAPE, TinyCase
+from d3m.errors import D3MError
 from d3m.volumes.grid import to_model_input
 from d3m.volumes.preprocess.case import read_case, read_volume
 from d3m.volumes.types import Case, GridRecipe, Volume
@@ -28,6 +29,8 @@ from d3m_training.data.cache import (
     scale_target,
     write_entry,
 )
+from d3m_training.data.preparation import PrepareOptions, prepare_cache
+from training.data_helpers import write_patient
 
 RECIPE = GridRecipe()
 STRIDE = 16
@@ -179,3 +182,19 @@ def test_entries_are_replaced_whole(tmp_path: Path) -> None:
     assert isinstance(entry.scans, np.memmap)
     assert not entry.labelled
     assert entry.enhancing_voxels.tolist() == [0, 16, 0]
+
+
+def test_patients_without_t2_are_taken_if_asked_for(tmp_path: Path) -> None:
+    """By default who lacks T2 is a fault; for a model that can do without it, T2 is 0 in the cache."""
+    for seed, name in enumerate(("a", "b")):
+        paths = write_patient(tmp_path / "data", name, seed=seed)
+    paths["t2"].unlink()
+    with pytest.raises(D3MError, match="cannot be used"):
+        prepare_cache([tmp_path / "data"], tmp_path / "c", PrepareOptions(sizes=(2, 0, 0), workers=1), lambda _: None)
+    options = PrepareOptions(sizes=(2, 0, 0), workers=1, without_t2=True)
+    assert prepare_cache([tmp_path / "data"], tmp_path / "cache", options, lambda _: None) == 2
+    with_t2, without = (open_entry(tmp_path / "cache", name).scans for name in ("a", "b"))
+    assert with_t2[:, 1].any()
+    assert not without[:, 1].any()
+    assert without[:, 0].any()
+    assert without[:, 2].any()

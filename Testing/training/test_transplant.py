@@ -113,3 +113,15 @@ def test_batches_hold_transplants_and_stay_functions_of_their_number(entries: li
     assert (first.label == ENHANCING).any()
     bright = first.target[first.label == ENHANCING] - first.t1[first.label == ENHANCING]
     assert bright.mean() > 0.4
+
+
+def test_a_contrast_that_one_of_them_lacks_stays_missing(entries: list[Entry]) -> None:
+    """A host without T2 does not get one where the tumour is."""
+    donor, host, _ = entries
+    scans = np.asarray(host.scans).copy()
+    scans[:, 1] = 0
+    transplant = Transplanter([donor, replace(host, scans=scans)], (0,), TARGET_UPPER)
+    moved = transplant(donor, 4, np.random.default_rng(0))
+    assert moved is not None
+    assert not moved.planes[:, 1].any()
+    assert moved.planes[:, 2].any()

@@ -21,7 +21,7 @@ from d3m.volumes.io.headers import corner_distance
 from d3m.volumes.io.naming import EXTENSIONS, assign, doubled
 from d3m.volumes.io.read import read_raw
 from d3m.volumes.preprocess.case import read_case, read_volume
-from d3m.volumes.types import Case, Floats, Volume
+from d3m.volumes.types import CONTRASTS, Case, Floats, Volume
 from d3m_training.data.duplicates import merged_groups, same_patients, voxel_fingerprint
 from d3m_training.data.labels import Scheme, decide_schemes, label_values
 from d3m_training.data.splits import PARTS, group_of
@@ -335,7 +335,8 @@ def _look(patient: Patient) -> _Look:
     except D3MError as error:
         return _Look(patient.id, tuple(_all_faults(patient, error.message)), None, ())
     hashes = [v.sha256 for v in (*case.contrasts(), t1c)] + ([seg.sha256] if seg else [])
-    marks = tuple(voxel_fingerprint(v.data) for v in (*case.contrasts(), t1c))
+    given = [v for name, v in zip(CONTRASTS, case.contrasts(), strict=True) if name not in case.missing]
+    marks = tuple(voxel_fingerprint(v.data) for v in (*given, t1c))
     return _Look(patient.id, (), values, tuple(hashes), marks)
 
 
@@ -375,8 +376,6 @@ def read_patient(patient: Patient, relabel: Callable[[Floats], Floats]) -> tuple
     Raises:
         D3MError: a file cannot be used, T1c or labels lie on another grid than T1, or T1c is T1 again.
     """
-    if patient.t2 is None:
-        raise D3MError(f"{patient.id} has no T2.", "Give it, or leave the patient out.")
     case = read_case(patient.t1, patient.t2, patient.flair)
     t1c = read_volume(patient.t1c, "t1c")
     _check_same_grid(case.t1, t1c, _CALLED["t1c"])

@@ -58,6 +58,8 @@ class PrepareOptions:
     """Processes."""
     seed: int = 0
     """Decides a new random split."""
+    without_t2: bool = False
+    """Take patients who lack T2 too, for a model that shall do without it."""
 
 
 def prepare_cache(data: Sequence[Path], cache: Path, options: PrepareOptions, report: Callable[[str], None]) -> int:
@@ -70,7 +72,7 @@ def prepare_cache(data: Sequence[Path], cache: Path, options: PrepareOptions, re
         D3MError: faults in the data (all of them are reported first), a split that cannot be used, or a cache folder
             that holds something else.
     """
-    patients, faults = collect(data)
+    patients, faults = collect(data, ("t2",) if options.without_t2 else ())
     check_place(cache, [patient.id for patient in patients])
     split, clashes = _stated_split(patients, options.split_file, options.sizes, options.seed)
     faults += clashes
@@ -147,8 +149,12 @@ def check_grid(cache: Path, recipe_name: str) -> None:
         )
 
 
-def collect(data: Sequence[Path]) -> tuple[list[Patient], list[Fault]]:
+def collect(data: Sequence[Path], optional: Sequence[str] = ()) -> tuple[list[Patient], list[Fault]]:
     """Patients of several places.
+
+    Args:
+        data: Folders or manifests.
+        optional: Images that may be missing, see `find_patients`.
 
     Raises:
         D3MError: a place without patients, or two patients with one id.
@@ -156,7 +162,7 @@ def collect(data: Sequence[Path]) -> tuple[list[Patient], list[Fault]]:
     patients: list[Patient] = []
     faults: list[Fault] = []
     for place in data:
-        found, bad = find_patients(place)
+        found, bad = find_patients(place, optional)
         # labels of the whole tumour alone say nothing of what enhances: those patients serve the image terms
         patients += [replace(patient, seg=None) if patient.whole_only else patient for patient in found]
         faults += bad

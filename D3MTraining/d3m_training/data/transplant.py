@@ -52,6 +52,8 @@ class NormalBrain:
     """(3,) of t1, t2, flair."""
     quartile_range: np.ndarray
     """(3,), at least 0.001."""
+    present: np.ndarray
+    """(3,) bool: whether the contrast is there; a missing one is 0 everywhere."""
 
     @staticmethod
     def of(entry: Entry) -> NormalBrain:
@@ -61,7 +63,8 @@ class NormalBrain:
         normal = (regions[:, 0] > 0) & ~ndimage.binary_dilation(regions[:, 1] > 0, np.ones((1, 5, 5)))
         scans = np.asarray(entry.scans[index, :3], np.float32)
         quartiles = np.stack([np.percentile(scans[:, c][normal], (25, 50, 75)) for c in range(3)])
-        return NormalBrain(quartiles[:, 1], np.maximum(quartiles[:, 2] - quartiles[:, 0], 1e-3))
+        spread = np.maximum(quartiles[:, 2] - quartiles[:, 0], 1e-3)
+        return NormalBrain(quartiles[:, 1], spread, scans.any(axis=(0, 2, 3)))
 
 
 class Transplanter:
@@ -121,7 +124,7 @@ class Transplanter:
             planes[c] = (1 - share) * host.planes[c] + share * new
             kept = np.where(share > 0.5, 0, host.regions[c, 1])
             regions[c, 1] = np.where(tumour, donor.regions[c, 1], kept)
-        planes[:, :3] = planes[:, :3].clip(0, 1)
+        planes[:, :3] = planes[:, :3].clip(0, 1) * (theirs.present & own.present)[:, None, None]
         planes[:, 3] = planes[:, 3].clip(0, self._target_upper)
         return SliceStack((planes * (regions[:, :1] > 0)).astype(np.float32), regions)
 

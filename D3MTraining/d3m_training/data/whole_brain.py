@@ -19,8 +19,7 @@ from d3m.errors import D3MError
 from d3m.models.recipes import RECIPES
 from d3m.system.storage import replace_text, writing
 from d3m.volumes.grid import resample, to_model_input
-from d3m.volumes.preprocess.case import read_volume
-from d3m.volumes.types import Case, Volume
+from d3m.volumes.types import Floats, Volume
 from d3m_training.data.cache import ENHANCING, NECROSIS, scale_target
 from d3m_training.data.datasets import Fault, Patient, check, find_patients, read_patient
 from d3m_training.data.labels import Scheme, unify
@@ -98,8 +97,7 @@ def prepare_coarse(
         found, bad = find_patients(place, optional=("t2",))
         patients += [p for p in found if p.seg is not None]
         faults += bad
-    complete = [p for p in patients if p.t2 is not None and not p.whole_only]
-    checked = check(complete, enhancing_label)
+    checked = check([p for p in patients if not p.whole_only], enhancing_label)
     faults += checked.faults
     for fault in faults:
         report(f"{fault.id}: {fault.reason}")
@@ -128,10 +126,7 @@ def prepare_coarse(
 
 def _prepare(patient: Patient, scheme: Scheme | None) -> dict[str, np.ndarray]:
     """The arrays of one patient, through the same code as synthesis."""
-    if patient.t2 is not None and scheme is not None:
-        case, t1c, labels = read_patient(patient, partial(unify, scheme=scheme))
-    else:
-        case, t1c, labels = _read_incomplete(patient)
+    case, t1c, labels = read_patient(patient, partial(unify, scheme=scheme) if scheme else _any_tumour)
     assert labels is not None  # only annotated patients were kept
     recipe = RECIPES["default"]
     model_input = to_model_input(case, recipe.grid, network_stride("default"))
@@ -151,25 +146,15 @@ def _prepare(patient: Patient, scheme: Scheme | None) -> dict[str, np.ndarray]:
     everywhere = torch.ones_like(brain)
     shares, _ = pool(regions, everywhere)
     present = np.array([True, patient.t2 is not None, True])
-    coarse[:3] *= torch.from_numpy(present)[:, None, None, None]
     return {
         "values": coarse.half().numpy(), "brain": inside.bool().numpy(), "regions": shares.half().numpy(),
         "present": present, "labelled": np.array(not patient.whole_only),
     }  # fmt: skip
 
 
-def _read_incomplete(patient: Patient) -> tuple[Case, Volume, Volume]:
-    """Skull-stripped scans of one grid, T2 possibly missing (T1 stands in its place and is blanked later)."""
-    assert patient.seg is not None
-    t1, flair, t1c = (read_volume(path, name) for path, name in
-                      ((patient.t1, "t1"), (patient.flair, "flair"), (patient.t1c, "t1c")))  # fmt: skip
-    t2 = t1 if patient.t2 is None else read_volume(patient.t2, "t2")
-    seg = read_volume(patient.seg, "seg")
-    if any(v.data.shape != t1.data.shape for v in (flair, t1c, seg, t2)):
-        raise D3MError(f"The images of {patient.id} do not lie on one grid.", "Put them on one grid.")
-    brain = ndimage.binary_fill_holes((t1.data > t1.data.min()) & (flair.data > flair.data.min()))
-    labels = Volume((seg.data != 0).astype(np.float32), seg.affine)
-    return Case(t1, t2, flair, brain), t1c, labels
+def _any_tumour(data: Floats) -> Floats:
+    """Labels that show the whole tumour alone: whatever is not 0."""
+    return (data != 0).astype(np.float32)
 
 
 def read_coarse(path: Path) -> CoarsePatient:

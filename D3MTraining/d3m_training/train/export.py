@@ -38,13 +38,16 @@ def export_run(run: Path, out: Path, name: str, texts: dict[str, str]) -> Card:
             f"{int(description['train']['iterations'])} iterations of {int(description['batch']['size'])} slices, "
             f"seed {int(description['train']['seed'])}."
         )
+        left_out = description["batch"].get("missing_shares", (0.0, 0.0))
+        optional = tuple(n for n, share in zip(("t2", "flair"), left_out, strict=True) if float(share) > 0)
     except (D3MError, KeyError, TypeError, ValueError, AttributeError) as error:  # another program's, or another's tool
         raise D3MError("This is not the folder of a training.", "Give the --out of `d3m-training train`.") from error
     weights = next((run / n for n in ("best.safetensors", "last.safetensors") if (run / n).is_file()), None)
     if weights is None:
         raise D3MError("The training has no weights yet.", "Train at least until the first save.")
     try:
-        card = Card(**{"title": name, "training": training} | texts, name=name, recipe=recipe, weights_sha256="0" * 64)  # type: ignore[arg-type]
+        known = {"title": name, "training": training, "optional_contrasts": optional}
+        card = Card(**known | texts, name=name, recipe=recipe, weights_sha256="0" * 64)  # type: ignore[arg-type]
     except TypeError as error:
         raise D3MError(f"The card has no such field ({error}).", "Check the file of texts.") from error
     try:
