@@ -44,6 +44,7 @@ test-slicer: .venv/test.stamp
 benchmark: .venv/test.stamp
 	$(BIN)/python Testing/benchmarks/sampling.py
 	$(BIN)/python Testing/benchmarks/batches.py
+	$(BIN)/python Testing/benchmarks/everyday.py
 
 # A minute for each reader, led by atheris where it is installed (pip install atheris; Linux, Python 3.11 to 3.14).
 fuzz: .venv/test.stamp

@@ -13,7 +13,7 @@ from d3m.diffusion.networks.slice import slice_memory_mb
 from d3m.diffusion.networks.whole_brain import POOLING, REGIONS, WholeBrainMaps
 from d3m.diffusion.precision import MixedPrecision
 from d3m.diffusion.recipe import Sampling
-from d3m.diffusion.volume import TracedStep, VolumeSample, VolumeSampler
+from d3m.diffusion.volume import SampledStep, VolumeSample, VolumeSampler
 from d3m.errors import D3MError, Notice, is_out_of_memory
 from d3m.models.cost import case_memory
 from d3m.models.load import Model, load_model
@@ -404,7 +404,7 @@ class Synthesis:
             whole_brain_sha256=card.whole_brain.weights_sha256 if card.whole_brain else "",
         )
 
-    def _trace_step(self, done: int, step: TracedStep, model_input: ModelInput) -> TraceStep:
+    def _trace_step(self, done: int, step: SampledStep, model_input: ModelInput) -> TraceStep:
         return TraceStep(
             done,
             _in_t1_units(step.before, model_input),

@@ -28,7 +28,7 @@ from d3m_training.data.preparation import collect, collect_annotated
 
 DATASET_ID = 501
 DATASET = f"Dataset{DATASET_ID}_D3M"
-CONTRASTS = ("t1", "t2", "flair", "t1c")
+MODALITIES = ("t1", "t2", "flair", "t1c")
 """Channels 0000 to 0003."""
 LABELS: Mapping[str, int | list[int]] = {
     "background": 0,
@@ -98,7 +98,7 @@ def export(data: Sequence[Path], work: Path, enhancing_label: int | None, report
             _write(place / "labelsTr" / f"{patient.id}.nii.gz", np.rint(labels.data).astype(np.uint8), case.t1.affine)
             report(f"{number}/{len(patients)} {patient.id}")
         description = {
-            "channel_names": {str(k): name for k, name in enumerate(CONTRASTS)},
+            "channel_names": {str(k): name for k, name in enumerate(MODALITIES)},
             "labels": LABELS,
             "regions_class_order": list(REGIONS_ORDER),
             "numTraining": len(patients),

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from d3m.diffusion.precision import autocast
-from d3m.diffusion.recipe import CONTRASTS
+from d3m.diffusion.recipe import CONDITION_CHANNELS
 from d3m.diffusion.sampler import Condition
 from d3m_training.data.batches import Batch
 from d3m_training.train import losses
@@ -57,7 +57,7 @@ class AdversarialNetworks(nn.Module):
     def __init__(self, generator: nn.Module, widths: int) -> None:
         super().__init__()
         self.generator = generator
-        self.discriminator = PatchDiscriminator(2, widths, CONTRASTS + 1, num_layers_d=3)
+        self.discriminator = PatchDiscriminator(2, widths, CONDITION_CHANNELS + 1, num_layers_d=3)
 
 
 class Adversarial(nn.Module):
@@ -86,7 +86,7 @@ class Adversarial(nn.Module):
         super().__init__()
         self.network = AdversarialNetworks(generator, discriminator_width)
         self.stride = stride
-        self.middle = CONTRASTS * context.index(0)
+        self.middle = CONDITION_CHANNELS * context.index(0)
         # the network's own numbers, without an activation: both papers' criteria take them so
         self.criterion = PatchAdversarialLoss(criterion=criterion, no_activation_leastsq=True)
         self.dtype = dtype
@@ -96,7 +96,7 @@ class Adversarial(nn.Module):
         real = to_range(batch.target)
         made, logits = self._generate(batch.condition)
         made = torch.where(batch.brain > 0, made, -1.0)
-        own = batch.condition[:, self.middle : self.middle + CONTRASTS]
+        own = batch.condition[:, self.middle : self.middle + CONDITION_CHANNELS]
         pixel = losses.mean_over((made - real).abs(), batch.brain)
         fixed = {name: value.detach() for name, value in self.network.discriminator.named_parameters()}
         deceive = self._judge(own, made, fixed, real=True, discriminator=False)

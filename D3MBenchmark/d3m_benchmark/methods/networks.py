@@ -13,7 +13,7 @@ from d3m.diffusion.networks.blocks import TimeMLP
 from d3m.diffusion.networks.published import PublishedNetwork
 from d3m.diffusion.networks.slice import CompactNetwork, Decoder, Encoder
 from d3m.diffusion.precision import autocast
-from d3m.diffusion.recipe import CONTRASTS, NetworkSizes
+from d3m.diffusion.recipe import CONDITION_CHANNELS, NetworkSizes
 from d3m_training.train.method import Size
 
 WIDTHS = NetworkSizes().widths
@@ -76,7 +76,7 @@ class PublishedUNet(nn.Module):
 
 def diffusion_network(size: Size, context: tuple[int, ...]) -> nn.Module:
     """For Palette and I2SB: called with (x, t), x the noisy image and the condition; two channels; has `stride`."""
-    inputs = 1 + CONTRASTS * len(context)
+    inputs = 1 + CONDITION_CHANNELS * len(context)
     return SingleDecoder(inputs, 2) if size == "small" else PublishedUNet(inputs)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from d3m.diffusion.recipe import CONTRASTS
+from d3m.diffusion.recipe import CONDITION_CHANNELS
 from d3m_benchmark.methods.adversarial import SHARED_OUTPUTS, Adversarial
 from d3m_training.train.method import Size
 from d3m_training.train.trainer import TrainSettings
@@ -77,7 +77,7 @@ def _initialise(module: nn.Module) -> None:
 
 def build_pix2pix(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> Adversarial:
     """Pix2Pix, see `methods.method.Method`."""
-    generator = UNetGenerator(CONTRASTS * len(context), SHARED_OUTPUTS, WIDTHS[size])
+    generator = UNetGenerator(CONDITION_CHANNELS * len(context), SHARED_OUTPUTS, WIDTHS[size])
     width = 64 if size == "published" else 32
     return Adversarial(generator, generator.stride, context, "bce", dtype, width)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from d3m.diffusion.recipe import CONTRASTS
+from d3m.diffusion.recipe import CONDITION_CHANNELS
 from d3m_benchmark.methods.adversarial import SHARED_OUTPUTS, Adversarial
 from d3m_training.train.method import Size
 
@@ -148,6 +148,6 @@ class ResViTGenerator(nn.Module):
 
 def build_resvit(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> Adversarial:
     """ResViT, see `methods.method.Method`."""
-    generator = ResViTGenerator(CONTRASTS * len(context), SHARED_OUTPUTS, SIZES[size])
+    generator = ResViTGenerator(CONDITION_CHANNELS * len(context), SHARED_OUTPUTS, SIZES[size])
     width = 64 if size == "published" else 32
     return Adversarial(generator, generator.stride, context, "least_squares", dtype, width)

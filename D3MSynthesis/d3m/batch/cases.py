@@ -11,8 +11,7 @@ from pathlib import Path
 from d3m.errors import D3MError, Notice
 from d3m.system.text import plain
 from d3m.volumes.io.naming import assign, doubled
-
-CONTRASTS = ("t1", "t2", "flair")
+from d3m.volumes.types import CONTRASTS
 
 
 @dataclass(frozen=True)

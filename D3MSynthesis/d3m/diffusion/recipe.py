@@ -11,7 +11,7 @@ WarpPlacement = Literal["step", "velocity", "x0"]
 Solver = Literal["ddim", "dpmpp_2m"]
 DeformationInput = Literal["mask", "image", "t1"]
 
-CONTRASTS = 3
+CONDITION_CHANNELS = 3
 """Channels of one slice of the condition: t1, t2, flair."""
 
 

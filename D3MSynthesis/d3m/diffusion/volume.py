@@ -32,7 +32,7 @@ ALONE = ("cpu",)
 
 
 @dataclass(frozen=True)
-class TracedStep:
+class SampledStep:
     """A reverse step of a whole volume, on the CPU."""
 
     before: Tensor
@@ -59,7 +59,7 @@ class VolumeSample:
     """(S, H, W) scaled intensity of the first sample by itself, after its last warp."""
     displacement: Tensor
     """(S, 2, H, W) pixels, of the first sample's last step."""
-    trace: tuple[TracedStep, ...]
+    trace: tuple[SampledStep, ...]
     """Every step of the first sample, the last included; empty if not asked for."""
     counts: tuple[int, ...] = ()
     """Of each sample the voxels of the brain with a probability at or above `VolumeSampler.threshold`."""
@@ -153,7 +153,7 @@ class VolumeSampler:
         kept = self.sampling.steps if trace else 1
         blank = slices[:, 0] * 0
         traced = [
-            TracedStep(blank.clone(), blank.clone(), blank.clone(), torch.zeros(len(slices), 2, *blank.shape[1:]))
+            SampledStep(blank.clone(), blank.clone(), blank.clone(), torch.zeros(len(slices), 2, *blank.shape[1:]))
             for _ in range(kept)
         ]
         wanted = torch.nonzero(brain.flatten(1).any(dim=1))[:, 0]
@@ -192,7 +192,7 @@ class VolumeSampler:
         schedule = make_schedule(self.recipe.schedule, self.recipe.timesteps)
         return reverse(self.network, state, condition, pairs, schedule, self.recipe, self.sampling.solver)
 
-    def _store(self, into: TracedStep, step: Step, index: Tensor, brain: Tensor) -> None:
+    def _store(self, into: SampledStep, step: Step, index: Tensor, brain: Tensor) -> None:
         """Keep what a step made of the first `len(index)` slices."""
         e, inside, count = step.estimate, brain[index], len(index)
         into.before[index] = to_intensity(e.x0_before, self.recipe)[:count, 0].cpu() * inside

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from d3m.diffusion.alone import each_alone
-from d3m.diffusion.recipe import CONTRASTS, WholeBrainSizes
+from d3m.diffusion.recipe import CONDITION_CHANNELS, WholeBrainSizes
 
 REGIONS = ("whole_tumour", "core", "enhancing")
 """Channels of the probability, each region within the one before it."""
@@ -27,7 +27,7 @@ OUTPUTS = len(REGIONS) + 1
 RARE_LOGITS = (-3.0, -4.2, -5.0)
 """What training starts from: the regions take some 5, 1.5 and 0.7 per cent of a brain."""
 POSITIONS = 3
-INPUTS = CONTRASTS + 1 + POSITIONS + (CONTRASTS - 1)
+INPUTS = CONDITION_CHANNELS + 1 + POSITIONS + (CONDITION_CHANNELS - 1)
 """Channels: the contrasts, the brain, the position, and for each contrast but T1 whether it is there."""
 POSITION_UNIT_MM = 80.0
 """The position is 1 so far from the middle of the brain's box."""
@@ -166,7 +166,7 @@ def network_input(
     Returns:
         (`INPUTS`, s, h, w).
     """
-    there = torch.tensor(present, dtype=values.dtype, device=values.device).view(CONTRASTS, 1, 1, 1)
+    there = torch.tensor(present, dtype=values.dtype, device=values.device).view(CONDITION_CHANNELS, 1, 1, 1)
     middle = middle_of(brain) if middle is None else middle
     shape = brain.shape[1:]
     axes = []
@@ -175,7 +175,7 @@ def network_input(
         view = [-1 if k == axis else 1 for k in range(3)]
         axes.append((place * (spacing[axis] / POSITION_UNIT_MM)).view(view).expand(shape))
     position = torch.stack([axes[0], axes[1], axes[2].abs()])  # left and right are alike
-    flags = [brain * there[channel] for channel in range(1, CONTRASTS)]
+    flags = [brain * there[channel] for channel in range(1, CONDITION_CHANNELS)]
     return torch.cat([values * there, brain, position * brain, *flags])
 
 
