@@ -24,6 +24,7 @@ from d3m.progress import Progress, ProgressCallback, Remaining, ignore_progress
 from d3m.system import limits
 from d3m.system.devices import all_memory, choose_device, fastest_dtype, free_memory
 from d3m.system.text import plain
+from d3m.volumes.geometry import volume_ml
 from d3m.volumes.grid import (
     displacement_mm,
     mean_over_slices,
@@ -415,7 +416,7 @@ class Synthesis:
 
 
 def _millilitres(mask: Mask, t1: Volume) -> float:
-    return float(mask.sum() * abs(np.linalg.det(t1.affine[:3, :3])) / 1000)
+    return volume_ml(mask, t1.affine)
 
 
 def _given_notice(steering: Steering, volume_ml: float) -> Notice:

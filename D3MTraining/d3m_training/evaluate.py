@@ -24,6 +24,7 @@ from d3m.system.folders import check_output, whole_folder
 from d3m.system.manifest import FolderKind, relist
 from d3m.system.storage import replace_text, writing
 from d3m.system.text import for_csv
+from d3m.volumes.geometry import voxel_mm3
 from d3m.volumes.grid import resample
 from d3m.volumes.types import Case, Floats, Mask, Volume
 from d3m_training.data.cache import ENHANCING, scale_target
@@ -122,7 +123,7 @@ def evaluate_patient(
     synthetic = (cemri - low) / (high - low)
     change = metrics.enhancement(synthetic - scaled_t1, target - scaled_t1, where)
     probability = axial(result.enhancement_probability)
-    voxel_ml = abs(float(np.linalg.det(case.t1.affine[:3, :3]))) / 1000
+    voxel_ml = voxel_mm3(case.t1.affine) / 1000
     cut = synthesis.model.card.mask_threshold if threshold is None else threshold
     masks = metrics.overlap(probability >= cut, where.enhancing, brain, voxel_ml)
     field = metrics.field_measures(axial(_field_on_t1(result)), where.tumour, brain)

@@ -25,6 +25,7 @@ from d3m.system.folders import put_in_order, tidy
 from d3m.system.locks import hold
 from d3m.system.storage import disk_error, writing
 from d3m.system.text import for_json, read_object
+from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.types import CONTRASTS, Case, Floats
 
 BIDS_VERSION = "1.10.0"
@@ -237,7 +238,7 @@ def write_thumbnail(path: Path, result: Result) -> None:
     ]
     overlay = views[1].copy()
     overlay[mask[:, :, z]] = 0.5 * overlay[mask[:, :, z]] + (127, 20, 20)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)[turn_order(affine)]
+    spacing = spacing_mm(affine)[turn_order(affine)]
     strip = np.concatenate([_fit(view, spacing) for view in (*views, overlay)], axis=1)
     imsave(path, strip.astype(np.uint8), format="jpg", pil_kwargs={"quality": 82})
 

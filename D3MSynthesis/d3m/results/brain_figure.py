@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from nibabel import orientations
 
+from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.types import Case
 
 ROWS, COLUMNS = 3, 5
@@ -30,7 +31,7 @@ def draw_brain(path: Path, case: Case) -> None:
     )
     t1 = orientations.apply_orientation(case.t1.data, rotation)
     brain = orientations.apply_orientation(case.brain, rotation)
-    spacing = np.linalg.norm(case.t1.affine[:3, :3], axis=0)
+    spacing = spacing_mm(case.t1.affine)
     order = np.argsort(rotation[:, 0])
     dx, dy, dz = (float(spacing[axis]) for axis in order)
     low, high = np.percentile(t1[brain], (0.5, 99.5))

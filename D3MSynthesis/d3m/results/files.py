@@ -23,6 +23,7 @@ from d3m.synthesis import Result
 from d3m.system.folders import whole_folder
 from d3m.system.storage import write_text
 from d3m.system.text import for_json
+from d3m.volumes.geometry import voxel_mm3
 from d3m.volumes.grid import resample
 from d3m.volumes.types import STRIPPED, Affine, Case, Volume
 
@@ -181,7 +182,7 @@ def compare(result: Result, case: Case, reference: Volume, mask: Volume | None =
         return orientations.apply_orientation(data, reorientation)
 
     measured = metrics.compare(axial(result.cemri), axial(case.t1.data), axial(t1c), axial(brain))
-    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    voxel_ml = voxel_mm3(affine) / 1000
     if mask is None:
         enhancing = metrics.enhancing_in(case.t1.data, t1c, brain, voxel_ml)
     else:

@@ -18,6 +18,7 @@ from d3m.system.folders import whole_folder
 from d3m.system.manifest import FolderKind
 from d3m.system.storage import write_text
 from d3m.system.text import for_json
+from d3m.volumes.geometry import spacing_mm, volume_ml, voxel_mm3
 from d3m.volumes.grid import resample
 from d3m.volumes.io.read import read_raw
 from d3m.volumes.preprocess.brain import solid
@@ -54,7 +55,7 @@ class Visit:
     @property
     def volume_ml(self) -> float:
         """Of the mask."""
-        return float(self.mask.sum() * abs(np.linalg.det(self.t1.affine[:3, :3])) / 1000)
+        return volume_ml(self.mask, self.t1.affine)
 
     @property
     def spread_ml(self) -> float:
@@ -137,7 +138,7 @@ def compare_visits(before: Visit, after: Visit) -> Change:
     labels[both & before.mask & later] = STABLE
     labels[both & ~before.mask & later] = NEW
     labels[both & before.mask & ~later] = VANISHED
-    voxel_ml = abs(float(np.linalg.det(before.t1.affine[:3, :3]))) / 1000
+    voxel_ml = voxel_mm3(before.t1.affine) / 1000
     change = after.volume_ml - before.volume_ml
     half = WIDTH * float(np.hypot(before.spread_ml, after.spread_ml))
     return Change(
@@ -170,7 +171,7 @@ def _check_alike(before: dict[str, Any], after: dict[str, Any]) -> None:
 def _without_tumour(visit: Visit) -> Mask:
     if not visit.mask.any():
         return visit.brain
-    spacing = np.linalg.norm(visit.t1.affine[:3, :3], axis=0)
+    spacing = spacing_mm(visit.t1.affine)
     return np.asarray(visit.brain & (ndimage.distance_transform_edt(~visit.mask, sampling=spacing) > AROUND_MM))
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from nibabel import orientations
 
 from d3m.results.figure import STAMP
+from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.types import Floats, Mask, Volume
 
 COLUMNS = ("T1, earlier", "Synthetic, earlier", "Synthetic, later", "New, vanished, stable")
@@ -39,7 +40,7 @@ def draw_follow_up(
     data, one, other, marks, inside = (
         orientations.apply_orientation(a, rotation) for a in (t1.data, earlier, later, labels, brain)
     )
-    sizes = np.linalg.norm(t1.affine[:3, :3], axis=0)[np.argsort(rotation[:, 0])]
+    sizes = spacing_mm(t1.affine)[np.argsort(rotation[:, 0])]
     changed = marks > 1
     place = changed if changed.any() else marks > 0 if marks.any() else inside
     z = int(place.sum(axis=(0, 1)).argmax())

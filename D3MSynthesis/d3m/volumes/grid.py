@@ -11,6 +11,7 @@ from nibabel import orientations
 from scipy import ndimage
 
 from d3m.errors import D3MError, Notice
+from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.types import CONTRASTS, Affine, Case, Floats, GridRecipe, Mask, ModelGrid, ModelInput, Volume
 
 SPACING_MM = 1.0
@@ -42,7 +43,7 @@ def plan_grid(t1: Volume, brain: Mask, recipe: GridRecipe, stride: int, pose: Af
     affine: Affine = t1.affine @ orientations.inv_ornt_aff(to_lps, t1.data.shape)
     step = np.ones(3)
     if pose is None or np.array_equal(pose, np.eye(4)):
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        spacing = spacing_mm(affine)
         if np.abs(spacing / SPACING_MM - 1).max() > NATIVE_TOLERANCE:
             step = SPACING_MM / spacing
         low, high = _box(orientations.apply_orientation(brain, to_lps))
@@ -112,7 +113,7 @@ def resample(
         return _copy(data, *exact, shape, fill)
     values = data.astype(np.float32)
     if order == 1:
-        ratio = np.linalg.norm(target[:3, :3], axis=0).min() / np.linalg.norm(source[:3, :3], axis=0)
+        ratio = spacing_mm(target).min() / spacing_mm(source)
         sigma = np.where(ratio > 1.2, 0.5 * np.sqrt(np.maximum(ratio**2 - 1, 0)), 0.0)
         if sigma.any():
             values = ndimage.gaussian_filter(values, sigma, mode="nearest")

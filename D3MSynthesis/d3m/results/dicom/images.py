@@ -11,6 +11,7 @@ import numpy as np
 import d3m
 from d3m.errors import D3MError
 from d3m.results.dicom.tags import MODEL_NAME, NOBODY, PRODUCT, SYNTHETIC_DATA, code, decimal, marks
+from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.io.dicom.headers import require_pydicom
 from d3m.volumes.io.dicom.series import Frame
 from d3m.volumes.types import Affine, Floats, Mask
@@ -45,7 +46,7 @@ def slices(image: Floats, affine: Affine, settings: str, sources: Sequence[Seque
     slope, intercept = _scale(low, high)
     stored = np.clip(np.rint((image.astype(np.float64) - intercept) / slope), 0, LEVELS).astype(np.uint16)
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    spacing = spacing_mm(lps)
     directions = lps[:3, :3] / spacing
     inside = image[image != image.min()] if low < high else image
     dark, bright = (float(value) for value in np.percentile(inside, (1, 99.5)))

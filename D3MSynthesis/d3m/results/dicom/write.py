@@ -25,6 +25,7 @@ from d3m.results.dicom.tags import identity, lossy, read_header
 from d3m.system.folders import check_output, whole_folder
 from d3m.system.manifest import FolderKind
 from d3m.system.text import plain, read_text
+from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.grid import resample
 from d3m.volumes.io.dicom.headers import require_pydicom
 from d3m.volumes.io.dicom.series import Frame, Series
@@ -233,5 +234,5 @@ def _same_grid(frames: Sequence[Frame], affine: Affine, shape: tuple[int, ...]) 
         frame.position + i * row * frame.spacing[1] + j * column * frame.spacing[0]
         for i in (0, columns - 1) for j in (0, rows - 1) for frame in (first, last)
     ])  # fmt: skip
-    limit = max(1.0, float(np.linalg.norm(affine[:3, :3], axis=0).max()) / 2)
+    limit = max(1.0, float(spacing_mm(affine).max()) / 2)
     return bool(shape[:2] == (columns, rows) and np.linalg.norm(found - wanted, axis=1).max() <= limit)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from d3m.errors import D3MError, Notice
+from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.io.files import damaged, label
 from d3m.volumes.types import Affine
 
@@ -84,7 +85,7 @@ def check_affine(
     if not np.isfinite(affine).all():
         raise damaged(contrast, "its orientation in the header is not a number")
     affine = affine.astype(np.float64)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = spacing_mm(affine)
     low, high = SPACING_RANGE_MM
     if unit_mm != 1.0:
         if _within(spacing * unit_mm, low, high):

@@ -16,6 +16,7 @@ import numpy as np
 from nibabel import orientations
 
 from d3m.errors import Notice
+from d3m.volumes.geometry import volume_ml
 from d3m.volumes.grid import resample
 from d3m.volumes.preprocess.matching import (
     Match,
@@ -83,7 +84,7 @@ def find_pose(t1: Volume, brain: Mask, others: Sequence[Volume] = ()) -> tuple[A
         the head is turned, and if it cannot be told; not for brains too small or large to be whole, since other checks
         name these.
     """
-    millilitres = float(brain.sum() * abs(np.linalg.det(t1.affine[:3, :3])) / 1000)
+    millilitres = volume_ml(brain, t1.affine)
     if not BRAIN_ML[0] <= millilitres <= BRAIN_ML[1]:
         return np.eye(4), []
     moving, match = atlas_in(t1, brain, any_turn=True)

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from d3m.errors import D3MError, Notice
+from d3m.volumes.geometry import spacing_mm, voxel_mm3
 from d3m.volumes.grid import resample
 from d3m.volumes.io.files import label
 from d3m.volumes.preprocess.checks import share_of_smaller
@@ -135,7 +136,7 @@ def _why_not_brain(volume: Volume, inside: Mask) -> str:
         return "next to nothing is shown"
     if sizes.max() < MIN_PIECE * sizes.sum():
         return "the surroundings are not empty"
-    spacing = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    spacing = spacing_mm(volume.affine)
     step = np.maximum(1, np.floor(2.0 / spacing)).astype(int)
     thin = tuple(slice(None, None, int(s)) for s in step)
     mask = _filled_in_planes(pieces[thin] == sizes.argmax() + 1)
@@ -321,7 +322,7 @@ def mask_from_file(volume: Volume, t1: Volume) -> Mask:
             "The brain mask marks the whole volume.", "Give a mask that is 0 outside the brain (--brain-mask)."
         )
     result = _on_t1(marked, volume, t1)
-    cell = abs(np.linalg.det(volume.affine[:3, :3])) / abs(np.linalg.det(t1.affine[:3, :3]))
+    cell = voxel_mm3(volume.affine) / voxel_mm3(t1.affine)
     share = float(result.sum() / (marked.sum() * cell))
     if share < 0.5:
         raise D3MError(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from d3m.errors import D3MError, Notice
+from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.grid import resample
 from d3m.volumes.io.dicom.choice import check_one_patient
 from d3m.volumes.io.dicom.series import Series
@@ -155,7 +156,7 @@ def _snapped(volume: Volume, t1: Volume) -> Volume:
     """The volume with T1's own affine where the two differ by rounding alone."""
     if volume.data.shape != t1.data.shape or volume is t1:
         return volume
-    spacing = np.linalg.norm(t1.affine[:3, :3], axis=0).min()
+    spacing = spacing_mm(t1.affine).min()
     if corner_distance(volume.affine, t1.affine, t1.data.shape) > SNAP_VOXELS * spacing:
         return volume
     return replace(volume, affine=t1.affine)

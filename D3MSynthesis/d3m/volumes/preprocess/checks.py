@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from d3m.errors import D3MError, Notice
+from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.io.files import label
 from d3m.volumes.types import CONTRASTS, Affine, Floats, Mask, Volume
 
@@ -94,7 +95,7 @@ def thick_slices(volumes: dict[str, Volume]) -> list[Notice]:
     """A notice for each scan with slices much thicker than what the models were trained on."""
     notices = []
     for name, volume in volumes.items():
-        thickness = float(np.linalg.norm(volume.affine[:3, :3], axis=0).max())
+        thickness = float(spacing_mm(volume.affine).max())
         if thickness >= THICK_MM:
             text = f"{label(name)} has slices of {thickness:.3g} mm; the models were trained and validated at 1 mm"
             text += ", so the result is outside the validated range." if name == "t1" else "."

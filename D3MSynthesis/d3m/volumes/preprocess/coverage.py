@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from d3m.errors import Notice
+from d3m.volumes.geometry import spacing_mm, volume_ml, voxel_mm3
 from d3m.volumes.grid import resample
 from d3m.volumes.io.files import label
 from d3m.volumes.types import Affine, Mask, Volume
@@ -53,8 +54,8 @@ def gap_of(brain: Mask, shown: Mask, volume: Volume, t1: Volume) -> Mask:
     box = tuple(slice(int(f[0]), int(f[-1]) + 1) for f in found)
     if not shown[box].any():
         return missing
-    sizes = np.linalg.norm(t1.affine[:3, :3], axis=0)
-    thickest = max(float(sizes.max()), float(np.linalg.norm(volume.affine[:3, :3], axis=0).max()))
+    sizes = spacing_mm(t1.affine)
+    thickest = max(float(sizes.max()), float(spacing_mm(volume.affine).max()))
     border = max(BORDER_MM, THICK_SHARE * thickest)
     deep = missing[box] & (ndimage.distance_transform_edt(~shown[box], sampling=sizes) > border)
     if deep.any():
@@ -80,8 +81,8 @@ def reaching(mask: Mask, volume: Volume, t1: Volume) -> Mask:
     shape = t1.data.shape
     if volume.data.shape == shape and np.array_equal(volume.affine, t1.affine):
         return mask
-    sizes = np.linalg.norm(t1.affine[:3, :3], axis=0)
-    finest = float(np.linalg.norm(volume.affine[:3, :3], axis=0).min())
+    sizes = spacing_mm(t1.affine)
+    finest = float(spacing_mm(volume.affine).min())
     result: Mask = resample(mask, volume.affine, t1.affine, shape, order=0)
     for axis in np.flatnonzero(sizes > max(THIN_MM, 1.5 * finest)):
         count = int(np.ceil(sizes[axis] / max(finest, 1.0) - 1e-3))  # every slice of the scan within one of T1
@@ -114,7 +115,7 @@ def gap_notice(name: str, gap: Mask, brain: Mask, t1: Volume) -> Notice | None:
         brain: (X, Y, Z), whole.
         t1: For where they lie.
     """
-    millilitres = float(gap.sum() * abs(np.linalg.det(t1.affine[:3, :3])) / 1000)
+    millilitres = volume_ml(gap, t1.affine)
     if millilitres < MIN_GAP_ML:
         return None
     share = 100 * gap.sum() / brain.sum()
@@ -170,13 +171,13 @@ def left_out(mask: Mask, shown: Mapping[str, Mask], t1: Volume) -> list[Notice]:
         return []
     everywhere = np.logical_and.reduce(list(shown.values()))
     missing = everywhere & ~mask
-    sizes = np.linalg.norm(t1.affine[:3, :3], axis=0)
+    sizes = spacing_mm(t1.affine)
     deep = missing & (ndimage.distance_transform_edt(~mask, sampling=sizes) > BORDER_MM + float(sizes.max()))
     if not deep.any():
         return []
     away = ndimage.distance_transform_edt(~deep, sampling=sizes)
     pieces, count = ndimage.label(missing & (away <= 2 * BORDER_MM + float(sizes.max())))
-    volumes = np.bincount(pieces.ravel(), minlength=count + 1)[1:] * abs(np.linalg.det(t1.affine[:3, :3])) / 1000
+    volumes = np.bincount(pieces.ravel(), minlength=count + 1)[1:] * voxel_mm3(t1.affine) / 1000
     large = np.flatnonzero(volumes >= MIN_LEFT_OUT_ML) + 1
     if not len(large):
         return []

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from d3m.errors import D3MError, Notice, is_out_of_memory
+from d3m.volumes.geometry import volume_ml
 from d3m.volumes.grid import resample
 from d3m.volumes.preprocess import learned, programs
 from d3m.volumes.preprocess.atlas import RIM_MM, TRAINING_PITCH, atlas, atlas_in, atlas_picture
@@ -121,7 +122,7 @@ def _judged(mask: Mask, how: str, head: Volume, second_opinion: bool) -> Extract
 
 
 def _millilitres(mask: Mask, head: Volume) -> float:
-    return float(mask.sum() * abs(np.linalg.det(head.affine[:3, :3])) / 1000)
+    return volume_ml(mask, head.affine)
 
 
 def _unlikely(mask: Mask, head: Volume) -> str:

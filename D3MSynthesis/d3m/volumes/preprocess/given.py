@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from d3m.errors import D3MError, Notice
+from d3m.volumes.geometry import voxel_mm3
 from d3m.volumes.grid import resample
 from d3m.volumes.types import Mask, Volume
 
@@ -52,7 +53,7 @@ def enhancement_from_file(
             lies elsewhere, or marks the brain.
     """
     chosen = np.isin(np.rint(volume.data), _values(volume, label, names or {}))
-    cell = abs(np.linalg.det(volume.affine[:3, :3])) / abs(np.linalg.det(t1.affine[:3, :3]))
+    cell = voxel_mm3(volume.affine) / voxel_mm3(t1.affine)
     same = volume.data.shape == t1.data.shape and np.array_equal(volume.affine, t1.affine)
     # the share of each voxel that is marked: a finer or thicker mask keeps its volume
     on_t1 = chosen if same else resample(chosen.astype(np.float32), volume.affine, t1.affine, _shape(t1)) >= 0.5

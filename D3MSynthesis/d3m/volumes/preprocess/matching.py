@@ -14,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.grid import resample
 from d3m.volumes.types import Affine, Floats, Mask, Volume
 
@@ -68,7 +69,7 @@ def picture(volume: Volume, mask: Mask, spacing: float) -> Picture:
         mask: (X, Y, Z) on the volume's grid: what is compared. Values that are not finite never are.
         spacing: Of the picture, in mm.
     """
-    size = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    size = spacing_mm(volume.affine)
     factor = np.clip(np.floor(spacing / size + 0.3), 1, np.array(volume.data.shape)).astype(int)
     data, affine = _blocks(volume.data, volume.affine, factor)
     known, _ = _blocks(mask, volume.affine, factor)

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from d3m.errors import D3MError, Notice
+from d3m.volumes.geometry import voxel_mm3
 from d3m.volumes.grid import resample
 from d3m.volumes.io.files import label
 from d3m.volumes.preprocess.heads import middle_of_brain
@@ -99,7 +100,7 @@ def align(volumes: Mapping[str, Volume], shown: Mapping[str, Mask]) -> tuple[dic
 
 def _coarse_spacing(t1: Volume, brain: Mask) -> float:
     """mm; a small brain is looked at more closely."""
-    volume = float(brain.sum() * abs(np.linalg.det(t1.affine[:3, :3])))
+    volume = float(brain.sum() * voxel_mm3(t1.affine))
     return float(np.clip((volume / COARSE_VOXELS) ** (1 / 3), SMALLEST_MM, COARSE_MM))
 
 
