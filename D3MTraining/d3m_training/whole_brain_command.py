@@ -44,7 +44,7 @@ def prepare(
 def train(
     cache: CacheOption,
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and logs; training resumes from it.")],
-    fold: Annotated[int, typer.Option(help="Which patients are held out.", min=0)],
+    fold: Annotated[int, typer.Option(help="Fold whose patients are held out.", min=0)],
     folds: Annotated[int, typer.Option(help="Folds in all: so many members the stage will have.", min=3)] = 5,
     iterations: Annotated[int, typer.Option(help="Volumes; 3000 take one core about an hour.", min=1)] = 3000,
     threads: Annotated[Optional[int], typer.Option(help="Cores to use (default: all).", show_default=False)] = None,

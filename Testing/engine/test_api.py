@@ -65,7 +65,7 @@ def test_images_in_memory_give_the_files_result(
 @pytest.mark.parametrize(
     ("image", "message"),
     [(3, "int, not an image"), ((np.zeros((4, 4)), np.eye(4)), "shape"), ((np.zeros((4, 4, 4)), np.eye(3)), "affine"),
-     (sitk.Image(4, 4, sitk.sitkUInt8), "one number a voxel"), ((np.zeros((4, 4, 4), complex), np.eye(4)), "type")],
+     (sitk.Image(4, 4, sitk.sitkUInt8), "one number per voxel"), ((np.zeros((4, 4, 4), complex), np.eye(4)), "type")],
 )  # fmt: skip
 def test_what_is_no_scan_is_refused(tiny_case: TinyCase, image: object, message: str) -> None:
     """With the name of the scan and what can be given."""

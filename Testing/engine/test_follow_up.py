@@ -123,13 +123,13 @@ def test_refusals(made: tuple[Result, Case], tmp_path: Path) -> None:
     """One date twice, a damaged result, a single sample, other settings: a sentence, and nothing is written."""
     one = visit(tmp_path / "a", made, 5.0, False)
     words = ["follow-up", "--before", str(one), "--out", str(tmp_path / "out")]
-    assert "one folder" in CliRunner().invoke(app, [*words, "--after", str(one)]).output
+    assert "same folder" in CliRunner().invoke(app, [*words, "--after", str(one)]).output
     damaged = tmp_path / "b"
     shutil.copytree(one, damaged)
     (damaged / "cemri.nii.gz").write_bytes(b"")
     ended = CliRunner().invoke(app, [*words, "--after", str(damaged)])
     assert ended.exit_code == 2
-    assert "no whole result" in " ".join(ended.output.split())
+    assert "not a complete result" in " ".join(ended.output.split())
     result, case = made
     write_result(tmp_path / "c", replace(result, sample_volumes_ml=(1.0,)), case, 1.0)
     with pytest.raises(D3MError, match="single sample"):

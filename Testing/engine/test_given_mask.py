@@ -146,7 +146,7 @@ def test_names_of_segments(tiny_case: TinyCase, tmp_path: Path) -> None:
     scans = (tiny_case.t1, tiny_case.t2, tiny_case.flair)
     case = read_case(*scans, enhancement_mask=path, enhancing_label="enhancing rim")
     assert np.array_equal(case.given_mask, drawn() > 0)
-    with pytest.raises(D3MError, match=r"Necrosis, Enhancing rim.*which is the enhancing tumour is not said"):
+    with pytest.raises(D3MError, match=r"Necrosis, Enhancing rim.*which of them is the enhancing tumour was not given"):
         read_case(*scans, enhancement_mask=path)
 
 
@@ -166,13 +166,13 @@ def _elsewhere() -> np.ndarray:
     ("data", "shift", "label", "words"),
     [
         (np.zeros(SHAPE), 0, None, "is empty"),
-        (_two_labels(), 0, None, "holds 1, 4: which is the enhancing tumour is not said"),
+        (_two_labels(), 0, None, "holds 1, 4: which of them is the enhancing tumour was not given"),
         (_two_labels(), 0, "3", "has no label 3: it holds 1, 4"),
         (_two_labels(), 0, "rim", "has no label rim"),
         (drawn(), 300, None, "0 % of the enhancement mask lies where T1 was scanned"),
         (_elsewhere(), 0, None, "0 % of the enhancement mask lies in the brain"),
         (np.ones(SHAPE), 0, None, "of the enhancement mask lies in the brain|marks 100 % of the brain"),
-        (np.arange(np.prod(SHAPE)).reshape(SHAPE) % 200, 0, None, "is no label map"),
+        (np.arange(np.prod(SHAPE)).reshape(SHAPE) % 200, 0, None, "is not a label map"),
     ],
 )
 def test_masks_that_cannot_be(

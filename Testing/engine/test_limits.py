@@ -116,7 +116,7 @@ def test_too_little_memory_is_a_sentence(machine: Path) -> None:
     """Both numbers, what to change, and the exit code of the machine's faults."""
     write(machine / "cgroup/memory.max", f"{GIB}\n")
     with pytest.raises(
-        D3MError, match=r"A case needs about 1\.3 GiB of memory, and this run may have 1\.0 GiB"
+        D3MError, match=r"A case needs about 1\.3 GiB of memory, and this run may use 1\.0 GiB"
     ) as caught:
         limits.check_memory(int(1.3 * GIB), "A case")
     assert caught.value.exit_code == 3

@@ -194,7 +194,7 @@ def test_a_training_goes_on_where_it_ended(cache: Path, tmp_path: Path) -> None:
 
 def test_stage_needs_trainings_of_folds(cache: Path, tiny_model: Path, tmp_path: Path) -> None:
     """A folder that is no fold's training is named."""
-    with pytest.raises(D3MError, match="is not the training of a fold"):
+    with pytest.raises(D3MError, match="is not the training run of a fold"):
         finish_stage(cache, [tmp_path], str(tiny_model), _silent)
 
 

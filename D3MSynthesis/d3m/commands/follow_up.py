@@ -51,7 +51,7 @@ def follow_up(
         from d3m.results.follow_up import FOLLOW_UP, compare_visits, read_visit, write_follow_up
 
         if before.resolve() == after.resolve():
-            raise D3MError("The two dates are one folder.", "Give the folders of two different dates.")
+            raise D3MError("Both dates are the same folder.", "Give the folders of two different dates.")
         check_output(out, FOLLOW_UP, force, (before, after))
         folders = []
         synthesis: Synthesis | None = None
@@ -115,7 +115,9 @@ def _case(place: Path, extractor: str) -> Case:
     from d3m.volumes.preprocess.case import read_case
 
     if not place.is_dir():
-        raise D3MError(f"{place} is no folder.", "Give a result's folder, a DICOM study's, or one with a case's scans.")
+        raise D3MError(
+            f"{place} is not a folder.", "Give a result's folder, a DICOM study's, or one with a case's scans."
+        )
     if not assign([path.name for path in place.iterdir() if path.is_file()]):
         chosen = choose_series(place)
         return read_case(chosen.t1, chosen.t2, chosen.flair, extractor=extractor)

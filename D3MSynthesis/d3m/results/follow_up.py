@@ -88,7 +88,7 @@ class Change:
         low, high = self.interval_ml
         interval = f"{100 * LEVEL:.0f} % interval {low:+.1f} to {high:+.1f} ml"
         if not self.real:
-            return f"No change of predicted enhancement beyond what repeated synthesis varies by ({interval})."
+            return f"No change in predicted enhancement beyond the variation of repeated synthesis ({interval})."
         return f"Predicted enhancement changed by {self.volume_ml:+.1f} ml ({interval})."
 
 
@@ -105,11 +105,11 @@ def read_visit(folder: Path, date: str) -> Visit:
     stated = read_provenance(folder)
     again = "Make it again with `d3m synthesize`, or give the study's folder."
     if stated is None:
-        raise D3MError(f"The {date} folder is no whole result of a synthesis.", again)
+        raise D3MError(f"The {date} folder is not a complete result of a synthesis.", again)
     samples = stated.get("sample_volumes_ml")
     if not isinstance(samples, list) or len(samples) < 2:
         raise D3MError(
-            f"The {date} result is of a single sample: how much repeated synthesis varies is not known.",
+            f"The {date} result has a single sample, so it is not known how much repeated synthesis varies.",
             "Make it again with --quality standard or --samples 4.",
         )
     image, mask = (read_raw(folder / f"{name}.nii.gz", "labels") for name in ("cemri", "enhancement_mask"))
@@ -163,7 +163,7 @@ def _check_alike(before: dict[str, Any], after: dict[str, Any]) -> None:
     ):
         if one != other:
             raise D3MError(
-                f"The two results were made with different {name}: their difference says nothing of the patient.",
+                f"The two results were made with different {name}: their difference says nothing about the patient.",
                 "Make both in the same way.",
             )
 

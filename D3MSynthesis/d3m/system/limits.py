@@ -87,8 +87,8 @@ def check_memory(need: int, what: str) -> None:
     together, alone = memory_limit(), process_limit()
     if together is not None and together < need:
         raise D3MError(
-            f"{what} needs about {_gib(need)} of memory, and this run may have {_gib(together)}.",
-            "Raise the limit of the container, the batch system or `ulimit -m`, or take a machine with more memory.",
+            f"{what} needs about {_gib(need)} of memory, and this run may use {_gib(together)}.",
+            "Raise the limit of the container, the batch system or `ulimit -m`, or use a machine with more memory.",
             "machine",
         )
     if alone is not None and alone < need:

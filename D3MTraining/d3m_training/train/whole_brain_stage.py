@@ -109,7 +109,7 @@ def _fold(run: Path) -> tuple[int, list[str], dict[str, Tensor]]:
     """Which fold a training was, whom it held out, and its averaged weights.
 
     Raises:
-        D3MError: it is not the training of a fold, or not ended.
+        D3MError: it is not the training run of a fold, or not ended.
     """
     try:
         description = json.loads((run / RUN_NAME).read_text(encoding="utf-8"))
@@ -118,7 +118,8 @@ def _fold(run: Path) -> tuple[int, list[str], dict[str, Tensor]]:
         return int(description["fold"]), list(description["held_out"]), load_file(run / "last.safetensors")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise D3MError(
-            f"{run.name} is not the training of a fold.", "Give folders that `d3m-training whole-brain train` wrote."
+            f"{run.name} is not the training run of a fold.",
+            "Give folders that `d3m-training whole-brain train` wrote.",
         ) from error
 
 

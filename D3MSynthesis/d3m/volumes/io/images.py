@@ -30,7 +30,7 @@ def volume_of(image: Any, contrast: str) -> Volume:
     """
     if isinstance(image, sitk.Image):
         if image.GetNumberOfComponentsPerPixel() != 1 or image.GetDimension() != 3:
-            raise _unusable(contrast, "is not a volume with one number a voxel")
+            raise _unusable(contrast, "is not a volume with one number per voxel")
         data, affine = sitk.GetArrayViewFromImage(image).T, _affine_of(image)
     elif isinstance(image, nibabel.spatialimages.SpatialImage):
         data, affine = np.asanyarray(image.dataobj), image.affine

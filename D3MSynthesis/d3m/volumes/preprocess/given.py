@@ -98,7 +98,7 @@ def _values(volume: Volume, label: str | None, names: dict[str, int]) -> list[in
     found = np.unique(data)
     if len(found) > MAX_VALUES or np.abs(found - np.rint(found)).max() > 1e-3:
         raise D3MError(
-            f"The enhancement mask holds {len(found)} different values: it is no label map.",
+            f"The enhancement mask holds {len(found)} different values: it is not a label map.",
             "Give a map with one whole number for each tissue, 0 for none; cut a map of probabilities at a threshold.",
         )
     there = [int(value) for value in np.rint(found) if value]
@@ -110,8 +110,8 @@ def _values(volume: Volume, label: str | None, names: dict[str, int]) -> list[in
     if label is None:
         if len(there) > 1:
             raise D3MError(
-                f"The enhancement mask {described}: which is the enhancing tumour is not said.",
-                "Say it with --enhancing-label (BraTS: 4 until 2021, 3 since 2023).",
+                f"The enhancement mask {described}: which of them is the enhancing tumour was not given.",
+                "Give it with --enhancing-label (BraTS: 4 until 2021, 3 since 2023).",
             )
         return there
     known = {name.lower(): value for name, value in names.items()}
