@@ -102,19 +102,25 @@ class MaskPart(VTKObservationMixin):
     # A picture from the mask
 
     def offer(self, card: Any, reason: str | None, running: bool) -> None:
-        """Offer the picture from a mask if the model's card says that the model can.
+        """Offer the picture from a mask; the model's card says whether its picture follows a mask by itself.
 
         Args:
             card: The chosen model's, None without one.
             reason: Why the run's scans cannot be used.
             running: Whether a synthesis is running.
         """
-        able = bool(getattr(card, "mask_steering", False))
         for widget in (self.ui.steerButton, self.ui.steerSelector, self.ui.steerSelectorTitle):
-            widget.setVisible(able)
-        self.ui.steerButton.setEnabled(able and not running and reason is None and self._given() is not None)
-        self.ui.steerButton.setToolTip(reason or _("Make a picture that enhances where this mask is, from the same "
-                                                   "scans."))  # fmt: skip
+            widget.setVisible(card is not None)
+        self.ui.steerButton.setEnabled(
+            card is not None and not running and reason is None and self._given() is not None
+        )
+        way = (
+            _("This model's picture follows a mask by itself.")
+            if card is not None and card.mask_steering
+            else _("This model's picture does not follow a mask by itself: it is changed afterwards, and says so.")
+        )
+        text = _("Make a picture that enhances where this mask is, and nowhere else, from the same scans.")
+        self.ui.steerButton.setToolTip(reason or f"{text} {way}")
 
     def _given(self) -> Any:
         if self.nodes is None or self.parameters is None:
