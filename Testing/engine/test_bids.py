@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
-import time
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import nibabel
@@ -303,51 +300,6 @@ def test_goes_on_by_what_is_whole(derived: tuple[Path, Path], tiny_model: Path, 
     other = bids(root, out, "participant", *arguments, "--seed", "1", "--dry-run")
     assert "there already" in other.output
     assert tree(out) == after
-
-
-def _race(path: Path, found: Path, barrier: Barrier) -> None:
-    barrier.wait()
-    with locks.hold(path) as ours:
-        if ours:
-            (found / str(os.getpid())).touch()
-        barrier.wait()  # held until all have tried
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="forks")
-def test_one_of_many_takes_over_a_dead_holder(tmp_path: Path) -> None:
-    """Eight processes find the lock of a process that is gone: exactly one of them gets it, and it is free after."""
-    context = multiprocessing.get_context("fork")
-    dead = context.Process(target=time.sleep, args=(0,))
-    dead.start()
-    pid = dead.pid
-    dead.join()
-    lock, found = tmp_path / "locks/case", tmp_path / "found"
-    found.mkdir()
-    lock.parent.mkdir()
-    for _ in range(5):
-        lock.write_text(json.dumps({"place": locks._place(), "pid": pid}))
-        barrier = context.Barrier(8)
-        racers = [context.Process(target=_race, args=(lock, found, barrier)) for _ in range(8)]
-        for racer in racers:
-            racer.start()
-        for racer in racers:
-            racer.join()
-        (winner,) = found.iterdir()
-        winner.unlink()
-        assert list(lock.parent.iterdir()) == []
-
-
-def test_lock_of_another_machine(tmp_path: Path) -> None:
-    """Whether its process lives cannot be seen from here: the lock holds until it was not touched for long."""
-    lock = tmp_path / "case"
-    lock.write_text(json.dumps({"place": "elsewhere:0", "pid": 1}))
-    with locks.hold(lock) as ours:
-        assert not ours
-    old = time.time() - locks.STALE_S - 1
-    os.utime(lock, (old, old))
-    with locks.hold(lock) as ours:
-        assert ours
-    assert not lock.exists()
 
 
 def test_case_in_another_runs_hands(derived: tuple[Path, Path], tiny_model: Path, tmp_path: Path) -> None:

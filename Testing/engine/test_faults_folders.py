@@ -14,8 +14,9 @@ from conftest import TinyCase
 from d3m.errors import D3MError
 from d3m.results.provenance import RESULT
 from d3m.system.folders import claim, put_in_order, whole_folder
+from d3m.system.locks import held
 from d3m.system.manifest import PARTIAL
-from d3m.system.storage import held, replace_text
+from d3m.system.storage import replace_text
 from engine.command_helpers import d3m_command, environment, events, start
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
@@ -93,7 +94,7 @@ def test_many_ask_for_one_lock(tmp_path: Path) -> None:
     """Of four processes that take and give back one lock, never two hold it."""
     code = (
         "import os, sys; from pathlib import Path; from d3m.errors import D3MError\n"
-        "from d3m.system.storage import held\n"
+        "from d3m.system.locks import held\n"
         "done = 0\n"
         "while done < 20:\n"
         "    try:\n"

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from conftest import write_case
 from d3m.errors import D3MError
-from d3m.system.storage import held
+from d3m.system.locks import held
 from d3m_training.cli import app
 from d3m_training.data.cache import check_entries
 from d3m_training.data.preparation import GRID_NAME, LOCK_NAME, PrepareOptions, check_grid, prepare_cache
@@ -76,7 +76,7 @@ def test_a_cache_under_way_is_no_cache(place: Path) -> None:
 def test_one_preparation_and_one_training_at_a_time(place: Path) -> None:
     """A second one in the same folder is refused while the first works."""
     prepare(place)
-    code = "import sys; from pathlib import Path; from d3m.system.storage import held\n"
+    code = "import sys; from pathlib import Path; from d3m.system.locks import held\n"
     code += "with held(Path(sys.argv[1]), ''): input()"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     (place / "run").mkdir()

@@ -22,7 +22,8 @@ from d3m.models.recipes import DEFAULT
 from d3m.models.store import find_sample
 from d3m.system.devices import visible_gpus
 from d3m.system.folders import check_output
-from d3m.system.storage import held, replace_text, writing
+from d3m.system.locks import held
+from d3m.system.storage import replace_text, writing
 from d3m_benchmark.comparison.cell import FACTS_NAME, Patients, batch_settings, cell_folder, run_cell
 from d3m_benchmark.comparison.coarse import coarse_entries
 from d3m_benchmark.comparison.collect import PRIVATE, REPORT, collect

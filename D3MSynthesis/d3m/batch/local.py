@@ -11,8 +11,9 @@ from d3m.progress import Progress, ProgressCallback, Remaining
 from d3m.results.provenance import RESULT
 from d3m.synthesis import Synthesis
 from d3m.system.folders import put_in_order
+from d3m.system.locks import held
 from d3m.system.manifest import file_sha256, written_files
-from d3m.system.storage import held, writing
+from d3m.system.storage import writing
 
 SUMMARY_NAME = "summary.csv"
 LOCK_NAME = ".d3m-batch.lock"

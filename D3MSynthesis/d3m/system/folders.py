@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from d3m.errors import D3MError
+from d3m.system.locks import held, lock, sweep
 from d3m.system.manifest import (
     LOCK,
     MANIFEST,
@@ -27,7 +28,7 @@ from d3m.system.manifest import (
     write_manifest,
     written_files,
 )
-from d3m.system.storage import disk_error, held, lock, writing
+from d3m.system.storage import disk_error, writing
 
 OLDER = "-old"
 """End of the folder in which an older result waits while the new one takes its place."""
@@ -348,4 +349,5 @@ def claim(out: Path) -> Iterator[None]:
         if place.parent.is_dir():
             with writing():
                 tidy(place)
+        sweep(parent, LOCK)
         yield

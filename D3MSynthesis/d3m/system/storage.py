@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from d3m.errors import D3MError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OF_THE_MACHINE = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 """Errors of the disk or the system, never of this program."""
-BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-"""What locking says when another process holds the lock; anything else means that locks do not work there."""
 
 
 def disk_error(error: OSError) -> D3MError:
@@ -56,52 +53,3 @@ def replace_text(path: Path, text: str) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def held(path: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock file; the system frees the lock when its process is gone, however it ended.
-
-    Where the file system knows no locks, everybody gets it.
-
-    Raises:
-        D3MError: another process holds it (`refusal`); the file cannot be made.
-    """
-    while True:
-        try:
-            file = path.open("ab")
-        except OSError as error:
-            raise disk_error(error) from error
-        try:
-            lock(file.fileno())
-        except OSError as error:
-            if error.errno in BUSY:
-                file.close()
-                raise D3MError(refusal, "Wait for it, or choose another --out.") from error
-        try:
-            ours = os.path.samestat(os.fstat(file.fileno()), path.stat())
-        except OSError:  # whoever held it has just removed it
-            ours = False
-        if ours:
-            break
-        file.close()
-    try:
-        yield
-    finally:
-        if sys.platform == "win32":  # there an open file cannot be removed
-            file.close()
-        with contextlib.suppress(OSError):  # the lock counts, not the file
-            path.unlink()
-        file.close()
-
-
-def lock(descriptor: int) -> None:
-    """Lock an open file or folder for this process alone; raises `OSError` if another one has it."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

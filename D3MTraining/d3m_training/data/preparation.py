@@ -12,7 +12,8 @@ from pathlib import Path
 from d3m.errors import D3MError
 from d3m.models.recipes import RECIPES
 from d3m.progress import Remaining
-from d3m.system.storage import held, replace_text, writing
+from d3m.system.locks import held
+from d3m.system.storage import replace_text, writing
 from d3m.system.text import read_object
 from d3m_training.data.cache import check_place, fingerprint, is_whole, prepare, write_entry
 from d3m_training.data.datasets import Checked, Fault, Patient, check, find_patients, in_processes, left, read_patient

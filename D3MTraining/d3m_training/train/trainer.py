@@ -17,7 +17,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from d3m.system.storage import held, replace_text, writing
+from d3m.system.locks import held
+from d3m.system.storage import replace_text, writing
 from d3m_training.train.checkpoint import Ema, restore_checkpoint, save_checkpoint, write_atomically
 from d3m_training.train.losses import LossTerms
 
