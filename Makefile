@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 export PYTHONDONTWRITEBYTECODE = 1
 
-.PHONY: demo test lint docs numbers picture pytest test-slicer benchmark fuzz faults lock clean
+.PHONY: demo test lint docs numbers picture pytest test-slicer benchmark fuzz faults mutations lock clean
 
 demo: .venv/demo.stamp
 	$(BIN)/d3m synthesize --example --out demo --force
@@ -50,9 +50,13 @@ benchmark: .venv/test.stamp
 fuzz: .venv/test.stamp
 	$(BIN)/python Testing/benchmarks/fuzz.py
 
-# Kills writers at random moments and fills their disk.
+# Kills writers at every step and fills their disk.
 faults: .venv/test.stamp
 	$(BIN)/python Testing/benchmarks/faults.py
+
+# Breaks promises in a copy of the sources, and finds out whether the two above and the tests notice.
+mutations: .venv/test.stamp
+	$(BIN)/python Testing/benchmarks/mutations.py
 
 # Pins what is installed now; torch is kept as it is written in the lock file.
 lock: .venv/test.stamp

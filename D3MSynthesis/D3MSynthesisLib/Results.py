@@ -5,9 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import secrets
 import shutil
 import struct
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,7 +127,8 @@ def saveRun(nodes: Any, folder: Path) -> Path:
         OSError: it cannot be written.
     """
     target = _freeName(folder, safeName(nodes.cemri.GetName()))
-    temporary = Path(tempfile.mkdtemp(prefix=".d3m-partial-", dir=folder))
+    temporary = folder / f".d3m-partial-{secrets.token_hex(6)}"
+    temporary.mkdir()  # with the rights that any folder gets there
     try:
         for name, node in savedNodes(nodes):
             storage = _storageFor(node)
@@ -138,7 +139,6 @@ def saveRun(nodes: Any, folder: Path) -> Path:
         content = nodes.provenance | {"mask": maskRecord(nodes)}
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         (temporary / "provenance.json").write_text(text, encoding="utf-8", newline="\n")
-        temporary.chmod(0o755)
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

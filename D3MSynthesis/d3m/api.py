@@ -14,10 +14,10 @@ from d3m.models.needs import check_missing
 from d3m.models.store import find_model, read_card
 from d3m.options import SynthesisOptions
 from d3m.progress import Progress, ProgressCallback, ignore_progress
-from d3m.results.files import write_result
+from d3m.results.files import needed_bytes, write_result
 from d3m.results.provenance import RESULT
 from d3m.synthesis import Result, Synthesis
-from d3m.system.folders import check_output, claim
+from d3m.system.folders import check_output, check_space, claim
 from d3m.volumes.io.dicom.series import Series
 from d3m.volumes.io.read import Scan, Source, read_raw, resolve
 from d3m.volumes.preprocess.case import read_case, read_volume
@@ -97,7 +97,10 @@ def synthesize(
         if result_folder is not None:  # an older result that a killed run was replacing may have come back
             check_output(result_folder, RESULT, force, kept)
         progress(Progress("model", 0.0, message="Loading the model"))
-        result = Synthesis(load_model(folder), wanted).run(case, progress)
+        synthesis = Synthesis(load_model(folder), wanted)
+        if result_folder is not None:
+            check_space(result_folder, needed_bytes(case, synthesis.sampling.steps, wanted.trace))
+        result = synthesis.run(case, progress)
         progress(Progress("write", 0.98, message="Writing the result"))
         if result_folder is not None:
             seconds = time.monotonic() - started

@@ -19,6 +19,8 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
+from d3m.system.folders import check_output, whole_folder
+from d3m.system.manifest import FolderKind
 from d3m_training.phantom_anatomy import Anatomy, TumourShape, make_anatomy
 
 SHAPE, AFFINE = (240, 240, 155), np.array([[-1, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]], float)
@@ -162,18 +164,25 @@ def _bias_field(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     )
 
 
+SAMPLE = FolderKind("sample", "an earlier sample case")
+
+
 def write_sample(out: Path, seed: int = 11) -> None:
     """Write the sample case: `sample_{t1,t2,flair,t1c,seg}.nii.gz`.
 
     Args:
-        out: A folder; made if it is not there.
+        out: The folder; an earlier sample case there is replaced.
         seed: The one that ships is 11.
+
+    Raises:
+        D3MError: the folder holds something else, or cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    check_output(out, SAMPLE, True)
     phantom = make_phantom(seed)
-    for name in ("t1", "t2", "flair", "t1c", "seg"):
-        image = nibabel.Nifti1Image(getattr(phantom, name), phantom.affine)
-        image.header.set_xyzt_units("mm")
-        image.header["descrip"] = b"simulated patient, no real data"
-        with (out / f"sample_{name}.nii.gz").open("wb") as f, gzip.GzipFile("", "wb", 9, f, mtime=0) as packed:
-            packed.write(image.to_bytes())
+    with whole_folder(out, SAMPLE) as place:
+        for name in ("t1", "t2", "flair", "t1c", "seg"):
+            image = nibabel.Nifti1Image(getattr(phantom, name), phantom.affine)
+            image.header.set_xyzt_units("mm")
+            image.header["descrip"] = b"simulated patient, no real data"
+            with (place / f"sample_{name}.nii.gz").open("wb") as f, gzip.GzipFile("", "wb", 9, f, mtime=0) as packed:
+                packed.write(image.to_bytes())

@@ -1,12 +1,14 @@
-"""Kills writers at random moments and fills their disk, and counts what was lost.
+"""Kills writers at every step and fills their disk, and counts what was lost.
 
     python Testing/benchmarks/faults.py [trials] [operation ...]
 
-Each operation is done once in peace, then again and again in a child process: half of the children are ended by
-SIGKILL at a random moment of their work, half may write no file larger than a random size, as on a full disk.
-Afterwards what stands under the final name must be whole (the older or the newer), a full disk must be told as such,
-and doing it once more must work. Operations: result (NIfTI, trace, figure, provenance), dicom, export and import of a
-model, table of a batch, cache, checkpoint, training (resumed after each kill; must end in the same bits).
+Each operation has two versions of a content. One stands there, the other is written over it in a child process, again
+and again: ended by SIGKILL before each change of the file system (the exchange of old and new and the steps around it
+always, others by chance), at random moments, with a limit to the size of a file, and, as root on Linux, on a real file
+system of few megabytes that is full. Afterwards the content must be one of the two, whole and voxel by voxel; after a
+full disk, which must be told as such, the older one. Doing it once more must work. Operations: result (NIfTI, trace,
+figure, provenance), inside (the same into a folder that stays), dicom, export and import of a model, table of a batch,
+cache, checkpoint, training (resumed after each kill; must end in the same bits).
 Exit code 1 if anything was lost. Linux and macOS.
 """
 
@@ -21,7 +23,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,11 +31,22 @@ CHECKOUT = Path(__file__).parents[2]
 sys.path[:0] = [str(CHECKOUT / "D3MSynthesis"), str(CHECKOUT / "D3MTraining"), str(CHECKOUT / "Testing")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import nibabel  # noqa: E402
 import numpy as np  # noqa: E402
+import pydicom  # noqa: E402
 import torch  # noqa: E402
+
+from d3m.system.manifest import MANIFEST  # noqa: E402
+from d3m.system.own_files import LIST  # noqa: E402
 
 TRIALS = 100
 FULL, DEFECT = 3, 1
+
+
+STEPS_AT_THE_END = 12
+"""Changes of the file system that are always tried: the exchange is among the last."""
+EVENTS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "shutil.copyfile")
+"""What Python tells before it changes the file system; opening a file for writing is added to them."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +54,33 @@ class Operation:
     """Something that writes."""
 
     name: str
-    write: Callable[[], None]
-    whole: Callable[[], bool]
-    """Whether what stands under the final name is whole."""
-    tidy: Callable[[], list[str]]
-    """What is left over after a failure that the program noticed."""
+    folder: Path
+    """Where it writes."""
+    write: Callable[[int], None]
+    """Write version 0 or 1."""
+    version: Callable[[], int | None]
+    """Which version stands there, compared in full; None: nothing does. Raises if it is neither."""
+    vanishes: bool = False
+    """Whether nothing at all may be there in between, as between a removal and an import."""
 
 
 def hidden(folder: Path) -> list[str]:
     """Temporary files and folders."""
-    return [path.name for path in folder.iterdir() if path.name.startswith(".") or path.name.endswith(".partial")]
+    lists = (MANIFEST, LIST)
+    names = (path.name for path in folder.rglob("*") if path.name not in lists)
+    return [name for name in names if name.startswith(".") or name.endswith(".partial")]
+
+
+def same(found: np.ndarray, wanted: Sequence[np.ndarray], tolerance: float = 1e-4) -> int:
+    """Which of the contents is found.
+
+    Raises:
+        ValueError: none of them.
+    """
+    for number, content in enumerate(wanted):
+        if found.shape == content.shape and np.allclose(found, content, atol=tolerance * max(np.ptp(content), 1e-6)):
+            return number
+    raise ValueError("the content is none that was written")
 
 
 def make_model(place: Path) -> Path:
@@ -77,69 +107,128 @@ def writers(place: Path) -> list[Operation]:
     from d3m.options import SynthesisOptions
     from d3m.results.dicom.write import content_of, write_dicom
     from d3m.results.files import write_result
-    from d3m.results.provenance import read_provenance
+    from d3m.results.provenance import RESULT, read_provenance
     from d3m.synthesis import Synthesis
-    from d3m.system.folders import put_in_order
+    from d3m.system.folders import tidy
+    from d3m.system.manifest import standing
     from d3m.volumes.preprocess.case import read_case
 
     model = load_model(make_model(place))
     files = write_case(place / "case")
     case = read_case(files.t1, files.t2, files.flair)
-    result = Synthesis(model, SynthesisOptions(device="cpu", quality="preview", trace=True)).run(case)
-    rows = [Row(f"case{k}", "done", "", "", 1.0, 2.0, "") for k in range(2000)]
-    for name in ("result", "export", "import", "summary", "dicom"):
-        (place / name).mkdir()
+    results = [
+        Synthesis(model, SynthesisOptions(device="cpu", quality="preview", trace=True, seed=seed)).run(case)
+        for seed in (0, 1)
+    ]
+    weights = [{name: value * factor for name, value in model.network.state_dict().items()} for factor in (1, 0.5)]
+    rows = [[Row(f"case{k}", "done", "", "", 1.0, version, "") for k in range(2000)] for version in (2.0, 3.0)]
+    for name in ("result", "inside/out", "export", "import", "summary", "dicom", "models/0", "models/1"):
+        (place / name).mkdir(parents=True)
     os.environ[MODELS_VARIABLE] = str(place / "import")
+    for version in (0, 1):
+        save_model(place / f"models/{version}/tiny", model.card, weights[version])
 
-    def order(folder: Path, name: str = "out") -> Path:
-        put_in_order(folder, name)
-        return folder / name
+    def result_in(out: Path) -> Callable[[], int | None]:
+        def version() -> int | None:
+            tidy(out)
+            if not out.exists():
+                return None
+            if read_provenance(out) is None or standing(out, RESULT).state != "ours":
+                raise ValueError("not whole")
+            found = nibabel.load(out / "cemri.nii.gz").get_fdata()
+            number = same(found, [one.cemri for one in results])
+            field = nibabel.load(out / "deformation.nii.gz").get_fdata()[:, :, :, 0]
+            same(field, [results[number].displacement])  # both of one version
+            return number
 
-    def read_summary() -> bool:
-        with (place / "summary/summary.csv").open(encoding="utf-8") as f:
-            return [row["id"] for row in csv.DictReader(f)] == [row.id for row in rows]
+        return version
 
-    def imported() -> bool:
-        put_in_order(place / "import", "tiny")
-        return not (place / "import/tiny").exists() or bool(load_model(place / "import/tiny"))
+    def weights_in(folder: Path) -> Callable[[], int | None]:
+        def version() -> int | None:
+            tidy(folder)
+            if not folder.exists():
+                return None
+            name, wanted = next(iter(model.network.state_dict().items()))
+            found = load_model(folder).network.state_dict()[name].numpy()
+            return same(found, [wanted.numpy(), 0.5 * wanted.numpy()], 2e-3)
 
-    def again() -> None:
+        return version
+
+    def again(version: int) -> None:
         if (place / "import/tiny").exists():
             remove_model("tiny")
-        import_model(model.folder)
+        import_model(place / f"models/{version}/tiny")
 
-    def dicom() -> None:
-        import shutil
+    def summary() -> int | None:
+        path = place / "summary/summary.csv"
+        if not path.exists():
+            return None
+        with path.open(encoding="utf-8", newline="") as f:
+            found = list(csv.DictReader(f))
+        if [row["id"] for row in found] != [row.id for row in rows[0]]:
+            raise ValueError("rows are missing")
+        return same(np.array([float(row["enhancing_ml"]) for row in found]), [np.full(2000, 2.0), np.full(2000, 3.0)])
 
-        shutil.rmtree(place / "dicom/out", ignore_errors=True)
-        write_dicom(place / "dicom/out", content_of(result), [])
-
-    def series() -> bool:
-        out = order(place / "dicom")
-        return not out.exists() or len(list((out / "cemri").glob("*.dcm"))) == case.t1.data.shape[2]
+    def series() -> int | None:
+        out = place / "dicom/out"
+        tidy(out)
+        if not out.exists():
+            return None
+        volume = np.full(case.t1.data.shape, np.nan)
+        for path in (out / "cemri").glob("*.dcm"):
+            slice_ = pydicom.dcmread(path)
+            x, y, z = np.array(slice_.ImagePositionPatient, float) * [-1, -1, 1]
+            first = np.rint(np.linalg.solve(case.t1.affine, [x, y, z, 1]))[:3].astype(int)
+            pixels = slice_.pixel_array * float(slice_.RescaleSlope) + float(slice_.RescaleIntercept)
+            if (first[:2] != 0).any():
+                raise ValueError("a slice lies elsewhere")
+            volume[:, :, first[2]] = pixels.T
+        return same(volume, [one.cemri for one in results], 1e-3)
 
     return [
         Operation(
             "result",
-            lambda: write_result(place / "result/out", result, case, 1.0),
-            lambda: read_provenance(order(place / "result")) is not None,
-            lambda: hidden(place / "result"),
+            place / "result",
+            lambda version: write_result(place / "result/out", results[version], case, 1.0),
+            result_in(place / "result/out"),
         ),
-        Operation("dicom", dicom, series, lambda: hidden(place / "dicom")),
+        Operation(
+            "inside",
+            place / "inside/out",
+            lambda version: in_folder(place / "inside/out", lambda: write_result(Path(), results[version], case, 1.0)),
+            result_in(place / "inside/out"),
+            vanishes=True,
+        ),
+        Operation(
+            "dicom",
+            place / "dicom",
+            lambda version: void(write_dicom(place / "dicom/out", content_of(results[version]), [], replace=True)),
+            series,
+        ),
         Operation(
             "export",
-            lambda: void(save_model(place / "export/out", model.card, model.network.state_dict())),
-            lambda: bool(load_model(order(place / "export"))),
-            lambda: hidden(place / "export"),
+            place / "export",
+            lambda version: void(save_model(place / "export/out", model.card, weights[version])),
+            weights_in(place / "export/out"),
         ),
-        Operation("import", again, imported, lambda: hidden(place / "import")),
+        Operation("import", place / "import", again, weights_in(place / "import/tiny"), vanishes=True),
         Operation(
             "summary",
-            lambda: write_summary(place / "summary/summary.csv", rows),
-            read_summary,
-            lambda: hidden(place / "summary"),
+            place / "summary",
+            lambda version: void(write_summary(place / "summary/summary.csv", rows[version])),
+            summary,
         ),
     ]
+
+
+def in_folder(folder: Path, work: Callable[[], None]) -> None:
+    """Do something in a folder, as a shell does."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        work()
+    finally:
+        os.chdir(before)
 
 
 def void(_: object) -> None:
@@ -155,35 +244,39 @@ def trainers(place: Path) -> list[Operation]:
     (place / "cache").mkdir()
     (place / "checkpoint").mkdir()
     rng = np.random.default_rng(0)
-    scans = rng.random((20, 4, 64, 64), np.float32).astype(np.float16)
-    prepared = Prepared("patient", scans, np.ones((20, 2, 64, 64), np.uint8), True)
+    scans = [rng.random((20, 4, 64, 64), np.float32).astype(np.float16) for _ in range(2)]
+    prepared = [Prepared("patient", one, np.ones((20, 2, 64, 64), np.uint8), True) for one in scans]
     network = torch.nn.Linear(300, 300)
     optimizer = torch.optim.AdamW(network.parameters())
     network(torch.ones(1, 300)).sum().backward()
     optimizer.step()
     ema = Ema(network, 0.9)
 
-    def fill() -> None:
+    def fill(version: int) -> None:
         with writing():
-            write_entry(place / "cache", prepared, "key")
+            write_entry(place / "cache", prepared[version], str(version))
 
-    def entry() -> bool:
+    def entry() -> int | None:
         folder = place / "cache"
-        return not (folder / "patient/entry.json").exists() or is_whole(folder, "patient", "key", thorough=True)
+        if not (folder / "patient/entry.json").exists():
+            return None
+        return next(version for version in (0, 1) if is_whole(folder, "patient", str(version), thorough=True))
 
-    def save() -> None:
+    def save(version: int) -> None:
         found = restore_checkpoint(place / "checkpoint", network, ema, optimizer)
         first = 0 if found is None else found.iteration
         for number in range(first + 1, first + 4):
             save_checkpoint(place / "checkpoint", number, 0.0, network, ema, optimizer)
 
-    def restored() -> bool:
+    def restored() -> int | None:
         found = restore_checkpoint(place / "checkpoint", network, ema, optimizer)
-        return found is not None and not found.skipped
+        if found is None or found.skipped:
+            raise ValueError("no whole checkpoint")
+        return 0
 
     return [
-        Operation("cache", fill, entry, lambda: hidden(place / "cache")),
-        Operation("checkpoint", save, restored, lambda: hidden(place / "checkpoint")),
+        Operation("cache", place / "cache", fill, entry, vanishes=True),
+        Operation("checkpoint", place / "checkpoint", save, restored),
     ]
 
 
@@ -210,38 +303,145 @@ def child(write: Callable[[], None], limit: int | None = None) -> int:
         os._exit(code)
 
 
+def counted(write: Callable[[], None], report: Callable[[int], None], last: int | None = None) -> None:
+    """Do the work, telling how many changes of the file system it made; killed before the change `last`."""
+    from d3m.system import folders
+
+    count, exchange = 0, getattr(folders, "swap", None)
+
+    def step() -> None:
+        nonlocal count
+        if count == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count += 1
+
+    def told(event: str, arguments: tuple[object, ...]) -> None:
+        writes = event == "open" and isinstance(arguments[1], str) and arguments[1][:1] in ("w", "x", "a")
+        if writes or event in EVENTS:
+            step()
+
+    sys.addaudithook(told)
+    if exchange is not None:  # the system's own function tells nothing
+        folders.swap = lambda one, other: (step(), exchange(one, other), step())[1]
+    write()
+    report(count)
+
+
+def changes_of(write: Callable[[], None]) -> int:
+    """How many times the work changes the file system."""
+    reading, writing = os.pipe()
+    number = child(lambda: counted(write, lambda count: void(os.write(writing, str(count).encode()))))
+    os.waitpid(number, 0)
+    os.close(writing)
+    with os.fdopen(reading) as f:
+        return int(f.read() or 0)
+
+
 def try_out(operation: Operation, trials: int, rng: random.Random) -> tuple[int, int, list[str]]:
     """Kill and fill; returns how many were killed in the middle, met a full disk, and what was lost."""
+    operation.write(0)
     started = time.monotonic()
-    operation.write()
+    operation.write(1)
     duration, killed, full = time.monotonic() - started, 0, 0
-    lost = [] if operation.whole() else ["not whole after an undisturbed run"]
-    for trial in range(trials):
-        if trial % 2 == 0:
-            number = child(operation.write)
+    lost = [] if operation.version() is not None else ["not whole after an undisturbed run"]
+    steps = changes_of(lambda: operation.write(0))
+    last = list(range(max(0, steps - STEPS_AT_THE_END), steps + 1))
+    others = rng.sample(range(steps), min(steps, trials)) if steps else []
+    plans: list[tuple[str, float]] = [("step", k) for k in dict.fromkeys((*last, *others))]
+    plans += [("moment", rng.uniform(0, 1.1 * duration)) for _ in range(trials // 2)]
+    plans += [("limit", 10 ** rng.uniform(0, 6)) for _ in range(trials // 2)]
+    before = operation.version()
+    for kind, value in plans:
+        new = 1 - (before or 0)
+
+        def write(version: int = new) -> None:
+            operation.write(version)
+
+        if kind == "limit":
+            _, status = os.waitpid(child(write, int(value)), 0)
+        elif kind == "step":
+            _, status = os.waitpid(child(lambda k=int(value), work=write: counted(work, void, k)), 0)  # type: ignore[misc]
+        else:
+            number = child(write)
             try:
-                time.sleep(rng.uniform(0, 1.1 * duration))
+                time.sleep(value)
             finally:  # a child that outlives an interrupted benchmark would miss what the benchmark removes
                 os.kill(number, signal.SIGKILL)
                 _, status = os.waitpid(number, 0)
-            killed += os.WIFSIGNALED(status)
-        else:
-            _, status = os.waitpid(child(operation.write, int(10 ** rng.uniform(0, 6))), 0)
-            code = os.waitstatus_to_exitcode(status)
+        told = f"{kind} {value:.3g}"
+        killed += os.WIFSIGNALED(status)
+        code = os.waitstatus_to_exitcode(status)
+        if kind == "limit":
             full += code == FULL
             if code not in (0, FULL):
-                lost.append(f"trial {trial}: a full disk was not told as such")
-            if code == FULL and (left := operation.tidy()):
-                lost.append(f"trial {trial}: left {left}")
+                lost.append(f"{told}: a full disk was not told as such")
+            if code == FULL and (left := hidden(operation.folder)):
+                lost.append(f"{told}: left {left}")
         try:
-            good = operation.whole()
+            found = operation.version()
         except Exception as error:  # whatever it is, something was lost
-            good = False
-            lost.append(f"trial {trial}: {type(error).__name__}: {error}")
-        if not good:
-            lost.append(f"trial {trial}: something in pieces passes for whole")
-    operation.write()
+            lost.append(f"{told}: {type(error).__name__}: {error}")
+            operation.write(new)
+            found = operation.version()
+        if found is None and not operation.vanishes:
+            lost.append(f"{told}: nothing is there")
+        if kind == "limit" and code == FULL and found != before and not operation.vanishes:
+            lost.append(f"{told}: a full disk changed the older content")
+        before = found
+    operation.write(0)
     return killed, full, lost
+
+
+def small_disk(place: Path) -> list[str]:
+    """A result and a summary on a real file system that is full; what was lost, or nothing where none can be made."""
+    import subprocess
+
+    from d3m.errors import D3MError
+    from d3m.results.provenance import RESULT
+    from d3m.system.folders import tidy, whole_folder
+    from d3m.system.own_files import write_own
+
+    disk = place / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        done = None
+    if done is None or done.returncode:
+        print("disk: not tried, since nothing can be mounted here")
+        return []
+    lost = []
+    try:
+        for out in (disk / "out", disk):  # beside a folder, and into the mount point
+            for size in (100_000, 2_000_000, 100_000):
+                try:
+                    with whole_folder(out, RESULT) as folder:
+                        (folder / "a.bin").write_bytes(os.urandom(size))
+                    code = 0
+                except D3MError as error:
+                    code = error.exit_code
+                tidy(out)
+                if code != (FULL if size > 1_000_000 else 0):
+                    lost.append(f"{size} bytes: exit code {code}")
+                if (out / "a.bin").stat().st_size != 100_000 or [n for n in hidden(disk) if "disk" not in n]:
+                    lost.append(f"{size} bytes: {sorted(p.name for p in out.iterdir())}")
+            if out != disk:
+                import shutil
+
+                shutil.rmtree(out)
+        write_own(disk / "summary.csv", "old")
+        try:
+            write_own(disk / "summary.csv", "new" * 500_000)
+            lost.append("a table larger than the disk was written")
+        except OSError:
+            pass
+        if (disk / "summary.csv").read_text() != "old":
+            lost.append("a full disk cost the older table")
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    print(f"disk: lost: {len(lost)}")
+    return lost
 
 
 def training_survives(place: Path, kills: int, rng: random.Random) -> tuple[int, list[str]]:
@@ -284,7 +484,7 @@ def main() -> int:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with tempfile.TemporaryDirectory(prefix="d3m-faults-", ignore_cleanup_errors=True) as name:
         place = Path(name)
-        engine = {"result", "dicom", "export", "import", "summary"}
+        engine = {"result", "inside", "dicom", "export", "import", "summary"}
         made = writers(place) if not wanted or engine & set(wanted) else []
         made += trainers(place) if not wanted or {"cache", "checkpoint"} & set(wanted) else []
         for operation in made:
@@ -294,6 +494,10 @@ def main() -> int:
             print(f"{operation.name}: {killed} killed, {full} on a full disk, lost: {len(lost)}", flush=True)
             bad += len(lost)
             print("".join(f"  {line}\n" for line in lost[:5]), end="")
+        if not wanted or "disk" in wanted:
+            lost = small_disk(place)
+            bad += len(lost)
+            print("".join(f"  {line}\n" for line in lost), end="")
         if not wanted or "training" in wanted:
             (place / "training").mkdir()
             killed, lost = training_survives(place / "training", max(1, trials // 10), random.Random(1))

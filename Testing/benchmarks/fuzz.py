@@ -2,7 +2,9 @@
 
     python Testing/benchmarks/fuzz.py [seconds for each target] [target ...]
 
-Targets: volume (NIfTI, NRRD, MetaImage, packed or not), dicom, card, weights, table, provenance. With atheris
+Targets: volume (NIfTI, NRRD, MetaImage, packed or not), dicom, card, weights, table, provenance, and bombs: inputs
+that are large only once they are read, links to what never ends, odd provenances, text that steers a terminal or a
+spreadsheet; these are always all tried, in bounded memory. With atheris
 (https://github.com/google/atheris, Python 3.11 to 3.14 on Linux) the inputs are led by the code that they reach;
 without it valid files are changed at random. Every input must give a result or a `D3MError` with a way out; memory is
 limited, and opening a file for writing, starting a process or connecting to anything ends the run as a fault.
@@ -36,7 +38,9 @@ MEMORY_BYTES = 6 * 2**30
 """Address space: torch takes most of it, and no input of a few kilobytes may ask for the rest."""
 HANG_S = 20
 MAX_BYTES = 6000
-TARGETS = ("volume", "dicom", "card", "weights", "table", "provenance")
+TARGETS = ("volume", "dicom", "card", "weights", "table", "provenance", "bombs")
+MAX_GROWTH_BYTES = 500 * 2**20
+"""A hostile input may not make the program grow by more: a scan of usual size takes less."""
 FORBIDDEN = ("os.remove", "os.rename", "os.mkdir", "os.system", "subprocess.Popen", "socket.connect",
              "pickle.find_class")  # fmt: skip
 ABSURD = (b"-1", b"0", b"9" * 30, b"1e999", b"nan", b"inf", b"", b"9" * 5000, b"../../x", b"null", b"[]")
@@ -120,7 +124,8 @@ def reader_of(target: str, place: Path) -> Callable[[bytes], None]:
     from d3m.errors import D3MError
     from d3m.models.card import Card
     from d3m.models.load import load_model
-    from d3m.results.provenance import listed_files, read_provenance
+    from d3m.results.provenance import RESULT, read_provenance
+    from d3m.system.manifest import standing
     from d3m.volumes.io.dicom.study import choose_series, read_series
     from d3m.volumes.preprocess.case import read_volume
 
@@ -153,8 +158,9 @@ def reader_of(target: str, place: Path) -> Callable[[bytes], None]:
 
     def provenance(data: bytes) -> None:
         (place / "provenance.json").write_bytes(data)
-        listed_files(place)
         read_provenance(place)
+        if standing(place, RESULT).state == "ours":
+            raise EscapedError("a folder of others passes for ours")
 
     if target == "dicom":
         (place / "series").mkdir()
@@ -203,6 +209,115 @@ def guarded(read: Callable[[bytes], None], place: Path) -> Callable[[bytes], Non
     return one
 
 
+def bombs(place: Path) -> dict[str, Callable[[], object]]:
+    """Hostile inputs below `place`, each with what reads it."""
+    import numpy as np
+    import pydicom
+
+    from d3m.batch.cases import find_cases
+    from d3m.batch.run import Row, write_summary
+    from d3m.models.load import load_model
+    from d3m.results.provenance import RESULT, read_provenance
+    from d3m.system.folders import check_output
+    from d3m.volumes.io.dicom.study import choose_series
+    from d3m.volumes.preprocess.case import read_volume
+
+    def packed() -> None:
+        header = bytearray(_volumes()[0][1:353])
+        header[40:48] = np.array([3, 700, 700, 700], "<i2").tobytes()
+        header[70:74] = np.array([2, 8], "<i2").tobytes()
+        with gzip.open(place / "a.nii.gz", "wb", 1) as f:
+            f.write(bytes(header))
+            for _ in range(328):
+                f.write(bytes(2**20))
+        read_volume(place / "a.nii.gz", "t1")
+
+    def sparse() -> None:
+        (place / "study").mkdir()
+        for number, slice_ in enumerate(_slices()[:6]):
+            (place / f"study/{number:04d}.dcm").write_bytes(slice_)
+        last = pydicom.dcmread(place / "study/0005.dcm")
+        start = len((place / "study/0005.dcm").read_bytes())
+        with (place / "study/0005.dcm").open("ab") as f:
+            f.write(b"\xfe\x7f\x01\x10OB\0\0" + (2 * 2**30).to_bytes(4, "little"))
+            f.truncate(start + 2 * 2**30)
+        assert last is not None
+        choose_series(place / "study")
+
+    def header() -> None:
+        entries = {f"w{k}": {"dtype": "F16", "shape": [0], "data_offsets": [0, 0]} for k in range(300_000)}
+        text = json.dumps(entries).encode()
+        data = len(text).to_bytes(8, "little") + text
+        (place / "weights.safetensors").write_bytes(data)
+        (place / "card.json").write_text(_card().replace("a" * 64, hashlib.sha256(data).hexdigest()))
+        load_model(place)
+
+    def endless() -> None:
+        (place / "zero.nii.gz").symlink_to("/dev/zero")
+        read_volume(place / "zero.nii.gz", "t1")
+
+    def pipe() -> None:
+        os.mkfifo(place / "pipe.nii.gz")
+        read_volume(place / "pipe.nii.gz", "t1")
+
+    def odd() -> None:
+        out = place / "out"
+        out.mkdir()
+        for text in ('{"synthetic": Infinity}', "[" * 50_000, '{"files": {"../../x": {}}}', '{"files": NaN}', "7"):
+            (out / "provenance.json").write_text(text)
+            if read_provenance(out) is not None:
+                raise EscapedError(f"passes for whole: {text[:40]}")
+        check_output(out, RESULT, force=True)
+        raise EscapedError("a folder of others would be replaced")
+
+    def text() -> None:
+        (place / "c.csv").write_text('t1,t2,flair,id\na,b,c,=SUM(A1)\nd,e,f,"\x1b[2Jx"\n')
+        names = [case.id for case in find_cases(place / "c.csv")]
+        write_summary(place / "s.csv", [Row(name, "failed", name, "", 0.0, None, name) for name in names])
+        written = (place / "s.csv").read_text()
+        if "\x1b" in written or "\n=" in written or ",=" in written:
+            raise EscapedError(f"raw text in a table: {written!r}")
+
+    return {"packed": packed, "sparse": sparse, "header": header, "endless": endless, "pipe": pipe, "odd": odd,
+            "text": text}  # fmt: skip
+
+
+def try_bombs(place: Path) -> int:
+    """Each hostile input in a process of its own, so that what it takes is seen; returns their number."""
+    from d3m.errors import D3MError
+
+    def hang(*_: object) -> None:
+        raise EscapedError("took too long")
+
+    found = bombs(place)
+    for name, read in found.items():
+        number = os.fork()
+        if number:
+            _, status = os.waitpid(number, 0)
+            if status:
+                raise EscapedError(f"{name}: not survived ({status})")
+            continue
+        code = 1
+        try:
+            signal.signal(signal.SIGALRM, hang)
+            signal.alarm(3 * HANG_S)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            try:
+                read()
+            except D3MError as error:
+                if not (error.message and error.hint):
+                    raise EscapedError("an error without a way out") from error
+            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+            if grown > MAX_GROWTH_BYTES:
+                raise EscapedError(f"took {grown / 2**20:.0f} MiB")
+            code = 0
+        except BaseException as error:
+            os.write(2, f"{name}: {type(error).__name__}: {error}\n".encode())
+        finally:
+            os._exit(code)
+    return len(found)
+
+
 def change(rng: random.Random, seeds: list[bytes]) -> bytes:
     """A valid file with some bytes flipped, cut, doubled, exchanged, or a number in it made absurd."""
     data = bytearray(rng.choice(seeds))
@@ -233,6 +348,9 @@ def run_target(target: str, seconds: float) -> None:
     """Try inputs for some time, in a process of its own: memory is limited, and a crash must not end the others."""
     place = Path(tempfile.mkdtemp(prefix="d3m-fuzz-"))
     try:
+        if target == "bombs":
+            print(f"Done {try_bombs(place)} runs", file=sys.stderr)
+            return
         seeds = seeds_of(target)
         led = importlib.util.find_spec("atheris") is not None
         if led:

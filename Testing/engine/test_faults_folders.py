@@ -34,26 +34,32 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
 
 
-@pytest.mark.parametrize("moment", range(4))
-def test_killed_while_replacing(moment: int, tmp_path: Path) -> None:
-    """kill -9 before any of the renames and after the last: the old content or the new, never none, and no rest."""
+@pytest.mark.parametrize(("step", "moment"), [(True, 0), (True, 1), *((False, k) for k in range(4))])
+def test_killed_while_replacing(step: bool, moment: int, tmp_path: Path) -> None:
+    """kill -9 around the exchange of two names, or the renames where the system has none: old or new, no rest."""
     out = tmp_path / "out"
     with whole_folder(out, RESULT) as folder:
         (folder / "x").write_text("old")
     code = (
         "import os, signal, sys; from pathlib import Path; import d3m.system.folders as s\n"
-        "count, real, remove = 0, Path.rename, s.shutil.rmtree\n"
-        "def step():\n"
-        "    global count\n"
-        "    if count == int(sys.argv[2]): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    count += 1\n"
-        "Path.rename = lambda *a: (step(), real(*a))[1]\n"
-        "s.shutil.rmtree = lambda *a, **k: (step(), remove(*a, **k))[1]\n"
+        "count, wanted = 0, int(sys.argv[2])\n"
+        "def counted(real):\n"
+        "    def step(*a, **k):\n"
+        "        global count\n"
+        "        if count == wanted: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        count += 1\n"
+        "        return real(*a, **k)\n"
+        "    return step\n"
+        "if sys.argv[3] == 'True': s.swap = counted(s.swap)\n"
+        "else:\n"
+        "    s.swap = lambda *a: False\n"
+        "    Path.rename = counted(Path.rename)\n"
+        "s.shutil.rmtree = counted(s.shutil.rmtree)\n"
         "with s.whole_folder(Path(sys.argv[1]), s.FolderKind('result', 'a result')) as f: (f / 'x').write_text('new')\n"
     )
-    assert child(code, out, moment).wait() == -signal.SIGKILL
+    assert child(code, out, moment, step).wait() == -signal.SIGKILL
     with claim(out):
-        assert (out / "x").read_text() == ("old" if moment < 2 else "new")
+        assert (out / "x").read_text() == ("old" if moment < (1 if step else 2) else "new")
         with whole_folder(out, RESULT) as folder:
             (folder / "x").write_text("newest")
     assert (out / "x").read_text() == "newest"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import secrets
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -23,7 +22,8 @@ from d3m.results.provenance import STATEMENT
 from d3m.synthesis import Result, Synthesis
 from d3m.system.folders import put_in_order, tidy
 from d3m.system.locks import hold
-from d3m.system.storage import disk_error, writing
+from d3m.system.own_files import write_own
+from d3m.system.storage import disk_error, write_text, writing
 from d3m.system.text import for_json, read_object
 from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.types import CONTRASTS, Case, Floats
@@ -126,9 +126,19 @@ def start_derivatives(root: Path, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error) from error
-    write_whole(out / DESCRIPTION, json.dumps(for_json(description), indent=1, allow_nan=False) + "\n")
-    write_whole(out / "README", README)
-    write_whole(out / ".bidsignore", "\n".join(IGNORED) + "\n")
+    write_ours(out / DESCRIPTION, json.dumps(for_json(description), indent=1, allow_nan=False) + "\n")
+    write_ours(out / "README", README)
+    write_ours(out / ".bidsignore", "\n".join(IGNORED) + "\n")
+
+
+def write_ours(path: Path, text: str) -> None:
+    """As `write_whole`, in the place of people: a file there that somebody changed is kept under another name.
+
+    Raises:
+        D3MError: the disk is full or cannot be written.
+    """
+    with writing():
+        write_own(path, text)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -138,14 +148,9 @@ def write_whole(path: Path, text: str) -> None:
         D3MError: the disk is full or cannot be written.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
-        partial = Path(name)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as f:
-                f.write(text)
-                f.flush()
-                os.fsync(f.fileno())
-            partial.chmod(0o644)
+            write_text(partial, text)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

@@ -12,7 +12,8 @@ from d3m.results.provenance import RESULT
 from d3m.synthesis import Synthesis
 from d3m.system.folders import put_in_order
 from d3m.system.locks import held
-from d3m.system.manifest import file_sha256, written_files
+from d3m.system.manifest import written_files
+from d3m.system.own_files import is_own
 from d3m.system.storage import writing
 
 SUMMARY_NAME = "summary.csv"
@@ -53,7 +54,10 @@ def run_batch(
             if brats_names and row.status in ("done", "skipped"):
                 copy_whole(out / case.id / CEMRI, copy)
             rows.append(row)
-            write_summary(out / SUMMARY_NAME, rows)
+            kept = write_summary(out / SUMMARY_NAME, rows)
+            if kept is not None:
+                message = f"{SUMMARY_NAME} in the output folder was not as it was written: it is {kept.name} now."
+                progress(Progress("case", (number + 1) / len(cases), message=message))
     return rows
 
 
@@ -62,7 +66,7 @@ def _not_our_copy(case: CaseFiles, copy: Path) -> Row | None:
     if not os.path.lexists(copy):
         return None
     written = written_files(copy.parent / case.id, RESULT).get(CEMRI)
-    if written is not None and copy.is_file() and not copy.is_symlink() and file_sha256(copy) == written.sha256:
+    if is_own(copy, *([] if written is None else [written.sha256])):
         return None
     reason = f"{copy.name!r} is in the output folder already and is not from this batch; it will not be replaced."
     return Row(case.id, "failed", reason, "Choose another --out, or move the file away.", 0.0, None, "")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import d3m
 from d3m.batch.bids import BidsCase
-from d3m.batch.derivatives import FIGURE, STATE, THUMBNAIL, read_row, write_whole
+from d3m.batch.derivatives import FIGURE, STATE, THUMBNAIL, read_row, write_ours
 from d3m.batch.review_page import PAGE
 from d3m.batch.run import estimate_of
 from d3m.results.provenance import RESULT, STATEMENT, read_provenance, stated_provenance
@@ -130,9 +130,9 @@ def write_review(entries: Sequence[Entry], out: Path) -> None:
     Raises:
         D3MError: the disk is full or cannot be written.
     """
-    write_whole(out / "summary.tsv", table(entries))
-    write_whole(out / "summary.json", json.dumps(DICTIONARY, indent=1) + "\n")
-    write_whole(out / "review.html", page(entries))
+    write_ours(out / "summary.tsv", table(entries))
+    write_ours(out / "summary.json", json.dumps(DICTIONARY, indent=1) + "\n")
+    write_ours(out / "review.html", page(entries))
 
 
 def table(entries: Sequence[Entry]) -> str:

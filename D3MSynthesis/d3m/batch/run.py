@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 import shutil
 import time
 import traceback
@@ -15,12 +15,13 @@ from typing import Any, Literal, Protocol
 from d3m.batch.cases import CaseFiles
 from d3m.errors import D3MError, Kind, Notice, is_out_of_memory
 from d3m.progress import Progress, ProgressCallback
-from d3m.results.files import write_result
+from d3m.results.files import needed_bytes, write_result
 from d3m.results.provenance import RESULT, read_provenance
 from d3m.synthesis import Result, Synthesis
-from d3m.system.folders import check_output, followed
-from d3m.system.manifest import Standing, standing
-from d3m.system.storage import disk_error
+from d3m.system.folders import check_output, check_space, followed
+from d3m.system.manifest import Standing, file_sha256, standing
+from d3m.system.own_files import owning, write_own
+from d3m.system.storage import writing
 from d3m.system.text import for_csv
 from d3m.volumes.io.read import read_raw
 from d3m.volumes.preprocess.case import read_case
@@ -98,6 +99,7 @@ def run_case(
         D3MError: the disk is full or cannot be written: no other case would fit; the user stopped the run.
     """
     started = time.monotonic()
+    disk: D3MError | None = None
     try:
         if case.problem:
             raise D3MError(case.problem, "Correct the data set, or leave the case out.")
@@ -125,21 +127,26 @@ def run_case(
             enhancing_label=options.enhancing_label,
         )
         scans = replace(scans, notices=(*scans.notices, *case.notices))
+        try:
+            check_space(folder, needed_bytes(scans, synthesis.sampling.steps, synthesis.options.trace))
+        except D3MError as error:
+            disk = error
+            raise
         result = synthesis.run(scans, progress)
         progress(Progress("write", 0.98, message="Writing the result"))
-        disk: D3MError | None = None
         try:
             write_result(folder, result, scans, time.monotonic() - started, finish=finish)
         except D3MError as error:
-            disk = error
+            disk = error if error.kind == "machine" else None
+            raise
     except Exception as error:
+        if disk is not None:
+            raise disk from error
         reason, hint, kind = explain(error)
         row = Row(
             case.id, "failed", _without_paths(reason, case), hint, time.monotonic() - started, None, _text(case.notices)
         )
         return Outcome(row, kind)
-    if disk is not None:
-        raise disk
     seconds = time.monotonic() - started
     estimate = estimate_of(None if result.patient is None else asdict(result.patient))
     notices = _text(result.notices)
@@ -225,39 +232,31 @@ def _same_request(provenance: dict[str, Any], synthesis: Synthesis, case: CaseFi
 
 
 def copy_whole(source: Path, target: Path) -> None:
-    """Copy a file so that it exists whole or not at all.
+    """Copy a file so that it exists whole or not at all; ask `own_files.is_own` before whether it may be replaced.
 
     Raises:
         D3MError: the disk is full or cannot be written.
     """
-    partial = target.with_name(f".{target.name}.partial")
-    try:
+    with writing(), owning(target, file_sha256(source)) as (partial, _):
         shutil.copyfile(source, partial)
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise disk_error(error) from error
 
 
-def write_summary(path: Path, rows: list[Row]) -> None:
+def write_summary(path: Path, rows: list[Row]) -> Path | None:
     """Write the table of a batch; an older one is replaced at once or not at all.
 
+    Returns:
+        Where a table that somebody changed, or another file of that name, is now; None if there was none.
+
     Raises:
         D3MError: the disk is full or cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", newline="", encoding="utf-8") as f:
-            writer = csv.DictWriter(f, [field.name for field in fields(Row)])
-            writer.writeheader()
-            for row in rows:
-                content = asdict(row) | {"seconds": f"{row.seconds:.1f}"}
-                numbers = {name: value for name, value in asdict(row).items() if name in NUMBERS}
-                content |= {name: "" if value is None else f"{value:.2f}" for name, value in numbers.items()}
-                writer.writerow({name: for_csv(value) for name, value in content.items()})
-            f.flush()
-            os.fsync(f.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise disk_error(error) from error
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [field.name for field in fields(Row)])
+    writer.writeheader()
+    for row in rows:
+        content = asdict(row) | {"seconds": f"{row.seconds:.1f}"}
+        numbers = {name: value for name, value in asdict(row).items() if name in NUMBERS}
+        content |= {name: "" if value is None else f"{value:.2f}" for name, value in numbers.items()}
+        writer.writerow({name: for_csv(value) for name, value in content.items()})
+    with writing():
+        return write_own(path, text.getvalue())

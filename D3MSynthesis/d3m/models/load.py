@@ -29,7 +29,7 @@ from d3m.models.store import (
 )
 from d3m.system.folders import whole_folder
 from d3m.system.manifest import file_sha256
-from d3m.system.storage import write_text
+from d3m.system.storage import usual_rights, write_text
 
 TRAINING_ONLY = "auxiliary."
 """Weights under this name serve training alone and are not shipped."""
@@ -166,5 +166,5 @@ def _save(path: Path, weights: dict[str, Tensor]) -> str:
     """Write weights in float16, without what only training needs; returns the file's hash."""
     kept = {n: v.detach().half().contiguous().cpu() for n, v in weights.items() if not n.startswith(TRAINING_ONLY)}
     save_file(kept, path, {"format": "pt"})
-    path.chmod(0o644)  # safetensors makes it readable by its owner alone
+    usual_rights(path)  # safetensors makes it readable by its owner alone
     return file_sha256(path)

@@ -33,8 +33,26 @@ INTENT_DISPLACEMENT = 1006
 """NIFTI_INTENT_DISPVECT: vectors are RAS millimetres, and SimpleITK and Slicer read them as a displacement field."""
 WRITERS = 2
 """Images that are packed at once."""
+PACKED = 0.6
+"""Bytes on disk for each byte of noise-like values, at the least."""
 COMPRESSION = 1
 """gzip level: the images are noise-like, so a higher one costs seconds and saves little."""
+
+
+def needed_bytes(case: Case, steps: int, trace: bool) -> int:
+    """How much room a result takes at least; what is packed well, such as the background, counts for nothing.
+
+    Args:
+        case: What it is made from.
+        steps: Of the sampler.
+        trace: Whether each step is kept.
+    """
+    brain = int(case.brain.sum())
+    model = int(case.brain_ml * 1000)  # voxels of the model's grid, 1 mm, in the brain
+    images = 3 * 4 * brain  # float32: cemri, subtraction, probability
+    fields = 3 * 4 * model
+    kept = steps * (2 * 4 * model + fields) if trace else 0
+    return int(PACKED * (images + fields + kept))
 
 
 def write_result(
@@ -92,7 +110,7 @@ def _writing(folder: Path, result: Result, case: Case) -> Iterator[tuple[Any, ..
     """The calls that write every image of a result."""
     t1, grid = case.t1, result.grid
     for name, data in _images(result).items():
-        yield write_nifti, folder / f"{name}.nii.gz", data, t1.affine, (t1.qform_code, t1.sform_code)
+        yield write_nifti, folder / f"{name}.nii.gz", data, t1.affine, (t1.qform_code, t1.sform_code), t1.qform
     yield write_nifti, folder / "first_sample.nii.gz", result.first_sample, grid.affine
     yield write_displacement, folder / "deformation.nii.gz", result.displacement, grid.affine
     for step in result.trace:
@@ -128,7 +146,9 @@ def _images(result: Result) -> dict[str, np.ndarray]:
     return images
 
 
-def write_nifti(path: Path, data: np.ndarray, affine: Affine, codes: tuple[int, int] = (1, 1)) -> None:
+def write_nifti(
+    path: Path, data: np.ndarray, affine: Affine, codes: tuple[int, int] = (1, 1), qform: Affine | None = None
+) -> None:
     """Write a NIfTI image so that a full disk is noticed.
 
     Args:
@@ -136,11 +156,12 @@ def write_nifti(path: Path, data: np.ndarray, affine: Affine, codes: tuple[int, 
         data: (X, Y, Z) or (X, Y, Z, 1, 3).
         affine: Voxel index to RAS millimetres.
         codes: qform and sform code; (0, 0) becomes (1, 1), since an image without orientation cannot be trusted.
+        qform: What the quaternion says, if it is not `affine`.
     """
     image = nibabel.Nifti1Image(data, affine)
-    qform, sform = codes if any(codes) else (1, 1)
-    image.set_qform(affine, qform, strip_shears=True)
-    image.set_sform(affine, sform)
+    qform_code, sform_code = codes if any(codes) else (1, 1)
+    image.set_qform(affine if qform is None or not qform_code else qform, qform_code, strip_shears=True)
+    image.set_sform(affine, sform_code)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = MARK
     if data.ndim == 5:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import hashlib
 import os
 import secrets
@@ -14,7 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from d3m.errors import D3MError
+from d3m.errors import D3MError, Kind
 from d3m.system.locks import held, lock, sweep
 from d3m.system.manifest import (
     LOCK,
@@ -28,11 +30,13 @@ from d3m.system.manifest import (
     write_manifest,
     written_files,
 )
-from d3m.system.storage import disk_error, writing
+from d3m.system.storage import OF_THE_MACHINE, disk_error, writing
 
 OLDER = "-old"
 """End of the folder in which an older result waits while the new one takes its place."""
 ANOTHER = "Choose another --out."
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+"""Numbers of the system's interface; macOS calls the second one RENAME_SWAP."""
 
 
 def check_output(out: Path, kind: FolderKind, force: bool, inputs: Iterable[Path] = ()) -> None:
@@ -56,7 +60,8 @@ def check_output(out: Path, kind: FolderKind, force: bool, inputs: Iterable[Path
         _refuse(found, kind, force)
         parent = place if found.state == "empty" or _stays(place, kind) else existing_parent(place)
     except (OSError, ValueError) as error:  # a name that is too long or not possible here, a folder without rights
-        raise D3MError(f"The output folder cannot be used ({error}).", ANOTHER) from error
+        whose: Kind = "machine" if isinstance(error, OSError) and error.errno in OF_THE_MACHINE else "input"
+        raise D3MError(f"The output folder cannot be used ({error}).", ANOTHER, whose) from error
     if not parent.is_dir():
         raise D3MError("The place of the output folder is a file.", ANOTHER)
     try:
@@ -67,6 +72,27 @@ def check_output(out: Path, kind: FolderKind, force: bool, inputs: Iterable[Path
             "Choose another --out, or change the folder's permissions.",
             "machine",
         ) from error
+
+
+def check_space(out: Path, needed: int) -> None:
+    """Find out before the work whether a disk has room.
+
+    Args:
+        out: The folder that is to be written.
+        needed: Bytes, at the least.
+
+    Raises:
+        D3MError: it has not.
+    """
+    place = followed(out)
+    with writing():
+        free = shutil.disk_usage(place if place.is_dir() else existing_parent(place)).free
+    if free < needed:
+        raise D3MError(
+            f"The disk is full: {free / 1e6:.0f} MB are free, and the result needs at least {needed / 1e6:.0f} MB.",
+            "Free some space, or choose another --out.",
+            "machine",
+        )
 
 
 def _refuse(found: Standing, kind: FolderKind, force: bool) -> None:
@@ -203,6 +229,9 @@ def _new_folder(parent: Path, prefix: str) -> Path:
 
 
 def _exchange(partial: Path, out: Path) -> None:
+    """Put a whole folder in the place of an older one, which is gone afterwards."""
+    if swap(partial, out):
+        return
     older = partial.with_name(partial.name + OLDER)
     older.mkdir()
     try:  # a signal may come between any two of these lines
@@ -212,6 +241,29 @@ def _exchange(partial: Path, out: Path) -> None:
         if not out.exists():
             (older / out.name).rename(out)
         shutil.rmtree(older, ignore_errors=True)
+
+
+def swap(one: Path, other: Path) -> bool:
+    """Exchange two names in a single step, so that a kill finds either the old or the new; False where that is unknown.
+
+    Linux (renameat2) and macOS (renamex_np) can; some file systems, network shares above all, cannot.
+
+    Raises:
+        OSError: the names cannot be exchanged.
+    """
+    first, second = os.fsencode(one), os.fsencode(other)
+    if sys.platform == "linux" and (rename := getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)):
+        failed = rename(AT_FDCWD, first, AT_FDCWD, second, RENAME_EXCHANGE)
+    elif sys.platform == "darwin" and (rename := getattr(ctypes.CDLL(None, use_errno=True), "renamex_np", None)):
+        failed = rename(first, second, RENAME_EXCHANGE)
+    else:
+        return False
+    if not failed:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
 
 
 def _move_in(partial: Path, place: Path, kind: FolderKind) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,21 @@ def disk_error(error: OSError) -> D3MError:
         "Choose another --out, or change the folder's permissions.",
         "machine",
     )
+
+
+def usual_rights(path: Path) -> None:
+    """Give a file that a library made for its owner alone the rights that any file gets in its folder.
+
+    Where rights cannot be changed, as on many mounts, it stays as it is; the umask is asked of the system itself, by
+    making a file.
+    """
+    probe = path.with_name(f".{secrets.token_hex(6)}.partial")
+    with contextlib.suppress(OSError):
+        probe.touch(exist_ok=False)
+        try:
+            path.chmod(stat.S_IMODE(probe.stat().st_mode))
+        finally:
+            probe.unlink()
 
 
 @contextlib.contextmanager

@@ -38,6 +38,9 @@ class Volume:
     """NIfTI code under which an output on this grid stores its affine (0 = none)."""
     notices: tuple[Notice, ...] = ()
     """What was unusual about the file."""
+    qform: Affine | None = None
+    """(4, 4), voxel index to RAS millimetres by a NIfTI file's quaternion, which may differ from `affine`; an output on
+    this grid keeps it, so that every program shows both in one place. None: the file has none."""
 
 
 @dataclass(frozen=True)

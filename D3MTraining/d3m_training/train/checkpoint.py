@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from d3m.errors import D3MError
-from d3m.system.storage import writing
+from d3m.system.storage import usual_rights, writing
 
 SAVING = ".saving"
 """Folder for a file that is being written; what a kill leaves in it goes away with the next save."""
@@ -80,6 +80,7 @@ def write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str,
                     "Free some space or change the permissions; the training resumes from its last checkpoint.",
                     "machine",
                 ) from error
+            usual_rights(partial)  # safetensors makes it readable by its owner alone
             with partial.open("rb+") as f:
                 os.fsync(f.fileno())
             partial.replace(path)

@@ -40,6 +40,8 @@ class Header:
     qform_code: int = 1
     sform_code: int = 1
     notices: tuple[Notice, ...] = field(default=())
+    qform: Affine | None = None
+    """(4, 4), as `affine`, by a NIfTI file's quaternion; None if it has none."""
 
 
 def three_axes(shape: tuple[int, ...], contrast: str) -> tuple[int, int, int]:

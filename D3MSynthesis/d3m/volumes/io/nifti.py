@@ -74,9 +74,12 @@ def parse(block: bytes, contrast: str) -> tuple[Header, int, bool]:
     shape = three_axes(tuple(int(n) for n in header["dim"][1 : axes + 1]), contrast)
     dtype = _number_type(int(header["datatype"]), contrast).newbyteorder(order)
     slope, intercept = _scaling(float(header["scl_slope"]), float(header["scl_inter"]), contrast)
-    affine, notices = _orientation(header, shape, contrast)
+    stored, qform, notices = _orientation(header, shape, contrast)
     unit = UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    affine, more = check_affine(affine, shape, unit, contrast)
+    affine, more = check_affine(stored, shape, unit, contrast)
+    if qform is not None:
+        to_mm = np.linalg.norm(affine[:3, 0]) / np.linalg.norm(stored[:3, 0])
+        qform = np.vstack([qform[:3] * to_mm, qform[3:]])
     codes = (int(header["qform_code"]), int(header["sform_code"]))
     pair = block[344:347] == b"ni1" if number == 1 else block[4:7] == b"ni2"
     offset = float(header["vox_offset"])
@@ -85,7 +88,7 @@ def parse(block: bytes, contrast: str) -> tuple[Header, int, bool]:
     first = int(offset) if pair else max(int(offset), 352 if number == 1 else 544)
     if not pair and 0 < offset < size:
         raise damaged(contrast, f"its header places the voxels at byte {offset:g}, inside the header")
-    return Header(shape, dtype, affine, slope, intercept, *codes, notices + more), first, pair
+    return Header(shape, dtype, affine, slope, intercept, *codes, notices + more, qform), first, pair
 
 
 def _header(block: bytes, order: str, number: int) -> nibabel.nifti1.Nifti1Header:
@@ -117,8 +120,8 @@ def _scaling(slope: float, intercept: float, contrast: str) -> tuple[float, floa
 
 def _orientation(
     header: nibabel.nifti1.Nifti1Header, shape: tuple[int, int, int], contrast: str
-) -> tuple[Affine, tuple[Notice, ...]]:
-    """The affine by the rule of this module, in the file's unit."""
+) -> tuple[Affine, Affine | None, tuple[Notice, ...]]:
+    """The affine by the rule of this module, and the quaternion's, in the file's unit."""
     name = label(contrast)
     sform: Affine | None = None
     qform: Affine | None = None
@@ -138,13 +141,13 @@ def _orientation(
             NO_ORIENTATION_HINT,
         )
     if sform is None or qform is None:
-        return (qform if sform is None else sform), ()  # type: ignore[return-value]
+        return (qform if sform is None else sform), qform, ()  # type: ignore[return-value]
     spacing = np.linalg.norm(sform[:3, :3], axis=0)
     distance = corner_distance(sform, qform, shape)
     if distance <= MAX_DISAGREEMENT_VOXELS * spacing.min():
-        return sform, ()
+        return sform, qform, ()
     text = f"{name} holds two orientations that lie up to {distance:.3g} units apart; the sform is used."
-    return sform, (Notice("two-orientations", text, contrast),)
+    return sform, qform, (Notice("two-orientations", text, contrast),)
 
 
 def _regular(affine: Affine) -> Affine | None:

@@ -78,7 +78,7 @@ def read_raw(scan: Source, contrast: str) -> Volume:
             raise _unknown(head, contrast, path)
     data = flat.reshape(header.shape, order="F")
     codes = (header.qform_code, header.sform_code)
-    return Volume(data, header.affine, content_hash(data, header.affine), *codes, header.notices)
+    return Volume(data, header.affine, content_hash(data, header.affine), *codes, header.notices, header.qform)
 
 
 def _size(file: BinaryIO) -> int:

@@ -1,0 +1,126 @@
+"""Breaks promises in a copy of the product, one at a time, and finds out whether the harness notices.
+
+    python Testing/benchmarks/mutations.py [name ...]
+
+Each mutation is a change of a line or two in a copy of the sources; then the benchmark or the test that must catch it
+runs there and has to fail. Exit code 1 if one was not caught, or if its place in the sources is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[2]
+COPIED = ("D3MSynthesis/d3m", "D3MTraining/d3m_training", "D3MBenchmark/d3m_benchmark", "Testing", "Resources",
+          "pyproject.toml")  # fmt: skip
+FAULTS = ("Testing/benchmarks/faults.py", "2")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A promise that is broken."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    command: tuple[str, ...]
+    """What must fail: a script with its arguments, or a test."""
+
+
+MUTATIONS = (
+    Mutation(
+        "remove, then copy, instead of the exchange",
+        "D3MSynthesis/d3m/system/folders.py",
+        "    if swap(partial, out):\n        return\n",
+        "    shutil.rmtree(out)\n    shutil.copytree(partial, out)\n    return\n",
+        (*FAULTS, "result"),
+    ),
+    Mutation(
+        "an empty slice in every DICOM result",
+        "D3MSynthesis/d3m/results/dicom/write.py",
+        "            for number, dataset in enumerate(datasets, 1):\n",
+        "            datasets[len(datasets) // 2].PixelData = bytes(len(datasets[0].PixelData))\n"
+        "            for number, dataset in enumerate(datasets, 1):\n",
+        (*FAULTS, "dicom"),
+    ),
+    Mutation(
+        "no limit to the number of voxels",
+        "D3MSynthesis/d3m/volumes/io/files.py",
+        "MAX_VOXELS = 2**28",
+        "MAX_VOXELS = 2**62",
+        ("Testing/benchmarks/fuzz.py", "0", "bombs"),
+    ),
+    Mutation(
+        "the older result is not looked at again",
+        "D3MSynthesis/d3m/system/folders.py",
+        "            _still_replaceable(partial, place, kind, replace)\n",
+        "",
+        ("Testing/engine/test_folders.py::test_changed_during_the_work",),
+    ),
+    Mutation(
+        "whatever lies in a folder is ours",
+        "D3MSynthesis/d3m/system/manifest.py",
+        '            return Standing("changed", name, True)\n',
+        "            continue\n",
+        ("Testing/engine/test_folders.py::test_what_somebody_did_in_a_result_stays",),
+    ),
+    Mutation(
+        "the clock decides over a lock",
+        "D3MSynthesis/d3m/system/locks.py",
+        "            if got is False:\n                return None\n",
+        "",
+        ("Testing/engine/test_locks.py::test_clock_that_jumps",),
+    ),
+)
+
+
+def caught(mutation: Mutation, place: Path) -> str:
+    """Empty if the mutation makes its command fail, else what is wrong."""
+    path = place / mutation.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutation.old) != 1:
+        return "its place in the sources is gone"
+    path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    command = [sys.executable, *([] if mutation.command[0].endswith(".py") else ["-m", "pytest", "-q", "-x"])]
+    folders = ("D3MSynthesis", "D3MTraining", "D3MBenchmark", "Testing")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(place / name) for name in folders)}
+    try:
+        done = subprocess.run(
+            [*command, *mutation.command], cwd=place, env=environment, capture_output=True, text=True, check=False
+        )
+    finally:
+        path.write_text(text, encoding="utf-8")
+    if done.returncode == 1:  # what both give when something was found; anything else is a broken harness
+        return ""
+    return f"exit code {done.returncode}: {(done.stdout + done.stderr)[-300:]}"
+
+
+def main() -> int:
+    """Try every mutation."""
+    wanted, missed = sys.argv[1:], 0
+    with tempfile.TemporaryDirectory(prefix="d3m-mutations-") as name:
+        place = Path(name)
+        for part in COPIED:
+            source, target = CHECKOUT / part, place / part
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copyfile(source, target)
+        for mutation in MUTATIONS:
+            if wanted and mutation.name not in wanted:
+                continue
+            problem = caught(mutation, place)
+            missed += bool(problem)
+            print(f"{mutation.name}: {problem or 'caught'}", flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
