@@ -172,7 +172,7 @@ def test_bad_input_is_one_sentence(name: str, tmp_path: Path, tiny_model: Path) 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts need root")
 def test_output_that_cannot_be_written(tmp_path: Path, tiny_model: Path) -> None:
-    """A read-only place is refused before the work, with exit code 2."""
+    """A read-only place is refused before the work, with exit code 3."""
     root = empty_files(tmp_path / "raw", *(f"sub-1/anat/sub-1_{name}.nii.gz" for name in ("T1w", "T2w", "FLAIR")))
     (tmp_path / "place").mkdir()
     code = "import sys; from d3m.commands.app import main; main()"  # the mount lives in a child alone
@@ -187,7 +187,7 @@ def test_output_that_cannot_be_written(tmp_path: Path, tiny_model: Path) -> None
     if "mount" in done.stderr or "unshare" in done.stderr:
         pytest.skip("mounts are not allowed here")
     assert "The output folder cannot be written." in done.stderr
-    assert done.stdout.strip().endswith("code 2")
+    assert done.stdout.strip().endswith("code 3")
 
 
 def test_derivatives_inside_the_data_set(tmp_path: Path) -> None:

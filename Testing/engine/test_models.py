@@ -17,6 +17,7 @@ from d3m.models.card import Card
 from d3m.models.load import load_model, save_model
 from d3m.models.recipes import RECIPES
 from d3m.models.store import file_sha256, find_model, import_model, list_models, read_card, remove_model
+from d3m.system.manifest import MANIFEST
 
 
 @pytest.fixture
@@ -176,7 +177,11 @@ def test_import_list_remove(tiny_model: Path, own_folder: Path) -> None:
     """An imported model is found by its name, cannot be imported twice, and can be removed again."""
     entry = import_model(tiny_model)
     assert find_model("tiny") == own_folder / "tiny" == entry.folder
-    assert sorted(p.name for p in own_folder.rglob("*") if p.is_file()) == ["card.json", "weights.safetensors"]
+    assert sorted(p.name for p in own_folder.rglob("*") if p.is_file()) == [
+        MANIFEST,
+        "card.json",
+        "weights.safetensors",
+    ]
     with pytest.raises(D3MError, match="already"):
         import_model(tiny_model)
     remove_model("tiny")
@@ -190,7 +195,7 @@ def test_import_takes_nothing_but_card_and_weights(copy: Path, own_folder: Path,
     (copy / "evil.py").write_text("raise SystemExit")
     (copy / "link").symlink_to("/etc")
     import_model(copy)
-    assert sorted(p.name for p in (own_folder / "tiny").iterdir()) == ["card.json", "weights.safetensors"]
+    assert sorted(p.name for p in (own_folder / "tiny").iterdir()) == [MANIFEST, "card.json", "weights.safetensors"]
     remove_model("tiny")
     (copy / "weights.safetensors").write_bytes(b"short")
     with pytest.raises(D3MError):
