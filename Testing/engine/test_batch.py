@@ -22,6 +22,7 @@ from d3m.models.load import load_model
 from d3m.options import SynthesisOptions
 from d3m.progress import Progress, ignore_progress
 from d3m.synthesis import Synthesis
+from d3m.system.own_files import LIST
 from engine.command_helpers import d3m_command, start
 
 
@@ -46,7 +47,7 @@ def run(cases: Path, out: Path, synthesis: Synthesis, brats: bool = False) -> di
 
 def hidden(folder: Path) -> list[str]:
     """What is left over beside the results."""
-    return [p.name for p in folder.iterdir() if p.name.startswith(".") and p.name != ".d3m-batch.lock"]
+    return [p.name for p in folder.iterdir() if p.name.startswith(".") and p.name not in (".d3m-batch.lock", LIST)]
 
 
 @pytest.mark.parametrize(

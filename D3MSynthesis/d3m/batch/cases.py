@@ -68,7 +68,7 @@ def _from_folder(folder: Path) -> list[CaseFiles]:
             if not paths.keys() & set(CONTRASTS):  # a lone T1c or segmentation: the results of a batch, say
                 continue
             notices = () if not deeper else (Notice("deeper-folders", _left_alone(deeper)),)
-            case = CaseFiles(safe_id(identifier), paths.get("t1"), paths.get("t2"), paths.get("flair"), notices)
+            case = CaseFiles(safe_id(identifier), paths.get("t1"), paths.get("t2"), paths.get("flair"), notices=notices)
             cases.append(replace(case, problem=_which(several.get(identifier, {}))))
     if not cases:
         seen = f"; found {', '.join(sorted(others)[:3])}" if others else ""
