@@ -26,6 +26,7 @@ from rich.progress import Progress as Bar
 
 from d3m.errors import EXIT_CODES, D3MError, Notice, is_out_of_memory
 from d3m.progress import Progress
+from d3m.system.processes import alive
 from d3m.system.storage import OF_THE_MACHINE, disk_error
 from d3m.system.streams import calm_environment, lost_output, open_streams
 from d3m.system.text import for_terminal, plain
@@ -279,26 +280,6 @@ def _end_with(pid: int, direct: bool) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)  # a main thread inside a long computation cannot react
     os._exit(130)
-
-
-def alive(pid: int) -> bool:
-    """Whether there is a process of this number on this machine."""
-    if sys.platform == "win32":
-        import ctypes
-
-        handle = ctypes.windll.kernel32.OpenProcess(0x00100000, False, pid)  # SYNCHRONIZE
-        if not handle:
-            return False
-        gone = ctypes.windll.kernel32.WaitForSingleObject(handle, 0) == 0
-        ctypes.windll.kernel32.CloseHandle(handle)
-        return not gone
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def require_torch() -> None:

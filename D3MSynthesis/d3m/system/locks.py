@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from d3m.errors import D3MError
-from d3m.system.console import alive
+from d3m.system.processes import alive
 from d3m.system.storage import disk_error
 
 BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
