@@ -280,7 +280,7 @@ def test_visits_in_two_parts_are_in_the_same_list(patient: dict[str, Path], tmp_
     code, text = _prepare(data, "--cache", tmp_path / "cache")
     assert code == 2
     for visit in ("BraTSReg_002_00", "BraTSReg_002_01"):
-        assert f"{visit}: visits of the patient BraTSReg_002 stand in train and in validation" in text
+        assert f"{visit}: visits of the patient BraTSReg_002 are in train and in validation" in text
     assert "b: T1c " in text
     assert "3 patients cannot be used" in text
     split = tmp_path / "split.json"
