@@ -66,7 +66,7 @@ def synthesize(
         The volumes on T1's grid, the deformation in millimetres, and what was noticed.
 
     Raises:
-        D3MError: scans that cannot be used, an option out of range, memory or disk that does not suffice.
+        D3MError: scans that cannot be used, an option out of range, not enough memory or disk space.
     """
     started, wanted = time.monotonic(), replace(options or SynthesisOptions(), **changed)
     given = zip(INPUT_NAMES, (t1, t2, flair, brain_mask, reference, reference_mask, enhancement_mask), strict=True)

@@ -307,9 +307,9 @@ def try_bombs(place: Path) -> int:
             except D3MError as error:
                 if not (error.message and error.hint):
                     raise EscapedError("an error without a way out") from error
-            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-            if grown > MAX_GROWTH_BYTES:
-                raise EscapedError(f"took {grown / 2**20:.0f} MiB")
+            growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+            if growth > MAX_GROWTH_BYTES:
+                raise EscapedError(f"took {growth / 2**20:.0f} MiB")
             code = 0
         except BaseException as error:
             os.write(2, f"{name}: {type(error).__name__}: {error}\n".encode())

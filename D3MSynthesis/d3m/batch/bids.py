@@ -118,8 +118,8 @@ def check_places(root: Path, out: Path) -> None:
     while not place.exists():
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        mend = "Choose another OUTPUT_DIR, or change the folder's permissions."
-        raise D3MError("The output folder cannot be written.", mend, "machine")
+        hint = "Choose another OUTPUT_DIR, or change the folder's permissions."
+        raise D3MError("The output folder cannot be written.", hint, "machine")
 
 
 def _holds_files(folder: Path) -> bool:
