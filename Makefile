@@ -34,7 +34,7 @@ picture: demo
 	$(BIN)/python docs/measured.py --picture demo
 
 pytest: .venv/test.stamp
-	QT_QPA_PLATFORM=offscreen $(BIN)/python -m pytest -q
+	QT_QPA_PLATFORM=offscreen OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # The Slicer-facing tests over Slicer's own Base/Python folder: SLICER_BASE_PYTHON=<folder> make test-slicer
 test-slicer: .venv/test.stamp
