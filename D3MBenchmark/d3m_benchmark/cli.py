@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional, cast
+from typing import Annotated, Optional
 
 import typer
 
@@ -62,11 +62,10 @@ def train(
     with telling("train", progress, parent_pid) as tell:
         require_torch()
         from d3m_benchmark.methods.training import method_task
-        from d3m_training.train.method import Size
         from d3m_training.train.runs import TrainOptions, run_training
 
         options = TrainOptions(cache, out, iterations, batch, seed, threads)
-        weights = run_training(method_task(method, cast(Size, size.value)), options, tell)
+        weights = run_training(method_task(method, size.value), options, tell)
         tell(f"Weights: {weights}")
 
 

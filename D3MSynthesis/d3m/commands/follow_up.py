@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from d3m.commands.options import INPUT, OUTPUT, SynthesisOptions, synthesis_command
+from d3m.commands.options import INPUT, OUTPUT, synthesis_command
 from d3m.errors import D3MError
+from d3m.options import SynthesisOptions
 from d3m.progress import Progress
 from d3m.system.console import Reporter, require_torch
 from d3m.system.folders import check_output, claim

@@ -184,7 +184,8 @@ class VolumeSampler:
         """The reverse steps of some slices."""
         on_cpu = gather_context(slices, brain, index, self.context)
         held = None if self.mask is None else self.mask[index][:, None].to(self.device)
-        condition = Condition(*(part.to(self.device) for part in (on_cpu.slices, on_cpu.t1, on_cpu.brain)), held)
+        scans, t1, inside = (part.to(self.device) for part in (on_cpu.slices, on_cpu.t1, on_cpu.brain))
+        condition = Condition(scans, t1, inside, held)
         noise = shared_noise((slices.shape[2], slices.shape[3]), seed, self.device)
         shape = (len(index), 1, *slices.shape[2:])
         state = State(noise.x.expand(shape), noise.m.expand(shape))

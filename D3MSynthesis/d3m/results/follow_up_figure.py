@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,7 +58,7 @@ def draw_follow_up(
     axes = figure.subplots(3, len(COLUMNS), squeeze=False)
     for row, (name, cut, (a, b), sides) in enumerate(planes):
 
-        def view(volume: np.ndarray, cut: tuple[object, ...] = cut, row: int = row) -> np.ndarray:
+        def view(volume: np.ndarray, cut: tuple[Any, ...] = cut, row: int = row) -> np.ndarray:
             plane = volume[cut].T
             return plane[::-1] if row else plane  # superior is up
 

@@ -64,7 +64,7 @@ class NormalBrain:
         scans = np.asarray(entry.scans[index, :3], np.float32)
         quartiles = np.stack([np.percentile(scans[:, c][normal], (25, 50, 75)) for c in range(3)])
         spread = np.maximum(quartiles[:, 2] - quartiles[:, 0], 1e-3)
-        return NormalBrain(quartiles[:, 1], spread, scans.any(axis=(0, 2, 3)))
+        return NormalBrain(quartiles[:, 1], spread, np.asarray(scans.any(axis=(0, 2, 3))))
 
 
 class Transplanter:
