@@ -106,7 +106,7 @@ def test_a_patient_in_two_parts_is_found() -> None:
     split = Split(("a_00", "b"), ("c",), ("a_01",))
     (found,) = conflicts(split, groups)
     assert (found.patient, found.parts, found.ids) == ("a", ("train", "test"), ("a_00", "a_01"))
-    with pytest.raises(D3MError, match="patient a stand in train and in test"):
+    with pytest.raises(D3MError, match="patient a are in train and in test"):
         check_split(split, groups)
     for bad, words in (
         (Split(("b", "b"), (), ()), "b twice in train"),
