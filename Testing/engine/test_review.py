@@ -150,4 +150,4 @@ def test_table_cells_cannot_break_the_table() -> None:
     text = table([Entry("1", "", "failed", None, None, (HOSTILE,), HOSTILE, HOSTILE), *entries(20)])
     lines = text.splitlines()
     assert len(lines) == 22
-    assert {line.count("\t") for line in lines} == {12}
+    assert {line.count("\t") for line in lines} == {16}
