@@ -207,8 +207,8 @@ def test_killed_while_moving_in(moment: int, tmp_path: Path, monkeypatch: pytest
     assert standing(out, RESULT).state == "ours"
     assert not [path for path in out.iterdir() if path.name.startswith((PARTIAL, READY))]
     old, new = {"cemri.nii.gz", "trace", "trace/step.nii.gz", MANIFEST}, {"cemri.nii.gz", "a", "b", MANIFEST}
-    assert set(tree(out)) == (old if moment == 0 else new)
-    assert (out / "cemri.nii.gz").read_text() == ("old" if moment == 0 else "new")
+    assert set(tree(out)) in ((old, new) if moment < 2 else (new,))
+    assert (out / "cemri.nii.gz").read_text() == ("old" if set(tree(out)) == old else "new")
     assert (done.returncode != 0) == (moment < 6)
 
 
