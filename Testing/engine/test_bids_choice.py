@@ -197,7 +197,7 @@ def test_filter_file_leaves_sessions_out(tmp_path: Path) -> None:
         ('{"t1w": "mprage"}', "must name images"),
         ('{"bold": {}}', "none of t1w"),
         ('{"t1w": {"aquisition": "x"}}', "unknown entity 'aquisition'"),
-        ('{"t1w": {"acquisition": {"x": 1}}}', "no text or number"),
+        ('{"t1w": {"acquisition": {"x": 1}}}', "neither text nor a number"),
         ('{"t1w": {"ceagent": "gad"}}', "with a contrast agent"),
         ("[" * 100_000, "no valid JSON"),
     ],

@@ -27,14 +27,21 @@ REQUIRED = {"$schema", "category", "scm_url"}
 SHIPPED = {"slicer", "vtk", "qt", "ctk", "SimpleITK", "numpy", "scipy"}
 """What a module's file may import when Slicer starts, besides the standard library."""
 OWN = {"D3MSynthesis", "D3MSynthesisLib", "D3MTraining"}
-LIMIT_BYTES = 100_000_000
+TORCH_FREE = {"d3m.errors", "d3m.progress"}
+"""Of the engine; they import the standard library alone."""
+LIMIT_FILES = 80 * 2**20
+LIMIT_HISTORY = 250 * 2**20
 
 MODULE_FILES = [
     CHECKOUT / "D3MSynthesis" / "D3MSynthesis.py",
     CHECKOUT / "D3MTraining" / "D3MTraining.py",
-    *sorted((CHECKOUT / "D3MSynthesis" / "D3MSynthesisLib").glob("*.py")),
+    *(
+        path
+        for path in sorted((CHECKOUT / "D3MSynthesis" / "D3MSynthesisLib").glob("*.py"))
+        if path.name != "bootstrap.py"
+    ),
 ]
-"""Files that Slicer's own process imports; the engine and the training run in processes of their own."""
+"""Files that Slicer's own process imports; engine, training and their bootstrap run in processes of their own."""
 
 
 def entry() -> dict[str, object]:
@@ -132,14 +139,14 @@ def test_licence() -> None:
 
 
 def test_size() -> None:
-    """Files and history together are what the index downloads; models in the history count, each object once."""
+    """Files, and history: models in it count, each object once."""
     files = sum(
         (CHECKOUT / name).stat().st_size for name in git("ls-files").splitlines() if (CHECKOUT / name).is_file()
     )
     # Not count-objects: it counts an object as often as this checkout's packs happen to hold it.
     history = int(git("rev-list", "--objects", "--disk-usage", "HEAD"))
-    assert history > 0
-    assert files + history < LIMIT_BYTES
+    assert 0 < history < LIMIT_HISTORY
+    assert files < LIMIT_FILES
 
 
 def at_file_scope(tree: ast.Module) -> list[ast.stmt]:
@@ -167,7 +174,8 @@ def test_nothing_foreign_and_nothing_done_at_import(path: Path) -> None:
         elif isinstance(statement, ast.ImportFrom) and statement.level == 0:
             names = [str(statement.module)]
         for name in names:
-            assert name.split(".")[0] in SHIPPED | OWN | sys.stdlib_module_names, f"line {statement.lineno}: {name}"
+            known = name in TORCH_FREE or name.split(".")[0] in SHIPPED | OWN | sys.stdlib_module_names
+            assert known, f"line {statement.lineno}: {name}"
         assert not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)), statement.lineno
 
 
