@@ -267,7 +267,7 @@ def test_card_with_the_stage_survives_json() -> None:
         (WholeBrain("b" * 64, WholeBrainSizes((8, 9))), "widths"),
         (WholeBrain("b" * 64, SIZES, 10**6), "members"),
         (WholeBrain("b" * 64, SIZES, 1, replace(CALIBRATION, volume_weights=(1.0,))), "weights"),
-        (WholeBrain("b" * 64, SIZES, 1, replace(CALIBRATION, volume_intercept=math.inf)), "without sense"),
+        (WholeBrain("b" * 64, SIZES, 1, replace(CALIBRATION, volume_intercept=math.inf)), "no sense"),
         (WholeBrain("b" * 64, SIZES, 1, replace(CALIBRATION, residuals=(1.0, -1.0))), "order"),
         (WholeBrain("b" * 64, SIZES, 1, replace(CALIBRATION, level=1.5)), "level"),
     ],
