@@ -268,14 +268,18 @@ def test_one_question_says_what_and_how_large(pip: Pip) -> None:
     asked: list[str] = []
     Install.ensure(REQUIREMENTS, lambda question: not asked.append(question))  # type: ignore[func-returns-value]
     (question,) = asked
-    for word in ("PyTorch", "3 GB", "40 MB", *map(Packages.name, Packages.requirements(REQUIREMENTS))):
+    for word in ("PyTorch", "3 GB", "60 MB", *map(Packages.name, Packages.requirements(REQUIREMENTS))):
         assert word in question
-    assert [call[0] for call in pip.calls] == ["torch", "pip"]
+    assert [call[0] for call in pip.calls] == ["torch", "pip", "pip"]
     assert pip.calls[0] == ("torch", "False", Packages.TORCH)
-    assert "numpy==2.0.2\n" in pip.calls[1][-1]
-    assert {"--only-binary", *Packages.requirements(REQUIREMENTS)} <= set(pip.calls[1])
+    _, alone, others = pip.calls
+    assert all("numpy==2.0.2\n" in call[-1] for call in (alone, others))
+    assert "--no-deps" in alone
+    assert "--no-deps" not in others
+    assert "--only-binary" in set(alone) & set(others)
+    assert {*Packages.requirements(REQUIREMENTS)} <= {*alone, *others}
     Install.ensure(REQUIREMENTS, no)
-    assert len(pip.calls) == 2
+    assert len(pip.calls) == 3
 
 
 def test_no_means_that_nothing_happens(pip: Pip) -> None:
@@ -301,7 +305,7 @@ def test_second_try_after_a_failure_installs_only_the_rest(pip: Pip) -> None:
         Install.ensure(REQUIREMENTS, lambda question: True)  # the extension gave None: nothing was installed
     assert [call[0] for call in pip.calls] == ["torch"]
     Install.ensure(REQUIREMENTS, failing)
-    assert [call[0] for call in pip.calls] == ["torch", "torch", "pip"]
+    assert [call[0] for call in pip.calls] == ["torch", "torch", "pip", "pip"]
     del pip.there["nibabel"]
     pip.fail = subprocess.CalledProcessError(1, "pip install")
     with pytest.raises(SynthesisError, match="could not be installed") as caught:
@@ -327,7 +331,7 @@ def test_extension_pytorch_is_missing(pip: Pip, monkeypatch: pytest.MonkeyPatch)
         Install.ensure(REQUIREMENTS, pytest.fail)
     pip.there["torch"] = "2.4"
     Install.ensure(REQUIREMENTS, lambda question: True)
-    assert [call[0] for call in pip.calls] == ["pip"]
+    assert [call[0] for call in pip.calls] == ["pip", "pip"]
 
 
 def test_older_slicer_has_another_pip(pip: Pip, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,14 +346,14 @@ def test_older_slicer_has_another_pip(pip: Pip, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "slicer.packaging", None)
     monkeypatch.setattr(slicer.util, "pip_install", pip_install)
     Install.ensure(REQUIREMENTS, lambda question: True)
-    assert len(got) == 1
+    assert ["--no-deps" in given for given in got] == [True, False]
     assert not Install.incomplete(REQUIREMENTS)
 
 
 def test_nobody_is_asked_for_what_cannot_work(pip: Pip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A folder that cannot be written and a full disk are told before the question."""
     monkeypatch.setattr(Install.shutil, "disk_usage", lambda place: SimpleNamespace(free=900 * 2**20))
-    with pytest.raises(SynthesisError, match="not enough space.*1160 MB"):
+    with pytest.raises(SynthesisError, match="not enough space.*1180 MB"):
         Install.ensure(REQUIREMENTS, pytest.fail)
     monkeypatch.setattr(Install, "_sitePackages", lambda: Path("/proc/self"))
     if Path("/proc/self").is_dir():

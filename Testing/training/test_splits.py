@@ -110,7 +110,7 @@ def test_a_patient_in_two_parts_is_found() -> None:
         check_split(split, groups)
     for bad, words in (
         (Split(("b", "b"), (), ()), "b twice in train"),
-        (Split(("b",), ("b",), ()), "patient b stand in"),
+        (Split(("b",), ("b",), ()), "patient b are in"),
         (Split(("b", "gone"), ("lost",), ()), "gone, lost"),
     ):
         with pytest.raises(D3MError, match=words):
