@@ -178,7 +178,7 @@ def test_nothing_but_results_is_replaced(tmp_path: Path, synthesis: Synthesis) -
     case = write_case(tmp_path / "case", "case")
     (row,) = run(tmp_path, tmp_path, synthesis).values()
     assert row.status == "failed"
-    assert "something other than an earlier result" in row.reason
+    assert "is or holds an input" in row.reason
     assert sorted(p.name for p in case.folder.iterdir()) == sorted(
         f"case_{c}.nii.gz" for c in ("t1", "t2", "flair", "t1ce", "seg")
     )

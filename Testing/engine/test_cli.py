@@ -74,7 +74,7 @@ def test_options_reach_the_result(tiny_case: TinyCase, tiny_model: Path, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--t1", "{t1}", "--t2", "{t2}"], "--flair is missing"),
+        (["--t1", "{t1}", "--t2", "{t2}"], "FLAIR is missing"),
         ([], "--t1 and --t2 and --flair are missing"),
         (["--example", "--t1", "{t1}"], "--example and scans"),
         (["--t1", "{t1}", "--t2", "{t2}", "--flair", "nosuch.nii.gz"], "FLAIR"),

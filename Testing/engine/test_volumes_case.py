@@ -250,12 +250,12 @@ def test_unfit_brain_masks(tmp_path, scans):
         "not binary": put(tmp_path / "a.nii", brain * np.arange(40), AFFINE),
         "empty": put(tmp_path / "b.nii", brain * 0, AFFINE),
         "whole volume": put(tmp_path / "c.nii", brain * 0 + 1, AFFINE),
-        "overlap by 0 %": put(tmp_path / "d.nii", brain, away),
+        "overlap by only 0 %": put(tmp_path / "d.nii", brain, away),
         "does not exist": tmp_path / "none.nii",
         "no orientation": put(tmp_path / "e.nii", brain, AFFINE, qcode=0, scode=0),
     }
     for word, path in bad.items():
-        with pytest.raises(D3MError, match=f"brain mask.*{word}"):
+        with pytest.raises(D3MError, match=f"(?i)brain mask.*{word}"):
             case_of(tmp_path, scans, mask=path)
 
 
@@ -312,7 +312,7 @@ def test_brains_in_different_places(tmp_path):
     shape = (64, 56, 40)
     affine = (lps_affine(shape),) * 3
     t1, _, flair = brains(shape, offset=(-8, 0, 0))
-    for offset in (-2, 18):
+    for offset in (-2, 12):
         t2 = brains(shape, offset=(offset, 0, 0))[1]
         case = case_of(tmp_path, (t1, t2, flair), affine)
         assert codes(case) == [("registered", "t2")]
