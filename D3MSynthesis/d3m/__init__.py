@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from d3m.synthesis import Result, Synthesis
     from d3m.volumes.preprocess.case import read_case
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "D3MError",
     "Result",
