@@ -291,6 +291,8 @@ def _finish_moving(ready: Path, place: Path) -> None:
         for name in (read_manifest(place) or {}).keys() - new.keys():
             _remove_ours(place, name)
         (ready / MANIFEST).replace(place / MANIFEST)
+    elif os.path.lexists(ready / MANIFEST):  # which cannot be read, perhaps only now: the result in it is kept
+        return
     shutil.rmtree(ready, ignore_errors=True)
 
 
