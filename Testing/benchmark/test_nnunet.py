@@ -146,6 +146,7 @@ def test_install_pins_torch_and_takes_torchvision_out(
     """
     monkeypatch.setenv("PYTHONPATH", "ours")
     monkeypatch.setattr(nnunet.sys, "executable", str(tmp_path / "env" / "bin" / "python"))
+    (tmp_path / "env" / nnunet.MARK).touch()  # an installation that was broken off is gone on with
     nnunet.install(tmp_path / "env", quiet)
     text = said.read_text(encoding="utf-8")
     calls = [line for line in text.splitlines() if line.startswith("-m ")]
@@ -159,3 +160,43 @@ def test_install_pins_torch_and_takes_torchvision_out(
     with pytest.raises(D3MError, match="could not be installed") as told:
         nnunet.install(tmp_path / "env", quiet)
     assert told.value.kind == "machine"
+
+
+def test_install_leaves_other_folders_alone(said: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment or folder of somebody's is refused before anything runs; a new or empty folder is taken."""
+    monkeypatch.setattr(nnunet.sys, "executable", str(tmp_path / "env" / "bin" / "python"))
+    monkeypatch.setattr(nnunet, "_program", lambda *_: tmp_path / "env" / "bin" / "python")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / ".netrc").touch()
+    for name in ("env", "mine", "mine/.netrc"):
+        with pytest.raises(D3MError, match="something other than"):
+            nnunet.install(tmp_path / name, quiet)
+    assert not said.exists()
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "new/inner", "new/inner"):
+        nnunet.install(tmp_path / name, quiet)
+        assert len(said.read_text(encoding="utf-8").splitlines()) > 4
+        said.unlink()
+
+
+def test_predictions_are_whole_and_replace_nothing_else(said: Path, tmp_path: Path) -> None:
+    """Label maps that somebody corrected, and folders of others, stay; a failure leaves the earlier ones."""
+    environment, work, out = tmp_path / "env", tmp_path / "work", tmp_path / "out"
+    leave(work, WEIGHTS)
+    (tmp_path / "cases").mkdir()
+    script = environment / "bin" / "python"
+    for code, text in ((0, "one"), (0, "two"), (1, "three")):
+        end = '; do [ "$1" = --out ] && echo ' + text + ' > "$2/a.nii.gz"; shift; done'
+        script.write_text(f"#!/bin/sh\nwhile [ $# -gt 0 ]{end}\nexit {code}\n", encoding="utf-8")
+        if code:
+            with pytest.raises(D3MError, match="could not predict"):
+                nnunet.predict(environment, work, tmp_path / "cases", out)
+        else:
+            nnunet.predict(environment, work, tmp_path / "cases", out)
+    assert (out / "a.nii.gz").read_text() == "two\n"
+    (out / "a.nii.gz").write_text("corrected by hand")
+    for place in (out, tmp_path / "cases", work, tmp_path):
+        with pytest.raises(D3MError, match=r"will not be replaced|is or holds an input"):
+            nnunet.predict(environment, work, tmp_path / "cases", place)
+    assert (out / "a.nii.gz").read_text() == "corrected by hand"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases", "env", "out", "work"]

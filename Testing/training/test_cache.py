@@ -198,3 +198,25 @@ def test_patients_without_t2_are_taken_if_asked_for(tmp_path: Path) -> None:
     assert not without[:, 1].any()
     assert without[:, 0].any()
     assert without[:, 2].any()
+
+
+def test_a_split_corrected_by_hand_is_kept(tmp_path: Path) -> None:
+    """Preparing again writes its own split and keeps the one that somebody changed, saying where."""
+    for seed, name in enumerate("ab"):
+        write_patient(tmp_path / "data", name, seed=seed)
+    split, said = tmp_path / "cache/split.json", list[str]()
+
+    def prepare(seed: int) -> str:
+        prepare_cache(
+            [tmp_path / "data"], split.parent, PrepareOptions(sizes=(1, 1, 0), workers=1, seed=seed), said.append
+        )
+        return split.read_text(encoding="utf-8")
+
+    first = prepare(0)
+    assert prepare(1) != first
+    assert not list(split.parent.glob("split-*"))
+    split.write_text('{"train": ["b"], "validation": ["a"]}')
+    prepare(0)
+    assert split.with_name("split-1.json").read_text() == '{"train": ["b"], "validation": ["a"]}'
+    assert [line for line in said if "split-1.json" in line]
+    assert split.read_text(encoding="utf-8") == first

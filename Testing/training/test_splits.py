@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d3m.errors import D3MError
-from d3m_training.data.splits import Split, check_split, conflicts, group_of, make_split, read_split, write_split
+from d3m_training.data.splits import Split, check_split, conflicts, group_of, make_split, read_split, split_text
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_patient_in_two_parts_is_found() -> None:
 def test_split_files(tmp_path: Path) -> None:
     """A split is the same after writing and reading; files that are none are refused, not read as empty."""
     split = Split(("a", "ü"), ("b",), (), 7)
-    write_split(tmp_path / "split.json", split)
+    (tmp_path / "split.json").write_text(split_text(split), encoding="utf-8")
     assert read_split(tmp_path / "split.json") == split
     (tmp_path / "two.json").write_text('{"train": ["a"], "validation": ["b"]}')
     assert read_split(tmp_path / "two.json") == Split(("a",), ("b",), ())

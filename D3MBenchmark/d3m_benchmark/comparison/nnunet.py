@@ -20,7 +20,7 @@ import numpy as np
 from d3m.errors import D3MError
 from d3m.system.folders import check_output, whole_folder
 from d3m.system.manifest import FolderKind
-from d3m.system.storage import writing
+from d3m.system.storage import write_text, writing
 from d3m_training.data.cache import ENHANCING, NECROSIS, OEDEMA
 from d3m_training.data.datasets import read_patient
 from d3m_training.data.labels import unify
@@ -42,6 +42,8 @@ REGIONS_ORDER = (OEDEMA, NECROSIS, ENHANCING)
 TORCH = "torch==2.13.0"
 VARIABLES = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet_results": "results"}
 CHILD = Path(__file__).with_name("nnunet_child.py")
+MARK = ".d3m-nnunet"
+"""Lies in an environment that `install` made."""
 
 
 def install(environment: Path, report: Callable[[str], None]) -> None:
@@ -50,12 +52,13 @@ def install(environment: Path, report: Callable[[str], None]) -> None:
     torchvision, which nnU-Net's parts ask for, is taken out again: beside a CPU build of torch its import fails.
 
     Args:
-        environment: Folder; made where it is missing.
+        environment: Folder; made where it is missing, and gone on with where an earlier call began it.
         report: Gets lines.
 
     Raises:
-        D3MError: pip could not install it.
+        D3MError: something else lies in the folder; it cannot be written; pip could not install it.
     """
+    _begin(environment)
     steps = (
         [sys.executable, "-m", "venv", str(environment)],
         [*_pip(environment, "install"), TORCH],
@@ -67,8 +70,24 @@ def install(environment: Path, report: Callable[[str], None]) -> None:
         _run(step, _without_ours(), "nnU-Net could not be installed.", "Check the network, then run it again.")
 
 
+def _begin(environment: Path) -> None:
+    """Make and mark the folder of an environment: pip must not change one that somebody else made."""
+    mark = environment / MARK
+    if os.path.lexists(environment) and not mark.is_file():
+        names = sorted(path.name for path in environment.iterdir()) if environment.is_dir() else [environment.name]
+        if names:
+            raise D3MError(
+                f"The environment's folder holds something other than what `nnunet install` made ({names[0]!r}).",
+                "Choose another --env: a new folder.",
+            )
+    with writing():
+        environment.mkdir(parents=True, exist_ok=True)
+        write_text(mark, "An environment with nnU-Net, made and changed by `d3m-benchmark nnunet install`.\n")
+
+
 EXPORTED = FolderKind("nnunet-data", "an earlier export for nnU-Net")
 CASES = FolderKind("nnunet-cases", "cases that were written for nnU-Net")
+PREDICTED = FolderKind("nnunet-predictions", "earlier label maps of nnU-Net")
 
 
 def export(data: Sequence[Path], work: Path, enhancing_label: int | None, report: Callable[[str], None]) -> list[str]:
@@ -182,6 +201,24 @@ def child(environment: Path, work: Path, action: str, **options: object) -> None
         [str(python), "-I", str(CHILD), action, "--dataset", DATASET, *listed],
         variables(work), f"nnU-Net could not {action}.", "See its output above.",
     )  # fmt: skip
+
+
+def predict(environment: Path, work: Path, cases: Path, out: Path, **options: object) -> None:
+    """Segment cases; the label maps stand in `out` when all are there.
+
+    Args:
+        environment: From `install`.
+        work: As for `export`.
+        cases: From `write_cases`.
+        out: New folder, or one with earlier label maps that nobody changed.
+        options: Of `nnunet_child`.
+
+    Raises:
+        D3MError: as `child`; `out` holds something else or cannot be written.
+    """
+    check_output(out, PREDICTED, True, [cases, work, environment])
+    with whole_folder(out, PREDICTED) as place:
+        child(environment, work, "predict", **options, cases=cases.absolute(), out=place)
 
 
 def variables(work: Path) -> dict[str, str]:

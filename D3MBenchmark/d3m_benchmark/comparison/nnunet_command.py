@@ -109,7 +109,4 @@ def predict(
     with session(Reporter("auto")):
         from d3m_benchmark.comparison import nnunet
 
-        nnunet.child(
-            environment, work, "predict", configuration=configuration, fold=fold, device=device,
-            cases=cases.absolute(), out=out.absolute(),
-        )  # fmt: skip
+        nnunet.predict(environment, work, cases, out, configuration=configuration, fold=fold, device=device)

@@ -13,6 +13,7 @@ from d3m.errors import D3MError
 from d3m.models.recipes import RECIPES
 from d3m.progress import Remaining
 from d3m.system.locks import held
+from d3m.system.own_files import write_own
 from d3m.system.storage import replace_text, writing
 from d3m.system.text import read_object
 from d3m_training.data.cache import check_place, fingerprint, is_whole, prepare, write_entry
@@ -118,7 +119,9 @@ def _fill(
     with writing():
         if works:  # until all are there this is no cache: entries of two grids must not be trained on together
             (cache / GRID_NAME).unlink(missing_ok=True)
-        replace_text(cache / SPLIT_NAME, split_text(split))
+        kept = write_own(cache / SPLIT_NAME, split_text(split))
+    if kept is not None:
+        report(f"{SPLIT_NAME} in the cache was changed by hand; it is kept as {kept.name}.")
     remaining = Remaining()
     for number, identifier in enumerate(in_processes(_prepare_one, works, workers), start=1):
         report(f"{number}/{len(works)} {identifier}{left(remaining, number / len(works))}")

@@ -195,13 +195,8 @@ def split_text(split: Split) -> str:
     return json.dumps(asdict(split), indent=1) + "\n"
 
 
-def write_split(path: Path, split: Split) -> None:
-    """Write a split as JSON."""
-    path.write_text(split_text(split), encoding="utf-8")
-
-
 def read_split(path: Path) -> Split:
-    """Read what `write_split` wrote.
+    """Read a split file, as `split_text` makes it.
 
     Raises:
         D3MError: it is not such a file.
