@@ -78,6 +78,8 @@ def extract_brain(t1: Volume, choice: str = "auto") -> Extraction:
         D3MError: no brain was found; the extractor that was asked for is not there.
     """
     head = replace(t1, data=_finite(t1.data))
+    if choice not in ("auto", "own", *_LEARNED):
+        raise D3MError(f"There is no brain extractor {choice!r}.", f"Use auto, own, {', '.join(_LEARNED)}.")
     reasons = []
     for name in ("deepbet", "hd-bet") if choice == "auto" else (choice,):
         if name == "own":
