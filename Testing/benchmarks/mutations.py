@@ -3,7 +3,8 @@
     python Testing/benchmarks/mutations.py [name ...]
 
 Each mutation is a change of a line or two in a copy of the sources; then the benchmark or the test that must catch it
-runs there and has to fail. Exit code 1 if one was not caught, or if its place in the sources is gone.
+runs there and has to fail, and has to pass without the change. Exit code 1 if one was not caught, if its place in the
+sources is gone, or if what must catch it fails anyhow.
 """
 
 from __future__ import annotations
@@ -81,25 +82,30 @@ MUTATIONS = (
 )
 
 
+def run(command: tuple[str, ...], place: Path) -> tuple[int, str]:
+    """Run a script or a test of the copy: its exit code, and the end of what it said."""
+    program = [sys.executable, *([] if command[0].endswith(".py") else ["-m", "pytest", "-q", "-x"])]
+    folders = ("D3MSynthesis", "D3MTraining", "D3MBenchmark", "Testing")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(place / name) for name in folders)}
+    done = subprocess.run([*program, *command], cwd=place, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, (done.stdout + done.stderr)[-300:]
+
+
 def caught(mutation: Mutation, place: Path) -> str:
-    """Empty if the mutation makes its command fail, else what is wrong."""
+    """Empty if the mutation, and nothing else, makes its command fail; else what is wrong."""
     path = place / mutation.file
     text = path.read_text(encoding="utf-8")
     if text.count(mutation.old) != 1:
         return "its place in the sources is gone"
     path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
-    command = [sys.executable, *([] if mutation.command[0].endswith(".py") else ["-m", "pytest", "-q", "-x"])]
-    folders = ("D3MSynthesis", "D3MTraining", "D3MBenchmark", "Testing")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(place / name) for name in folders)}
     try:
-        done = subprocess.run(
-            [*command, *mutation.command], cwd=place, env=environment, capture_output=True, text=True, check=False
-        )
+        code, said = run(mutation.command, place)
     finally:
         path.write_text(text, encoding="utf-8")
-    if done.returncode == 1:  # what both give when something was found; anything else is a broken harness
-        return ""
-    return f"exit code {done.returncode}: {(done.stdout + done.stderr)[-300:]}"
+    if code != 1:  # what both give when something was found; anything else is a broken harness
+        return f"NOT caught, exit code {code}: {said}"
+    code, said = run(mutation.command, place)
+    return f"fails without it, too: {said}" if code else ""
 
 
 def main() -> int:
