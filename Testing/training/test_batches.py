@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,22 +151,6 @@ def test_the_upper_clip_is_the_recipes(entries: list[Entry]) -> None:
     """A recipe whose target ends at 1 never gets more."""
     batch = Batches(entries, replace(STILL, gain=0.5), seed=0, target_upper=1.0).draw(0)
     assert batch.target.max() <= 1
-
-
-def test_batches_are_drawn_fast_enough(tmp_path: Path) -> None:
-    """On one core a step waits less for its slices than for its gradients: more than 100 augmented slices a second."""
-    torch.set_num_threads(1)
-    entry = _entry(tmp_path, "large", size=192)
-    batches = Batches([entry], BatchSettings(context=(-1, 0, 1)), seed=0)
-    batches.draw(0)
-    best = min(_seconds(batches, k) for k in range(1, 5))
-    assert 16 / best > 100
-
-
-def _seconds(batches: Batches, number: int) -> float:
-    started = time.process_time()
-    batches.draw(number)
-    return time.process_time() - started
 
 
 def test_contrasts_are_left_out_whole(entries: list[Entry]) -> None:
