@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,14 @@ def test_table_and_derivatives(tmp_path: Path) -> None:
     assert (out / "README-1").read_text() == "our lab's words"
     copy_whole(tmp_path / "summary.csv", tmp_path / "copy.csv")
     assert is_own(tmp_path / "copy.csv")
+
+
+def test_what_a_killed_run_left_goes_in_time(tmp_path: Path) -> None:
+    """A temporary file of an hour ago is removed, one of a run that may still write is not."""
+    old, new = tmp_path / ".summary.csv.0123456789ab.partial", tmp_path / ".summary.csv.ba9876543210.partial"
+    for path in (old, new):
+        path.write_text("half")
+    os.utime(old, (old.stat().st_mtime - 7200,) * 2)
+    write_own(tmp_path / "summary.csv", "whole")
+    assert not old.exists()
+    assert new.exists()

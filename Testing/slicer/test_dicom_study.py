@@ -21,7 +21,7 @@ import SimpleITK as sitk
 slicer = pytest.importorskip("slicer")
 from mrml_host import MRMLHost  # noqa: E402
 
-from D3MSynthesisLib import DicomExport, Inputs  # noqa: E402
+from D3MSynthesisLib import Assignment, DicomExport  # noqa: E402
 from D3MSynthesisLib.Logic import SynthesisLogic  # noqa: E402
 
 
@@ -77,7 +77,7 @@ def throughSlicer(
     """The inputs that were found, the result's nodes, and the folder of the DICOM series."""
     slicer.dicomDatabase, nodes = loadStudy(study)
     try:
-        found = Inputs.assignInputs(nodes)
+        found = Assignment.assignInputs(nodes)
         mask = None if brain is None else loadMask(brain)
         result = SynthesisLogic(host.scene).run(
             found.t1, found.t2, found.flair, quality="preview", model=model, brainMask=mask

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from d3m.system.storage import write_text
 
 LIST = ".d3m-files.json"
 """Names the files of ours in a folder, each with the hashes of its last two contents: a kill may leave either."""
+ABANDONED_S = 3600.0
+"""A file is written in seconds; what is so old belongs to no living run."""
 NOTE = "Files that were written here, by hash. One that differs is somebody's and is kept under another name."
 
 
@@ -72,6 +76,11 @@ def _numbered(path: Path, number: int) -> Path:
 
 
 def _beside(path: Path) -> Path:
+    """A name for a temporary file; what runs that were killed long ago left under such a name is removed."""
+    for older in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - older.lstat().st_mtime > ABANDONED_S:
+                older.unlink()
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
 
 
