@@ -127,14 +127,10 @@ def test_weights_of_another_network(copy: Path) -> None:
             load_model(copy)
     import pickle
 
-    for content, said in (
-        (b"", "cannot be read"),
-        (pickle.dumps({"a": 1}), "list far more tensors"),
-        ((2**62).to_bytes(8, "little") + b"{}", "list far more tensors"),
-    ):
+    for content in (b"", pickle.dumps({"a": 1}), (2**62).to_bytes(8, "little") + b"{}"):
         path.write_bytes(content)
         _repoint(copy)
-        with pytest.raises(D3MError, match=said):
+        with pytest.raises(D3MError, match="cannot be read"):
             load_model(copy)
 
 
