@@ -68,8 +68,8 @@ def test_notebook(environment: dict[str, str], tiny_case: TinyCase, tmp_path: Pa
 
 def test_train(environment: dict[str, str], tmp_path: Path) -> None:
     """From a folder of patients to a model's folder."""
-    for part, identifier in (("train", "P1"), ("validation", "P2")):
-        write_case(tmp_path / "data" / part / identifier, identifier)
+    for seed, (part, identifier) in enumerate((("train", "P1"), ("validation", "P2"))):
+        write_case(tmp_path / "data" / part / identifier, identifier, seed=seed)
     text = run("train.py", tmp_path / "data", tmp_path / "work", 1, env=environment, cwd=tmp_path)
     assert "d3m synthesize --model" in text
     assert (tmp_path / "work" / "mine" / "card.json").is_file()

@@ -11,7 +11,7 @@ import pytest
 from d3m.errors import D3MError
 from d3m_training.data.datasets import check, find_patients
 from d3m_training.data.duplicates import merged_groups, same_patients, voxel_fingerprint
-from d3m_training.data.preparation import prepare_cache
+from d3m_training.data.preparation import PrepareOptions, prepare_cache
 from training.data_helpers import STYLE_2023, write_patient
 
 
@@ -50,5 +50,5 @@ def test_pooled_years(tmp_path: Path) -> None:
     assert len({p.group for p in checked.patients}) == 2
     said: list[str] = []
     with pytest.raises(D3MError, match=r"BraTS2021_00003.*BraTS20_Training_901|are in train and in validation"):
-        prepare_cache([tmp_path], tmp_path / "cache", "default", None, None, None, False, 1, 0, said.append)
+        prepare_cache([tmp_path], tmp_path / "cache", PrepareOptions(workers=1), said.append)
     assert any("hold the same images" in line for line in said)
