@@ -96,7 +96,7 @@ def test_one_step_at_a_time(training: Any, tmp_path: Path) -> None:
     def again(_event: object) -> None:
         logic.export(tmp_path / "run", tmp_path / "model")
 
-    with pytest.raises(Exception, match="is running"):
+    with pytest.raises(Exception, match="already running"):
         logic.prepare(data, tmp_path / "cache", progress=again)
     assert logic._worker is None
     assert not (tmp_path / "model").exists()

@@ -73,7 +73,7 @@ _STEMS = "[ck]ontrast[a-z]*|kontra(?:sz|sc)[a-z]*|inject[a-z]*|контраст[
 _WORD = rf"(?:{_any(tuple(w for w in CONTRAST_WORDS if not _NO_SPACES.search(w)))}|{_STEMS}|{_AGENT})"
 _WITHOUT = re.compile(
     rf"{_EDGE}(?:{_any(WITHOUT_WORDS)})[ .-]*(?:(?:i ?v|any|de|di|iv|the|dem)[ .-]*)?{_WORD}{_END}"
-    rf"|(?<![^\W\d_/+])-[ ]?(?:{_WORD}|c){_END}"
+    rf"|(?<![^\W_])-[ ]?(?:{_WORD}|c){_END}"  # "T1 -Gd"; the dash of "T1-Gd" is a hyphen
     rf"|{_EDGE}(?:{_any(tuple(w for w in ALONE_WITHOUT if not _NO_SPACES.search(w)))}){_END}"
     rf"|{_EDGE}(?:{_WORD}|c) ?-(?=\s|$|\))|\(-\)"
     r"|平扫|平掃|単純|조영전|造影前|增强前|조영 ?전|未增强|非造影"
