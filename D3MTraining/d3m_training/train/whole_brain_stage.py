@@ -12,7 +12,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from scipy.optimize import minimize
-from scipy.stats import rankdata
 from torch import Tensor
 
 from d3m import metrics
@@ -137,21 +136,13 @@ def measure(patient: CoarsePatient, member: WholeBrainEnsemble, fold: int) -> He
     where = brain & known[2]
     return HeldOut(
         patient.id, fold, patient.labelled, patient_features(enhancing, COARSE_VOXEL_ML), patient.enhancing_ml,
-        _auc(enhancing[where], region[where]),
+        metrics.auc(enhancing, region, where),
         metrics.dice(probability[0] >= 0.5, truth[0]),
         tuple(
             metrics.dice((enhancing >= cut) & where, region) if patient.enhancing_ml * 1000 >= LEAST_VOXELS else np.nan
             for cut in CUTS
         ),
     )  # fmt: skip
-
-
-def _auc(values: np.ndarray, positive: np.ndarray) -> float:
-    count = int(positive.sum())
-    if not 0 < count < len(values):
-        return float("nan")
-    ranks = rankdata(values)[positive].sum()
-    return float((ranks - count * (count + 1) / 2) / (count * (len(values) - count)))
 
 
 def calibrate(seen: Sequence[HeldOut]) -> PatientCalibration:
@@ -250,7 +241,7 @@ def table(seen: Sequence[HeldOut]) -> tuple[ValidationRow, ...]:
         ValidationRow("enhances_balanced_accuracy", round(float(np.mean(right)), 4), 0.0, len(seen)),
         ValidationRow("enhances_sensitivity", round(right[0], 4), 0.0, int(enhances.sum())),
         ValidationRow("enhances_specificity", round(right[1], 4), 0.0, int((~enhances).sum())),
-        ValidationRow("enhances_auc", round(_auc(chance, enhances), 4), 0.0, len(seen)),
+        ValidationRow("enhances_auc", round(metrics.auc(chance, enhances, np.ones_like(enhances)), 4), 0.0, len(seen)),
         ValidationRow("volume_r2", round(r2(np.ones(len(seen), bool)), 4), 0.0, len(seen)),
         ValidationRow("volume_r2_labelled", round(r2(labelled), 4), 0.0, int(labelled.sum())),
         row("volume_error_ml", np.abs(volume - truth)),
