@@ -22,7 +22,6 @@ from d3m.volumes.preprocess.case import read_case
 from d3m_training.data.splits import make_folds
 from d3m_training.data.whole_brain import CoarsePatient, prepare_coarse, read_coarse
 from d3m_training.data.whole_brain_batches import WholeBrainBatches, WholeBrainBatchSettings, augment, transplant
-from d3m_training.train import whole_brain_stage
 from d3m_training.train.whole_brain import train_fold
 from d3m_training.train.whole_brain_stage import HeldOut, calibrate, finish_stage, table
 from training.data_helpers import write_patient
@@ -228,12 +227,3 @@ def test_calibration_needs_both_kinds() -> None:
         calibrate([replace(one, true_ml=0.0) for one in _seen(20)])
     with pytest.raises(D3MError, match="need two folds"):
         calibrate([replace(one, fold=0) for one in _seen(20)])
-
-
-def test_voxel_auc_is_the_share_of_right_pairs() -> None:
-    """Against counting every pair."""
-    rng = np.random.default_rng(0)
-    values, positive = rng.random(60).round(1).astype(np.float32), rng.random(60) < 0.3
-    pairs = [np.sign(a - b) / 2 + 0.5 for a in values[positive] for b in values[~positive]]
-    assert whole_brain_stage._auc(values, positive) == pytest.approx(float(np.mean(pairs)))
-    assert math.isnan(whole_brain_stage._auc(values, np.zeros(60, bool)))
