@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from d3m.diffusion.networks.slice import slice_memory_mb
-from d3m.diffusion.networks.whole_brain import POOLING, REGIONS, WholeBrainMaps
+from d3m.diffusion.networks.whole_brain import POOLING, WholeBrainMaps
 from d3m.diffusion.precision import MixedPrecision
-from d3m.diffusion.recipe import Sampling
+from d3m.diffusion.recipe import REGIONS, Sampling
 from d3m.diffusion.volume import SampledStep, VolumeSample, VolumeSampler
 from d3m.errors import D3MError, Notice, is_out_of_memory
 from d3m.models.cost import case_memory
@@ -287,7 +287,9 @@ class Synthesis:
         )
         if model_input.given_mask is not None and self.model.card.mask_steering:
             sampler = replace(sampler, mask=torch.from_numpy(model_input.given_mask))
-        brain = torch.from_numpy(model_input.brain)
+        brain, slices = torch.from_numpy(model_input.brain), torch.from_numpy(model_input.slices)
+        if maps is not None and recipe.network.maps:
+            slices = torch.cat([slices, maps.probability.transpose(0, 1)], dim=1)
         total, steps = sampler.slice_steps(brain), self.sampling.steps * self.sampling.samples
 
         def on_step(done: int) -> None:
@@ -296,7 +298,7 @@ class Synthesis:
             progress(Progress("sample", fraction, step, steps, remaining(fraction), f"Step {step} of {steps}"))
 
         with torch.inference_mode():
-            return maps, sampler(torch.from_numpy(model_input.slices), brain, on_step)
+            return maps, sampler(slices, brain, on_step)
 
     def _look_at_whole_brain(
         self, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining

@@ -97,6 +97,9 @@ def train(
     init: Annotated[
         Optional[Path], typer.Option(help="Model folder whose weights training starts from.", show_default=False)
     ] = None,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Let the slices see the whole-brain stage's maps (`whole-brain maps`).")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of slices, augmentation and noise.")] = 0,
     threads: Annotated[Optional[int], typer.Option(help="Cores to use (default: all).", show_default=False)] = None,
     validate_every: Annotated[int, typer.Option(help="Iterations between validations; 0: never.")] = 1000,
@@ -109,7 +112,7 @@ def train(
         from d3m_training.train.runs import TrainOptions, recipe_task, run_training
 
         options = TrainOptions(cache, out, iterations, batch, seed, threads, validate_every)
-        best = run_training(recipe_task(recipe.value, init), options, tell)
+        best = run_training(recipe_task(recipe.value, init, maps), options, tell)
         tell(f"Best weights: {best}")
 
 

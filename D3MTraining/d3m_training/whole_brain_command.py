@@ -61,6 +61,21 @@ def train(
 
 
 @app.command()
+def maps(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of all folds' trainings.")],
+    cache: Annotated[Path, typer.Option(help="From `d3m-training prepare`.")],
+    progress: ProgressOption = Mode.auto,
+    parent_pid: ParentOption = None,
+) -> None:
+    """Give each patient of a slice cache the maps of members that have not seen it, for `d3m-training train --maps`."""
+    with telling("maps", progress, parent_pid) as tell:
+        require_torch()
+        from d3m_training.train.maps import add_maps
+
+        add_maps(cache, runs, tell)
+
+
+@app.command()
 def finish(
     runs: Annotated[list[Path], typer.Argument(help="Folders of the folds' trainings.")],
     cache: CacheOption,

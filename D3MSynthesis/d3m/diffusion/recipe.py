@@ -13,6 +13,8 @@ DeformationInput = Literal["mask", "image", "t1"]
 
 CONDITION_CHANNELS = 3
 """Channels of one slice of the condition: t1, t2, flair."""
+REGIONS = ("whole_tumour", "core", "enhancing")
+"""Maps of the whole-brain stage, each region within the one before it."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class NetworkSizes:
     """Residual blocks on each level of encoder and decoders."""
     context: tuple[int, ...] = (0,)
     """Slices of the condition, relative to the one synthesised; must contain 0."""
+    maps: int = 0
+    """Probability maps of the whole-brain stage in the condition of each slice, beside the contrasts: none or all."""
     auxiliary_regions: int = 0
     """Tumour regions predicted beside the mask in training; not used, and not shipped, for synthesis."""
     deformation_widths: tuple[int, ...] = (16, 32, 32)
@@ -35,6 +39,11 @@ class NetworkSizes:
     """What the deformation module sees besides nothing else; the paper's sees the mask alone."""
     max_displacement: float | None = 4.0
     """Displacement is bounded by this many pixels (tanh), or unbounded."""
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of the condition, those of all slices of the context."""
+        return (CONDITION_CHANNELS + self.maps) * len(self.context)
 
     @property
     def stride(self) -> int:
@@ -48,13 +57,13 @@ class NetworkSizes:
 class WholeBrainSizes:
     """Sizes of one member of the whole-brain stage."""
 
-    widths: tuple[int, ...] = (32, 64, 96, 128)
-    """Channels from 4 mm voxels to the innermost, each level half as fine as the one before; multiples of 4."""
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    """Channels from 2 mm voxels to the innermost, each level half as fine as the one before; multiples of 4."""
 
     @property
     def least_size(self) -> int:
         """Least voxels along an axis: of fewer nothing is left at the innermost level."""
-        return int(2 ** len(self.widths))
+        return int(2 ** (len(self.widths) - 1))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Condition:
     """What the synthesis is conditioned on."""
 
     slices: Tensor
-    """(N, 3 * context, H, W) in [0, 1]: t1, t2, flair of each slice of the context."""
+    """(N, channels, H, W) in [0, 1]: t1, t2, flair and maps of each slice of the context."""
     t1: Tensor
     """(N, 1, H, W) in [0, 1]: T1 of the slice itself."""
     brain: Tensor
@@ -296,12 +296,12 @@ def gather_context(slices: Tensor, brain: Tensor, index: Tensor, context: tuple[
     """The condition of some slices of a volume; beyond its ends the outermost slice is repeated.
 
     Args:
-        slices: (S, 3, H, W).
+        slices: (S, C, H, W); t1 first.
         brain: (S, H, W) bool.
         index: (N,) slices to be synthesised.
         context: Offsets in slices.
     """
     offsets = torch.tensor(context, device=index.device)
     wanted = (index[:, None] + offsets).clamp(0, len(slices) - 1)
-    gathered = slices[wanted]  # (N, context, 3, H, W)
+    gathered = slices[wanted]  # (N, context, C, H, W)
     return Condition(gathered.flatten(1, 2), slices[index, :1], brain[index][:, None])

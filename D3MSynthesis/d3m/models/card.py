@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from d3m.diffusion.recipe import NetworkSizes, WholeBrainSizes
+from d3m.diffusion.recipe import REGIONS, NetworkSizes, WholeBrainSizes
 from d3m.errors import D3MError
 from d3m.models.patient import PatientCalibration
 from d3m.models.recipes import CURRENT_NAME, Recipe
@@ -245,6 +245,8 @@ def _check(card: Card) -> None:
         raise _fail("card.contrasts", f"is not {', '.join(CONTRASTS)}")
     if card.whole_brain is not None:
         _check_whole_brain(card.whole_brain, card.recipe)
+    elif card.recipe.network.maps:
+        raise _fail("card.recipe.network.maps", "needs a whole-brain stage")
     _check_sizes(card.recipe.network)
     diffusion, grid = card.recipe.diffusion, card.recipe.grid
     if not 1 <= diffusion.timesteps <= 100_000:
@@ -287,6 +289,8 @@ def _check_sizes(sizes: NetworkSizes) -> None:
         raise _fail(f"{where}.blocks_per_level", f"is not between 1 and {MAX_BLOCKS}")
     if 0 not in sizes.context or len(sizes.context) > MAX_CONTEXT or not all(abs(c) <= 50 for c in sizes.context):
         raise _fail(f"{where}.context", "must contain 0 and stay within 50 slices")
+    if sizes.maps not in (0, len(REGIONS)):
+        raise _fail(f"{where}.maps", f"is neither 0 nor {len(REGIONS)}")
     if not 0 <= sizes.auxiliary_regions <= 8:
         raise _fail(f"{where}.auxiliary_regions", "is out of range")
     if sizes.max_displacement is not None and not 0 < sizes.max_displacement <= 100:

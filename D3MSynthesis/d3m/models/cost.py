@@ -65,7 +65,7 @@ def measure_costs(folder: Path, device: str = "auto") -> list[Cost]:
     batch = threads or GPU_BATCH
     each = 1 if threads else batch
     image = torch.zeros(each, 1, height, width, device=chosen)
-    condition = torch.zeros(each, 3 * len(recipe.network.context), height, width, device=chosen)
+    condition = torch.zeros(each, recipe.network.condition_channels, height, width, device=chosen)
     t = torch.full((each,), recipe.diffusion.timesteps, device=chosen)
 
     def one(_: int) -> Iterator[None]:

@@ -64,7 +64,7 @@ class Batch:
     """Augmented slices."""
 
     condition: Tensor
-    """(N, 3 * context, H, W) in [0, 1]."""
+    """(N, channels, H, W) in [0, 1]."""
     t1: Tensor
     """(N, 1, H, W) in [0, 1]."""
     target: Tensor
@@ -151,12 +151,13 @@ class Batches:
         stacks = [self._transplanted(entry, z, rng) or gather(entry, z, context) for entry, z in picks]
         height = max(stack.planes.shape[2] for stack in stacks)
         width = max(stack.planes.shape[3] for stack in stacks)
-        images = np.zeros((n, 3 * len(context) + 1, height, width), np.float32)
+        maps = stacks[0].planes.shape[1] - 4
+        images = np.zeros((n, (3 + maps) * len(context) + 1, height, width), np.float32)
         regions = np.zeros((n, 2, height, width), np.float32)
         centres = np.zeros((n, 2), np.float32)
         for k, stack in enumerate(stacks):
             h, w = stack.planes.shape[2:]
-            images[k, :-1, :h, :w] = stack.planes[:, :3].reshape(-1, h, w)
+            images[k, :-1, :h, :w] = np.delete(stack.planes, 3, axis=1).reshape(-1, h, w)
             images[k, -1, :h, :w] = stack.planes[middle, 3]
             regions[k, :, :h, :w] = stack.regions[middle]
             centres[k] = self._centre(regions[k], rng)
@@ -164,11 +165,11 @@ class Batches:
         moved = functional.grid_sample(torch.from_numpy(images), grid, align_corners=False)
         region = functional.grid_sample(torch.from_numpy(regions), grid, mode="nearest", align_corners=False)
         brain = region[:, :1]
-        condition, target = self._recolour(moved[:, :-1], moved[:, -1:], brain, rng)
+        condition, target = self._recolour(moved[:, :-1], moved[:, -1:], brain, rng, maps)
         if any(self.settings.missing_shares):
-            condition = self._with_missing(condition, rng)
+            condition = self._with_missing(condition, rng, maps)
         labelled = torch.tensor([float(entry.labelled) for entry, _ in picks])
-        t1 = condition[:, 3 * middle : 3 * middle + 1]
+        t1 = condition[:, (3 + maps) * middle :][:, :1]
         return Batch(condition, t1, target, brain, region[:, 1:].long(), labelled)
 
     def _transplanted(self, entry: Entry, z: int, rng: np.random.Generator) -> SliceStack | None:
@@ -177,10 +178,10 @@ class Batches:
             return None
         return self._transplanter(entry, z, rng) if rng.random() < self.settings.transplant_share else None
 
-    def _with_missing(self, condition: Tensor, rng: np.random.Generator) -> Tensor:
+    def _with_missing(self, condition: Tensor, rng: np.random.Generator, maps: int) -> Tensor:
         """Leave T2 or FLAIR out of some slices, in all of their context."""
         without_t2, without_flair = self.settings.missing_shares
-        stacked = condition.unflatten(1, (-1, 3)).clone()
+        stacked = condition.unflatten(1, (-1, 3 + maps)).clone()
         for k, drawn in enumerate(rng.random(len(condition))):
             if drawn < without_t2 + without_flair:
                 left_out = 1 if drawn < without_t2 else 2
@@ -221,11 +222,11 @@ class Batches:
         return (2 * position + 1) / extent - 1
 
     def _recolour(
-        self, condition: Tensor, target: Tensor, brain: Tensor, rng: np.random.Generator
+        self, condition: Tensor, target: Tensor, brain: Tensor, rng: np.random.Generator, maps: int
     ) -> tuple[Tensor, Tensor]:
         """Gamma, gain, bias field, noise and blur; T1 and T1c change together, since one is the other's scale."""
         s, n = self.settings, len(condition)
-        stacked = condition.reshape(n, -1, 3, *condition.shape[2:])
+        stacked, seen = condition.unflatten(1, (-1, 3 + maps)).split((3, maps), dim=2)
         gamma = torch.from_numpy(np.exp(rng.normal(0, s.gamma, (n, 1, 3, 1, 1)))).float()
         gain = torch.from_numpy(np.exp(rng.normal(0, s.gain, (n, 1, 3, 1, 1)))).float()
         if s.bias_field > 0:
@@ -244,5 +245,5 @@ class Batches:
             stacked = stacked + sigma * torch.randn(stacked.shape, generator=generator)
         for k, contrast in zip(*np.nonzero(rng.random((n, 3)) < s.blur_share / 3), strict=True):
             stacked[k, :, contrast] = functional.avg_pool2d(stacked[k, :, contrast], 3, 1, 1)
-        condition = stacked.clamp(0, 1).flatten(1, 2) * brain
+        condition = torch.cat([stacked.clamp(0, 1), seen], dim=2).flatten(1, 2) * brain
         return condition, target.clamp(0, upper) * brain

@@ -31,7 +31,8 @@ class Prepared:
 
     id: str
     scans: np.ndarray
-    """(S, 4, H, W) float16: t1, t2, flair in [0, 1] and the target t1c in [0, TARGET_UPPER]; 0 outside the brain."""
+    """(S, 4 + maps, H, W) float16: t1, t2, flair in [0, 1], the target t1c in [0, TARGET_UPPER] and the maps of the
+    whole-brain stage, none or `REGIONS`; 0 outside the brain."""
     regions: np.ndarray
     """(S, 2, H, W) uint8: brain (0 or 1), label (see `NECROSIS`, `OEDEMA`, `ENHANCING`)."""
     labelled: bool
@@ -237,13 +238,30 @@ def is_whole(folder: Path, patient_id: str, key: str | None = None, *, thorough:
         return False
 
 
-def open_entry(folder: Path, patient_id: str) -> Entry:
-    """Map one entry of the cache."""
+def entry_key(folder: Path, patient_id: str) -> str:
+    """The fingerprint that an entry was made with."""
+    return str(json.loads((folder / patient_id / "entry.json").read_text(encoding="utf-8"))["key"])
+
+
+def open_entry(folder: Path, patient_id: str, maps: int = 0) -> Entry:
+    """Map one entry of the cache.
+
+    Args:
+        folder: The cache.
+        patient_id: The entry's name.
+        maps: Maps of the whole-brain stage that are wanted; the others are left out.
+
+    Raises:
+        D3MError: it has no maps.
+    """
     place = folder / patient_id
     entry = json.loads((place / "entry.json").read_text(encoding="utf-8"))
+    scans = np.load(place / "scans.npy", mmap_mode="r")[:, : 4 + maps]
+    if scans.shape[1] < 4 + maps:
+        raise D3MError("The cache has no maps of the whole-brain stage.", "Run `d3m-training whole-brain maps` first.")
     return Entry(
         patient_id,
-        np.load(place / "scans.npy", mmap_mode="r"),
+        scans,
         np.load(place / "regions.npy", mmap_mode="r"),
         bool(entry["labelled"]),
         np.array(entry["tumour_voxels"]),

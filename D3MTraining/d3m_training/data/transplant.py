@@ -30,7 +30,7 @@ class SliceStack:
     """A slice of a patient with the neighbours that the network sees."""
 
     planes: np.ndarray
-    """(C, 4, H, W) float32: t1, t2, flair and the target t1c of each slice of the context."""
+    """(C, 4 + maps, H, W) float32: t1, t2, flair, the target t1c and the maps of each slice of the context."""
     regions: np.ndarray
     """(C, 2, H, W) uint8: brain and label."""
 
@@ -119,8 +119,8 @@ class Transplanter:
             wide = ndimage.binary_dilation(tumour, iterations=EDGE_PIXELS).astype(np.float32)
             share = np.where(brain, ndimage.gaussian_filter(wide, EDGE_SIGMA), 0)
             scans = (donor.planes[c, :3] - theirs.median[:, None, None]) * gain + own.median[:, None, None]
-            enhancement = (donor.planes[c, 3:] - donor.planes[c, :1]) * gain[:1]
-            new = np.concatenate([scans, scans[:1] + enhancement])
+            enhancement = (donor.planes[c, 3:4] - donor.planes[c, :1]) * gain[:1]
+            new = np.concatenate([scans, scans[:1] + enhancement, donor.planes[c, 4:]])
             planes[c] = (1 - share) * host.planes[c] + share * new
             kept = np.where(share > 0.5, 0, host.regions[c, 1])
             regions[c, 1] = np.where(tumour, donor.regions[c, 1], kept)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from d3m.errors import D3MError
-from d3m.models.card import Card
+from d3m.models.card import Card, WholeBrain
 from d3m.models.load import save_model
 from d3m.models.recipes import CURRENT_NAME, RECIPES, Recipe
-from d3m.models.store import MODEL
+from d3m.models.store import CARD_NAME, MODEL, read_card
 from d3m.system.folders import check_output
 from d3m.system.text import read_object
 from d3m_training.train.checkpoint import read_checked
@@ -33,6 +34,8 @@ def export_run(run: Path, out: Path, name: str, texts: dict[str, str]) -> Card:
     try:
         description = read_object(run / RUN_NAME, "The description of the training")
         recipe: Recipe = RECIPES[CURRENT_NAME.get(description["recipe"], description["recipe"])]
+        if maps := int(description.get("maps", 0)):
+            recipe = replace(recipe, network=replace(recipe.network, maps=maps))
         training = (
             f"Recipe {recipe.name}, {int(description['patients'])} patients, "
             f"{int(description['train']['iterations'])} iterations of {int(description['batch']['size'])} slices, "
@@ -46,7 +49,7 @@ def export_run(run: Path, out: Path, name: str, texts: dict[str, str]) -> Card:
     if weights is None:
         raise D3MError("The training has no weights yet.", "Train at least until the first save.")
     try:
-        known = {"title": name, "training": training, "optional_contrasts": optional}
+        known = {"title": name, "training": training, "optional_contrasts": optional, "whole_brain": _stage(out)}
         card = Card(**known | texts, name=name, recipe=recipe, weights_sha256="0" * 64)  # type: ignore[arg-type]
     except TypeError as error:
         raise D3MError(f"The card has no such field ({error}).", "Check the file of texts.") from error
@@ -57,3 +60,8 @@ def export_run(run: Path, out: Path, name: str, texts: dict[str, str]) -> Card:
             f"The training's {weights.name} is damaged.", "Continue the training until the next save."
         ) from error
     return save_model(out, card, tensors)
+
+
+def _stage(out: Path) -> WholeBrain | None:
+    """The whole-brain stage of the model that lies there: it stays."""
+    return read_card(out).whole_brain if (out / CARD_NAME).is_file() else None

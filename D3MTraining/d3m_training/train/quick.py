@@ -57,7 +57,7 @@ def quick_validation(
     )  # fmt: skip
     dices, psnrs = [], []
     for number, entry in enumerate(entries):
-        slices = torch.from_numpy(np.asarray(entry.scans[:, :3], np.float32))
+        slices = torch.from_numpy(np.delete(np.asarray(entry.scans, np.float32), 3, axis=1))
         brain = np.asarray(entry.regions[:, 0]) > 0
         with torch.inference_mode():
             sample = sampler(slices, torch.from_numpy(brain))

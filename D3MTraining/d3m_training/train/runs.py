@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from d3m.diffusion.networks.slice import build_network
+from d3m.diffusion.recipe import REGIONS, NetworkSizes
 from d3m.errors import D3MError
 from d3m.models.load import load_model
 from d3m.models.recipes import RECIPES, Recipe
@@ -61,24 +62,28 @@ class Task:
     """The model's recipe, if it can be validated by sampling."""
 
 
-def recipe_task(name: str, init: Path | None = None) -> Task:
+def recipe_task(name: str, init: Path | None = None, maps: bool = False) -> Task:
     """The training of a recipe's own model.
 
     Args:
         name: One of `RECIPES`.
         init: Model whose weights training starts from.
+        maps: Whether the maps of the whole-brain stage are part of the condition.
     """
     recipe = RECIPES[name]
+    if maps:
+        recipe = replace(recipe, network=replace(recipe.network, maps=len(REGIONS)))
     settings, batches, loss = recipe_settings(name)
 
     def build() -> nn.Module:
         network = build_network(recipe.network, DROPOUT)
         if init is not None:
-            _start_from(network, init)
+            start_from(network, init, recipe.network)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return D3MTraining(network, recipe.diffusion, loss, fastest_dtype(training_device()))
 
     described = {"recipe": name, "loss": asdict(loss), "init": None if init is None else init.name, "dropout": DROPOUT}
+    described["maps"] = recipe.network.maps
     return Task(f"Recipe {name}", recipe, settings, batches, build, described, recipe)
 
 
@@ -138,7 +143,7 @@ def run_training(task: Task, options: TrainOptions, report: Callable[[str], None
     split = read_split(options.cache / SPLIT_NAME)
     used = (split.train, split.validation if task.sampled else ())
     try:
-        entries, held_out = ([open_entry(options.cache, i) for i in ids] for ids in used)
+        entries, held_out = ([open_entry(options.cache, i, task.recipe.network.maps) for i in ids] for ids in used)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise D3MError("An entry of the cache is damaged or missing.", "Run `d3m-training prepare` again.") from error
     if not entries:
@@ -161,8 +166,35 @@ def run_training(task: Task, options: TrainOptions, report: Callable[[str], None
         )
 
 
-def _start_from(network: torch.nn.Module, folder: Path) -> None:
-    weights = load_model(folder).network.state_dict()
-    missing, unexpected = network.load_state_dict(weights, strict=False)
+def start_from(network: torch.nn.Module, folder: Path, sizes: NetworkSizes) -> None:
+    """Take a model's weights; inputs that it does not know start at zero.
+
+    Raises:
+        D3MError: it is another network's.
+    """
+    model = load_model(folder)
+    weights = model.network.state_dict()
+    if sizes.maps > model.card.recipe.network.maps and STEM in weights:
+        weights[STEM] = _with_maps(weights[STEM], sizes)
+    try:
+        missing, unexpected = network.load_state_dict(weights, strict=False)
+    except RuntimeError:  # sizes of tensors
+        missing, unexpected = [], ["sizes"]
     if unexpected or any(not name.startswith("auxiliary.") for name in missing):
         raise D3MError("The weights given with --init belong to another network.", "Choose a model of the same recipe.")
+
+
+STEM = "encoder.stem.mix.weight"
+
+
+def _with_maps(weight: Tensor, sizes: NetworkSizes) -> Tensor:
+    """The first convolution of the compact network with maps among its inputs, which count for nothing yet.
+
+    Args:
+        weight: (outputs, 4 * (2 + 3 * context), kernel, kernel); the states, then each slice's contrasts.
+        sizes: Of the network with maps.
+    """
+    by_channel = weight.unflatten(1, (-1, 4))
+    states, contrasts = by_channel[:, :2], by_channel[:, 2:].unflatten(1, (len(sizes.context), -1))
+    maps = contrasts.new_zeros(*contrasts.shape[:2], sizes.maps, *contrasts.shape[3:])
+    return torch.cat([states, torch.cat([contrasts, maps], dim=2).flatten(1, 2)], dim=1).flatten(1, 2)

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from d3m.diffusion.networks.whole_brain import REGIONS, WholeBrainNetwork
-from d3m.diffusion.recipe import WholeBrainSizes
+from d3m.diffusion.networks.whole_brain import WholeBrainNetwork
+from d3m.diffusion.precision import autocast
+from d3m.diffusion.recipe import REGIONS, WholeBrainSizes
 from d3m.errors import D3MError
+from d3m.system.devices import fastest_dtype
 from d3m_training.data.splits import group_of, make_folds
 from d3m_training.data.whole_brain import CoarsePatient, read_coarse
 from d3m_training.data.whole_brain_batches import CoarseBatch, WholeBrainBatches, WholeBrainBatchSettings
 from d3m_training.train.losses import finite
+from d3m_training.train.runs import training_device
 from d3m_training.train.trainer import TrainSettings, train, training_in
 
 FOLDS = 5
@@ -49,15 +52,17 @@ class WholeBrainTraining(nn.Module):
 
     Args:
         network: The member.
+        dtype: Of its convolutions; the loss is computed in float32.
     """
 
-    def __init__(self, network: WholeBrainNetwork) -> None:
+    def __init__(self, network: WholeBrainNetwork, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.dtype = network, dtype
 
     def forward(self, batch: CoarseBatch, _: torch.Generator) -> WholeBrainTerms:
         """Loss terms of one volume; dropout alone is random."""
-        out = self.network(batch.seen)[0].float()
+        with autocast(self.dtype, batch.seen.device):
+            out = self.network(batch.seen)[0].float()
         logits, made = out[: len(REGIONS)], out[len(REGIONS) :]
         weight = batch.brain * batch.known
         over = (1, 2, 3)
@@ -122,7 +127,7 @@ def train_fold(
     if not any(p.labelled for p in used):
         raise D3MError("No patient whose labels say what enhances is left to train on.", "Prepare more patients.")
     settings = TrainSettings(
-        iterations=iterations, learning_rate=6e-3, weight_decay=0.02, betas=(0.9, 0.999), ema=0.99, seed=fold,
+        iterations=iterations, learning_rate=2e-3, weight_decay=0.02, betas=(0.9, 0.999), ema=0.995, seed=fold,
         log_every=25, save_every=100, validate_every=0,
     )  # fmt: skip
     batch_settings, sizes = WholeBrainBatchSettings(), WholeBrainSizes()
@@ -131,8 +136,10 @@ def train_fold(
     report(f"Fold {fold}: {len(used)} patients for training, {len(held_out)} held out, {iterations} iterations.")
     description = {
         "stage": "whole-brain", "fold": fold, "folds": count, "held_out": sorted(held_out), "patients": len(used),
+        "seen": sorted({group_of(p.id) for p in used}),
         "train": asdict(settings), "batch": asdict(batch_settings), "sizes": asdict(sizes),
     }  # fmt: skip
     batches = WholeBrainBatches(used, batch_settings, fold, round(iterations * (1 - WHOLE_SHARE)))
     with training_in(out, description):
-        return train(WholeBrainTraining(network), batches, settings, out, None, report)
+        module = WholeBrainTraining(network, fastest_dtype(training_device()))
+        return train(module, batches, settings, out, None, report)

@@ -12,11 +12,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from scipy.optimize import minimize
-from torch import Tensor
 
 from d3m import metrics
-from d3m.diffusion.networks.whole_brain import REGIONS, WholeBrainEnsemble, network_input
-from d3m.diffusion.recipe import WholeBrainSizes
+from d3m.diffusion.networks.whole_brain import WholeBrainEnsemble, network_input
+from d3m.diffusion.recipe import REGIONS, WholeBrainSizes
 from d3m.errors import D3MError
 from d3m.models.card import ValidationRow, WholeBrain
 from d3m.models.load import load_model, save_model
@@ -70,16 +69,11 @@ def finish_stage(
         D3MError: a fold is not trained, or belongs to other folds; the model cannot be written.
     """
     patients = {p.id: p for p in read_all(cache)}
-    states, seen = [], []
-    for run in runs:
-        fold, held_out, state = _fold(run)
-        member = WholeBrainEnsemble(WholeBrainSizes(), 1)
-        member.members[0].load_state_dict(state)
-        states.append(state)
-        member.eval()
-        for identifier in held_out:
+    folds, seen = read_folds(runs), []
+    for fold in folds:
+        for identifier in fold.held_out:
             if identifier in patients:
-                seen.append(measure(patients[identifier], member, fold))
+                seen.append(measure(patients[identifier], fold.member, fold.number))
                 report(f"{len(seen)} {identifier}: true {seen[-1].true_ml:.1f} ml, features {seen[-1].features}")
     if len({one.id for one in seen}) != len(seen):
         raise D3MError("A patient is held out by two of the folds.", "Give folds of one cross-validation.")
@@ -88,15 +82,19 @@ def finish_stage(
     for row in rows:
         report(f"{row.name}: {row.mean:.3f} ± {row.sd:.3f} (n = {row.n})")
     stage = WholeBrain(
-        "0" * 64, WholeBrainSizes(), len(states), calibration,
-        training=f"{len(states)} members, each on the patients that its fold does not hold out.",
+        "0" * 64, WholeBrainSizes(), len(folds), calibration,
+        training=f"{len(folds)} members, each on the patients that its fold does not hold out.",
         validation=rows,
         validation_note=f"{len(seen)} patients, each predicted by the member that had not seen it; the patient's "
         "numbers by a calibration without the patient's fold.",
     )  # fmt: skip
     folder = find_model(model_name)
     model = load_model(folder)
-    weights = {f"members.{k}.{name}": v for k, state in enumerate(states) for name, v in state.items()}
+    weights = {
+        name.replace("members.0", f"members.{k}", 1): value
+        for k, fold in enumerate(folds)
+        for name, value in fold.member.state_dict().items()
+    }
     slices = model.network.state_dict()
     card = save_model(folder, replace(model.card, whole_brain=stage), slices, weights)
     assert card.whole_brain is not None
@@ -104,22 +102,42 @@ def finish_stage(
     return card.whole_brain
 
 
-def _fold(run: Path) -> tuple[int, list[str], dict[str, Tensor]]:
-    """Which fold a training was, whom it held out, and its averaged weights.
+@dataclass(frozen=True)
+class Fold:
+    """A trained fold."""
+
+    number: int
+    held_out: tuple[str, ...]
+    seen: frozenset[str]
+    """Groups of the patients it was trained on, see `group_of`."""
+    member: WholeBrainEnsemble
+    """With its averaged weights."""
+
+
+def read_folds(runs: Sequence[Path]) -> list[Fold]:
+    """The folds of one cross-validation.
 
     Raises:
-        D3MError: it is not the training run of a fold, or not ended.
+        D3MError: a folder is not the training run of a fold, or not ended.
     """
-    try:
-        description = json.loads((run / RUN_NAME).read_text(encoding="utf-8"))
-        if description["stage"] != "whole-brain":
-            raise KeyError("stage")
-        return int(description["fold"]), list(description["held_out"]), load_file(run / "last.safetensors")
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise D3MError(
-            f"{run.name} is not the training run of a fold.",
-            "Give folders that `d3m-training whole-brain train` wrote.",
-        ) from error
+    folds = []
+    for run in runs:
+        try:
+            description = json.loads((run / RUN_NAME).read_text(encoding="utf-8"))
+            if description["stage"] != "whole-brain":
+                raise KeyError("stage")
+            number, held_out = int(description["fold"]), tuple(str(one) for one in description["held_out"])
+            seen = frozenset(str(one) for one in description["seen"])
+            state = load_file(run / "last.safetensors")
+            member = WholeBrainEnsemble(WholeBrainSizes(), 1)
+            member.members[0].load_state_dict(state)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise D3MError(
+                f"{run.name} is not the training run of a fold.",
+                "Give folders that `d3m-training whole-brain train` wrote.",
+            ) from error
+        folds.append(Fold(number, held_out, seen, member.eval()))
+    return folds
 
 
 def measure(patient: CoarsePatient, member: WholeBrainEnsemble, fold: int) -> HeldOut:

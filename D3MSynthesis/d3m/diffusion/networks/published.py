@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from d3m.diffusion.networks.blocks import SpaceToDepth, TimeMLP, upsample
 from d3m.diffusion.networks.deformation import PublishedDeformation
-from d3m.diffusion.recipe import CONDITION_CHANNELS, NetworkSizes
+from d3m.diffusion.recipe import NetworkSizes
 
 HEADS, HEAD_WIDTH = 4, 32
 
@@ -132,7 +132,7 @@ class PublishedNetwork(nn.Module):
         # the deformation module halves the slices more often than the network does
         self.stride = sizes.stride
         self.deformation_inputs = sizes.deformation_inputs
-        self.stem = nn.Conv2d(2 + CONDITION_CHANNELS * len(sizes.context), widths[0], 7, padding=3)
+        self.stem = nn.Conv2d(2 + sizes.condition_channels, widths[0], 7, padding=3)
         self.time = TimeMLP(widths[0], time)
         pairs = list(pairwise(widths))
         self.levels = nn.ModuleList(_Level(a, a, time, full=k == len(pairs) - 1) for k, (a, _) in enumerate(pairs))

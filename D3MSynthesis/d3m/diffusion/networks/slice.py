@@ -12,7 +12,7 @@ from torch.nn import functional
 from d3m.diffusion.networks.blocks import ResidualBlock, SpaceToDepth, TimeMLP, upsample
 from d3m.diffusion.networks.deformation import CompactDeformation
 from d3m.diffusion.networks.published import PublishedNetwork
-from d3m.diffusion.recipe import CONDITION_CHANNELS, NetworkSizes
+from d3m.diffusion.recipe import NetworkSizes
 
 
 class D3MNetwork(Protocol):
@@ -93,7 +93,7 @@ class CompactNetwork(nn.Module):
         self.deformation_inputs = sizes.deformation_inputs
         time = 4 * widths[0]
         self.time = TimeMLP(widths[0], time)
-        self.encoder = Encoder(2 + CONDITION_CHANNELS * len(sizes.context), widths, blocks, time, dropout)
+        self.encoder = Encoder(2 + sizes.condition_channels, widths, blocks, time, dropout)
         self.image_decoder = Decoder(widths, blocks, time, dropout)
         self.mask_decoder = Decoder(widths, blocks, time, dropout)
         self.image_head = _zero(nn.Conv2d(widths[0], 4, 3, padding=1))

@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from d3m.diffusion.alone import each_alone
-from d3m.diffusion.recipe import CONDITION_CHANNELS, WholeBrainSizes
+from d3m.diffusion.recipe import CONDITION_CHANNELS, REGIONS, WholeBrainSizes
 
-REGIONS = ("whole_tumour", "core", "enhancing")
-"""Channels of the probability, each region within the one before it."""
 POOLING = 2
 """Voxels of the model's grid along each axis that become one."""
 OUTPUTS = len(REGIONS) + 1
@@ -61,7 +59,7 @@ class Block(nn.Module):
 
 
 class WholeBrainNetwork(nn.Module):
-    """One member: a 3-D U-Net that works at twice its input's voxel size (space-to-depth) and answers at it.
+    """One member: a 3-D U-Net on voxels of 2 mm.
 
     Args:
         sizes: Widths.
@@ -72,24 +70,24 @@ class WholeBrainNetwork(nn.Module):
         super().__init__()
         pairs = list(pairwise(sizes.widths))
         self.encoder = nn.ModuleList(
-            [Block(8 * INPUTS, sizes.widths[0])] + [Block(a, b, dropout) for a, b in pairs],
+            [Block(INPUTS, sizes.widths[0])] + [Block(a, b, dropout) for a, b in pairs],
         )
         self.reduce = nn.ModuleList(nn.Conv3d(b, a, 1) for a, b in reversed(pairs))
         self.decoder = nn.ModuleList(Block(2 * a, a, dropout) for a, _ in reversed(pairs))
-        self.out = nn.Conv3d(sizes.widths[0], 8 * OUTPUTS, 1)
+        self.out = nn.Conv3d(sizes.widths[0], OUTPUTS, 1)
         nn.init.normal_(self.out.weight, std=0.05)
-        self.out.bias = nn.Parameter(torch.tensor([*RARE_LOGITS, 0.0]).repeat_interleave(8))
+        self.out.bias = nn.Parameter(torch.tensor([*RARE_LOGITS, 0.0]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of `REGIONS` and the enhancement.
 
         Args:
-            x: (N, `INPUTS`, S, H, W) from `network_input`; S, H and W even.
+            x: (N, `INPUTS`, S, H, W) from `network_input`.
 
         Returns:
             (N, `OUTPUTS`, S, H, W).
         """
-        x = _space_to_depth(x).contiguous(memory_format=torch.channels_last_3d)
+        x = x.contiguous(memory_format=torch.channels_last_3d)
         skips = []
         for level, block in enumerate(self.encoder):
             x = block(x if level == 0 else functional.max_pool3d(x, 2))
@@ -99,19 +97,8 @@ class WholeBrainNetwork(nn.Module):
             skip = skips.pop()
             raised = functional.interpolate(reduce(x), size=skip.shape[2:], mode="trilinear")
             x = block(torch.cat([raised, skip], dim=1))
-        return _depth_to_space(self.out(x))
-
-
-def _space_to_depth(x: Tensor) -> Tensor:
-    n, c, s, h, w = x.shape
-    x = x.reshape(n, c, s // 2, 2, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 7, 2, 4, 6)
-    return x.reshape(n, 8 * c, s // 2, h // 2, w // 2)
-
-
-def _depth_to_space(x: Tensor) -> Tensor:
-    n, c, s, h, w = x.shape
-    x = x.reshape(n, c // 8, 2, 2, 2, s, h, w).permute(0, 1, 5, 2, 6, 3, 7, 4)
-    return x.reshape(n, c // 8, 2 * s, 2 * h, 2 * w)
+        out: Tensor = self.out(x)
+        return out
 
 
 def pool(values: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,23 +109,17 @@ def pool(values: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
         brain: (S, H, W), 0 or 1.
 
     Returns:
-        (C, s, h, w), 0 outside the coarse brain, and the coarse brain (1, s, h, w), 0 or 1; s, h and w are even.
+        (C, s, h, w), 0 outside the coarse brain, and the coarse brain (1, s, h, w), 0 or 1.
     """
     inside = brain.float()[None]
     share = _mean_of_cells(inside)
     coarse = (share > INSIDE_SHARE).float()
     means = _mean_of_cells(values.float() * inside) / share.clamp(min=_LEAST_SHARE) * coarse
-    return _even(means), _even(coarse)
+    return means, coarse
 
 
 def _mean_of_cells(values: Tensor) -> Tensor:
     return functional.avg_pool3d(values[None], POOLING, POOLING, ceil_mode=True, count_include_pad=False)[0]
-
-
-def _even(values: Tensor) -> Tensor:
-    """Padded with 0 at the end of each axis with an odd number of voxels."""
-    s, h, w = values.shape[1:]
-    return functional.pad(values, (0, w % 2, 0, h % 2, 0, s % 2))
 
 
 def middle_of(brain: Tensor) -> Tensor:
