@@ -143,13 +143,15 @@ def test_places_in_words() -> None:
 
 
 def test_two_files_for_one_contrast(tmp_path: Path, scans: list[np.ndarray]) -> None:
-    """Which of P1_flair and P1_FLAIR is meant cannot be known: the case says so, the others go on."""
-    for name in ("P1_t1", "P1_t2", "P1_flair", "P1_FLAIR", "P2_t1", "P2_t2", "P2_flair"):
+    """Which of P1_flair and P1_FLAIR, or of P2_t1 packed and unpacked, is meant cannot be known: the case says so, the
+    others go on."""
+    for name in ("P1_t1", "P1_t2", "P1_flair", "P1_FLAIR", "P2_t1", "P2_t2", "P2_flair", "P3_t1", "P3_t2", "P3_flair"):
         put(tmp_path / f"{name}.nii.gz", scans[0], AFFINE)
-    put(tmp_path / "P2_t1.nii", scans[0], AFFINE)
-    one, two = find_cases(tmp_path)
+    put(tmp_path / "P2_t1.nii", scans[0] * 2, AFFINE)
+    one, two, three = find_cases(tmp_path)
     assert one.problem == "Several files could be its FLAIR: ..._FLAIR.nii.gz, ..._flair.nii.gz."
-    assert two.problem == ""
+    assert two.problem == "Several files could be its T1: ..._t1.nii, ..._t1.nii.gz."
+    assert three.problem == ""
     assert doubled(["a_t1.nii", "a_t1ce.nii.gz", "a_t2.nii"]) == {}
 
 

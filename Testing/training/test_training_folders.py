@@ -10,12 +10,14 @@ import pytest
 from conftest import write_case
 from d3m.errors import D3MError
 from d3m.options import SynthesisOptions
-from d3m_benchmark.comparison.nnunet import DATASET, VARIABLES, export, write_cases
+from d3m_benchmark.comparison.nnunet import DATASET, VARIABLES, export, install, write_cases
 from d3m_benchmark.comparison.report import write_report
 from d3m_training.data.cache import Prepared, write_entry
 from d3m_training.data.preparation import PrepareOptions, prepare_cache
+from d3m_training.data.whole_brain import prepare_coarse
 from d3m_training.evaluate import validate_run
 from d3m_training.train.export import export_run
+from d3m_training.train.trainer import training_in
 
 
 def tree(folder: Path) -> dict[str, bytes | str]:
@@ -66,6 +68,51 @@ def test_a_folder_of_documents_stays(command: str, place: Path, tiny_model: Path
     with pytest.raises(D3MError, match=r"something other than .*\('\.netrc'\); it will not be replaced"):
         COMMANDS[command](place / "data", tiny_model, place / "docs")
     assert tree(place) == before
+
+
+RESUMED: dict[str, Callable[[Path, Path], object]] = {
+    "train": lambda data, out: _train_in(out),
+    "prepare": lambda data, out: prepare_cache([data], out, PrepareOptions(workers=1), never),
+    "whole-brain prepare": lambda data, out: prepare_coarse([data], out, None, False, never),
+    "nnunet install": lambda data, out: install(out, never),
+}
+"""Work that is resumed, and so goes on in a folder that is there."""
+
+
+def _train_in(out: Path) -> None:
+    with training_in(out, {"train": {}}):
+        (out / "last.safetensors").write_bytes(b"weights")
+
+
+@pytest.mark.parametrize("command", RESUMED)
+def test_work_that_is_resumed_begins_in_no_folder_of_others(command: str, place: Path) -> None:
+    """Weights, tables or lists of another program would be replaced, and taken for what an earlier run left."""
+    for name in ("run.json", "last.safetensors", "log.csv", "grid.json", "P1.npz"):
+        (place / "docs" / name).write_text('{"train": "another program\'s"}')
+    (place / "file").write_text("mine")
+    (place / "link").symlink_to(place / "docs")
+    (place / "broken").symlink_to(place / "nothing")
+    before = tree(place)
+    for out, said in (
+        ("docs", r"\('\.netrc'\)"),
+        ("link", "something other"),
+        ("file", "is a file"),
+        ("broken", "link"),
+    ):
+        with pytest.raises(D3MError, match=said):
+            RESUMED[command](place / "data", place / out)
+    assert tree(place) == before
+
+
+def test_a_training_goes_on_beside_notes(place: Path) -> None:
+    """Its own folder holds what somebody added; what a killed start leaves is no hindrance."""
+    (place / "run").mkdir()
+    (place / "run/.d3m-train.lock").write_text("")
+    (place / "run/.run.json.partial").write_text("{")
+    _train_in(place / "run")
+    (place / "run/notes.txt").write_text("good one")
+    _train_in(place / "run")
+    assert (place / "run/notes.txt").read_text() == "good one"
 
 
 @pytest.mark.parametrize("command", ["validate", "nnunet cases"])

@@ -20,9 +20,9 @@ from d3m.options import SynthesisOptions
 from d3m.synthesis import Synthesis
 from d3m.volumes.preprocess.case import read_case
 from d3m_training.data.splits import make_folds
-from d3m_training.data.whole_brain import CoarsePatient, prepare_coarse, read_coarse
+from d3m_training.data.whole_brain import CoarsePatient, prepare_coarse, read_coarse, read_groups
 from d3m_training.data.whole_brain_batches import WholeBrainBatches, WholeBrainBatchSettings, augment, transplant
-from d3m_training.train.whole_brain import train_fold
+from d3m_training.train.whole_brain import folds_of, read_all, train_fold
 from d3m_training.train.whole_brain_stage import HeldOut, calibrate, finish_stage, table
 from training.data_helpers import write_patient
 
@@ -137,6 +137,23 @@ def test_contrasts_are_left_out_never_both(patient: CoarsePatient) -> None:
     for s in seen:
         assert s[7].any() == s[1].any()
         assert s[8].any() == s[2].any()
+
+
+def test_one_patient_under_two_names_is_in_one_fold(cache: Path, tmp_path: Path) -> None:
+    """The same images under another id: nobody is trained on and held out at once."""
+    data = tmp_path / "data"
+    paths = write_patient(data, "p0", seed=0)
+    (data / "other_9").mkdir()
+    for path in paths.values():
+        (data / "other_9" / path.name.replace("p0", "other_9")).write_bytes(path.read_bytes())
+    lines: list[str] = []
+    assert prepare_coarse([data], tmp_path / "coarse", 4, False, lines.append) == 2
+    assert "other_9 and p0 hold the same images: they count as one patient." in lines
+    groups = read_groups(tmp_path / "coarse")
+    assert groups["other_9"] == groups["p0"]
+    others = [p for p in read_all(cache) if p.id != "p0"]
+    folds = folds_of([*others, *read_all(tmp_path / "coarse")], 3, {p.id: p.id for p in others} | groups)
+    assert any({"other_9", "p0"} <= fold for fold in folds)
 
 
 def test_folds_need_no_seed() -> None:

@@ -18,7 +18,7 @@ import nibabel
 import numpy as np
 
 from d3m.errors import D3MError
-from d3m.system.folders import check_output, whole_folder
+from d3m.system.folders import check_output, check_place_of_work, whole_folder
 from d3m.system.manifest import FolderKind
 from d3m.system.storage import write_text, writing
 from d3m_training.data.cache import ENHANCING, NECROSIS, OEDEMA
@@ -73,13 +73,7 @@ def install(environment: Path, report: Callable[[str], None]) -> None:
 def _begin(environment: Path) -> None:
     """Make and mark the folder of an environment: pip must not change one that somebody else made."""
     mark = environment / MARK
-    if os.path.lexists(environment) and not mark.is_file():
-        names = sorted(path.name for path in environment.iterdir()) if environment.is_dir() else [environment.name]
-        if names:
-            raise D3MError(
-                f"The environment's folder holds something other than what `nnunet install` made ({names[0]!r}).",
-                "Choose another --env: a new folder.",
-            )
+    check_place_of_work(environment, mark.is_file(), "what `nnunet install` made", "--env")
     with writing():
         environment.mkdir(parents=True, exist_ok=True)
         write_text(mark, "An environment with nnU-Net, made and changed by `d3m-benchmark nnunet install`.\n")

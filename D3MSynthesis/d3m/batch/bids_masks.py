@@ -40,7 +40,8 @@ def with_masks(cases: Sequence[BidsCase], derivative: Path) -> list[BidsCase]:
 
 
 def _with_mask(case: BidsCase, folder: Path) -> BidsCase:
-    found = sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS)) if folder.is_dir() else []
+    found = sorted(folder.glob(f"{case.id}_*")) if folder.is_dir() else []  # not "._sub-01_...", which macOS adds
+    found = [path for path in found if path.name.endswith(ENDINGS)]
     named = [path for path in found if _ENHANCING.search(path.name)]
     chosen = named or found
     if not chosen:

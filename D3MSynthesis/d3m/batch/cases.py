@@ -116,9 +116,9 @@ def _left_alone(count: int) -> str:
 
 
 def _which(several: dict[str, tuple[str, ...]]) -> str:
-    """What is wrong where several files could be one contrast; the same name with and without .gz is not."""
+    """What is wrong where several files could be one contrast, if only packed and unpacked: they may differ."""
     for contrast, endings in several.items():
-        if contrast in CONTRASTS and len({ending.removesuffix(".gz") for ending in endings}) > 1:
+        if contrast in CONTRASTS:
             return f"Several files could be its {contrast.upper()}: ...{', ...'.join(endings)}."
     return ""
 

@@ -125,4 +125,6 @@ def _case(place: Path, extractor: str) -> Case:
     cases = find_cases(place)
     if len(cases) != 1 or cases[0].t1 is None:
         raise D3MError(f"{place} holds {len(cases)} cases, or one without T1.", "Give a folder with one case.")
+    if cases[0].problem:
+        raise D3MError(cases[0].problem, "Leave one of them in the folder.")
     return read_case(cases[0].t1, cases[0].t2, cases[0].flair, extractor=extractor)

@@ -19,6 +19,7 @@ from pathlib import Path
 from d3m.errors import D3MError, Kind
 from d3m.system.locks import held, lock, sweep
 from d3m.system.manifest import (
+    JUNK,
     LOCK,
     MANIFEST,
     PARTIAL,
@@ -72,6 +73,35 @@ def check_output(out: Path, kind: FolderKind, force: bool, inputs: Iterable[Path
             "Choose another --out, or change the folder's permissions.",
             "machine",
         ) from error
+
+
+def check_place_of_work(folder: Path, ours: bool, what: str, option: str) -> None:
+    """Find out whether work that is resumed may begin or go on in a folder, where it adds and replaces files.
+
+    Args:
+        folder: One that is not there, an empty one, or one in which such work was begun.
+        ours: Whether a mark in it says that it was.
+        what: As in "The folder holds something other than <what>."
+        option: Names the folder.
+
+    Raises:
+        D3MError: somebody's files lie there, or its name is a file's or a link to nothing.
+    """
+    place, hint = followed(folder), f"Choose another {option}: a new folder."
+    if ours or not os.path.lexists(place):
+        return
+    if not place.is_dir():
+        raise D3MError(f"{option} is a file.", hint)
+    with writing():
+        others = sorted(path.name for path in place.iterdir() if path.name not in JUNK and not _is_left(path.name))
+    if others:
+        message = f"The folder holds something other than {what} ({others[0]!r}); nothing is written there."
+        raise D3MError(message, hint)
+
+
+def _is_left(name: str) -> bool:
+    """Whether a file is what a run leaves that was killed as it began: a lock, or a part of its first file."""
+    return name.startswith(".d3m-") or (name.startswith(".") and name.endswith(".partial"))
 
 
 def check_space(out: Path, needed: int) -> None:

@@ -168,8 +168,7 @@ def _folder_rows(place: Path) -> tuple[list[dict[str, str]], list[Fault]]:
         several = doubled(images)
         for identifier, files in sorted(found.items()):
             for contrast, endings in several.get(identifier, {}).items():
-                if len({ending.removesuffix(".gz") for ending in endings}) > 1:
-                    faults.append(Fault(identifier, f"several files could be its {contrast}: {_few(list(endings))}"))
+                faults.append(Fault(identifier, f"several files could be its {contrast}: {_few(list(endings))}"))
             row = {contrast: str(folder / name) for contrast, name in files.items()}
             row |= {"id": identifier, "split": _part(place, folder), "beside": _few(images)}
             _add_row(rows, row)

@@ -12,6 +12,7 @@ from pathlib import Path
 from d3m.errors import D3MError
 from d3m.models.recipes import RECIPES
 from d3m.progress import Remaining
+from d3m.system.folders import check_place_of_work
 from d3m.system.locks import held
 from d3m.system.own_files import write_own
 from d3m.system.storage import replace_text, writing
@@ -76,6 +77,7 @@ def prepare_cache(data: Sequence[Path], cache: Path, options: PrepareOptions, re
     """
     patients, faults = collect(data, ("t2",) if options.without_t2 else ())
     check_place(cache, [patient.id for patient in patients])
+    check_place_of_work(cache, (cache / SPLIT_NAME).is_file(), "a cache", "--cache")
     split, clashes = _stated_split(patients, options.split_file, options.sizes, options.seed)
     faults += clashes
     for fault in faults:  # those first that need no reading
@@ -170,10 +172,15 @@ def collect(data: Sequence[Path], optional: Sequence[str] = ()) -> tuple[list[Pa
         # labels of the whole tumour alone say nothing of what enhances: those patients serve the image terms
         patients += [replace(patient, seg=None) if patient.whole_only else patient for patient in found]
         faults += bad
+    check_ids(patients)
+    return patients, faults
+
+
+def check_ids(patients: Sequence[Patient]) -> None:
+    """Refuse two patients with one id."""
     twice = [name for name, count in Counter(p.id for p in patients).items() if count > 1]
     if twice:
         raise D3MError(f"Two patients have the id {twice[0]}.", "Give each an id of its own.")
-    return patients, faults
 
 
 def collect_annotated(data: Sequence[Path], enhancing: int | None, why: str, report: Callable[[str], None]) -> Checked:

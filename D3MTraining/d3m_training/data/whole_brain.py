@@ -17,13 +17,15 @@ from d3m.diffusion.networks.whole_brain import pool
 from d3m.diffusion.recipe import WholeBrainSizes
 from d3m.errors import D3MError
 from d3m.models.recipes import RECIPES
+from d3m.system.folders import check_place_of_work
 from d3m.system.storage import replace_text, writing
+from d3m.system.text import read_object
 from d3m.volumes.grid import resample, to_model_input
 from d3m.volumes.types import Floats, Volume
 from d3m_training.data.cache import ENHANCING, NECROSIS, scale_target
 from d3m_training.data.datasets import Fault, Patient, check, find_patients, read_patient
 from d3m_training.data.labels import Scheme, unify
-from d3m_training.data.preparation import network_stride
+from d3m_training.data.preparation import check_ids, network_stride
 
 LIST_NAME = "whole_brain.json"
 MARGIN_VOXELS = 3
@@ -91,12 +93,14 @@ def prepare_coarse(
     Raises:
         D3MError: faults in the data (all are reported first).
     """
+    check_place_of_work(cache, (cache / LIST_NAME).is_file(), "prepared patients", "--cache")
     patients: list[Patient] = []
     faults: list[Fault] = []
     for place in data:
         found, bad = find_patients(place, optional=("t2",))
         patients += [p for p in found if p.seg is not None]
         faults += bad
+    check_ids(patients)
     checked = check([p for p in patients if not p.whole_only], enhancing_label)
     faults += checked.faults
     for fault in faults:
@@ -105,10 +109,14 @@ def prepare_coarse(
         raise D3MError(
             f"{len(faults)} patients cannot be used; the reasons are above.", "Correct them, or add --skip-bad."
         )
+    for ids in checked.same:
+        report(f"{' and '.join(ids)} hold the same images: they count as one patient.")
     faulty = {fault.id for fault in faults}
     used = [p for p in patients if p.id not in faulty]
+    groups = {p.id: p.group for p in used} | {p.id: p.group for p in checked.patients if p.id not in faulty}
     with writing():
         cache.mkdir(parents=True, exist_ok=True)
+        replace_text(cache / LIST_NAME, json.dumps({"groups": groups}, indent=1) + "\n")
     for number, patient in enumerate(used, start=1):
         path = cache / f"{patient.id}.npz"
         if not path.exists():
@@ -118,10 +126,16 @@ def prepare_coarse(
                 np.savez_compressed(f, **arrays)  # type: ignore[arg-type]  # numpy's stub takes names for its own switches
             part.replace(path)
         report(f"{number}/{len(used)} {patient.id}")
-    groups = {p.id: p.group for p in used}
-    with writing():
-        replace_text(cache / LIST_NAME, json.dumps({"groups": groups}, indent=1) + "\n")
     return len(used)
+
+
+def read_groups(cache: Path) -> dict[str, str]:
+    """The patient of each visit, whatever they are called; of none where an earlier version prepared the folder."""
+    try:
+        groups = read_object(cache / LIST_NAME, "The list of patients")["groups"]
+        return {str(identifier): str(group) for identifier, group in groups.items()}
+    except (D3MError, KeyError, AttributeError):
+        return {}
 
 
 def _prepare(patient: Patient, scheme: Scheme | None) -> dict[str, np.ndarray]:

@@ -17,8 +17,11 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from d3m.errors import D3MError
+from d3m.system.folders import check_place_of_work
 from d3m.system.locks import held
 from d3m.system.storage import replace_text, writing
+from d3m.system.text import read_object
 from d3m_training.train.checkpoint import Ema, restore_checkpoint, save_checkpoint, write_atomically
 from d3m_training.train.losses import LossTerms
 
@@ -78,16 +81,25 @@ def training_in(folder: Path, description: Mapping[str, object]) -> Iterator[Non
         description: Content of its `RUN_NAME`.
 
     Raises:
-        D3MError: another training is running there; it cannot be written.
+        D3MError: another training is running there; it holds somebody's files; it cannot be written.
     """
     if not is_first_process():
         yield
         return
+    check_place_of_work(folder, _is_run(folder), "a training", "--out")
     with writing():
         folder.mkdir(parents=True, exist_ok=True)
     with held(folder / LOCK_NAME, "Another training is running in this folder."), writing():
         replace_text(folder / RUN_NAME, json.dumps(description, indent=1) + "\n")
         yield
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a training was begun in a folder: by this program, not by another that has a `RUN_NAME`, too."""
+    try:
+        return isinstance(read_object(folder / RUN_NAME, "The description of the training").get("train"), dict)
+    except D3MError:
+        return False
 
 
 def is_first_process() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,13 +16,12 @@ from d3m.diffusion.recipe import REGIONS, WholeBrainSizes
 from d3m.errors import D3MError
 from d3m.system.devices import fastest_dtype
 from d3m_training.data.splits import group_of, make_folds
-from d3m_training.data.whole_brain import CoarsePatient, read_coarse
+from d3m_training.data.whole_brain import CoarsePatient, read_coarse, read_groups
 from d3m_training.data.whole_brain_batches import CoarseBatch, WholeBrainBatches, WholeBrainBatchSettings
 from d3m_training.train.losses import finite
 from d3m_training.train.runs import training_device
 from d3m_training.train.trainer import TrainSettings, train, training_in
 
-FOLDS = 5
 WHOLE_SHARE = 0.05
 """Share of the iterations, the last ones, that see whole brains instead of crops: as in use."""
 DROPOUT = 0.0
@@ -91,11 +90,17 @@ def read_all(cache: Path) -> list[CoarsePatient]:
     return [read_coarse(path) for path in paths]
 
 
-def folds_of(patients: list[CoarsePatient], count: int = FOLDS) -> tuple[frozenset[str], ...]:
+def folds_of(patients: list[CoarsePatient], count: int, groups: Mapping[str, str]) -> tuple[frozenset[str], ...]:
     """The folds: patients with little, with more, and with untold enhancement are spread evenly; slabs are never held
-    out."""
+    out.
+
+    Args:
+        patients: All.
+        count: Number of folds.
+        groups: Whose visits they are: visits of a patient are in one fold.
+    """
     strata = {p.id: (0 if p.enhancing_ml < 5 else 1) if p.labelled else 2 for p in patients if not p.partial}
-    return make_folds(strata, {identifier: group_of(identifier) for identifier in strata}, count)
+    return make_folds(strata, {name: groups[name] for name in strata}, count)
 
 
 def train_fold(
@@ -120,10 +125,11 @@ def train_fold(
     if not 0 <= fold < count:
         raise D3MError(f"There is no fold {fold}.", f"Choose 0 to {count - 1}.")
     patients = read_all(cache)
-    held_out = folds_of(patients, count)[fold]
+    groups = {p.id: group_of(p.id) for p in patients} | read_groups(cache)
+    held_out = folds_of(patients, count, groups)[fold]
     # a visit of the same patient that is never held out, such as a slab, must not be trained on either
-    groups = {group_of(identifier) for identifier in held_out}
-    used = [p for p in patients if group_of(p.id) not in groups]
+    unseen = {groups[identifier] for identifier in held_out}
+    used = [p for p in patients if groups[p.id] not in unseen]
     if not any(p.labelled for p in used):
         raise D3MError("No patient whose labels say what enhances is left to train on.", "Prepare more patients.")
     settings = TrainSettings(

@@ -61,7 +61,7 @@ def assign(names: Iterable[str]) -> dict[str, dict[str, str]]:
 
     Returns:
         For each id the contrasts ("t1", "t2", "flair", "t1c", "seg") and their files' names. The style is that
-        which explains most of a case's files. Names of no style are left out.
+        which explains most of a case's files. Names of no style are left out; `doubled` says where there was a choice.
     """
     cases: dict[tuple[str, str], dict[str, list[str]]] = {}
     for name in sorted(names):
@@ -73,10 +73,7 @@ def assign(names: Iterable[str]) -> dict[str, dict[str, str]]:
     for (identifier, separator), found in cases.items():
         candidates = [style for style in STYLES if style.separator == separator]
         best = max(candidates, key=lambda style: sum(suffix in found for _, suffix in style.suffixes))
-        # of two files that differ in their extension alone the compressed one comes first
-        assigned = {
-            contrast: sorted(found[suffix], reverse=True)[0] for contrast, suffix in best.suffixes if suffix in found
-        }
+        assigned = {contrast: found[suffix][0] for contrast, suffix in best.suffixes if suffix in found}
         if len(assigned) > len(result.get(identifier, {})):
             result[identifier] = assigned
     return result
