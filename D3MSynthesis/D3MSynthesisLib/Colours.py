@@ -15,6 +15,10 @@ _MAPS = {
 }  # fmt: skip
 
 
+TRANSPARENT = 0.2
+"""Share of a diverging table's half, from its middle, that nothing is seen of: noise would lie over the whole brain."""
+
+
 def colourNode(scene: Any, kind: str) -> Any:
     """A colour table: "sequential", "magnitude" or "diverging" (transparent in the middle); one of each in a scene."""
     import numpy as np
@@ -32,8 +36,8 @@ def colourNode(scene: Any, kind: str) -> Any:
     position = np.linspace(0, len(anchors) - 1, 256)
     colours = np.stack([np.interp(position, range(len(anchors)), anchors[:, c]) for c in range(3)], 1)
     alpha = np.ones(256)
-    if kind == "diverging":
-        alpha = np.clip(np.abs(np.linspace(-1, 1, 256)) * 4 - 0.4, 0, 1)
+    if kind == "diverging":  # a table's opacity counts as all or nothing (vtkMRMLScalarVolumeDisplayNode, AlphaLogic)
+        alpha = (np.abs(np.linspace(-1, 1, 256)) > TRANSPARENT).astype(float)
     for index, (red, green, blue) in enumerate(colours):
         node.SetColor(index, f"{index}", float(red), float(green), float(blue), float(alpha[index]))
     return scene.AddNode(node)

@@ -9,15 +9,25 @@ import qt
 from slicer.i18n import tr as _
 
 import slicer
-from D3MSynthesisLib import Comparison, Looks
+from D3MSynthesisLib import Comparison, Looks, Pictures
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect
 from D3MSynthesisLib.Runs import alive
 
+SAME_ML = 0.05
+"""Volumes of a mask that differ by less are told alike."""
 
-def comparisonRows(comparison: dict[str, Any] | None) -> list[tuple[str, str, str]]:
-    """Rows of the table beside a real T1c: name, synthetic image, what to compare it with."""
+
+def comparisonRows(comparison: dict[str, Any] | None, maskMl: float | None = None) -> list[tuple[str, str, str]]:
+    """Rows of the table beside a real T1c: name, synthetic image, what to compare it with.
+
+    Args:
+        comparison: The run's.
+        maskMl: Volume of the mask as it is now: numbers of a mask that was another one are not told.
+    """
     numbers = comparison or {}
+    measured = numbers.get("predicted_enhancing_volume_ml")
+    changed = maskMl is not None and measured is not None and abs(maskMl - measured) > SAME_ML
     guessed = numbers.get("real_enhancement") == "estimated"
 
     def text(name: str, form: str, what: str = "{n}") -> str:
@@ -28,6 +38,10 @@ def comparisonRows(comparison: dict[str, Any] | None) -> list[tuple[str, str, st
     rows = [
         (_("PSNR, brain (dB)"), text("psnr_brain", ".1f"), text("psnr_brain_t1", ".1f", copied)),
         (_("SSIM, brain"), text("ssim_brain", ".3f"), text("ssim_brain_t1", ".3f", copied)),
+    ]
+    if changed:
+        return [row for row in [*rows, (_("Mask changed since"), _("compare again"), "")] if row[1]]
+    rows += [
         (
             _("Enhancing tumour (ml)"),
             text("predicted_enhancing_volume_ml", ".1f"),
@@ -80,7 +94,7 @@ class ComparisonPart:
     def tell(self) -> None:
         """Numbers of the run, and whether it can be compared with what is chosen now."""
         nodes, table = self.nodes, self.ui.comparisonTable
-        rows = comparisonRows(None if nodes is None else nodes.comparison)
+        rows = [] if nodes is None else comparisonRows(nodes.comparison, nodes.enhancingVolumeMl)
         table.setVisible(bool(rows))
         table.setRowCount(len(rows))
         for row, texts in enumerate(rows):
@@ -105,6 +119,8 @@ class ComparisonPart:
             with slicer.util.WaitCursor():
                 Comparison.compareRun(self.nodes, self.parameters.reference, self.parameters.referenceMask)
                 Looks.windowInputs(self.nodes)
+                if alive(self.nodes.error):
+                    Pictures.makeError(self.nodes)  # it may have been another real T1c's
         except SynthesisError as error:
             self._fail(error)
         else:

@@ -22,7 +22,9 @@ from D3MSynthesisLib.Views import CAPTION
 
 MODES = ("off", "magnitude", "jacobian", "grid", "arrows")
 SEEN_MM = 3.0
-"""Length at which a long arrow is drawn at least, if no cell folds."""
+"""Length at which a long vector is drawn at least in the grid, if no cell folds."""
+ARROW_MM = 6.0
+"""Length of a long arrow that is drawn enlarged; arrows have no cells that could fold."""
 MAX_ENLARGEMENT = 20
 DRAWN_MM = 2.0
 """Distance of the points of the drawn field, at least: the grid's lines are 6 mm apart."""
@@ -32,7 +34,7 @@ MIN_DETERMINANT = 0.02
 """A drawn cell keeps at least this share of its size."""
 MOVES_MM = 1e-3
 """Below this nothing is moved."""
-_LENGTHS = ((0.30, 0.50, 0.60), (0.25, 0.85, 0.55), (1.00, 0.90, 0.20))
+_LENGTHS = ((0.22, 0.36, 0.44), (0.25, 0.85, 0.55), (1.00, 0.90, 0.20))
 """Colours of grid and arrows, from no deformation to the longest."""
 
 
@@ -65,7 +67,7 @@ def draw(nodes: Nodes, mode: str, done: int | None) -> int:
             nodes.drawn.GetDisplayNode().SetVisibility2D(False)
         return 0
     field = worldField(source)
-    factor = enlargement(field)
+    factor = enlargement(field) if mode == "grid" else _times(field, ARROW_MM)
     node = _drawnNode(nodes)
     node.SetAndObserveTransformToParent(gridTransform(field))
     _style(node.GetDisplayNode(), field, factor, mode)
@@ -211,14 +213,19 @@ def gradient(field: Image, sides: tuple[int, int, int]) -> Any:
     return perVoxel @ np.linalg.inv(field.ijkToRAS[:3, :3])
 
 
-def enlargement(field: Image) -> int:
-    """How many times a field is drawn enlarged: most are fractions of a millimetre.
+def _times(field: Image, length: float) -> int:
+    """How many times a field is enlarged for a long vector of it to have a length, in millimetres."""
+    return int(min(max(round(length / _long(field)), 1), MAX_ENLARGEMENT))
 
-    So many times that a long arrow is seen, but not so many that a cell of the drawn grid would fold.
+
+def enlargement(field: Image) -> int:
+    """How many times a field is drawn enlarged in the grid: most are fractions of a millimetre.
+
+    So many times that a long vector is seen, but not so many that a cell of the drawn grid would fold.
     """
     import numpy as np
 
-    wanted = min(max(round(SEEN_MM / _long(field)), 1), MAX_ENLARGEMENT)
+    wanted = _times(field, SEEN_MM)
     factors = np.arange(1, wanted + 1)
     least = np.full(len(factors), np.inf)
     for k in (-1, 1):
@@ -284,8 +291,10 @@ def mapNode(nodes: Nodes, mode: str, done: int | None) -> Any:
         node.CreateDefaultDisplayNodes()
         node.GetDisplayNode().SetSaveWithScene(False)
     if mode == "magnitude":  # one range for all steps, so that they can be compared
-        top = nodes.magnitude.GetDisplayNode().GetWindowLevelMax() if alive(nodes.magnitude) else Looks.upper(values)
-        Looks.colours(node, "magnitude", 0.0, top, 0.02 * top)
+        top = Looks.upper(values, Looks.MOTION_PERCENTILE)
+        if alive(nodes.magnitude):
+            top = nodes.magnitude.GetDisplayNode().GetWindowLevelMax()
+        Looks.colours(node, "magnitude", 0.0, top, Looks.MOTION_FLOOR * top)
     else:
         limit = max(float(np.percentile(np.abs(values - 1), 99.9)), 0.01)
         Looks.colours(node, "diverging", 1 - limit, 1 + limit)

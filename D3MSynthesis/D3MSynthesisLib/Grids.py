@@ -105,20 +105,46 @@ def resampledOn(node: Any, target: Any, nearest: bool = False) -> Any:
 
 def resliced(node: Any, target: Any, nearest: bool = False) -> Any:
     """The voxels of a volume on another one's grid, through whatever transforms both are under, as VTK image."""
+    rasToIjk = vtk.vtkMatrix4x4()
+    node.GetRASToIJKMatrix(rasToIjk)
+    return _resliced(node.GetImageData(), rasToIjk, node, target, nearest)
+
+
+def segmentOn(segmentation: Any, identifier: str, target: Any) -> Any:
+    """A segment on a volume's grid, as both are shown: (K, J, I) bool.
+
+    `slicer.util` has a function for it that adds a volume to the scene, which selectors list for a moment, and leaves
+    its display node there (util.py, arrayFromSegmentBinaryLabelmap).
+    """
+    import numpy as np
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    shape = target.GetImageData().GetDimensions()[::-1]
+    image, rasToIjk = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    if not logic.GetSegmentBinaryLabelmapRepresentation(segmentation, identifier, image, False):
+        return np.zeros(shape, bool)
+    if image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:  # an empty segment
+        return np.zeros(shape, bool)
+    image.GetWorldToImageMatrix(rasToIjk)
+    found = _resliced(image, rasToIjk, segmentation, target, nearest=True)
+    return vtk_to_numpy(found.GetPointData().GetScalars()).reshape(shape) > 0
+
+
+def _resliced(image: Any, rasToIjk: Any, node: Any, target: Any, nearest: bool) -> Any:
     toNode = vtk.vtkGeneralTransform()  # the target's local frame to the node's
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
         target.GetParentTransformNode(), node.GetParentTransformNode(), toNode
     )
-    ijkToRas, rasToIjk = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    ijkToRas = vtk.vtkMatrix4x4()
     target.GetIJKToRASMatrix(ijkToRas)
-    node.GetRASToIJKMatrix(rasToIjk)
     whole = vtk.vtkGeneralTransform()
     whole.PostMultiply()
     whole.Concatenate(ijkToRas)
     whole.Concatenate(toNode)
     whole.Concatenate(rasToIjk)
     plain = vtk.vtkImageData()  # voxel indices are the coordinates
-    plain.ShallowCopy(node.GetImageData())
+    plain.ShallowCopy(image)
     plain.SetSpacing(1, 1, 1)
     plain.SetOrigin(0, 0, 0)
     reslice = vtk.vtkImageReslice()

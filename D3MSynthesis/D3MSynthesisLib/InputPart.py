@@ -11,7 +11,7 @@ from slicer.util import VTKObservationMixin
 
 import slicer
 from D3MSynthesisLib import Frames, Inputs, SampleCase
-from D3MSynthesisLib.Assignment import SYNTHETIC, Assignment, assignInputs
+from D3MSynthesisLib.Assignment import Assignment, assignInputs
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect
 
@@ -82,8 +82,11 @@ class InputPart(VTKObservationMixin):
 
     @staticmethod
     def _found(chosen: list[Any]) -> Assignment:
+        """Among what the selectors list: label maps and other volumes that only inherit from scans are none."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        return assignInputs([node for node in volumes if node.GetAttribute(SYNTHETIC) is None], chosen=chosen)
+        listed = [node for node in volumes
+                  if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors()]  # fmt: skip
+        return assignInputs(listed, chosen=chosen)
 
     def reason(self) -> str | None:
         """Why these scans cannot be used yet."""

@@ -15,7 +15,7 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import SYNTHETIC, contrastOf, nodeDescription
-from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced
+from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
 from D3MSynthesisLib.Identity import identityOf, putBeside, stemOf
 from D3MSynthesisLib.Texts import _
 
@@ -226,7 +226,5 @@ def maskOnGrid(node: Any, target: Any) -> Any:
     for index in range(node.GetSegmentation().GetNumberOfSegments()):
         identifier = node.GetSegmentation().GetNthSegmentID(index)
         if display is None or display.GetSegmentVisibility(identifier):
-            found = slicer.util.arrayFromSegmentBinaryLabelmap(node, identifier, target)
-            if found is not None and found.shape == shape:  # an empty segment has no image
-                mask |= found > 0
+            mask |= segmentOn(node, identifier, target)
     return mask

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
+from D3MSynthesisLib import Masks
 from D3MSynthesisLib.Colours import colourNode
 from D3MSynthesisLib.Grids import resampledOn
 from D3MSynthesisLib.Runs import Nodes, alive, proxies
@@ -15,6 +16,15 @@ LEAST_CHANGE = 0.05
 """Of T1's window: the subtraction's range is no smaller, or the noise of a brain would look like enhancement."""
 PERCENTILES = (1, 99.5)
 """Of the brain's values: the window of a scan."""
+T2_PERCENTILES = (1, 97)
+"""Fluid is the brightest of T2, and nobody needs its shades: the brain beside it would be dark."""
+MASK_PERCENTILE = 95
+"""Of the synthetic image in its mask: so much of a large lesion keeps its shades."""
+MOTION_PERCENTILE = 99.9
+"""Of the lengths that are not zero: a lesion of one part in a hundred keeps its colours apart."""
+MOTION_FLOOR = 0.2
+"""Of the longest: below it nothing is coloured, or the whole brain would be."""
+GREY = "vtkMRMLColorTableNodeGrey"
 TITLES = {
     "subtraction": "CEMRI - T1", "probability": "probability", "magnitude": "moved by (mm)", "uncertainty": "spread",
     "jacobian": "volume, times", "error": "difference",
@@ -31,26 +41,29 @@ def applyDefaults(nodes: Nodes) -> None:
     if not brain.any():
         brain = image != 0
     low, high = percentiles(image[brain] if brain.any() else image.ravel())
+    mask = Masks.maskOf(nodes)
+    if mask.any():
+        high = max(high, float(np.percentile(image[mask], MASK_PERCENTILE)))
     window(nodes.cemri, low, high)
     for node in (nodes.sample, *(node for name, node in proxies(nodes).items() if name in ("before", "after"))):
         if node is not None:
             node.CreateDefaultDisplayNodes()
             window(node, low, high)
-    limit = float(np.percentile(np.abs(change[brain]), 99.5)) if brain.any() else 1.0
+    limit = float(np.percentile(np.abs(change[brain]), 99)) if brain.any() else 1.0
     limit = max(limit, LEAST_CHANGE * (high - low))
     colours(nodes.subtraction, "diverging", -limit, limit)
     colours(nodes.probability, "sequential", 0.0, 1.0, PROBABILITY_FLOOR)
     lengths = slicer.util.arrayFromVolume(nodes.magnitude)
-    top = upper(lengths[lengths > 0])
-    colours(nodes.magnitude, "magnitude", 0.0, top, 0.02 * top)
+    top = upper(lengths[lengths > 0], MOTION_PERCENTILE)
+    colours(nodes.magnitude, "magnitude", 0.0, top, MOTION_FLOOR * top)
     if nodes.uncertainty is not None:
         spread = slicer.util.arrayFromVolume(nodes.uncertainty)
         top = upper(spread[spread > 0])
         colours(nodes.uncertainty, "sequential", 0.0, top, 0.05 * top)
-    mask = proxies(nodes).get("mask")
-    if mask is not None:
-        mask.CreateDefaultDisplayNodes()
-        colours(mask, "sequential", 0.0, 1.0, PROBABILITY_FLOOR)
+    likely = proxies(nodes).get("mask")
+    if likely is not None:
+        likely.CreateDefaultDisplayNodes()
+        colours(likely, "sequential", 0.0, 1.0, PROBABILITY_FLOOR)
     field = proxies(nodes).get("field")
     if field is not None:
         field.CreateDefaultDisplayNodes()
@@ -67,36 +80,45 @@ def applyDefaults(nodes: Nodes) -> None:
 
 
 def windowInputs(nodes: Nodes) -> None:
-    """Scans beside the result: T1 has the synthetic image's own window, they share one scale; a real T1c has its own.
+    """Scans beside the result: T1 has the synthetic image's own window, they share one scale; others have their own.
 
-    A real T1c comes from another acquisition: by T1's window much of its brain may be white.
+    A real T1c comes from another acquisition: by T1's window much of its brain may be white. T2 and FLAIR keep a window
+    that a person has set.
     """
     display = nodes.cemri.GetDisplayNode()
     if alive(nodes.t1) and nodes.t1.GetDisplayNode() is not None:
         window(nodes.t1, display.GetWindowLevelMin(), display.GetWindowLevelMax())
     if alive(nodes.reference) and nodes.reference.GetDisplayNode() is not None:
-        image = resampledOn(nodes.reference, nodes.cemri)
-        brain = (slicer.util.arrayFromVolume(nodes.subtraction) != 0) & (image != 0)
-        if not brain.any():
-            image = slicer.util.arrayFromVolume(nodes.reference)
-            brain = image != 0
-        if brain.any():
-            window(nodes.reference, *percentiles(image[brain]))
+        _ownWindow(nodes, nodes.reference, PERCENTILES)
+    for node, ends in ((nodes.t2, T2_PERCENTILES), (nodes.flair, PERCENTILES)):
+        if alive(node) and node.GetDisplayNode() is not None and node.GetDisplayNode().GetAutoWindowLevel():
+            _ownWindow(nodes, node, ends)
 
 
-def percentiles(values: Any) -> tuple[float, float]:
+def _ownWindow(nodes: Nodes, node: Any, ends: tuple[float, float]) -> None:
+    """A window by the scan's own values in the brain that was synthesised."""
+    image = resampledOn(node, nodes.cemri)
+    brain = (slicer.util.arrayFromVolume(nodes.subtraction) != 0) & (image != 0)
+    if not brain.any():
+        image = slicer.util.arrayFromVolume(node)
+        brain = image != 0
+    if brain.any():
+        window(node, *percentiles(image[brain], ends))
+
+
+def percentiles(values: Any, ends: tuple[float, float] = PERCENTILES) -> tuple[float, float]:
     """Lower and upper end of a window."""
     import numpy as np
 
-    low, high = (float(value) for value in np.percentile(values, PERCENTILES))
+    low, high = (float(value) for value in np.percentile(values, ends))
     return low, max(high, low + 1e-6)
 
 
-def upper(values: Any) -> float:
-    """Upper end of a colour range: the 99th percentile of what is not zero."""
+def upper(values: Any, percentile: float = 99) -> float:
+    """Upper end of a colour range: a percentile of what is not zero."""
     import numpy as np
 
-    return max(float(np.percentile(values, 99)), 1e-3) if values.size else 1.0
+    return max(float(np.percentile(values, percentile)), 1e-3) if values.size else 1.0
 
 
 def window(volume: Any, low: float, high: float) -> None:
@@ -117,10 +139,15 @@ def colours(volume: Any, kind: str, low: float, high: float, floor: float | None
         display.SetThreshold(floor, 1e9)
 
 
+def isGrey(volume: Any) -> bool:
+    """Whether a volume is shown in shades of grey: the person may have chosen another window for it."""
+    return bool(volume.GetDisplayNode().GetColorNodeID() == GREY)
+
+
 def grey(volume: Any, low: float, high: float) -> None:
     """Show a volume in shades of grey."""
     display = volume.GetDisplayNode()
-    display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeGrey")
+    display.SetAndObserveColorNodeID(GREY)
     display.SetApplyThreshold(False)
     window(volume, low, high)
 
@@ -139,7 +166,7 @@ def legend(volume: Any, title: str, visible: bool) -> None:
         node = logic.AddDefaultColorLegendDisplayNode(volume)
         if node is None:
             return
-        node.SetLabelFormat("%.3g")
+        node.SetLabelFormat("%6.3g")  # letters are as large as the longest label leaves room: the same everywhere
         node.SetNumberOfLabels(5)
         node.SetSize(0.12, 0.45)
         node.SetPosition(0.97, 0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
-from D3MSynthesisLib.Grids import matrixOf, voxelMl, writeMask
+from D3MSynthesisLib.Grids import matrixOf, segmentOn, voxelMl, writeMask
 from D3MSynthesisLib.Runs import PREFIX, Nodes, alive
 
 SEGMENT_NAME = "Enhancing tumour (predicted)"
@@ -40,11 +40,7 @@ def maskOf(nodes: Nodes) -> Any:
         return mask
     segmentation = nodes.segmentation.GetSegmentation()
     for index in range(segmentation.GetNumberOfSegments()):
-        found = slicer.util.arrayFromSegmentBinaryLabelmap(
-            nodes.segmentation, segmentation.GetNthSegmentID(index), nodes.cemri
-        )
-        if found is not None and found.shape == shape:
-            mask |= found > 0
+        mask |= segmentOn(nodes.segmentation, segmentation.GetNthSegmentID(index), nodes.cemri)
     return mask
 
 

@@ -13,12 +13,22 @@ from typing import Any
 import slicer
 from D3MSynthesisLib import Field, Looks, Views
 from D3MSynthesisLib.Grids import resampledOn
+from D3MSynthesisLib.Identity import putBeside
 from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, proxies, updateProxies
 from D3MSynthesisLib.Texts import _
 
 OVERLAYS = ("none", "subtraction", "probability", "uncertainty")
 PICTURES = ("cemri", "subtraction", "sample")
 LAYOUTS = ("all", "sideBySide", "fourUp", "beforeAfter", "contrasts", "comparison")
+ARRANGEMENTS = {
+    "sideBySide": slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView,
+    "beforeAfter": slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView,
+    "contrasts": slicer.vtkMRMLLayoutNode.SlicerLayoutTwoOverTwoView,
+    "comparison": slicer.vtkMRMLLayoutNode.SlicerLayoutThreeOverThreeView,
+    "fourUp": slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView,
+}
+"""Slicer's layouts that are chosen for ours."""
+THREE = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 
 
 @dataclass(frozen=True)
@@ -66,8 +76,7 @@ def show(nodes: Nodes, look: Look) -> int:
     """
     _check(nodes, look)
     scene = nodes.cemri.GetScene()
-    inspecting = look.picture == "sample" and canInspect(nodes)
-    done = _stepOf(nodes, look) if inspecting else None
+    inspecting, done = _inspected(nodes, look)
     if nodes.steps:
         selectStep(nodes, done or nodes.steps)
     picture = _picture(nodes, look, done)
@@ -76,9 +85,9 @@ def show(nodes: Nodes, look: Look) -> int:
         over, share = (nodes.reference, look.fade) if look.fade < 1 else (None, 0.0)
         picture = picture if look.fade < 1 else nodes.reference
     Views.setImages(scene, _backgrounds(nodes, look, done), picture, over, share)
-    _maskDisplay(nodes, look, inspecting)
-    factor = Field.draw(nodes, look.deformation if inspecting else "off", done)
-    _legends(nodes, over)
+    showMask(nodes, look)
+    factor = draw(nodes, look)
+    _legends(nodes, over, look)
     Views.markViews()
     return factor
 
@@ -97,6 +106,18 @@ def _check(nodes: Nodes, look: Look) -> None:
         raise ValueError("There is no such step.")
 
 
+def draw(nodes: Nodes, look: Look) -> int:
+    """Draw the deformation of the picture alone; see `show` for what is returned."""
+    inspecting, done = _inspected(nodes, look)
+    return Field.draw(nodes, look.deformation if inspecting else "off", done)
+
+
+def _inspected(nodes: Nodes, look: Look) -> tuple[bool, int | None]:
+    """Whether the sample's own picture is shown, and the step of it."""
+    inspecting = look.picture == "sample" and canInspect(nodes)
+    return inspecting, _stepOf(nodes, look) if inspecting else None
+
+
 def _stepOf(nodes: Nodes, look: Look) -> int | None:
     """The step that is replayed; None for the sample as it ended."""
     if not nodes.steps:
@@ -109,9 +130,8 @@ def _picture(nodes: Nodes, look: Look, done: int | None) -> Any:
     display = nodes.cemri.GetDisplayNode()
     window = (display.GetWindowLevelMin(), display.GetWindowLevelMax())
     if look.picture == "subtraction" and alive(nodes.subtraction):
-        limit = nodes.subtraction.GetDisplayNode().GetWindowLevelMax()
-        if look.overlay != "subtraction":
-            Looks.grey(nodes.subtraction, 0.0, limit)
+        if look.overlay != "subtraction" and not Looks.isGrey(nodes.subtraction):
+            Looks.grey(nodes.subtraction, 0.0, nodes.subtraction.GetDisplayNode().GetWindowLevelMax())
         return nodes.subtraction
     if look.picture == "sample" and canInspect(nodes):
         node = nodes.sample if done is None else proxies(nodes)[look.stepImage]
@@ -138,14 +158,11 @@ def _over(nodes: Nodes, look: Look, done: int | None, inspecting: bool) -> tuple
     if look.overlay == "subtraction" and alive(nodes.subtraction):
         if look.picture == "subtraction":
             return None, 0.0
-        Looks.colours(nodes.subtraction, "diverging", *_subtractionRange(nodes))
+        if Looks.isGrey(nodes.subtraction):
+            limit = nodes.subtraction.GetDisplayNode().GetWindowLevelMax()
+            Looks.colours(nodes.subtraction, "diverging", -limit, limit)
     chosen = None if look.overlay == "none" else getattr(nodes, look.overlay)
     return (chosen, look.overlayOpacity) if alive(chosen) else (None, 0.0)
-
-
-def _subtractionRange(nodes: Nodes) -> tuple[float, float]:
-    limit = nodes.subtraction.GetDisplayNode().GetWindowLevelMax()
-    return -limit, limit
 
 
 def _backgrounds(nodes: Nodes, look: Look, done: int | None) -> dict[str, Any]:
@@ -165,25 +182,32 @@ def _backgrounds(nodes: Nodes, look: Look, done: int | None) -> dict[str, Any]:
         return dict(zip(Views.FOUR[:3], (nodes.t1, nodes.t2, nodes.flair), strict=True))
     if look.layout == "comparison":
         scans = (nodes.t1, nodes.t2, nodes.flair)
+        if alive(nodes.reference) and not alive(nodes.error):  # another run than that whose layout was chosen
+            makeError(nodes)
         return dict(zip(Views.SIX[:3], scans, strict=True)) | {Views.SIX[4]: nodes.reference, Views.SIX[5]: nodes.error}
     return {}
 
 
-def _maskDisplay(nodes: Nodes, look: Look, inspecting: bool) -> None:
-    """The mask is the mean's: over the sample's picture lies that sample's own probability instead."""
+def showMask(nodes: Nodes, look: Look) -> None:
+    """Show the mask alone as chosen; it is the mean's, and no slice of the sample's picture has it.
+
+    There lies that sample's own probability instead.
+    """
     display = nodes.segmentation.GetDisplayNode() if alive(nodes.segmentation) else None
     if display is None:
         return
-    display.SetVisibility(look.maskVisible and not inspecting)
+    display.SetVisibility(look.maskVisible)
+    display.SetVisibility2D(not (look.picture == "sample" and canInspect(nodes)))
     display.SetVisibility2DFill(look.maskFill)
     display.SetVisibility2DOutline(look.maskOutline)
     display.SetOpacity2DFill(look.maskOpacity)
 
 
-def _legends(nodes: Nodes, over: Any) -> None:
-    for name in ("subtraction", "probability", "uncertainty", "magnitude", "error"):
+def _legends(nodes: Nodes, over: Any, look: Look) -> None:
+    for name in ("subtraction", "probability", "uncertainty", "magnitude"):
         node = getattr(nodes, name)
         Looks.legend(node, Looks.TITLES[name], node is not None and node is over)
+    Looks.legend(nodes.error, Looks.TITLES["error"], look.layout == "comparison")
     if alive(nodes.fieldMap):
         jacobian = nodes.fieldMap.GetDisplayNode().GetWindowLevelMin() != 0
         title = Looks.TITLES["jacobian" if jacobian else "magnitude"]
@@ -210,32 +234,23 @@ def setLayout(nodes: Nodes, name: str) -> None:
     Raises:
         ValueError: there is no such layout, or the run has not what it compares.
     """
-    scene = nodes.cemri.GetScene()
-    layouts = slicer.vtkMRMLLayoutNode
-    if name in ("sideBySide", "beforeAfter"):
-        if name == "beforeAfter" and not nodes.steps:
-            raise ValueError("The steps were not kept.")
-        _linked(nodes, layouts.SlicerLayoutSideBySideView, ("Red", "Yellow"))
-    elif name == "contrasts":
-        _linked(nodes, layouts.SlicerLayoutTwoOverTwoView, Views.FOUR)
-    elif name == "comparison":
+    if name not in ARRANGEMENTS:
+        raise ValueError(f"There is no layout {name!r}.")
+    if name == "beforeAfter" and not nodes.steps:
+        raise ValueError("The steps were not kept.")
+    if name == "comparison":
         if not alive(nodes.reference):
             raise ValueError("There is no real T1c.")
         makeError(nodes)
-        _linked(nodes, layouts.SlicerLayoutThreeOverThreeView, Views.SIX)
-    elif name == "fourUp":
-        Views.arrange(scene, layouts.SlicerLayoutFourUpView)
-        Views.orient(scene, {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"})
-        Views.lookAt(nodes)
-    else:
-        raise ValueError(f"There is no layout {name!r}.")
-
-
-def _linked(nodes: Nodes, arrangement: int, views: tuple[str, ...]) -> None:
-    """Axial views that look where the first one did, as large."""
     scene = nodes.cemri.GetScene()
-    Views.arrange(scene, arrangement)
-    Views.orient(scene, {views[0]: "Axial"})
+    Views.release(scene)
+    Views.arrange(scene, ARRANGEMENTS[name])
+    if name == "fourUp":
+        Views.orient(scene, THREE)
+        Views.lookAt(nodes)
+        return
+    views = {"contrasts": Views.FOUR, "comparison": Views.SIX}.get(name, Views.TWO)
+    Views.link(scene, views)
     Views.lookAt(nodes, jump=False)
     Views.copyPosition(scene, views[0], views[1:])
 
@@ -263,15 +278,23 @@ def makeError(nodes: Nodes) -> Any:
         for key, value in ((RUN, nodes.runID), (ROLE, "error"), (PREFIX + "Synthetic", "yes")):
             node.SetAttribute(key, value)
         node.SetAttribute(Views.CAPTION, _("difference from the real T1c"))
+        putBeside(node, nodes.cemri)
         nodes.error = node
     slicer.util.updateVolumeFromArray(node, error)
     matrix = slicer.util.vtkMatrixFromArray(np.eye(4))
     nodes.cemri.GetIJKToRASMatrix(matrix)
     node.SetIJKToRASMatrix(matrix)
-    node.SetAndObserveTransformNodeID(nodes.cemri.GetTransformNodeID())
+    follow(nodes)
     node.CreateDefaultDisplayNodes()
     Looks.colours(node, "sequential", 0.0, Looks.upper(error[brain]))
     return node
+
+
+def follow(nodes: Nodes) -> None:
+    """Keep what shows a step, or was made for the views alone, where the synthetic image is."""
+    for node in (nodes.fieldMap, nodes.error, nodes.brain, *proxies(nodes).values()):
+        if alive(node) and node.GetTransformNodeID() != nodes.cemri.GetTransformNodeID():
+            node.SetAndObserveTransformNodeID(nodes.cemri.GetTransformNodeID())
 
 
 def show3D(nodes: Nodes) -> None:
@@ -289,20 +312,22 @@ def show3D(nodes: Nodes) -> None:
         for key, value in ((RUN, nodes.runID), (ROLE, "brain"), (PREFIX + "Synthetic", "yes")):
             node.SetAttribute(key, value)
         node.CreateDefaultDisplayNodes()
-        node.SetAndObserveTransformNodeID(nodes.cemri.GetTransformNodeID())
+        putBeside(node, nodes.cemri)
         node.SetReferenceImageGeometryParameterFromVolumeNode(nodes.cemri)
         node.GetSegmentation().SetSourceRepresentationName("Binary labelmap")
         node.GetSegmentation().AddEmptySegment("Brain", "Brain (synthesised part)", (0.8, 0.75, 0.7))
         writeMask(node, "Brain", slicer.util.arrayFromVolume(nodes.subtraction) != 0, matrixOf(nodes.cemri))
         nodes.brain = node
+    follow(nodes)
     nodes.brain.CreateClosedSurfaceRepresentation()
     display = nodes.brain.GetDisplayNode()
     display.SetVisibility(True)
     display.SetVisibility2D(False)
     display.SetVisibility3D(True)
     display.SetOpacity3D(0.25)
-    Views.arrange(scene, slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
-    Views.orient(scene, {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"})
+    Views.release(scene)
+    Views.arrange(scene, ARRANGEMENTS["fourUp"])
+    Views.orient(scene, THREE)
     manager = getattr(getattr(slicer, "app", None), "layoutManager", lambda: None)()
     if manager is not None and getattr(manager, "threeDViewCount", 0):
         view = manager.threeDWidget(0).threeDView()

@@ -29,6 +29,8 @@ SECTIONS = ("resultsSection", "maskSection", "deformationSection", "comparisonSe
 LOOK = ("maskVisible", "maskFill", "maskOutline", "maskOpacity", "picture", "overlay", "overlayOpacity", "deformation",
         "stepImage")  # fmt: skip
 """Parameters that decide how a result looks."""
+MASK_LOOK = {"maskVisible", "maskFill", "maskOutline", "maskOpacity"}
+"""Those that change the mask alone, not the images in the views."""
 
 
 def stepsTip(steps: int) -> str:
@@ -62,7 +64,8 @@ class ResultPart(VTKObservationMixin):
         fail: Shows an error, or takes it away.
         confirm: Asks the user a question.
         steer: Called with a mask node, to make a picture from it.
-        qt: See `Worker`.
+        shown: Called when another run is shown, or none.
+        processes: See the argument `qt` of `Worker`.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class ResultPart(VTKObservationMixin):
         fail: Callable[[SynthesisError | None], None],
         confirm: Callable[[str], bool],
         steer: Callable[[Any], None],
+        shown: Callable[[], None],
         processes: Any = None,
     ) -> None:
         VTKObservationMixin.__init__(self)
@@ -79,13 +83,14 @@ class ResultPart(VTKObservationMixin):
         self.runs: list[Any] = []
         self.parameters: Any = None
         self.mask = MaskPart(ui, confirm, self._tell, steer)
-        self.comparison = ComparisonPart(ui, fail, self.onFade, self._tell)
+        self.comparison = ComparisonPart(ui, fail, self.onFade, self._compared)
         self.save = SavePart(ui, confirm, fail, self.refresh, processes)
         self._known: tuple[Any, ...] | None = None
         self._step = 0
         self._layout = "all"
         self._flipped = False
         self._filling = False
+        self._moving = False
         connect(ui.runBox, "activated(int)", self.onRun)
         connect(ui.stepSlider, "valueChanged(double)", self.onStep)
         connect(ui.flipButton, "clicked(bool)", self.onFlip)
@@ -102,7 +107,9 @@ class ResultPart(VTKObservationMixin):
             shortcut = qt.QShortcut(qt.QKeySequence(keys), ui.researchLabel)
             connect(shortcut, "activated()", action)
             self._shortcuts.append(shortcut)
+        self._shown: Callable[[], None] = lambda: None
         self.show(None)
+        self._shown = shown
 
     def bind(self, parameters: Any) -> None:
         """Follow these parameters (None: no scene), and show the scene's newest run without touching the views."""
@@ -139,6 +146,7 @@ class ResultPart(VTKObservationMixin):
         for part in (self.mask, self.comparison, self.save):
             part.show(nodes, self.parameters)
         self._tell()
+        self._shown()
         if nodes is None:
             return
         self._filling = True
@@ -152,7 +160,8 @@ class ResultPart(VTKObservationMixin):
             widget.setEnabled(nodes.steps > 0)
         if nodes.browser is not None:
             self.addObserver(nodes.browser, vtk.vtkCommand.ModifiedEvent, self._onBrowser)
-        self.addObserver(nodes.cemri, nodes.cemri.TransformModifiedEvent, self._onMoved)
+        for node in {nodes.cemri, nodes.deformation} - {None}:
+            self.addObserver(node, node.TransformModifiedEvent, self._onMoved)
 
     def present(self, nodes: Any) -> None:
         """Show a run that has just ended, in the views too."""
@@ -193,6 +202,8 @@ class ResultPart(VTKObservationMixin):
         elif nodes.given:
             form = _("Enhancing tumour, given: <b>{ml} ml</b>")
         text = form.format(ml=f"{nodes.enhancingVolumeMl:.1f}")
+        if nodes.estimate:
+            text += f"<br>{html.escape(nodes.estimate)}"
         chosen = None if self.parameters is None else self.parameters.t1
         if chosen is not None and nodes.t1 is not None and chosen is not nodes.t1:
             name = html.escape(nodes.t1.GetName() or "")
@@ -274,7 +285,10 @@ class ResultPart(VTKObservationMixin):
         finally:
             self._filling = False
         self._known = self._values()
-        self.apply()
+        if changed <= MASK_LOOK and self.parameters.picture is not Picture.SAMPLE:
+            Pictures.showMask(self.nodes, self._look())
+        else:
+            self.apply()
 
     def _reconcile(self, changed: set[str]) -> None:
         """Deformation and steps are looked at over the sample's own picture; overlays belong to the synthetic image."""
@@ -324,10 +338,18 @@ class ResultPart(VTKObservationMixin):
             guarded(self.ui.stepSlider.setValue)(done)
 
     def _onMoved(self, _caller: Any, _event: str) -> None:
-        """T1 was put under another transform, or its transform changed: the drawing follows."""
-        drawn = self.nodes is not None and Runs.alive(self.nodes.drawn)
-        if drawn and self._active() and self.parameters.deformation in (Deformation.GRID, Deformation.ARROWS):
-            self._factor = Field.draw(self.nodes, self.parameters.deformation.value, self._look().step)
+        if not self._moving:  # the nodes of a folder are put under a transform one by one
+            self._moving = True
+            qt.QTimer.singleShot(0, guarded(self._moved))
+
+    def _moved(self) -> None:
+        """The run was put under another transform, or its transform changed: what was made for the views follows."""
+        self._moving = False
+        if not self._active() or not Runs.alive(self.nodes.cemri):
+            return
+        Pictures.follow(self.nodes)
+        self._factor = Pictures.draw(self.nodes, self._look())
+        self._tellPicture()
 
     def onFade(self, value: float) -> None:
         """Fade from the synthetic to the real image; an overlay would cover it."""
@@ -340,6 +362,12 @@ class ResultPart(VTKObservationMixin):
             del value  # the slider has it
             self.apply()
 
+    def _compared(self) -> None:
+        """The run was measured against another real T1c: it is the one that is seen."""
+        self._tell()
+        if self._layout == "comparison":
+            self.apply()
+
     def onLayout(self, name: str) -> None:
         """Arrange the views."""
         if not self._active():
@@ -349,10 +377,16 @@ class ResultPart(VTKObservationMixin):
         if name == "beforeAfter":
             self._choose(Picture.SAMPLE)
         Pictures.setLayout(self.nodes, name)
-        self._layout = name
+        self._layout = name  # after the layout node has told its change
         if name in ("comparison", "fourUp"):
             self.comparison.unfade()
         self.apply()
+
+    def onArranged(self, arrangement: int) -> None:
+        """A layout was chosen, here or elsewhere in Slicer: views that ours had turned and linked are as before."""
+        if arrangement != Pictures.ARRANGEMENTS.get(self._layout):
+            self._layout = "all"
+            Views.release(slicer.mrmlScene)
 
     def onShow3D(self, *_arguments: Any) -> None:
         """Surfaces of tumour and brain."""
@@ -360,6 +394,10 @@ class ResultPart(VTKObservationMixin):
             with slicer.util.WaitCursor():
                 Pictures.show3D(self.nodes)
             self._layout = "all"
+            self._filling = True
+            self.parameters.maskVisible = True  # without the tumour nobody would know what is shown
+            self._filling = False
+            self._known = self._values()
             self.apply()
 
     def onFlip(self, *_arguments: Any) -> None:

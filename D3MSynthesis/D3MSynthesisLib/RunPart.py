@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,10 @@ class RunPart:
         self.asked = False
         self._startedWith: Any = None
         """T1 as it was chosen when the run was started."""
+        self._clock: tuple[float, Cost | None, str] = (0.0, None, "")
+        """When the run was started, what it was to cost, and the name of its model."""
+        self._pace: dict[tuple[str, str], float] = {}
+        """By model and device: how long the last run took, as a share of what was foretold at first."""
         connect(ui.applyButton, "clicked(bool)", self.onApply)
         connect(ui.deviceBox, "activated(int)", self.onDevice)
         connect(ui.pythonEdit, "textEdited(QString)", self.onPython)
@@ -124,7 +129,8 @@ class RunPart:
         cost = known[p.quality.value]
         if p.device not in ("auto", cost.device):
             return None
-        return Cost(p.quality.value, cost.device, first.seconds + each * (wanted - work[0]), cost.memoryMb)
+        seconds = (first.seconds + each * (wanted - work[0])) * self._pace.get((card.name, cost.device), 1.0)
+        return Cost(p.quality.value, cost.device, seconds, cost.memoryMb)
 
     def forecast(self) -> str:
         """How long it takes and how much memory it needs, before it is started."""
@@ -241,6 +247,8 @@ class RunPart:
                 self.ui.stateLabel.setText(_("Looking for packages."))
                 Install.ensure(self.requirements, self.confirm)
             self._startedWith = p.t1
+            name = self.models.card.name if self.models.card is not None else ""
+            self._clock = (time.monotonic(), None if p.allFrames else self.cost(), name)
             run = functools.partial(Frames.runFrames, self.logic) if p.allFrames else self.logic.run
             run(
                 t1, t2, flair, p.quality.value, wait=False, acrossStudies=p.acrossStudies,
@@ -296,10 +304,18 @@ class RunPart:
         self.fail(error if error is not None and error.kind != "interrupted" else None)
         chosen = None if self.parameters is None else self.parameters.t1
         if nodes is not None:
+            self._learn()
             self._ended(nodes, chosen is None or chosen is self._startedWith or chosen is nodes.t1)
         self.update()
         if self.info is None:
             self.requestInfoSoon()
+
+    def _learn(self) -> None:
+        """The engine measures its speed in a moment, in which the machine may be busy: a whole run tells it better."""
+        started, cost, model = self._clock
+        if cost is not None and cost.seconds > 0:
+            key = (model, cost.device)
+            self._pace[key] = self._pace.get(key, 1.0) * (time.monotonic() - started) / cost.seconds
 
     def fail(self, error: SynthesisError | None) -> None:
         """Show an error, or take it away."""

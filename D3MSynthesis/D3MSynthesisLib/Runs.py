@@ -91,6 +91,19 @@ class Nodes:
         return json.loads(self.cemri.GetAttribute(PREFIX + "Provenance") or "{}")
 
     @property
+    def estimate(self) -> str:
+        """What the model's whole-brain stage says about the patient, in words; empty without one."""
+        from d3m.models.patient import PatientEstimate
+
+        stated = self.provenance.get("patient_estimate")
+        if not stated:
+            return ""
+        low, high = stated["volume_interval_ml"]
+        return PatientEstimate(
+            stated["enhancement_probability"], stated["volume_ml"], (low, high), stated["interval_level"]
+        ).sentence()
+
+    @property
     def comparison(self) -> dict[str, Any] | None:
         """Numbers beside a real T1c, if one was given."""
         text = self.cemri.GetAttribute(PREFIX + "Comparison")
@@ -125,7 +138,7 @@ def sequencesLogic(scene: Any) -> Any:
 
 
 def updateProxies(nodes: Nodes) -> None:
-    """Fill the nodes that show the chosen step, and keep them under T1's transform."""
+    """Fill the nodes that show the chosen step, and keep them where the synthetic image is."""
     scene = nodes.browser.GetScene()
     sequencesLogic(scene).UpdateProxyNodesFromSequences(nodes.browser)
     parent = nodes.cemri.GetTransformNodeID()

@@ -9,6 +9,7 @@ import slicer
 
 FILES = {"t1": "sample_t1", "t2": "sample_t2", "flair": "sample_flair", "reference": "sample_t1c"}
 LABEL = "sample_seg"
+LABEL_NAME = "sample enhancing tumour (true)"
 ENHANCING = 4
 """The enhancing tumour's value in the label (BraTS until 2021)."""
 SHA256 = {
@@ -35,11 +36,10 @@ def load(folder: Path) -> dict[str, Any]:
     """
     nodes = {}
     for name, file in (("referenceMask", LABEL), *reversed(FILES.items())):  # T1 last: it stays in the views
-        properties = {"labelmap": True, "show": False} if name == "referenceMask" else {}
+        properties = {"labelmap": True, "show": False, "name": LABEL_NAME} if name == "referenceMask" else {}
         nodes[name] = slicer.util.loadVolume(str(folder / f"{file}.nii.gz"), properties)
     label = nodes["referenceMask"]
     array = slicer.util.arrayFromVolume(label)
     array[:] = array == ENHANCING
     slicer.util.arrayFromVolumeModified(label)
-    label.SetName("sample enhancing tumour (true)")
     return nodes

@@ -189,7 +189,10 @@ class _Builder:
     def steps(self, nodes: Nodes) -> None:
         """Sequences of every step: image before and after the warp, mask, field; in one browser."""
         browser = self.node("vtkMRMLSequenceBrowserNode", "browser", "steps")
-        texts = {"before": "before warp", "after": "after warp", "mask": "mask at step", "field": "deformation at step"}
+        texts = {
+            "before": "before warp", "after": "after warp", "mask": "enhancement probability at step",
+            "field": "deformation at step",
+        }  # fmt: skip
         sequences = {}
         for name in STEP_IMAGES:
             sequence = self.node("vtkMRMLSequenceNode", f"step{name.capitalize()}", texts[name])

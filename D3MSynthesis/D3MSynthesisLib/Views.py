@@ -5,6 +5,7 @@ Views are reached through their composite and slice nodes, so this works in the 
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import vtk
@@ -18,10 +19,14 @@ from D3MSynthesisLib.Texts import _
 MARK = "synthetic, research use only"
 CAPTION = "D3M.Caption"
 """Attribute of a node: what else is written into the views that show it."""
+BEFORE = "D3M.Before"
+"""Attribute of a slice node that `link` has changed: its group of views and its axes as they were."""
 UPPER_EDGE = 7
 """Place in a view's corner annotation that Slicer's own annotations leave free (vtkCornerAnnotation::UpperEdge)."""
 MARGIN = 1.35
 """Views that are fitted are so much larger than the brain: the legend is beside it."""
+TWO = ("Red", "Yellow")
+"""Slice views of Slicer's layout "side by side" (vtkMRMLLayoutLogic.cxx)."""
 FOUR = ("Red", "Slice4", "Green", "Yellow")
 """Slice views of Slicer's layout "two over two", row by row (vtkMRMLLayoutLogic.cxx)."""
 SIX = ("Red", "Green", "Yellow", "Red+", "Green+", "Yellow+")
@@ -63,28 +68,22 @@ def setImages(scene: Any, background: dict[str, Any], default: Any, foreground: 
         foreground: What lies over it.
         opacity: Of the foreground, 0 to 1.
     """
-    found = composites(scene)
-    for composite in found:
-        composite.SetLinkedControl(False)  # else the choice for one view would change the others too
-    for composite in found:
+    for composite in composites(scene):
         own = composite.GetLayoutName() in background
         over = None if own or opacity == 0 else foreground
         composite.SetBackgroundVolumeID(identifier(background[composite.GetLayoutName()] if own else default))
         composite.SetForegroundVolumeID(identifier(over))
         composite.SetForegroundOpacity(opacity if alive(over) else 0.0)
-    for composite in found:
-        composite.SetLinkedControl(True)
 
 
-def background(scene: Any) -> Any:
-    """The image of the first view."""
-    found = composites(scene)
-    return scene.GetNodeByID(found[0].GetBackgroundVolumeID() or "") if found else None
+def layoutNode(scene: Any) -> Any:
+    """The node that says how views are arranged; None in an application without views."""
+    return scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
 
 
 def arrange(scene: Any, arrangement: int) -> None:
     """Choose one of Slicer's layouts."""
-    layout = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    layout = layoutNode(scene)
     if layout is not None:
         layout.SetViewArrangement(arrangement)
 
@@ -96,8 +95,38 @@ def orient(scene: Any, orientations: dict[str, str]) -> None:
             node.SetOrientation(orientations[node.GetLayoutName()])
 
 
+def link(scene: Any, views: tuple[str, ...]) -> None:
+    """Let views follow each other, the first one turned axial; `copyPosition` has the others look where it does.
+
+    Views follow each other within one group (vtkMRMLSliceLinkLogic.cxx, BroadcastSliceNodeEvent); the lower row of
+    Slicer's layout "three over three" is a group of its own. `release` undoes it.
+    """
+    for node in sliceNodes(scene):
+        if node.GetLayoutName() in views and node.GetAttribute(BEFORE) is None:
+            turned = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())[:3, :3]
+            node.SetAttribute(BEFORE, json.dumps([node.GetViewGroup(), turned.tolist()]))
+    orient(scene, {views[0]: "Axial"})
+    for composite in composites(scene):
+        if composite.GetLayoutName() in views:
+            composite.SetLinkedControl(True)
+
+
+def release(scene: Any) -> None:
+    """Turn and group views as they were before `link`; they stay where they look."""
+    for node in sliceNodes(scene):
+        if node.GetAttribute(BEFORE) is None:
+            continue
+        group, turned = json.loads(node.GetAttribute(BEFORE))
+        node.SetAttribute(BEFORE, None)
+        node.SetViewGroup(group)
+        matrix = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()).copy()
+        matrix[:3, :3] = turned
+        node.GetSliceToRAS().DeepCopy(slicer.util.vtkMatrixFromArray(matrix))
+        node.UpdateMatrices()
+
+
 def copyPosition(scene: Any, source: str, targets: tuple[str, ...]) -> None:
-    """Let views look at the same place as another one, as large."""
+    """Let views look at the same place as another one, as large, in its group."""
     master = _named(sliceNodes(scene), source)
     if master is None:
         return
@@ -106,7 +135,7 @@ def copyPosition(scene: Any, source: str, targets: tuple[str, ...]) -> None:
         node = _named(sliceNodes(scene), name)
         if node is None or node is master:
             continue
-        node.SetOrientation(master.GetOrientation())
+        node.SetViewGroup(master.GetViewGroup())
         node.GetSliceToRAS().DeepCopy(master.GetSliceToRAS())
         node.SetXYZOrigin(*master.GetXYZOrigin())
         size = node.GetDimensions()

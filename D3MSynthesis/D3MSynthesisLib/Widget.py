@@ -64,7 +64,7 @@ class Panel(VTKObservationMixin):
         self.run = RunPart(
             logic, ui, requirements, self.models, ask, lambda text: self.acknowledge(text), self.reason, self._ended
         )
-        self.result = ResultPart(ui, self._fail, ask, self._steer)
+        self.result = ResultPart(ui, self._fail, ask, self._steer, self._offer)
         self._fail(None)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._onStartClose)
@@ -75,6 +75,9 @@ class Panel(VTKObservationMixin):
         self.addObserver(scene, scene.NodeRemovedEvent, self._onNodeRemoved)
         for view in Views.composites(scene):
             self.addObserver(view, vtk.vtkCommand.ModifiedEvent, self._onView)
+        layout = Views.layoutNode(scene)
+        if layout is not None:
+            self.addObserver(layout, vtk.vtkCommand.ModifiedEvent, self._onArranged)
 
     # The life of the panel
 
@@ -166,6 +169,10 @@ class Panel(VTKObservationMixin):
     def _onView(self, _caller: Any, _event: str) -> None:
         Views.markViews()
 
+    def _onArranged(self, layout: Any, _event: str) -> None:
+        self.result.onArranged(layout.GetViewArrangement())
+        qt.QTimer.singleShot(0, guarded(Views.markViews))  # views may be made after their nodes have told it
+
     def _onParameters(self, _caller: Any, _event: str) -> None:
         self.inputs.watch()
         self.result.onParameters()
@@ -197,6 +204,10 @@ class Panel(VTKObservationMixin):
         self.run.update()
         self.result.tellOwner()
         self.result.comparison.tell()
+        self._offer()
+
+    def _offer(self) -> None:
+        """Whether the run that is shown can be synthesised again from a mask."""
         self.result.mask.offer(self.models.card, self._cannotSteer(), self.logic.running)
 
     def _cannotSteer(self) -> str | None:

@@ -102,13 +102,15 @@ class MRMLHost:
     def _arranged(self, layout: Any, _event: str) -> None:
         """The views that a layout needs are made when it is chosen, as the layout manager does.
 
-        qMRMLLayoutManager::onMRMLLayoutNodeModifiedEvent updates the layout at once, and the views' factory makes the
-        slice nodes by their tags (Libs/MRML/Widgets/qMRMLLayoutManager.cxx; vtkMRMLLayoutLogic.cxx, twoOverTwoView and
-        threeOverThreeView).
+        The layout manager updates the layout at once (qMRMLLayoutManager.cxx, line 611, onLayoutNodeModifiedEvent), and
+        the views' factory makes the slice nodes by their tags, with the properties that the layout gives to new ones
+        (vtkMRMLLayoutLogic.cxx, lines 296 to 353, threeOverThreeView: the lower row is turned as the upper one and is
+        in group 1; 558 to 592, twoOverTwoView; 1585 to 1627, ApplyProperty).
         """
         for name in LAYOUTS.get(layout.GetViewArrangement(), ()):
             if self.views and name not in self.views:
-                self.views[name] = SliceView(self, name, "Axial")
+                self.views[name] = SliceView(self, name, VIEWS.get(name.removesuffix("+"), "Axial"))
+                self.views[name].node.SetViewGroup(int(name.endswith("+")))
 
     def picture(self, position: tuple[float, float, float]) -> np.ndarray:
         """All views side by side, fitted to their background, at a point in RAS: (height, width, 3) uint8."""

@@ -41,6 +41,19 @@ def chosen(panel: object) -> list[str | None]:
     return [None if node is None else node.GetName() for node in nodes]
 
 
+def test_label_maps_and_hidden_volumes_are_no_scans(host: Host) -> None:
+    """What a selector does not list is not chosen by its name either."""
+    panel = host.openModule("D3MSynthesis").panel
+    label = host.scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "p_t1")
+    hidden = volume("p_t2")
+    hidden.SetHideFromEditors(True)
+    scan = volume("p_flair")
+    host.settle()
+    panel.ui.assignButton.click()
+    assert chosen(panel) == [None, None, "p_flair", None]
+    del label, scan
+
+
 def widgets_of_ui() -> dict[str, str]:
     """Names and classes of the widgets in the .ui file."""
     return {node.get("name"): node.get("class") for node in ElementTree.parse(UI).iter("widget")}

@@ -448,6 +448,27 @@ def test_forecast_says_time_memory_and_device(host: Host, tiny_case: object, tin
     assert panel.ui.deviceBox.count >= 2
 
 
+def test_forecast_learns_from_a_run(host: Host, tiny_case: object, tiny_model: Path) -> None:
+    """Where the machine was busy while its speed was measured, the time is right after the first run."""
+    from dataclasses import replace
+
+    panel = opened(host, tiny_case, tiny_model)
+    panel.run.requestInfo()
+    host.until(lambda: panel.info is not None, 60)
+    models = tuple(
+        replace(model, costs=tuple(replace(cost, seconds=cost.seconds + 3000) for cost in model.costs))
+        for model in panel.info.models
+    )
+    panel.run.info = replace(panel.info, models=models)
+    panel.update()
+    assert "about 5" in panel.ui.stateLabel.text  # some 50 minutes
+    start = time.monotonic()
+    run(host, panel)
+    elapsed = time.monotonic() - start
+    assert panel.run.cost().seconds == pytest.approx(elapsed, abs=2)
+    assert f"{round(elapsed / 60)} min" in panel.ui.stateLabel.text or " s and" in panel.ui.stateLabel.text
+
+
 def test_declined_installation_is_told(host: Host, tiny_case: object, tiny_model: Path) -> None:
     """Who declines the installation is told that nothing was installed, and may press the button again."""
     panel = opened(host, tiny_case, tiny_model)

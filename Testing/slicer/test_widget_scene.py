@@ -166,6 +166,172 @@ def test_a_mask_that_is_edited_is_kept(host: Host, made: MadeOutput) -> None:
     assert nodes.enhancingVolumeMl > 0
 
 
+def test_reading_the_mask_leaves_the_scene_alone(host: Host, made: MadeOutput) -> None:
+    """An edit is looked at without a node that selectors would list for a moment, and nothing is left behind."""
+    from D3MSynthesisLib import Grids, Inputs
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes, added = panel.result.nodes, []
+    tag = host.scene.AddObserver(host.scene.NodeAddedEvent, lambda *_: added.append(1))
+    before = host.scene.GetNumberOfNodes()
+    Grids.writeMask(nodes.segmentation, nodes.segmentID, made.mask.T[::-1].copy(), Grids.matrixOf(nodes.cemri))
+    host.settle()
+    assert nodes.edited
+    np.testing.assert_array_equal(Inputs.maskOnGrid(nodes.segmentation, nodes.cemri), made.mask.T[::-1])
+    host.scene.RemoveObserver(tag)
+    assert (host.scene.GetNumberOfNodes(), added) == (before, [])
+
+
+def test_a_mask_that_changed_is_not_told_with_old_numbers(host: Host, made: MadeOutput) -> None:
+    """The table counts false and missed enhancement of a mask; when that is another one, it says so."""
+    panel = opened(host, made)
+    panel.parameters.reference = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
+    press(host, panel)
+    ui = panel.ui
+    ui.compareButton.click()
+    table = ui.comparisonTable
+
+    def rows() -> list[str]:
+        return [table.item(row, 0).text() for row in range(table.rowCount)]
+
+    assert "missed (ml)" in rows()
+    ui.thresholdSlider.setValue(0.7)
+    assert "missed (ml)" not in rows()
+    assert "Mask changed since" in rows()
+    ui.compareButton.click()
+    assert "missed (ml)" in rows()
+    measured = table.item(rows().index("Enhancing tumour (ml)"), 1).text()
+    assert measured == f"{panel.result.nodes.enhancingVolumeMl:.1f}"
+
+
+def test_another_real_scan_is_seen_at_once(host: Host, made: MadeOutput) -> None:
+    """Beside the synthetic image stand the real one that was compared last, and the difference from that one."""
+    panel = opened(host, made)
+    real = [slicer.util.addVolumeFromArray(made.cemri.T[::step].copy(), ijkToRAS=made.matrix, name=f"p_t1c_{step}")
+            for step in (1, -1)]  # fmt: skip
+    press(host, panel)
+    errors = []
+    for node in real:
+        panel.parameters.reference = node
+        panel.ui.compareButton.click()
+        if node is real[0]:
+            panel.ui.comparisonButton.click()
+        composite = host.views["Green+"].logic.GetSliceCompositeNode()
+        assert composite.GetBackgroundVolumeID() == node.GetID()
+        errors.append(slicer.util.arrayFromVolume(panel.result.nodes.error).copy())
+    assert errors[0].max() < 0.1 < errors[1].max(), "the first is the synthetic image itself"
+
+
+def test_what_is_shown_follows_the_run(host: Host, made: MadeOutput) -> None:
+    """The run's folder is put under a transform, node by node as the data tree does: nothing stays where it was."""
+    panel = opened(host, made)
+    panel.parameters.reference = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
+    press(host, panel)
+    nodes, ui = panel.result.nodes, panel.ui
+    ui.compareButton.click()
+    ui.comparisonButton.click()
+    ui.show3DButton.click()
+    ui.deformationBox.setCurrentIndex(2)
+    ui.deformationBox.setCurrentIndex(4)
+
+    def corner() -> np.ndarray:
+        return np.array(nodes.drawn.GetTransformToParent().GetDisplacementGrid().GetOrigin())
+
+    before = corner()
+    transform = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    matrix = np.eye(4)
+    matrix[:3, 3] = 30, -20, 10
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    for node in (nodes.cemri, nodes.deformation, nodes.segmentation):
+        node.SetAndObserveTransformNodeID(transform.GetID())
+        host.settle(0.02)
+    np.testing.assert_allclose(corner() - before, matrix[:3, 3], atol=1e-4)
+    for node in (nodes.fieldMap, nodes.error, nodes.brain, nodes.browser.GetProxyNode(nodes.stepAfter)):
+        assert node.GetTransformNodeID() == transform.GetID(), node.GetName()
+
+
+def test_tumour_is_in_the_3d_view(host: Host, made: MadeOutput) -> None:
+    """Surfaces of brain and tumour are shown whatever was switched off in the slices."""
+    panel = opened(host, made)
+    press(host, panel)
+    nodes, ui = panel.result.nodes, panel.ui
+    ui.maskBox.setChecked(False)
+    ui.deformationBox.setCurrentIndex(3)
+    ui.show3DButton.click()
+    for node in (nodes.segmentation, nodes.brain):
+        display = node.GetDisplayNode()
+        assert display.GetVisibility()
+        assert display.GetVisibility3D()
+        assert node.GetSegmentation().ContainsRepresentation("Closed surface")
+        assert not display.GetVisibility2D(), "over the sample's picture lies its own probability"
+    assert ui.maskBox.checked
+
+
+def test_the_mask_alone_is_changed_by_its_switches(host: Host, made: MadeOutput) -> None:
+    """Who has put an image of his own into a view keeps it when the mask is filled or hidden."""
+    panel = opened(host, made)
+    press(host, panel)
+    t2 = panel.parameters.t2
+    host.views["Yellow"].logic.GetSliceCompositeNode().SetBackgroundVolumeID(t2.GetID())
+    panel.ui.fillBox.setChecked(True)
+    panel.ui.maskOpacitySlider.setValue(0.7)
+    panel.ui.maskBox.setChecked(False)
+    assert host.views["Yellow"].logic.GetSliceCompositeNode().GetBackgroundVolumeID() == t2.GetID()
+    assert not panel.result.nodes.segmentation.GetDisplayNode().GetVisibility()
+
+
+def test_another_layout_of_slicer_ends_ours(host: Host, made: MadeOutput) -> None:
+    """Who chooses a layout in the toolbar has views as before, all with the picture at the panel's next change."""
+    panel = opened(host, made)
+    press(host, panel)
+    panel.ui.fourUpButton.click()
+    panel.ui.contrastsButton.click()
+    green = host.views["Green"]
+    assert green.node.GetOrientation() == "Axial"
+    layout = host.scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
+    assert green.node.GetOrientation() == "Coronal"
+    panel.ui.overlayBox.setCurrentIndex(2)
+    assert green.logic.GetSliceCompositeNode().GetBackgroundVolumeID() == panel.result.nodes.cemri.GetID()
+
+
+def test_views_that_come_later_are_marked(host: Host, made: MadeOutput, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layout's new view may be made after its nodes have told of their image; it has the mark all the same.
+
+    qMRMLLayoutManager.cxx, line 611: the layout is updated when its node tells its change, whoever is told first.
+    """
+    panel = opened(host, made)
+    press(host, panel)
+    manager = host.application.layoutManager()
+    whole = manager.sliceWidget
+    monkeypatch.setattr(manager, "sliceWidget", lambda name: None if name == "Slice4" else whole(name))
+    layout = host.scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    layout.SetViewArrangement(layout.SlicerLayoutTwoOverTwoView)
+    slicer.util.setSliceViewerLayers(background=panel.result.nodes.cemri)
+    monkeypatch.undo()
+    host.settle()
+    assert MARK in whole("Slice4").sliceView().cornerAnnotation().GetText(7)
+
+
+def test_whole_brain_estimate_is_told(host: Host, made: MadeOutput) -> None:
+    """What the model says of the patient stands below the mask's volume, with its interval."""
+    import json
+
+    content = json.loads((made.folder / "provenance.json").read_text())
+    content["patient_estimate"] = {
+        "enhancement_probability": 0.83, "volume_ml": 2.14, "volume_interval_ml": [0.0, 5.6], "interval_level": 0.8,
+    }  # fmt: skip
+    (made.folder / "provenance.json").write_text(json.dumps(content))
+    panel = opened(host, made)
+    press(host, panel)
+    text = panel.ui.volumeLabel.text
+    for part in ("83 % likely", "2.1 ml", "80 % interval 0.0 to 5.6 ml", "includes zero"):
+        assert part in text
+    panel.result.show(None)
+    assert panel.ui.volumeLabel.text == ""
+
+
 def test_synthesis_from_an_edited_mask(host: Host, made: MadeOutput, tmp_path: Path) -> None:
     """The card says how it is done; the mask as edited reaches the engine, and the result is called given."""
     import json

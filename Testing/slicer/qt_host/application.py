@@ -34,7 +34,8 @@ class StandInIO:
             return False
         storage = scene.AddNewNodeByClass(names[1])
         storage.SetFileName(str(path))
-        node = scene.AddNewNodeByClass(names[0], scene.GenerateUniqueName(path.name.split(".")[0]))
+        wanted = properties.get("name") or path.name.split(".")[0]
+        node = scene.AddNewNodeByClass(names[0], scene.GenerateUniqueName(wanted))
         if not storage.ReadData(node):
             scene.RemoveNode(node)
             scene.RemoveNode(storage)
