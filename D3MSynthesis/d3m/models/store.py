@@ -14,8 +14,11 @@ from d3m.models.card import MAX_CARD_BYTES, Card
 from d3m.system.folders import remove_folder, whole_folder
 from d3m.system.manifest import MANIFEST, Files, FolderKind, Written, file_sha256
 from d3m.system.storage import write_text
+from d3m.system.text import plain
 
 CARD_NAME, WEIGHTS_NAME, WHOLE_BRAIN_NAME = "card.json", "weights.safetensors", "whole_brain.safetensors"
+BUNDLE_MODELS = "models"
+"""Where a MONAI bundle keeps a model."""
 DEFAULT_NAME = "default"
 MAX_WEIGHTS_BYTES = 8 * 2**30
 """The published size has some 0.3 GB; what is larger than this is not a model of ours."""
@@ -112,6 +115,7 @@ def find_model(name_or_folder: str | None = None) -> Path:
         if entry.name == wanted:
             return entry.folder
     if folder := _as_folder(wanted):
+        folder = _in_bundle(folder)
         if (folder / CARD_NAME).is_file():
             return folder
         raise D3MError(
@@ -128,6 +132,12 @@ def _as_folder(text: str) -> Path | None:
         return folder if folder.is_dir() else None
     except (OSError, RuntimeError, ValueError):  # too long, an unknown user after "~", a character no path has
         return None
+
+
+def _in_bundle(folder: Path) -> Path:
+    """The model's folder in that of a MONAI bundle; any other folder itself."""
+    inner = folder / BUNDLE_MODELS
+    return inner if not (folder / CARD_NAME).is_file() and (inner / CARD_NAME).is_file() else folder
 
 
 def _own_file(folder: Path, name: str, what: str) -> Path:
@@ -216,9 +226,18 @@ MODEL = FolderKind("model", "an earlier model", _listed_by_card, shared=True)
 def import_model(folder: Path) -> ModelEntry:
     """Copy a model into the user's folder; card and weights alone, whole or not at all.
 
+    Args:
+        folder: A model's, or one that `d3m.models.exchange` wrote.
+
     Raises:
         D3MError: the folder holds no sound model, or the name is taken; the disk is full or not writable.
     """
+    if folder.is_file():
+        raise D3MError(
+            f"A model is a folder with {CARD_NAME}; {plain(folder.name)!r} is a file.",
+            "Give the folder that it lies in: an ONNX file alone has no weights that can be brought back.",
+        )
+    folder = _in_bundle(folder)
     card = read_card(folder)
     weights = [path for path in (weights_path(folder, card), whole_brain_path(folder, card)) if path is not None]
     target = user_folder() / card.name

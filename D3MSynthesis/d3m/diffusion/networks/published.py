@@ -79,8 +79,9 @@ class FullAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, h, w = x.shape
-        q, k, v = (part.reshape(n, HEADS, HEAD_WIDTH, h * w).mT for part in self.to_qkv(self.norm(x)).chunk(3, dim=1))
-        mixed = functional.scaled_dot_product_attention(q, k, v).mT.reshape(n, -1, h, w)
+        parts = self.to_qkv(self.norm(x)).chunk(3, dim=1)
+        q, k, v = (part.reshape(n, HEADS, HEAD_WIDTH, h * w).transpose(2, 3) for part in parts)
+        mixed = functional.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(n, -1, h, w)
         out: Tensor = x + self.to_out(mixed)
         return out
 
