@@ -264,7 +264,6 @@ def test_card_with_the_stage_survives_json() -> None:
     [
         (WholeBrain("zz", SIZES), "whole_brain.weights_sha256"),
         (WholeBrain("b" * 64, WholeBrainSizes((8, 10**9))), "widths"),
-        (WholeBrain("b" * 64, WholeBrainSizes((8, 9))), "widths"),
         (WholeBrain("b" * 64, SIZES, 10**6), "members"),
         (WholeBrain("b" * 64, SIZES, 1, replace(CALIBRATION, volume_weights=(1.0,))), "weights"),
         (WholeBrain("b" * 64, SIZES, 1, replace(CALIBRATION, volume_intercept=math.inf)), "no sense"),

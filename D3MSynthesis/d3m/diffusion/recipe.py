@@ -58,7 +58,7 @@ class WholeBrainSizes:
     """Sizes of one member of the whole-brain stage."""
 
     widths: tuple[int, ...] = (16, 32, 64, 128)
-    """Channels from 2 mm voxels to the innermost, each level half as fine as the one before; multiples of 4."""
+    """Channels from 2 mm voxels to the innermost, each level half as fine as the one before."""
 
     @property
     def least_size(self) -> int:

@@ -268,8 +268,8 @@ def _check_whole_brain(stage: WholeBrain, recipe: Recipe) -> None:
     where, widths = "card.whole_brain", stage.sizes.widths
     if not re.fullmatch(r"[0-9a-f]{64}", stage.weights_sha256):
         raise _fail(f"{where}.weights_sha256", "is not a SHA-256 hash")
-    if not 2 <= len(widths) <= MAX_LEVELS or not all(1 <= w <= MAX_WIDTH and w % 4 == 0 for w in widths):
-        raise _fail(f"{where}.sizes.widths", f"must be 2 to {MAX_LEVELS} multiples of 4 up to {MAX_WIDTH}")
+    if not 2 <= len(widths) <= MAX_LEVELS or not all(1 <= w <= MAX_WIDTH for w in widths):
+        raise _fail(f"{where}.sizes.widths", f"must be 2 to {MAX_LEVELS} numbers up to {MAX_WIDTH}")
     if not 1 <= stage.members <= MAX_MEMBERS:
         raise _fail(f"{where}.members", f"is not between 1 and {MAX_MEMBERS}")
     if stage.calibration is not None and (problem := stage.calibration.problem()):

@@ -23,7 +23,7 @@ COARSE_SPACING = (2.0, 2.0, 2.0)
 class WholeBrainBatchSettings:
     """How training volumes are drawn."""
 
-    labelled_share: float = 0.7
+    labelled_share: float = 0.6
     """Share of draws from patients whose labels say what enhances."""
     little_weight: float = 2.0
     """A labelled patient with little enhancement is drawn this often against one with more."""

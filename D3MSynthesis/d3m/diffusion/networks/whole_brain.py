@@ -34,21 +34,41 @@ INSIDE_SHARE = 0.3
 _LEAST_SHARE = 0.2
 
 
+class InstanceNorm(nn.Module):
+    """Each channel of each volume to mean 0 and deviation 1, then scaled and shifted.
+
+    torch's own instance norm leaves the layout `channels_last_3d`, which makes a step of training half as long again;
+    its batch norm of a single volume is the same and does not.
+
+    Args:
+        width: Channels.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, width, S, H, W) to the same."""
+        normed = [functional.batch_norm(one, None, None, self.weight, self.bias, training=True) for one in x.split(1)]
+        return normed[0] if len(normed) == 1 else torch.cat(normed)
+
+
 class Block(nn.Module):
     """Two convolutions beside a skip.
 
     Args:
         inputs: Channels.
-        width: Channels that it makes; a multiple of 4.
+        width: Channels that it makes.
         dropout: Share of channels that training drops.
     """
 
     def __init__(self, inputs: int, width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.conv1 = nn.Conv3d(inputs, width, 3, padding=1, bias=False)
-        self.norm1 = nn.GroupNorm(4, width)
+        self.norm1 = InstanceNorm(width)
         self.conv2 = nn.Conv3d(width, width, 3, padding=1, bias=False)
-        self.norm2 = nn.GroupNorm(4, width)
+        self.norm2 = InstanceNorm(width)
         self.skip = nn.Conv3d(inputs, width, 1) if inputs != width else nn.Identity()
         self.drop = nn.Dropout3d(dropout)
 
@@ -95,7 +115,7 @@ class WholeBrainNetwork(nn.Module):
         x = skips.pop()
         for reduce, block in zip(self.reduce, self.decoder, strict=True):
             skip = skips.pop()
-            raised = functional.interpolate(reduce(x), size=skip.shape[2:], mode="trilinear")
+            raised = functional.interpolate(reduce(x), size=skip.shape[2:])
             x = block(torch.cat([raised, skip], dim=1))
         out: Tensor = self.out(x)
         return out
