@@ -173,17 +173,16 @@ def test_warp_of_the_velocity() -> None:
     torch.testing.assert_close(e.x0_before, split_velocity(x, v, noise, "v")[0])
 
 
-@pytest.mark.parametrize("rederive", [True, False])
-def test_warp_of_the_data_prediction(rederive: bool) -> None:
-    """warp="x0": the clipped data prediction is warped; the noise follows from it, or stays the network's."""
+def test_warp_of_the_data_prediction() -> None:
+    """warp="x0": the clipped data prediction is warped; the noise follows from it."""
     x, m, v, w, u = _fields(2)
-    recipe = replace(PLAIN, warp="x0", warp_mask=True, rederive_noise=rederive)
+    recipe = replace(PLAIN, warp="x0", warp_mask=True)
     e = estimate(Given(v, w, u), State(x, m), _condition(), torch.tensor([800, 800]), SCHEDULE, recipe)
     noise = SCHEDULE.at(torch.tensor([800, 800]))
-    x0, eps = split_velocity(x, v, noise, "v")
+    x0, _ = split_velocity(x, v, noise, "v")
     moved = warp(x0.clamp(-1, 1), u)
     torch.testing.assert_close(e.x0, moved)
-    torch.testing.assert_close(e.eps, (x - noise.signal * moved) / noise.noise if rederive else eps)
+    torch.testing.assert_close(e.eps, (x - noise.signal * moved) / noise.noise)
     torch.testing.assert_close(e.m0, warp(split_velocity(m, w, noise, "v")[0].clamp(-1, 1), u))
 
 

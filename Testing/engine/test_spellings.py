@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from d3m.batch.derivatives import read_row
 from d3m.commands.app import app
+from d3m.errors import D3MError
 from d3m.models.card import SCHEMA_VERSION, Card
 from d3m.models.recipes import DEFAULT, STEP_WARP
 from d3m.system.spellings import D3M, TRAINING, respelt
@@ -63,7 +64,11 @@ def test_card_of_version_1() -> None:
     old["recipe"]["name"] = old["recipe"]["diffusion"]["image_velocity"] = "seed"
     assert Card.from_json(json.dumps(old)) == card
     plain = json.loads(Card("m", "M", DEFAULT, "a" * 64).to_json()) | {"schema_version": 1}
+    plain["recipe"]["diffusion"] |= {"mask_velocity": "v", "rederive_noise": True}  # choices that are none any more
     assert Card.from_json(json.dumps(plain)).recipe == DEFAULT
+    plain["recipe"]["diffusion"]["rederive_noise"] = False
+    with pytest.raises(D3MError, match="rederive_noise"):
+        Card.from_json(json.dumps(plain))
 
 
 def test_row_of_an_earlier_version(tmp_path: Path) -> None:

@@ -74,15 +74,13 @@ class DiffusionRecipe:
     """T."""
     schedule: ScheduleName = "sigmoid"
     image_velocity: Velocity = "v"
-    mask_velocity: Velocity = "v"
+    """Of the image; the mask's is always "v"."""
     warp: WarpPlacement = "x0"
     """Where the warp acts in a reverse step of synthesis."""
     training_warp: WarpPlacement = "x0"
     """Where it acted in training; differs from `warp` in recipe "paper" alone."""
     warp_mask: bool = False
     """Whether the mask is warped with the image."""
-    rederive_noise: bool = True
-    """For `warp="x0"`: the noise follows from x_t and the warped estimate, or stays the network's own."""
     image_upper: float = 2.0
     """Scaled intensity that becomes +1 in the model's range; 0 becomes -1."""
     mask_amplitude: float = 0.3

@@ -133,7 +133,7 @@ def estimate_from_outputs(
         v_image = raw_image - noise.noise * t1
         v_mask = raw_mask + noise.noise * recipe.mask_amplitude
     x0, eps = split_velocity(state.x, v_image, noise, recipe.image_velocity)
-    m0, eps_mask = split_velocity(state.m, v_mask, noise, recipe.mask_velocity)
+    m0, eps_mask = split_velocity(state.m, v_mask, noise, "v")
     if recipe.blank_outside:
         x0 = torch.where(condition.brain, x0, -1.0)
     m0_before, m0 = m0, m0.clamp(-recipe.mask_amplitude, recipe.mask_amplitude)
@@ -164,18 +164,18 @@ def _warp_velocity(e: Estimate, state: State, noise: Noise, recipe: DiffusionRec
     e = replace(e, x0=x0, eps=eps, velocity_image=v_image)
     if recipe.warp_mask:
         v_mask = warp(e.velocity_mask, e.displacement)
-        m0, eps_mask = split_velocity(state.m, v_mask, noise, recipe.mask_velocity)
+        m0, eps_mask = split_velocity(state.m, v_mask, noise, "v")
         m0 = m0.clamp(-recipe.mask_amplitude, recipe.mask_amplitude)
         e = replace(e, m0=m0, eps_mask=eps_mask, velocity_mask=v_mask)
     return e
 
 
 def _warp_x0(e: Estimate, state: State, noise: Noise, recipe: DiffusionRecipe) -> Estimate:
-    """The data prediction is warped; the noise follows from x_t and it, or stays the network's."""
+    """The data prediction is warped; the noise follows from x_t and it."""
     x0 = warp(e.x0.clamp(-1, 1), e.displacement)
-    eps = (state.x - noise.signal * x0) / noise.noise if recipe.rederive_noise else e.eps
+    eps = (state.x - noise.signal * x0) / noise.noise
     m0 = warp(e.m0, e.displacement) if recipe.warp_mask else e.m0
-    eps_mask = (state.m - noise.signal * m0) / noise.noise if recipe.rederive_noise else e.eps_mask
+    eps_mask = (state.m - noise.signal * m0) / noise.noise
     return replace(e, x0=x0, eps=eps, m0=m0, eps_mask=eps_mask)
 
 

@@ -19,6 +19,8 @@ from d3m.volumes.types import CONTRASTS
 SCHEMA_VERSION = 2
 """2 since a model may have a whole-brain stage; cards of version 1 are read as models without one."""
 READABLE_VERSIONS = (1, 2)
+NO_CHOICE = {"mask_velocity": "v", "rederive_noise": True}
+"""What older cards say of the diffusion and no model ever had otherwise."""
 MAX_CARD_BYTES = 1_000_000
 MAX_WIDTH, MAX_LEVELS, MAX_BLOCKS, MAX_CONTEXT, MAX_MEMBERS = 2048, 8, 8, 16, 16
 """Bounds of a network that is built from a card: what a card says is not trusted."""
@@ -167,8 +169,9 @@ def _in_todays_words(data: dict[str, Any]) -> dict[str, Any]:
         if isinstance(name, str):
             recipe["name"] = CURRENT_NAME.get(name, name)
         if isinstance(diffusion, dict):
-            velocities = {k: "v_step" for k, v in diffusion.items() if k.endswith("_velocity") and v == "seed"}
-            recipe["diffusion"] = diffusion | velocities
+            recipe["diffusion"] = diffusion = {k: v for k, v in diffusion.items() if (k, v) not in NO_CHOICE.items()}
+            if diffusion.get("image_velocity") == "seed":
+                diffusion["image_velocity"] = "v_step"
     return data
 
 

@@ -5,10 +5,8 @@ A batch is a function of the settings, the seed and its number alone: nothing ha
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from d3m_training.data.cache import ENHANCING, TARGET_UPPER, Entry
+from d3m_training.data.drawing import Source, Tensors
 from d3m_training.data.transplant import SliceStack, Transplanter, gather
 
 
@@ -60,7 +59,7 @@ class BatchSettings:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Tensors):
     """Augmented slices."""
 
     condition: Tensor
@@ -76,12 +75,8 @@ class Batch:
     labelled: Tensor
     """(N,) 1 where the label is known, else 0."""
 
-    def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
-        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
-
-class Batches:
+class Batches(Source[Batch]):
     """Draws batches from cached patients.
 
     Args:
@@ -120,20 +115,6 @@ class Batches:
         rng = np.random.default_rng((self.seed, number))
         picks = [self._pick(rng) for _ in range(self.settings.size)]
         return self._augment(picks, rng)
-
-    def ahead(self, numbers: Iterable[int], workers: int = 2) -> Iterator[Batch]:
-        """The batches of these numbers in order, drawn by threads while the caller works with earlier ones.
-
-        Threads serve, since numpy and torch release the interpreter's lock; a batch does not depend on who draws it.
-        """
-        waiting: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(workers) as pool:
-            for number in numbers:
-                waiting.append(pool.submit(self.draw, number))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
 
     def _pick(self, rng: np.random.Generator) -> tuple[Entry, int]:
         """A patient with such slices, evenly, then one of them: a large tumour is not seen more often."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from d3m.diffusion.networks.whole_brain import middle_of, network_input
+from d3m_training.data.drawing import Source, Tensors
 from d3m_training.data.whole_brain import CoarsePatient
 
 COARSE_SPACING = (2.0, 2.0, 2.0)
@@ -52,7 +51,7 @@ class WholeBrainBatchSettings:
 
 
 @dataclass(frozen=True)
-class CoarseBatch:
+class CoarseBatch(Tensors):
     """One augmented volume."""
 
     seen: Tensor
@@ -66,12 +65,8 @@ class CoarseBatch:
     brain: Tensor
     """(1, s, h, w)."""
 
-    def to(self, device: torch.device) -> CoarseBatch:
-        """The same on a device."""
-        return CoarseBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
-
-class WholeBrainBatches:
+class WholeBrainBatches(Source[CoarseBatch]):
     """Draws training volumes; each is a function of the settings, the seed and its number alone.
 
     Args:
@@ -109,17 +104,6 @@ class WholeBrainBatches:
             if host is not patient and not host.partial:
                 patient = transplant(host, patient, self.settings.shift_voxels, rng) or patient
         return augment(patient, self.settings, rng, self.settings.crop if number < self.cropped else None)
-
-    def ahead(self, numbers: Iterable[int], workers: int = 1) -> Iterator[CoarseBatch]:
-        """The volumes of these numbers in order, drawn by threads while the caller works with earlier ones."""
-        waiting: deque[Future[CoarseBatch]] = deque()
-        with ThreadPoolExecutor(workers) as pool:
-            for number in numbers:
-                waiting.append(pool.submit(self.draw, number))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
 
     def _pick(self, rng: np.random.Generator) -> CoarsePatient:
         if not self._others or rng.random() < self.settings.labelled_share:

@@ -263,7 +263,7 @@ class D3MTraining(nn.Module):
             earlier = self.schedule.at((t - 1).clamp(min=0))
             predicted, wanted = diffuse(e.x0, e.eps, earlier), diffuse(x0, eps, earlier)
             after = ((predicted - wanted).square() * weight).mean()
-        wanted_mask = velocity(m0, eps_mask, noise, recipe.mask_velocity)
+        wanted_mask = velocity(m0, eps_mask, noise, "v")
         mask = losses.mean_over((e.velocity_mask - wanted_mask).square() * alpha_bar, labelled.expand_as(x0))
         smooth = losses.weighted_smoothness(e.displacement, alpha_bar.flatten())
         before = ((e.x0_before - x0).square() * weight).mean().detach()

@@ -7,11 +7,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -22,19 +22,13 @@ from d3m.system.folders import check_place_of_work
 from d3m.system.locks import held
 from d3m.system.storage import replace_text, writing
 from d3m.system.text import read_object
+from d3m_training.data.drawing import Source
 from d3m_training.train.checkpoint import Ema, restore_checkpoint, save_checkpoint, write_atomically
 from d3m_training.train.losses import LossTerms
 
 LOCK_NAME = ".d3m-train.lock"
 RUN_NAME = "run.json"
 """Says what a training is."""
-
-
-class Source(Protocol):
-    """Where batches come from."""
-
-    def ahead(self, numbers: Iterable[int]) -> Iterator[Any]:
-        """The batches of these numbers in order; each has a method `to` that takes it to a device."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +103,7 @@ def is_first_process() -> bool:
 
 def train(
     module: nn.Module,
-    batches: Source,
+    batches: Source[Any],
     settings: TrainSettings,
     folder: Path,
     validate: Callable[[dict[str, torch.Tensor], int], float] | None = None,
