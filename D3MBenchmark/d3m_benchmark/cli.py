@@ -9,17 +9,11 @@ from typing import Annotated, Optional
 import typer
 
 from d3m.system.console import Reporter, require_torch, run_program, session
+from d3m.system.spellings import program
 from d3m_benchmark.comparison.nnunet_command import app as nnunet_app
 from d3m_training.console import MAX_SEED, Mode, ParentOption, ProgressOption, telling
 
-app = typer.Typer(
-    help="Compare D3M with its ablations and with other methods. For research use only.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = program("Compare D3M with its ablations and with other methods. For research use only.")
 app.add_typer(nnunet_app, name="nnunet")
 
 

@@ -11,20 +11,12 @@ import typer
 from d3m.errors import D3MError
 from d3m.options import SynthesisOptions
 from d3m.system.console import Reporter, require_torch, run_program, session
-from d3m.system.spellings import TRAINING, group
+from d3m.system.spellings import TRAINING, program
 from d3m.system.text import read_object
 from d3m_training.console import MAX_SEED, Mode, ParentOption, ProgressOption, echo, telling
 from d3m_training.whole_brain_command import app as whole_brain_app
 
-app = typer.Typer(
-    cls=group(TRAINING),
-    help="Train D3M on your own data: prepare, train, validate, export. For research use only.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = program("Train D3M on your own data: prepare, train, validate, export. For research use only.", TRAINING)
 
 app.add_typer(whole_brain_app, name="whole-brain")
 

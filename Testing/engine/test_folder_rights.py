@@ -18,7 +18,6 @@ import SimpleITK as sitk
 from typer.testing import CliRunner
 
 from conftest import TinyCase
-from d3m.batch.derivatives import write_whole
 from d3m.commands.app import app
 from d3m.errors import D3MError
 from d3m.models.load import load_model, save_model
@@ -29,6 +28,7 @@ from d3m.results.provenance import RESULT
 from d3m.synthesis import Synthesis
 from d3m.system.folders import check_output, check_space, claim, tidy, whole_folder
 from d3m.system.manifest import MANIFEST, standing
+from d3m.system.storage import replace_text
 from d3m.volumes.preprocess.case import read_case
 from d3m_training.cli import app as training_app
 
@@ -44,7 +44,7 @@ def fill(out: Path, model: Path) -> list[Path]:
         (folder / "trace").mkdir()
         write_nifti(folder / "trace/a.nii.gz", np.zeros((4, 4, 4), np.float32), np.eye(4))
     save_model(out / "model", loaded.card, loaded.network.state_dict())
-    write_whole(out / "summary.tsv", "a\tb\n")
+    replace_text(out / "summary.tsv", "a\tb\n")
     return sorted(path for path in out.rglob("*"))
 
 

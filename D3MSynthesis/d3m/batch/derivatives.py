@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from d3m.synthesis import Result, Synthesis
 from d3m.system.folders import put_in_order, tidy
 from d3m.system.locks import hold
 from d3m.system.own_files import write_own
-from d3m.system.storage import disk_error, write_text, writing
+from d3m.system.storage import replace_text, writing
 from d3m.system.text import for_json, read_object
 from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.types import CONTRASTS, Case, Floats
@@ -122,40 +121,21 @@ def start_derivatives(root: Path, out: Path) -> None:
         "SourceDatasets": [source],
         "DatasetLinks": {"raw": root.resolve().as_uri()},
     }
-    try:
+    with writing():
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise disk_error(error) from error
     write_ours(out / DESCRIPTION, json.dumps(for_json(description), indent=1, allow_nan=False) + "\n")
     write_ours(out / "README", README)
     write_ours(out / ".bidsignore", "\n".join(IGNORED) + "\n")
 
 
 def write_ours(path: Path, text: str) -> None:
-    """As `write_whole`, in the place of people: a file there that somebody changed is kept under another name.
+    """Write a text file in the place of people: a file there that somebody changed is kept under another name.
 
     Raises:
         D3MError: the disk is full or cannot be written.
     """
     with writing():
         write_own(path, text)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file that exists whole or not at all; several processes may do so at once.
-
-    Raises:
-        D3MError: the disk is full or cannot be written.
-    """
-    try:
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
-        try:
-            write_text(partial, text)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise disk_error(error) from error
 
 
 def store_row(out: Path, row: Row) -> None:
@@ -168,8 +148,9 @@ def store_row(out: Path, row: Row) -> None:
         if earlier is not None and earlier.status == "done":
             return
         row = replace(row, status="done", reason="", hint="")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(for_json(asdict(row)), ensure_ascii=False, allow_nan=False) + "\n")
+    with writing():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, json.dumps(for_json(asdict(row)), ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_row(path: Path) -> Row | None:

@@ -16,16 +16,10 @@ from d3m.commands.lists import BidsAppCommand
 from d3m.commands.models import models_app
 from d3m.commands.synthesize import synthesize
 from d3m.system.console import run_program
-from d3m.system.spellings import D3M, group
+from d3m.system.spellings import D3M, program
 
-app = typer.Typer(
-    cls=group(D3M),
-    help="Synthetic contrast-enhanced brain MRI from T1, T2 and FLAIR. Synthetic images, for research use only.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = program(
+    "Synthetic contrast-enhanced brain MRI from T1, T2 and FLAIR. Synthetic images, for research use only.", D3M
 )
 app.command()(synthesize)
 app.command()(batch)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import os
-import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from d3m.system.manifest import file_sha256
-from d3m.system.storage import write_text
+from d3m.system.storage import replace_text, replacing, write_text
 
 LIST = ".d3m-files.json"
 """Names the files of ours in a folder, each with the hashes of its last two contents: a kill may leave either."""
-ABANDONED_S = 3600.0
-"""A file is written in seconds; what is so old belongs to no living run."""
 NOTE = "Files that were written here, by hash. One that differs is somebody's and is kept under another name."
 
 
@@ -55,13 +50,9 @@ def owning(path: Path, sha256: str) -> Iterator[tuple[Path, Path | None]]:
     if os.path.lexists(path) and not is_own(path, sha256):
         kept = next(p for k in range(1, 10**6) if not os.path.lexists(p := _numbered(path, k)))
         path.rename(kept)
-    partial = _beside(path)
-    try:
+    with replacing(path) as partial:
         yield partial, kept
         _note(path, sha256)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def is_own(path: Path, *also: str) -> bool:
@@ -73,15 +64,6 @@ def is_own(path: Path, *also: str) -> bool:
 
 def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
-
-
-def _beside(path: Path) -> Path:
-    """A name for a temporary file; what runs that were killed long ago left under such a name is removed."""
-    for older in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        with contextlib.suppress(OSError):
-            if time.time() - older.lstat().st_mtime > ABANDONED_S:
-                older.unlink()
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
 
 
 def _listed(folder: Path) -> dict[str, list[str]]:
@@ -98,9 +80,5 @@ def _note(path: Path, sha256: str) -> None:
     if before[-1:] == [sha256]:
         return
     listed[path.name] = [*before[-1:], sha256]
-    partial = _beside(path.parent / LIST)
-    try:
-        write_text(partial, json.dumps({"note": NOTE, "files": listed}, indent=1, ensure_ascii=False) + "\n")
-        partial.replace(path.parent / LIST)
-    finally:
-        partial.unlink(missing_ok=True)
+    content = {"note": NOTE, "files": listed}
+    replace_text(path.parent / LIST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

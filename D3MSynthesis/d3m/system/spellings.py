@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import typer
 from typer.core import TyperGroup
 
 
@@ -30,14 +31,27 @@ TRAINING = (
 )
 
 
-def group(renamed: Sequence[Renamed]) -> type[TyperGroup]:
-    """What `typer.Typer(cls=...)` takes: commands that understand old spellings, too."""
+def program(text: str, renamed: Sequence[Renamed] = ()) -> typer.Typer:
+    """The command line of a program, as all of ours look; its commands understand old spellings, too.
+
+    Args:
+        text: For its `--help`.
+        renamed: `D3M` or `TRAINING`.
+    """
 
     class Group(TyperGroup):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # its class depends on typer's version
             return super().parse_args(ctx, respelt(args, renamed))
 
-    return Group
+    return typer.Typer(
+        cls=Group,
+        help=text,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
 
 
 def respelt(arguments: Sequence[str], renamed: Sequence[Renamed]) -> list[str]:

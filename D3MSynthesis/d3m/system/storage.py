@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from d3m.errors import D3MError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OF_THE_MACHINE = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE)
 """Errors of the disk or the system, never of this program."""
+ABANDONED_S = 3600.0
+"""A file is written in seconds; what is so old belongs to no living run."""
 
 
 def disk_error(error: OSError) -> D3MError:
@@ -62,11 +66,25 @@ def write_text(path: Path, text: str) -> None:
         os.fsync(f.fileno())
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all; an older one is replaced at once. Raises `OSError`."""
-    partial = path.with_name(f".{path.name}.partial")
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path`, which takes its place when the block ends well; several processes may do so at once.
+
+    What runs that were killed long ago left beside it is removed.
+    """
+    for older in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - older.lstat().st_mtime > ABANDONED_S:
+                older.unlink()
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
     try:
-        write_text(partial, text)
+        yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all; an older one is replaced at once. Raises `OSError`."""
+    with replacing(path) as partial:
+        write_text(partial, text)

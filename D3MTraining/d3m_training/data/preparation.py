@@ -80,20 +80,7 @@ def prepare_cache(data: Sequence[Path], cache: Path, options: PrepareOptions, re
     check_place_of_work(cache, (cache / SPLIT_NAME).is_file(), "a cache", "--cache")
     split, clashes = _stated_split(patients, options.split_file, options.sizes, options.seed)
     faults += clashes
-    for fault in faults:  # those first that need no reading
-        report(f"{fault.id}: {fault.reason}")
-    checked = check(patients, options.enhancing_label, options.workers, report)
-    for fault in checked.faults:
-        report(f"{fault.id}: {fault.reason}")
-    for ids in checked.same:
-        report(f"{' and '.join(ids)} hold the same images: they count as one patient.")
-    faulty = frozenset(fault.id for fault in (*faults, *checked.faults))
-    if faulty and not options.skip_bad:
-        count = "1 patient" if len(faulty) == 1 else f"{len(faulty)} patients"
-        raise D3MError(f"{count} cannot be used; the reasons are above.", "Correct them, or add --skip-bad.")
-    if faulty:
-        report(f"{len(faulty)} left out because of faulty files.")
-    checked = replace(checked, patients=tuple(p for p in checked.patients if p.id not in faulty))
+    checked, faulty = check_all(patients, faults, options.enhancing_label, options.skip_bad, report, options.workers)
     groups = {p.id: p.group for p in checked.patients}
     split = make_split(groups, options.seed, options.sizes) if split is None else split.without(faulty)
     check_split(split, groups)
@@ -102,6 +89,46 @@ def prepare_cache(data: Sequence[Path], cache: Path, options: PrepareOptions, re
         cache.mkdir(parents=True, exist_ok=True)
     with held(cache / LOCK_NAME, "Another preparation is writing into this cache."):
         return _fill(checked, split, cache, options.recipe_name, options.workers, report)
+
+
+def check_all(
+    patients: Sequence[Patient],
+    faults: Sequence[Fault],
+    enhancing: int | None,
+    skip_bad: bool,
+    report: Callable[[str], None],
+    workers: int = 2,
+) -> tuple[Checked, frozenset[str]]:
+    """Check every file, and report all that is wrong: what needs no reading first.
+
+    Args:
+        patients: Whose files are read.
+        faults: What is known to be wrong already, with these or other patients.
+        enhancing: Value of the enhancing tumour; None: found out.
+        skip_bad: Leave out patients with faults instead of stopping.
+        report: Gets the lines.
+        workers: Processes.
+
+    Returns:
+        What was found, without the patients with faults; and the ids of all who have one.
+
+    Raises:
+        D3MError: there are faults, and they must not be skipped; what `check` raises.
+    """
+    for fault in faults:
+        report(f"{fault.id}: {fault.reason}")
+    checked = check(patients, enhancing, workers, report)
+    for fault in checked.faults:
+        report(f"{fault.id}: {fault.reason}")
+    for ids in checked.same:
+        report(f"{' and '.join(ids)} hold the same images: they count as one patient.")
+    faulty = frozenset(fault.id for fault in (*faults, *checked.faults))
+    if faulty and not skip_bad:
+        count = "1 patient" if len(faulty) == 1 else f"{len(faulty)} patients"
+        raise D3MError(f"{count} cannot be used; the reasons are above.", "Correct them, or add --skip-bad.")
+    if faulty:
+        report(f"{len(faulty)} left out because of faulty files.")
+    return replace(checked, patients=tuple(p for p in checked.patients if p.id not in faulty)), faulty
 
 
 def _fill(

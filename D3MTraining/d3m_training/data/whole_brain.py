@@ -18,14 +18,14 @@ from d3m.diffusion.recipe import WholeBrainSizes
 from d3m.errors import D3MError
 from d3m.models.recipes import RECIPES
 from d3m.system.folders import check_place_of_work
-from d3m.system.storage import replace_text, writing
+from d3m.system.storage import replace_text, replacing, writing
 from d3m.system.text import read_object
 from d3m.volumes.grid import resample, to_model_input
 from d3m.volumes.types import Floats, Volume
 from d3m_training.data.cache import ENHANCING, NECROSIS, scale_target
-from d3m_training.data.datasets import Fault, Patient, check, find_patients, read_patient
+from d3m_training.data.datasets import Fault, Patient, find_patients, read_patient
 from d3m_training.data.labels import Scheme, unify
-from d3m_training.data.preparation import check_ids, network_stride
+from d3m_training.data.preparation import check_all, check_ids, network_stride
 
 LIST_NAME = "whole_brain.json"
 MARGIN_VOXELS = 3
@@ -101,19 +101,9 @@ def prepare_coarse(
         patients += [p for p in found if p.seg is not None]
         faults += bad
     check_ids(patients)
-    checked = check([p for p in patients if not p.whole_only], enhancing_label)
-    faults += checked.faults
-    for fault in faults:
-        report(f"{fault.id}: {fault.reason}")
-    if faults and not skip_bad:
-        raise D3MError(
-            f"{len(faults)} patients cannot be used; the reasons are above.", "Correct them, or add --skip-bad."
-        )
-    for ids in checked.same:
-        report(f"{' and '.join(ids)} hold the same images: they count as one patient.")
-    faulty = {fault.id for fault in faults}
+    checked, faulty = check_all([p for p in patients if not p.whole_only], faults, enhancing_label, skip_bad, report)
     used = [p for p in patients if p.id not in faulty]
-    groups = {p.id: p.group for p in used} | {p.id: p.group for p in checked.patients if p.id not in faulty}
+    groups = {p.id: p.group for p in (*used, *checked.patients)}
     with writing():
         cache.mkdir(parents=True, exist_ok=True)
         replace_text(cache / LIST_NAME, json.dumps({"groups": groups}, indent=1) + "\n")
@@ -121,10 +111,8 @@ def prepare_coarse(
         path = cache / f"{patient.id}.npz"
         if not path.exists():
             arrays = _prepare(patient, checked.schemes.get(patient.id))
-            part = path.with_name(f".{path.name}.partial")
-            with writing(), part.open("wb") as f:
+            with writing(), replacing(path) as partial_file, partial_file.open("wb") as f:
                 np.savez_compressed(f, **arrays)  # type: ignore[arg-type]  # numpy's stub takes names for its own switches
-            part.replace(path)
         report(f"{number}/{len(used)} {patient.id}")
     return len(used)
 
