@@ -21,7 +21,7 @@ from d3m_benchmark.methods.registry import METHODS
 from d3m_benchmark.methods.resvit import SIZES, ResViTGenerator
 from d3m_training.data.batches import Batch
 from d3m_training.data.cache import TARGET_UPPER
-from d3m_training.train.d3m import D3MTraining
+from d3m_training.train.d3m import NetworkWithLoss
 from d3m_training.train.method import mask_term
 
 
@@ -92,7 +92,7 @@ def test_published_generators_have_the_published_sizes() -> None:
 def test_mask_that_misses_everything_still_learns() -> None:
     """A D3M so sure of an empty mask that sampling clamps it is still pushed towards the tumour."""
     method = METHODS["d3m"].build("small", CONTEXT, torch.float32)
-    assert isinstance(method, D3MTraining)
+    assert isinstance(method, NetworkWithLoss)
     with torch.no_grad():
         method.network.mask_head.bias.fill_(50)  # type: ignore[union-attr]
     method(small_batch(), torch.Generator().manual_seed(0)).total.backward()
@@ -178,7 +178,7 @@ def test_d3m_predicts_as_the_engine_samples() -> None:
     assert torch.allclose(made.probability[:, 0], expected.probability, atol=1e-5)
 
 
-def _estimate(method: D3MTraining, batch: Batch) -> tuple[object, State, object]:
+def _estimate(method: NetworkWithLoss, batch: Batch) -> tuple[object, State, object]:
     from d3m.diffusion.sampler import estimate
 
     noise = torch.randn(2, *batch.t1.shape)

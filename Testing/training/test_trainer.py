@@ -21,7 +21,7 @@ from d3m.errors import D3MError
 from d3m_training.data.batches import Batches, BatchSettings
 from d3m_training.data.cache import ENHANCING, NECROSIS, OEDEMA, Entry, Prepared, open_entry, write_entry
 from d3m_training.train.checkpoint import Ema, restore_checkpoint, save_checkpoint
-from d3m_training.train.d3m import PUBLISHED_LOSS, STEP_WARP_LOSS, D3MTraining, LossSettings
+from d3m_training.train.d3m import PUBLISHED_LOSS, STEP_WARP_LOSS, LossSettings, NetworkWithLoss
 from d3m_training.train.trainer import TrainSettings, learning_rate, train
 
 SIZES = NetworkSizes(widths=(8, 16), context=(-1, 0, 1), auxiliary_regions=2, deformation_widths=(8, 8))
@@ -51,10 +51,10 @@ def _batches(folder: Path, **changes: object) -> Batches:
 
 def _module(
     loss: LossSettings | None = None, recipe: DiffusionRecipe | None = None, dropout: float = 0.1
-) -> D3MTraining:
+) -> NetworkWithLoss:
     torch.manual_seed(5)
     network = build_network(SIZES, dropout)
-    return D3MTraining(network, recipe or DiffusionRecipe(), loss or LossSettings(), torch.float32)
+    return NetworkWithLoss(network, recipe or DiffusionRecipe(), loss or LossSettings(), torch.float32)
 
 
 def _quiet(_: str) -> None:

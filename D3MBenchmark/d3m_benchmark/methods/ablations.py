@@ -21,7 +21,7 @@ from d3m.diffusion.schedule import Noise
 from d3m.models.recipes import DEFAULT, PAPER
 from d3m_benchmark.methods.networks import OneDecoder, PublishedOneDecoder, Undeformed
 from d3m_training.data.cache import TARGET_UPPER
-from d3m_training.train.d3m import DROPOUT, PUBLISHED_LOSS, D3MTraining, LossSettings
+from d3m_training.train.d3m import DROPOUT, PUBLISHED_LOSS, LossSettings, NetworkWithLoss
 from d3m_training.train.method import Size
 
 PUBLISHED_STEPS = 250
@@ -48,23 +48,23 @@ def _steps(size: Size) -> int:
     return DEFAULT.quality("preview").steps if size == "small" else PUBLISHED_STEPS
 
 
-def build_d3m(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> D3MTraining:
+def build_d3m(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> NetworkWithLoss:
     """D3M: recipe `default` for "small", recipe `paper`'s network, equations and loss for "published"."""
     network = build_network(_sizes(size, context), DROPOUT)
-    return D3MTraining(network, _recipe(size), _loss(size), dtype, _steps(size))
+    return NetworkWithLoss(network, _recipe(size), _loss(size), dtype, _steps(size))
 
 
-def build_without_mssdm(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> D3MTraining:
+def build_without_mssdm(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> NetworkWithLoss:
     """Both decoders, nothing is moved."""
     network = Undeformed(build_network(_sizes(size, context), DROPOUT))  # type: ignore[arg-type]
-    return D3MTraining(network, _recipe(size), _loss(size), dtype, _steps(size))
+    return NetworkWithLoss(network, _recipe(size), _loss(size), dtype, _steps(size))
 
 
-def build_without_both(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> D3MTraining:
+def build_without_both(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> NetworkWithLoss:
     """One decoder for image and mask, nothing is moved."""
     sizes = _sizes(size, context)
     network = OneDecoder(sizes, DROPOUT) if size == "small" else PublishedOneDecoder(sizes)
-    return D3MTraining(Undeformed(network), _recipe(size), _loss(size), dtype, _steps(size))
+    return NetworkWithLoss(Undeformed(network), _recipe(size), _loss(size), dtype, _steps(size))
 
 
 def add_residual(e: Estimate, state: State, noise: Noise, _recipe: DiffusionRecipe) -> Estimate:
@@ -86,19 +86,19 @@ def _corrected(e: Estimate, x0: Tensor, state: State, noise: Noise) -> Estimate:
     return replace(e, x0=x0, eps=eps, displacement=torch.zeros_like(e.displacement))
 
 
-def build_residual(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> D3MTraining:
+def build_residual(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> NetworkWithLoss:
     """As D3M, with a correction of equal size in the warp's place."""
     network = build_network(_sizes(size, context), DROPOUT)
-    return D3MTraining(network, _recipe(size), _loss(size), dtype, _steps(size), add_residual)
+    return NetworkWithLoss(network, _recipe(size), _loss(size), dtype, _steps(size), add_residual)
 
 
-def build_blur(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> D3MTraining:
+def build_blur(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> NetworkWithLoss:
     """As D3M, with a fixed blur in the warp's place."""
     network = Undeformed(build_network(_sizes(size, context), DROPOUT))  # type: ignore[arg-type]
-    return D3MTraining(network, _recipe(size), _loss(size), dtype, _steps(size), blur)
+    return NetworkWithLoss(network, _recipe(size), _loss(size), dtype, _steps(size), blur)
 
 
-class Regression(D3MTraining):
+class Regression(NetworkWithLoss):
     """One step from nothing: without noise, what is learnt is the conditional mean."""
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:  # noqa: ARG002
@@ -106,7 +106,7 @@ class Regression(D3MTraining):
         return torch.zeros(shape)
 
 
-def build_regression(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> D3MTraining:
+def build_regression(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> NetworkWithLoss:
     """The same network and loss on the data predictions, trained for the one step that it takes."""
     network = Undeformed(build_network(_sizes(size, context), DROPOUT))  # type: ignore[arg-type]
     loss = replace(LossSettings(), rolled_steps=(1,), regions=_loss(size).regions)

@@ -91,7 +91,7 @@ class Terms:
     """Error before minus after a fixed blur in the place of the warp: what the warp must beat."""
 
 
-class D3MTraining(nn.Module):
+class NetworkWithLoss(nn.Module):
     """Network, schedule and loss in one module, so that data-parallel wrappers see a single forward pass.
 
     Args:

@@ -20,7 +20,7 @@ from d3m_training.data.batches import Batches, BatchSettings
 from d3m_training.data.cache import TARGET_UPPER, check_entries, open_entry
 from d3m_training.data.preparation import SPLIT_NAME, check_grid
 from d3m_training.data.splits import read_split
-from d3m_training.train.d3m import DROPOUT, PUBLISHED_LOSS, STEP_WARP_LOSS, D3MTraining, LossSettings
+from d3m_training.train.d3m import DROPOUT, PUBLISHED_LOSS, STEP_WARP_LOSS, LossSettings, NetworkWithLoss
 from d3m_training.train.quick import quick_validation
 from d3m_training.train.trainer import TrainSettings, is_first_process, train, training_in
 
@@ -80,7 +80,7 @@ def recipe_task(name: str, init: Path | None = None, maps: bool = False) -> Task
         if init is not None:
             start_from(network, init, recipe.network)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return D3MTraining(network, recipe.diffusion, loss, fastest_dtype(training_device()))
+        return NetworkWithLoss(network, recipe.diffusion, loss, fastest_dtype(training_device()))
 
     described = {"recipe": name, "loss": asdict(loss), "init": None if init is None else init.name, "dropout": DROPOUT}
     described["maps"] = recipe.network.maps
