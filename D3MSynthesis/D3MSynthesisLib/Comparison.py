@@ -12,7 +12,7 @@ from D3MSynthesisLib.Grids import matrixOf, resampledOn, voxelMl
 from D3MSynthesisLib.Identity import identityOf
 from D3MSynthesisLib.Inputs import maskOnGrid
 from D3MSynthesisLib.Masks import maskOf
-from D3MSynthesisLib.Runs import INPUTS, PREFIX, Nodes, alive
+from D3MSynthesisLib.Runs import INPUTS, PREFIX, Nodes, alive, brainOf
 from D3MSynthesisLib.Texts import _
 
 LEAST_VOXELS = 1000
@@ -45,7 +45,7 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None) -> dict[
             text = _("{scan} is of another patient than T1.").format(scan=name)
             raise SynthesisError(text, _("Choose this patient's."))
     real = resampledOn(reference, nodes.cemri)
-    brain = (slicer.util.arrayFromVolume(nodes.subtraction) != 0) & (real != 0)
+    brain = brainOf(nodes) & (real != 0)
     if brain.sum() < LEAST_VOXELS:
         raise SynthesisError(
             _("The real T1c does not overlap the brain in T1."), _("Choose a T1c of the same examination.")

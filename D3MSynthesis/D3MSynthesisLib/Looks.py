@@ -8,7 +8,7 @@ import slicer
 from D3MSynthesisLib import Masks
 from D3MSynthesisLib.Colours import colourNode
 from D3MSynthesisLib.Grids import resampledOn
-from D3MSynthesisLib.Runs import Nodes, alive, proxies
+from D3MSynthesisLib.Runs import Nodes, alive, brainOf, proxies
 
 PROBABILITY_FLOOR = 0.05
 """Below this the probability is transparent."""
@@ -98,7 +98,7 @@ def windowInputs(nodes: Nodes) -> None:
 def _ownWindow(nodes: Nodes, node: Any, ends: tuple[float, float]) -> None:
     """A window by the scan's own values in the brain that was synthesised."""
     image = resampledOn(node, nodes.cemri)
-    brain = (slicer.util.arrayFromVolume(nodes.subtraction) != 0) & (image != 0)
+    brain = brainOf(nodes) & (image != 0)
     if not brain.any():
         image = slicer.util.arrayFromVolume(node)
         brain = image != 0

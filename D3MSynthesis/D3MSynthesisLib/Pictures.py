@@ -14,7 +14,7 @@ import slicer
 from D3MSynthesisLib import Field, Looks, Views
 from D3MSynthesisLib.Grids import resampledOn
 from D3MSynthesisLib.Identity import putBeside
-from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, proxies, updateProxies
+from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, brainOf, proxies, updateProxies
 from D3MSynthesisLib.Texts import _
 
 OVERLAYS = ("none", "subtraction", "probability", "uncertainty")
@@ -136,7 +136,7 @@ def _picture(nodes: Nodes, look: Look, done: int | None) -> Any:
     if look.picture == "sample" and canInspect(nodes):
         node = nodes.sample if done is None else proxies(nodes)[look.stepImage]
         Looks.window(node, *window)
-        node.SetAttribute(Views.CAPTION, sampleText(nodes))
+        node.SetAttribute(Views.CAPTION, sampleText(nodes) if done is None else stepText(nodes, done, look.stepImage))
         return node
     return nodes.cemri
 
@@ -146,6 +146,12 @@ def sampleText(nodes: Nodes) -> str:
     if nodes.samples > 1:
         return _("sample 1 of {n} by itself").format(n=nodes.samples)
     return _("the sample by itself")
+
+
+def stepText(nodes: Nodes, done: int | None, when: str) -> str:
+    """Which image of which step a node of the replay shows; `when` is "before" or "after"."""
+    form = {"before": _("{sample}, before the warp of {step}"), "after": _("{sample}, after the warp of {step}")}[when]
+    return form.format(sample=sampleText(nodes), step=Field.stepName(nodes, done))
 
 
 def _over(nodes: Nodes, look: Look, done: int | None, inspecting: bool) -> tuple[Any, float]:
@@ -174,9 +180,7 @@ def _backgrounds(nodes: Nodes, look: Look, done: int | None) -> dict[str, Any]:
         display = nodes.cemri.GetDisplayNode()
         for name in ("before", "after"):
             Looks.window(found[name], display.GetWindowLevelMin(), display.GetWindowLevelMax())
-            found[name].SetAttribute(Views.CAPTION, _("{sample}, {when} the warp of {step}").format(
-                sample=sampleText(nodes), when=_("before") if name == "before" else _("after"),
-                step=Field.stepName(nodes, done)))  # fmt: skip
+            found[name].SetAttribute(Views.CAPTION, stepText(nodes, done, name))
         return {"Red": found["before"], "Yellow": found["after"]}
     if look.layout == "contrasts":
         return dict(zip(Views.FOUR[:3], (nodes.t1, nodes.t2, nodes.flair), strict=True))
@@ -265,7 +269,7 @@ def makeError(nodes: Nodes) -> Any:
 
     image = slicer.util.arrayFromVolume(nodes.cemri)
     real = resampledOn(nodes.reference, nodes.cemri)
-    brain = (slicer.util.arrayFromVolume(nodes.subtraction) != 0) & (real != 0)
+    brain = brainOf(nodes) & (real != 0)
     error = np.zeros(image.shape, np.float32)
     if brain.sum() > 1:
         gain, offset = np.polyfit(real[brain].astype(float), image[brain].astype(float), 1)
@@ -316,7 +320,7 @@ def show3D(nodes: Nodes) -> None:
         node.SetReferenceImageGeometryParameterFromVolumeNode(nodes.cemri)
         node.GetSegmentation().SetSourceRepresentationName("Binary labelmap")
         node.GetSegmentation().AddEmptySegment("Brain", "Brain (synthesised part)", (0.8, 0.75, 0.7))
-        writeMask(node, "Brain", slicer.util.arrayFromVolume(nodes.subtraction) != 0, matrixOf(nodes.cemri))
+        writeMask(node, "Brain", brainOf(nodes), matrixOf(nodes.cemri))
         nodes.brain = node
     follow(nodes)
     nodes.brain.CreateClosedSurfaceRepresentation()

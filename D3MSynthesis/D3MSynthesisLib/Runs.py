@@ -57,8 +57,9 @@ class Nodes:
 
     @property
     def steps(self) -> int:
-        """Number of steps that can be replayed; 0 without a trace."""
-        return self.stepAfter.GetNumberOfDataNodes() if self.stepAfter is not None else 0
+        """Number of steps that can be replayed; 0 without a trace, or where the user deleted a part of it."""
+        parts = (self.browser, self.stepBefore, self.stepAfter, self.stepMask, self.stepField)
+        return int(self.stepAfter.GetNumberOfDataNodes()) if all(alive(part) for part in parts) else 0
 
     @property
     def threshold(self) -> float:
@@ -125,6 +126,12 @@ def alive(node: Any) -> bool:
     return node is not None and node.GetScene() is not None
 
 
+def brainOf(nodes: Nodes) -> Any:
+    """What was synthesised, (K, J, I) bool on the synthetic image's grid: only there it differs from T1."""
+    node = nodes.subtraction if alive(nodes.subtraction) else nodes.cemri
+    return slicer.util.arrayFromVolume(node) != 0
+
+
 def sequencesLogic(scene: Any) -> Any:
     """The logic that fills proxy nodes: the application's, or one of our own without it."""
     modules = getattr(slicer, "modules", None)
@@ -149,7 +156,7 @@ def updateProxies(nodes: Nodes) -> None:
 
 def proxies(nodes: Nodes) -> dict[str, Any]:
     """The nodes that show the chosen step: "before", "after", "mask", "field"."""
-    if nodes.browser is None:
+    if not alive(nodes.browser):
         return {}
     sequences = dict(
         zip(STEP_IMAGES, (nodes.stepBefore, nodes.stepAfter, nodes.stepMask, nodes.stepField), strict=True)

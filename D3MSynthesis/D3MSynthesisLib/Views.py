@@ -13,7 +13,7 @@ import vtk
 import slicer
 from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.Grids import gridPoints, rasBounds, transformed, worldFrom
-from D3MSynthesisLib.Runs import Nodes, alive
+from D3MSynthesisLib.Runs import Nodes, alive, brainOf
 from D3MSynthesisLib.Texts import _
 
 MARK = "synthetic, research use only"
@@ -147,7 +147,7 @@ def brainBounds(nodes: Nodes) -> Any:
     """Lowest and highest corner, (2, 3), of what was synthesised, in the world: RAS millimetres."""
     import numpy as np
 
-    brain = slicer.util.arrayFromVolume(nodes.subtraction if alive(nodes.subtraction) else nodes.cemri) != 0
+    brain = brainOf(nodes)
     if not brain.any():
         brain = np.ones_like(brain)
     found = [np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]

@@ -162,8 +162,8 @@ class Panel(VTKObservationMixin):
         if self._closing:
             return
         nodes = self.result.nodes
-        if self.parameters is not None and nodes is not None and nodes.cemri.GetScene() is None:
-            self.result.refresh()  # the user deleted the run in the data tree
+        if self.parameters is not None and nodes is not None and not all(alive(node) for node in nodes.all()):
+            self.result.refresh(nodes)  # the user deleted the run, or a part of it, in the data tree
         self.update()
 
     def _onView(self, _caller: Any, _event: str) -> None:
@@ -215,7 +215,7 @@ class Panel(VTKObservationMixin):
         nodes = self.result.nodes
         if nodes is None or self.parameters is None:
             return _("There is no result yet.")
-        if None in (nodes.t1, nodes.t2, nodes.flair):
+        if not all(alive(scan) for scan in (nodes.t1, nodes.t2, nodes.flair)):
             return _("A scan of this run is no longer in the scene: load it and run the synthesis again.")
         return self.models.reason(self.parameters.model)
 

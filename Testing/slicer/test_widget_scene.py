@@ -296,6 +296,38 @@ def test_another_layout_of_slicer_ends_ours(host: Host, made: MadeOutput) -> Non
     assert green.logic.GetSliceCompositeNode().GetBackgroundVolumeID() == panel.result.nodes.cemri.GetID()
 
 
+PARTS = ("subtraction", "probability", "segmentation", "deformation", "sample", "browser", "stepBefore", "t1",
+         "reference")  # fmt: skip
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_a_run_may_be_deleted(host: Host, made: MadeOutput, part: str) -> None:
+    """Whatever the user deletes in the data tree, before the panel shows it or while: every choice still works."""
+    panel = opened(host, made)
+    panel.parameters.reference = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
+    press(host, panel)
+    ui = panel.ui
+    ui.compareButton.click()
+    ui.comparisonButton.click()
+    for again in range(2):
+        if not again:
+            host.scene.RemoveNode(getattr(panel.result.nodes, part))
+            host.settle(0.01)
+        for box in (ui.pictureBox, ui.overlayBox, ui.deformationBox, ui.stepImageBox):
+            for index in range(box.count):
+                box.setCurrentIndex(index)
+        for name in ("sideBySide", "contrasts", "comparison", "beforeAfter", "fourUp", "show3D", "flip", "compare"):
+            getattr(ui, f"{name}Button").click()
+        ui.fadeSlider.setValue(0.5)
+        ui.stepSlider.setValue(1)
+        ui.thresholdSlider.setValue(0.4 + 0.1 * again)
+        panel.result.onRun(0)
+        host.settle(0.01)
+    assert ui.steerButton.enabled == (part not in ("t1", "t2", "segmentation"))
+    panel.result.save.saveInto(made.folder.parent, False)
+    assert host.faults == []
+
+
 def test_views_that_come_later_are_marked(host: Host, made: MadeOutput, monkeypatch: pytest.MonkeyPatch) -> None:
     """A layout's new view may be made after its nodes have told of their image; it has the mark all the same.
 

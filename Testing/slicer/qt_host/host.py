@@ -46,6 +46,8 @@ class Host:
         self.samples: list[dict[str, Any]] = []
         self._undo = contextlib.ExitStack()
         self._open: list[Any] = []
+        self.faults: list[BaseException] = []
+        """What was raised in handlers of signals and events, where Qt and VTK only print it."""
 
     @property
     def scene(self) -> Any:
@@ -78,12 +80,15 @@ class Host:
         for name, module in made.items():
             self._set(slicer, name, module)
         self._undo.enter_context(self._fresh())
+        self._set(sys, "excepthook", lambda _kind, error, _trace: self.faults.append(error))
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, kind: object, *_error: object) -> None:
         for widget in list(self._open):
             self.closeModule(widget)
         self._undo.close()
+        if self.faults and kind is None:
+            raise AssertionError("A handler has failed.") from self.faults[0]
 
     @staticmethod
     @contextlib.contextmanager
