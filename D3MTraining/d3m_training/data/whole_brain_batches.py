@@ -29,7 +29,7 @@ class WholeBrainBatchSettings:
     little_ml: float = 5.0
     slab_weight: float = 0.4
     """The same for a slab of a few slices."""
-    transplant_share: float = 0.3
+    transplant_share: float = 0.45
     """Share of draws in which the tumour is put into another patient's brain."""
     shift_voxels: float = 3.0
     """Standard deviation of the transplanted tumour's place against the donor's."""
@@ -43,11 +43,13 @@ class WholeBrainBatchSettings:
     bias_field: float = 0.07
     gain: float = 0.08
     noise: float = 0.02
-    thick_share: float = 0.25
+    thick_share: float = 0.35
     """Share of draws blurred along one axis, as thick slices are."""
-    no_t2_share: float = 0.15
+    no_t2_share: float = 0.4
     no_flair_share: float = 0.05
-    """Shares of draws in which a contrast that is there is left out; never both."""
+    """Shares of draws in which a contrast that is there is left out; never both. Patients without enhancement who have no
+    T2 teach that no T2 means no enhancement, unless the others often lack it too: with 0.15 a member found nothing in
+    any of 23 held-out patients once T2 was taken away."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from d3m_training.train.losses import finite
 from d3m_training.train.runs import training_device
 from d3m_training.train.trainer import TrainSettings, train, training_in
 
-WHOLE_SHARE = 0.05
+WHOLE_SHARE = 0.1
 """Share of the iterations, the last ones, that see whole brains instead of crops: as in use."""
 DROPOUT = 0.0
 CROSS_ENTROPY_WEIGHTS = (3.0, 3.0, 6.0)
