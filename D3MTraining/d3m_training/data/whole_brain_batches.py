@@ -47,9 +47,9 @@ class WholeBrainBatchSettings:
     """Share of draws blurred along one axis, as thick slices are."""
     no_t2_share: float = 0.4
     no_flair_share: float = 0.05
-    """Shares of draws in which a contrast that is there is left out; never both. Patients without enhancement who have no
-    T2 teach that no T2 means no enhancement, unless the others often lack it too: with 0.15 a member found nothing in
-    any of 23 held-out patients once T2 was taken away."""
+    """Shares of draws in which a contrast that is there is left out; never both. Patients without enhancement who have
+    no T2 teach that no T2 means no enhancement, unless the others often lack it too: with 0.15 a member found nothing
+    in any of 23 held-out patients once T2 was taken away."""
 
 
 @dataclass(frozen=True)
