@@ -23,13 +23,13 @@ from D3MSynthesisLib.Views import CAPTION
 MODES = ("off", "magnitude", "jacobian", "grid", "arrows")
 SEEN_MM = 3.0
 """Length at which a long vector is drawn at least in the grid, if no cell folds."""
-ARROW_MM = 6.0
-"""Length of a long arrow that is drawn enlarged; arrows have no cells that could fold."""
+ARROW_MM = 9.0
+"""Length of the longest arrows that are drawn enlarged; arrows have no cells that could fold."""
 MAX_ENLARGEMENT = 20
 DRAWN_MM = 2.0
 """Distance of the points of the drawn field, at least: the grid's lines are 6 mm apart."""
-SHORTEST = 0.2
-"""Arrows shorter than this share of a long one are left out."""
+SHORTEST = Looks.MOTION_FLOOR
+"""Arrows shorter than this share of the longest are left out, as the colours of the length leave them out."""
 MIN_DETERMINANT = 0.02
 """A drawn cell keeps at least this share of its size."""
 MOVES_MM = 1e-3
@@ -67,7 +67,7 @@ def draw(nodes: Nodes, mode: str, done: int | None) -> int:
             nodes.drawn.GetDisplayNode().SetVisibility2D(False)
         return 0
     field = worldField(source)
-    factor = enlargement(field) if mode == "grid" else _times(field, ARROW_MM)
+    factor = enlargement(field) if mode == "grid" else _times(ARROW_MM, _longest(field))
     node = _drawnNode(nodes)
     node.SetAndObserveTransformToParent(gridTransform(field))
     _style(node.GetDisplayNode(), field, factor, mode)
@@ -106,7 +106,7 @@ def _mark(node: Any, nodes: Nodes, role: str) -> None:
 
 
 def _style(display: Any, field: Image, factor: int, mode: str) -> None:
-    top = _long(field)
+    top = _longest(field)
     display.SetVisualizationMode(display.VIS_MODE_GRID if mode == "grid" else display.VIS_MODE_GLYPH)
     display.SetGridSpacingMm(6.0)
     display.SetGridResolutionMm(1.0)
@@ -125,12 +125,15 @@ def _style(display: Any, field: Image, factor: int, mode: str) -> None:
     display.SetVisibility(True)
 
 
-def _long(field: Image) -> float:
-    """Length of a long vector: the 99th percentile of those that are not zero, mm."""
-    import numpy as np
+def _long(field: Image, percentile: float = 99) -> float:
+    """Length of a long vector: a percentile of those that are not zero, mm."""
+    length = lengthOf(field)
+    return Looks.upper(length[length > MOVES_MM], percentile)
 
-    length = np.linalg.norm(field.array, axis=-1)
-    return Looks.upper(length[length > MOVES_MM])
+
+def _longest(field: Image) -> float:
+    """Length of the longest vectors but for single ones, mm: the upper end of the colours."""
+    return _long(field, Looks.MOTION_PERCENTILE)
 
 
 def worldField(source: Any) -> Image:
@@ -213,9 +216,9 @@ def gradient(field: Image, sides: tuple[int, int, int]) -> Any:
     return perVoxel @ np.linalg.inv(field.ijkToRAS[:3, :3])
 
 
-def _times(field: Image, length: float) -> int:
-    """How many times a field is enlarged for a long vector of it to have a length, in millimetres."""
-    return int(min(max(round(length / _long(field)), 1), MAX_ENLARGEMENT))
+def _times(wanted: float, length: float) -> int:
+    """How many times a vector is enlarged to have a length that is wanted; mm."""
+    return int(min(max(round(wanted / length), 1), MAX_ENLARGEMENT))
 
 
 def enlargement(field: Image) -> int:
@@ -225,7 +228,7 @@ def enlargement(field: Image) -> int:
     """
     import numpy as np
 
-    wanted = _times(field, SEEN_MM)
+    wanted = _times(SEEN_MM, _long(field))
     factors = np.arange(1, wanted + 1)
     least = np.full(len(factors), np.inf)
     for k in (-1, 1):

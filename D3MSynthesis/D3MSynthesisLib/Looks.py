@@ -89,21 +89,25 @@ def windowInputs(nodes: Nodes) -> None:
     if alive(nodes.t1) and nodes.t1.GetDisplayNode() is not None:
         window(nodes.t1, display.GetWindowLevelMin(), display.GetWindowLevelMax())
     if alive(nodes.reference) and nodes.reference.GetDisplayNode() is not None:
-        _ownWindow(nodes, nodes.reference, PERCENTILES)
+        _ownWindow(nodes, nodes.reference)
     for node, ends in ((nodes.t2, T2_PERCENTILES), (nodes.flair, PERCENTILES)):
         if alive(node) and node.GetDisplayNode() is not None and node.GetDisplayNode().GetAutoWindowLevel():
-            _ownWindow(nodes, node, ends)
+            _ownWindow(nodes, node, ends, fromBlack=True)
 
 
-def _ownWindow(nodes: Nodes, node: Any, ends: tuple[float, float]) -> None:
-    """A window by the scan's own values in the brain that was synthesised."""
+def _ownWindow(nodes: Nodes, node: Any, ends: tuple[float, float] = PERCENTILES, fromBlack: bool = False) -> None:
+    """A window by the scan's own values in the brain that was synthesised; `fromBlack`: no signal is black.
+
+    Of T2 the darkest in the brain may be its white matter, which is not black.
+    """
     image = resampledOn(node, nodes.cemri)
     brain = brainOf(nodes) & (image != 0)
     if not brain.any():
         image = slicer.util.arrayFromVolume(node)
         brain = image != 0
     if brain.any():
-        window(node, *percentiles(image[brain], ends))
+        low, high = percentiles(image[brain], ends)
+        window(node, min(low, 0.0) if fromBlack else low, high)
 
 
 def percentiles(values: Any, ends: tuple[float, float] = PERCENTILES) -> tuple[float, float]:
