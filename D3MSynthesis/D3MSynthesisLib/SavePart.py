@@ -104,12 +104,18 @@ class SavePart:
 
     @staticmethod
     def _import(folder: Path) -> str:
-        """Copy the files into Slicer's DICOM database."""
-        if getattr(slicer, "dicomDatabase", None) is None or not slicer.dicomDatabase.isOpen:
+        """Copy the files into Slicer's DICOM database, and look whether they are there: Slicer says little of it."""
+        database = getattr(slicer, "dicomDatabase", None)
+        if database is None or not database.isOpen:
             return _("Slicer has no DICOM database open: add the folder by hand in its DICOM module.")
+        import pydicom
         from DICOMLib import DICOMUtils
 
-        DICOMUtils.importDicom(str(folder), slicer.dicomDatabase, copyFiles=True)
+        DICOMUtils.importDicom(str(folder), database, copyFiles=True)
+        for path in (path for path in folder.rglob("*.dcm") if path.is_file()):
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
+            if not database.fileForInstance(str(header.SOPInstanceUID)):
+                return _("Slicer's DICOM database has not taken the files: add the folder by hand in its DICOM module.")
         return _("Added to Slicer's DICOM database, marked as synthetic.")
 
     def shutdown(self) -> None:

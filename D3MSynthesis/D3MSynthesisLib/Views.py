@@ -20,7 +20,7 @@ MARK = "synthetic, research use only"
 CAPTION = "D3M.Caption"
 """Attribute of a node: what else is written into the views that show it."""
 BEFORE = "D3M.Before"
-"""Attribute of a slice node that `link` has changed: its group of views and its axes as they were."""
+"""Attribute of a slice node that `link` has changed: its group, its axes, whether it was linked."""
 UPPER_EDGE = 7
 """Place in a view's corner annotation that Slicer's own annotations leave free (vtkCornerAnnotation::UpperEdge)."""
 MARGIN = 1.35
@@ -101,23 +101,28 @@ def link(scene: Any, views: tuple[str, ...]) -> None:
     Views follow each other within one group (vtkMRMLSliceLinkLogic.cxx, BroadcastSliceNodeEvent); the lower row of
     Slicer's layout "three over three" is a group of its own. `release` undoes it.
     """
-    for node in sliceNodes(scene):
-        if node.GetLayoutName() in views and node.GetAttribute(BEFORE) is None:
+    for view in views:
+        node, composite = _named(sliceNodes(scene), view), _named(composites(scene), view)
+        if node is None or composite is None:
+            continue
+        if node.GetAttribute(BEFORE) is None:
             turned = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())[:3, :3]
-            node.SetAttribute(BEFORE, json.dumps([node.GetViewGroup(), turned.tolist()]))
+            before = [node.GetViewGroup(), turned.tolist(), bool(composite.GetLinkedControl())]
+            node.SetAttribute(BEFORE, json.dumps(before))
+        composite.SetLinkedControl(True)
     orient(scene, {views[0]: "Axial"})
-    for composite in composites(scene):
-        if composite.GetLayoutName() in views:
-            composite.SetLinkedControl(True)
 
 
 def release(scene: Any) -> None:
-    """Turn and group views as they were before `link`; they stay where they look."""
+    """Turn, group and link views as they were before `link`; they stay where they look."""
     for node in sliceNodes(scene):
         if node.GetAttribute(BEFORE) is None:
             continue
-        group, turned = json.loads(node.GetAttribute(BEFORE))
+        group, turned, linked = json.loads(node.GetAttribute(BEFORE))
         node.SetAttribute(BEFORE, None)
+        composite = _named(composites(scene), node.GetLayoutName())
+        if composite is not None:
+            composite.SetLinkedControl(linked)
         node.SetViewGroup(group)
         matrix = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()).copy()
         matrix[:3, :3] = turned

@@ -27,7 +27,10 @@ from D3MSynthesisLib.Logic import SynthesisLogic  # noqa: E402
 
 @dataclass(frozen=True)
 class Database:
-    """Knows where instances are and what stands in them, as Slicer's does."""
+    """Knows where instances are and what stands in them, as Slicer's does.
+
+    ctkDICOMDatabase.cpp (CTK 868d56c7), lines 2335 to 2352 (fileForInstance) and 2621 to 2644 (instanceValue).
+    """
 
     files: dict[str, Path]
 

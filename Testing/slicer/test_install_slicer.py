@@ -1,7 +1,9 @@
 """First use: what is missing is installed after one question, Slicer's own packages stay, and a failure can be mended.
 
 pip is the real one, over wheels that are made here, in an environment of its own; nothing is downloaded. Where the
-application is needed (`slicer.packaging`, the extension PyTorch), stand-ins with the same signatures are injected.
+application is needed, stand-ins with the same signatures are injected: of `slicer.packaging.pip_install` (Slicer 5.13,
+Base/Python/slicer/packaging.py, line 526), of `slicer.util.pip_install` (Slicer 5.10, util.py, line 3991), and of the
+extension PyTorch (fepegar/SlicerPyTorch e1c85cc, PyTorchUtils.py, lines 194 and 229).
 """
 
 from __future__ import annotations

@@ -265,6 +265,7 @@ def test_views_are_given_back(shown: tuple[MRMLHost, Runs.Nodes]) -> None:
     host.views["Green"].node.GetSliceToRAS().DeepCopy(slicer.util.vtkMatrixFromArray(tilted))
     host.views["Green"].node.UpdateMatrices()
     host.views["Yellow"].node.SetViewGroup(4)
+    host.views["Red"].logic.GetSliceCompositeNode().SetLinkedControl(False)
     before = {view: (geometry(host, view)[0][:3, :3], host.views[view].node.GetViewGroup()) for view in host.views}
     for name in ("contrasts", "comparison", "sideBySide"):
         Pictures.setLayout(nodes, name)
@@ -273,6 +274,7 @@ def test_views_are_given_back(shown: tuple[MRMLHost, Runs.Nodes]) -> None:
         np.testing.assert_allclose(geometry(host, view)[0][:3, :3], axes, atol=1e-9)
         assert host.views[view].node.GetViewGroup() == group, view
     assert {host.views[view].node.GetViewGroup() for view in Views.SIX[3:]} == {1}
+    assert not host.views["Red"].logic.GetSliceCompositeNode().GetLinkedControl()
     host.views["Yellow"].node.SetViewGroup(0)
     Pictures.setLayout(nodes, "fourUp")
 

@@ -19,7 +19,7 @@ from D3MSynthesisLib import DicomExport, Masks, Scene  # noqa: E402
 
 
 class Database:
-    """Knows where instances are, as Slicer's does."""
+    """Knows where instances are, as Slicer's does: ctkDICOMDatabase.cpp (CTK 868d56c7), lines 2335 to 2352."""
 
     def __init__(self, files: dict[str, Path]) -> None:
         self.files = files

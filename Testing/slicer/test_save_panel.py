@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from slicer_helpers import fake_engine, make_output
 
@@ -53,22 +54,29 @@ def test_the_panel_is_free_while_dicom_is_written(panel: tuple[Host, object], tm
     assert (saved / "dicom" / "enhancement_seg.dcm").is_file()
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["taken", "not taken"])
 def test_files_enter_the_database_on_request(
-    panel: tuple[Host, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    panel: tuple[Host, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: bool
 ) -> None:
-    """Who ticks it has the files copied into Slicer's DICOM database (DICOMLib.DICOMUtils.importDicom)."""
+    """Who ticks it has the files copied into Slicer's DICOM database; where that fails, that is said."""
     host, found = panel
     calls: list[tuple[str, bool]] = []
+    known: dict[str, str] = {}
 
-    def importDicom(dicomDataDir: str, dicomDatabase: object = None, copyFiles: bool = False) -> None:
-        """Takes what the real one takes (Modules/Scripted/DICOMLib/DICOMUtils.py, line 490)."""
+    def importDicom(dicomDataDir: str, dicomDatabase: object = None, copyFiles: bool = False) -> bool:
+        """As the real one: what goes wrong is printed, and it returns False (DICOMUtils.py, lines 490 to 505)."""
         del dicomDatabase
         calls.append((dicomDataDir, copyFiles))
+        files = [] if full else Path(dicomDataDir).rglob("*.dcm")
+        known.update({str(pydicom.dcmread(file).SOPInstanceUID): str(file) for file in files})
+        return not full
 
     library = types.ModuleType("DICOMLib")
     library.DICOMUtils = types.SimpleNamespace(importDicom=importDicom)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "DICOMLib", library)
-    database = types.SimpleNamespace(isOpen=True, instanceValue=lambda *_: "", fileForInstance=lambda _: "")
+    database = types.SimpleNamespace(
+        isOpen=True, instanceValue=lambda *_: "", fileForInstance=lambda uid: known.get(uid, "")
+    )
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
     assert not found.ui.databaseBox.checked, "on request only"
     found.ui.databaseBox.setChecked(True)
@@ -78,7 +86,7 @@ def test_files_enter_the_database_on_request(
     assert copied
     assert Path(folder).is_dir()
     assert str(tmp_path) in folder
-    assert "DICOM database" in found.ui.savedLabel.text
+    assert ("has not taken the files" if full else "Added to Slicer's DICOM database") in found.ui.savedLabel.text
 
 
 def test_cancelled_dicom_leaves_nothing(panel: tuple[Host, object], tmp_path: Path) -> None:

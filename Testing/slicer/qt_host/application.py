@@ -1,4 +1,7 @@
-"""Stand-ins for the application object and for its views."""
+"""Stand-ins for the application object and for its views.
+
+Files and lines are of Slicer 583e9b37 (5.13, August 2026) and of CTK 868d56c7.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,22 @@ import slicer
 
 
 class StandInIO:
-    """For the application's readers: volumes and segmentations, through Slicer's own storage nodes."""
+    """For the application's readers: volumes and segmentations, through Slicer's own storage nodes.
+
+    qSlicerCoreIOManager.cxx, lines 242 (fileType) and 615 (loadNodes, called by util.py, line 1008, which turns False
+    into RuntimeError).
+    """
 
     def fileType(self, path: str) -> str:
         """Which reader a file needs."""
         return "SegmentationFile" if ".seg." in str(path) else "VolumeFile"
 
     def loadNodes(self, kind: str, properties: dict[str, Any], loaded: Any, _messages: Any = None) -> bool:
-        """Read one file into a new node, and show a volume as the application does."""
+        """Read one file into a new node, and show a volume as the application does.
+
+        qSlicerVolumesReader.cxx, lines 177 to 181 (the node is called as the file up to its first dot, or "name") and
+        203 to 250 ("show"; a label map does not become the background).
+        """
         scene, path = slicer.mrmlScene, Path(properties["fileName"])
         names = ("vtkMRMLSegmentationNode", "vtkMRMLSegmentationStorageNode")
         if kind == "VolumeFile":
@@ -52,7 +63,10 @@ class StandInIO:
 
 
 class StandInSliceView:
-    """For ctkVTKSliceView: the texts in the corners of one rendered view."""
+    """For ctkVTKSliceView: the texts in the corners of one rendered view.
+
+    ctkVTKAbstractView.h, line 174 (cornerAnnotation); the object is VTK's own, and so is what is written into it.
+    """
 
     def __init__(self, view: SliceView) -> None:
         self._annotation = vtk.vtkCornerAnnotation()
@@ -72,7 +86,11 @@ class StandInSliceView:
 
 
 class StandInLayoutManager:
-    """For the layout manager: which slice views there are. There is no 3-D view."""
+    """For the layout manager: which slice views there are. There is no 3-D view.
+
+    qMRMLLayoutManager.h, lines 87 (threeDViewCount), 134 (sliceWidget; None for a view that is not made yet:
+    qMRMLLayoutManager.cxx, line 871) and 142 (sliceViewNames, those of hidden views too).
+    """
 
     threeDViewCount = 0
 
@@ -92,7 +110,10 @@ class StandInLayoutManager:
 
 
 class StandInModuleManager(QtCore.QObject):
-    """For the module manager: what Slicer's own Python layer connects to."""
+    """For the module manager: what Slicer's own Python layer connects to.
+
+    qSlicerModuleManager.h, line 60; ScriptedLoadableModule.py, line 110.
+    """
 
     moduleAboutToBeUnloaded = QtCore.Signal(str)
 
@@ -106,7 +127,11 @@ class StandInModuleManager(QtCore.QObject):
 
 
 class StandInApplication:
-    """For slicer.app."""
+    """For slicer.app.
+
+    qSlicerCoreApplication.h, lines 76 to 78 (defaultScenePath, temporaryPath) and 455 (userSettings);
+    qSlicerApplication.h, lines 104 (layoutManager) and 248 (startupCompleted).
+    """
 
     def __init__(self, views: dict[str, SliceView]) -> None:
         self.qt = QtWidgets.QApplication.instance() or QtWidgets.QApplication([])
@@ -149,11 +174,15 @@ class StandInApplication:
         return self._modules
 
     def topLevelWidgets(self) -> list[Any]:
-        """There is no main window."""
+        """There is no main window: slicer.util.mainWindow (util.py, lines 502 to 530) looks for it here."""
         return []
 
     def testingEnabled(self) -> bool:
-        """As when Slicer runs tests: nobody is asked."""
+        """As when Slicer runs tests: nobody is asked.
+
+        qSlicerBaseQTCorePythonQtDecorators.h, line 54. Slicer's own questions would then be answered with yes (util.py,
+        lines 3372 to 3399), so the panel asks for this itself.
+        """
         return True
 
     def pauseRender(self) -> None:

@@ -1,7 +1,9 @@
 """Stand-ins for the part of Slicer's Python layer that the modules use, where Slicer's own files are not at hand.
 
-They are as strict as the real ones where the modules depend on it: values are checked when they are set, a widget must
-be of a kind that the value can be bound to, and a parameter node is a node of the scene.
+They are as strict as the real ones where the modules depend on it: values are checked when they are set (Slicer's
+Base/Python/slicer/parameterNodeWrapper/validators.py, line 93), a widget must be of a kind that the value can be bound
+to (guiConnectors.py, line 145), and a parameter node is a node of the scene (ScriptedLoadableModule.py, lines 310 to
+362). The same tests run over the real files: SLICER_BASE_PYTHON=<folder> make test-slicer.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ CLOSED_HEIGHT = 22
 
 
 class StandInCollapsibleButton(qt.QGroupBox):
-    """For ctkCollapsibleButton: a titled box that can be closed; what it holds keeps its own state."""
+    """For ctkCollapsibleButton: a titled box that can be closed; what it holds keeps its state (`test_standins`)."""
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -55,7 +55,7 @@ class StandInCollapsibleButton(qt.QGroupBox):
 
 
 class StandInSliderWidget(qt.QWidget):
-    """For ctkSliderWidget: a slider with a number beside it."""
+    """For ctkSliderWidget: a slider with a number beside it (`test_standins`)."""
 
     valueChanged = QtCore.Signal(float)
     NUMBERS = ("minimum", "maximum", "singleStep", "decimals", "value")
@@ -103,7 +103,7 @@ for _name in StandInSliderWidget.NUMBERS:
 
 
 class StandInDirectoryButton(qt.QPushButton):
-    """For ctkDirectoryButton: a folder."""
+    """For ctkDirectoryButton: a folder (`test_standins`)."""
 
     directoryChanged = QtCore.Signal(str)
 
@@ -124,7 +124,10 @@ class StandInDirectoryButton(qt.QPushButton):
 
 
 class StandInWidget(qt.QWidget):
-    """For qMRMLWidget: hands its scene to what it holds, which the .ui file's connections do in the application."""
+    """For qMRMLWidget: hands its scene to what it holds, which the .ui file's connections do in the application.
+
+    qMRMLWidget.cxx, lines 61 to 70: a new scene is told by mrmlSceneChanged.
+    """
 
     mrmlSceneChanged = QtCore.Signal("vtkMRMLScene*")
 
@@ -136,7 +139,7 @@ class StandInWidget(qt.QWidget):
 
 
 class StandInNodeComboBox(qt.QComboBox):
-    """For qMRMLNodeComboBox: the nodes of some classes."""
+    """For qMRMLNodeComboBox: the nodes of some classes; what it does is checked in `test_standins`."""
 
     currentNodeChanged = QtCore.Signal(object)
     PROPERTIES = ("nodeTypes", "noneEnabled", "addEnabled", "removeEnabled", "renameEnabled", "showChildNodeTypes")
