@@ -16,6 +16,8 @@ from d3m_training.data.drawing import Source, Tensors
 from d3m_training.data.whole_brain import CoarsePatient
 
 COARSE_SPACING = (2.0, 2.0, 2.0)
+MULTIPLE = 8
+"""Voxels that each axis of a training volume is a multiple of."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,18 @@ def augment(
     present = _left_out(patient.present, settings, rng)
     middle = middle_of(patient.brain) - torch.tensor(start).float()
     seen = network_input(scans, brain, present, COARSE_SPACING, middle)
-    return CoarseBatch(seen[None], regions * brain, known * brain, enhancement * brain, brain)
+    parts = (seen, regions * brain, known * brain, enhancement * brain, brain)
+    seen, regions, known, enhancement, brain = (_filled_up(part) for part in parts)
+    return CoarseBatch(seen[None], regions, known, enhancement, brain)
+
+
+def _filled_up(values: Tensor) -> Tensor:
+    """With zeros behind, so that every level of the network halves evenly.
+
+    On other sizes the gradient in bfloat16 of torch 2.13 (oneDNN, AMX) now and then reads beyond its memory.
+    """
+    short = [-n % MULTIPLE for n in values.shape[1:]]
+    return functional.pad(values, (0, short[2], 0, short[1], 0, short[0]))
 
 
 def _grid(shape: tuple[int, ...], settings: WholeBrainBatchSettings, rng: np.random.Generator) -> Tensor:
