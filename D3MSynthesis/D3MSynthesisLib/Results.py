@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import secrets
 import shutil
@@ -181,6 +182,6 @@ def _storageFor(node: Any) -> Any:
 
 def _freeName(folder: Path, name: str) -> Path:
     path, number = folder / name, 2
-    while path.exists():
+    while os.path.lexists(path):
         path, number = folder / f"{name}_{number}", number + 1
     return path

@@ -163,7 +163,7 @@ class Synthesis:
             text = f"{self.sampling.steps} steps are more than this model's best quality takes ({most}): expect noise."
             self._own_notices += (Notice("many-steps", text),)
         self.model = model
-        limits.check_memory(case_memory(recipe, torch.get_num_threads() if chosen.type == "cpu" else 0), "A case")
+        limits.check_memory(case_memory(model.card, torch.get_num_threads() if chosen.type == "cpu" else 0), "A case")
         try:
             self._move(chosen)
         except (RuntimeError, MemoryError, AssertionError, OSError) as error:  # torch asserts that it was built for it

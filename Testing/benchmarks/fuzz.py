@@ -1,18 +1,23 @@
 """Feeds the readers with damaged and hostile files, for as long as you like.
 
-    python Testing/benchmarks/fuzz.py [seconds for each target] [target ...]
+    python Testing/benchmarks/fuzz.py [--inputs N] [--seed S] [seconds for each target] [target ...]
 
-Targets: volume (NIfTI, NRRD, MetaImage, packed or not), dicom, card, weights, table, provenance, and bombs: inputs
-that are large only once they are read, links to what never ends, odd provenances, text that steers a terminal or a
-spreadsheet; these are always all tried, in bounded memory. With atheris
+Targets: volume (NIfTI, NRRD, MetaImage, packed or not), dicom, card, weights, table, provenance; flipped and rights
+(`fuzz_disk.py`); and bombs: inputs that are large only once they are read, links to what never ends, odd provenances,
+text that steers a terminal or a spreadsheet; these are always all tried, in bounded memory. With atheris
 (https://github.com/google/atheris, Python 3.11 to 3.14 on Linux) the inputs are led by the code that they reach;
 without it valid files are changed at random. Every input must give a result or a `D3MError` with a way out; memory is
 limited, and opening a file for writing, starting a process or connecting to anything ends the run as a fault.
 Prints the number of inputs tried for each target; exit code 1 and the input's file when one was not survived.
+
+A long run: `--inputs 1000000 dicom` changes valid files at random until so many were tried, with or without atheris,
+however long it takes. What the process holds in memory may not grow by more than `MAX_CREEP_BYTES` after the first
+`WARM_INPUTS`, in short runs neither. Another `--seed` gives other inputs, so that long runs can be split.
 """
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import hashlib
 import importlib.util
@@ -38,11 +43,16 @@ MEMORY_BYTES = 6 * 2**30
 """Address space: torch takes most of it, and no input of a few kilobytes may ask for the rest."""
 HANG_S = 20
 MAX_BYTES = 6000
-TARGETS = ("volume", "dicom", "card", "weights", "table", "provenance", "bombs")
+TARGETS = ("volume", "dicom", "card", "weights", "table", "provenance", "flipped", "rights", "bombs")
+WRITING = ("rights",)
+"""Targets that write, below their own folder."""
+WARM_INPUTS, LOOK_EVERY = 300, 50
+MAX_CREEP_BYTES = 100 * 2**20
+"""What a process may hold more of in memory after any number of inputs: one that is read leaves nothing behind."""
 MAX_GROWTH_BYTES = 500 * 2**20
 """A hostile input may not make the program grow by more: a scan of usual size takes less."""
-FORBIDDEN = ("os.remove", "os.rename", "os.mkdir", "os.system", "subprocess.Popen", "socket.connect",
-             "pickle.find_class")  # fmt: skip
+CHANGES = ("os.remove", "os.rename", "os.mkdir")
+FORBIDDEN = ("os.system", "subprocess.Popen", "socket.connect", "pickle.find_class")
 ABSURD = (b"-1", b"0", b"9" * 30, b"1e999", b"nan", b"inf", b"", b"9" * 5000, b"../../x", b"null", b"[]")
 WORDS = (b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"\0\0\xc0\x7f", b"\0\0\x80\x7f")
 
@@ -112,6 +122,8 @@ def seeds_of(target: str) -> list[bytes]:
         return [_card().encode()]
     if target == "weights":
         return [_header()]
+    if target in ("flipped", "rights"):
+        return [bytes(8)]
     if target == "table":
         return [b"t1,t2,flair,id\na.nii,b.nii,c.nii,p1\n", "\ufefft1;t2\n".encode()]
     files = {"cemri.nii.gz": {"bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}}
@@ -166,11 +178,16 @@ def reader_of(target: str, place: Path) -> Callable[[bytes], None]:
         (place / "series").mkdir()
         for number, slice_ in enumerate(_slices()[:6]):
             (place / f"series/{number:04d}.dcm").write_bytes(slice_)
+    if target in ("flipped", "rights"):
+        from benchmarks import fuzz_disk
+
+        made: Callable[[bytes], None] = getattr(fuzz_disk, target)(place)
+        return made
     (place / "cemri.nii.gz").write_bytes(b"abc")
     return {"volume": volume, "dicom": dicom, "card": card, "weights": weights, "table": table}.get(target, provenance)
 
 
-def guarded(read: Callable[[bytes], None], place: Path) -> Callable[[bytes], None]:
+def guarded(read: Callable[[bytes], None], place: Path, changing: bool = False) -> Callable[[bytes], None]:
     """One input: anything but an end without error or a `D3MError` with a way out is passed on."""
     from d3m.errors import D3MError
 
@@ -184,7 +201,7 @@ def guarded(read: Callable[[bytes], None], place: Path) -> Callable[[bytes], Non
             writes = arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             if writes and not str(arguments[0]).startswith((own, "/dev/null")):
                 raise EscapedError(f"wrote {arguments[0]}")
-        elif event in FORBIDDEN:
+        elif event in FORBIDDEN or (event in CHANGES and not changing):
             raise EscapedError(event)
 
     def hang(*_: object) -> None:
@@ -344,15 +361,44 @@ def change(rng: random.Random, seeds: list[bytes]) -> bytes:
     return bytes(data)
 
 
-def run_target(target: str, seconds: float) -> None:
-    """Try inputs for some time, in a process of its own: memory is limited, and a crash must not end the others."""
+def next_input(target: str, rng: random.Random, seeds: list[bytes]) -> bytes:
+    """An input by chance: a changed file, or for what a disk does just a choice."""
+    return rng.randbytes(8) if target in ("flipped", "rights") else change(rng, seeds)
+
+
+class Creep:
+    """Memory that a process holds, looked at now and then."""
+
+    def __init__(self) -> None:
+        self.first = 0
+
+    def look(self, tried: int) -> None:
+        """After so many inputs; raises `EscapedError` where it has grown."""
+        if tried == WARM_INPUTS:
+            self.first = self._held()
+        elif tried > WARM_INPUTS and tried % LOOK_EVERY == 0 and self.grown() > MAX_CREEP_BYTES:
+            raise EscapedError(f"{self.grown() / 2**20:.0f} MiB more are held after {tried} inputs")
+
+    def grown(self) -> int:
+        """Bytes more than when it was warm; 0 before that."""
+        return self._held() - self.first if self.first else 0
+
+    @staticmethod
+    def _held() -> int:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def run_target(target: str, seconds: float, inputs: int, seed: int) -> None:
+    """Try inputs for some time, or so many, in a process of its own: memory is limited, and a crash must not end the
+    others."""
     place = Path(tempfile.mkdtemp(prefix="d3m-fuzz-"))
     try:
         if target == "bombs":
             print(f"Done {try_bombs(place)} runs", file=sys.stderr)
             return
         seeds = seeds_of(target)
-        led = importlib.util.find_spec("atheris") is not None
+        led = importlib.util.find_spec("atheris") is not None and not inputs
         if led:
             import atheris
 
@@ -360,52 +406,63 @@ def run_target(target: str, seconds: float) -> None:
                 read = reader_of(target, place)
         else:
             read = reader_of(target, place)
-        one = guarded(read, place)
+        one = guarded(read, place, target in WRITING)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         if led:
             corpus = place / "corpus"
             corpus.mkdir()
             for number, seed in enumerate(seeds):
                 (corpus / str(number)).write_bytes(seed)
-            options = [f"-max_total_time={seconds:.0f}", f"-max_len={MAX_BYTES}", "-seed=1", "-rss_limit_mb=0"]
+            options = [f"-max_total_time={seconds:.0f}", f"-max_len={MAX_BYTES}", f"-seed={seed}", "-rss_limit_mb=0"]
             options += [f"-artifact_prefix={tempfile.gettempdir()}/d3m-fuzz-{target}-", "-print_final_stats=0"]
             atheris.Setup([sys.argv[0], *options, str(corpus)], one)
             atheris.Fuzz()
-        rng, tried, until = random.Random(1), 0, time.monotonic() + seconds
-        while time.monotonic() < until:
-            data = change(rng, seeds)
+        rng, tried, until = random.Random(seed), 0, time.monotonic() + seconds
+        creep = Creep()
+        while tried < inputs if inputs else time.monotonic() < until:
+            data = next_input(target, rng, seeds)
             tried += 1
             try:
                 one(data)
+                creep.look(tried)
             except BaseException:
                 kept = Path(tempfile.gettempdir()) / f"d3m-fuzz-{target}-{tried}"
                 kept.write_bytes(data)
                 print(f"Test unit written to {kept}", file=sys.stderr)
                 raise
-        print(f"Done {tried} runs", file=sys.stderr)
+        print(f"Done {tried} runs, {creep.grown() / 2**20:.0f} MiB more are held", file=sys.stderr)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
 def main() -> int:
     """Try every target and print how many inputs each survived."""
-    arguments = sys.argv[1:]
-    if arguments[:1] == ["--child"]:
-        run_target(arguments[1], float(arguments[2]))
+    parser = argparse.ArgumentParser(description="Feeds the readers with damaged and hostile files.")
+    parser.add_argument("given", nargs="*", metavar="seconds or target")
+    parser.add_argument("--inputs", type=int, default=0, help="so many for each target, however long it takes")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--child", choices=TARGETS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    numbers = [float(one) for one in options.given if one not in TARGETS]
+    seconds = numbers[0] if numbers else SECONDS
+    if options.child:
+        run_target(options.child, seconds, options.inputs, options.seed)
         return 0
-    seconds = float(arguments[0]) if arguments else SECONDS
     failed = 0
-    print("with atheris" if importlib.util.find_spec("atheris") else "without atheris: changed at random")
-    for target in arguments[1:] or TARGETS:
+    led = importlib.util.find_spec("atheris") is not None and not options.inputs
+    print("with atheris" if led else "without atheris: changed at random")
+    for target in [one for one in options.given if one in TARGETS] or TARGETS:
         command = [sys.executable, __file__, "--child", target, str(seconds)]
+        command += ["--inputs", str(options.inputs), "--seed", str(options.seed)]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
-        tried = re.findall(r"Done (\d+) runs", done.stderr)
+        tried = re.findall(r"Done (\d+) runs(.*)", done.stderr)
         if done.returncode or not tried:
             failed += 1
             print(done.stderr[-3000:])
             print(f"{target}: an input was not survived", flush=True)
         else:
-            print(f"{target}: {int(tried[-1]):,} inputs tried, each read or refused with a sentence", flush=True)
+            count, held = tried[-1]
+            print(f"{target}: {int(count):,} inputs tried, each read or refused with a sentence{held}", flush=True)
     return 1 if failed else 0
 
 

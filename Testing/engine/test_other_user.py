@@ -16,7 +16,7 @@ import pytest
 from conftest import TinyCase
 from engine.command_helpers import environment
 
-NOBODY = 65534
+NOBODY, LAB = 65534, 54321
 POWERS = "+dac_read_search"
 """The interpreter may lie where only root can look; writing goes by the usual rights."""
 CODE = """
@@ -51,8 +51,8 @@ def place(tiny_case: TinyCase, tiny_model: Path) -> Iterator[Path]:
 
 
 def as_nobody(*commands: tuple[int, list[str]]) -> list[tuple[int, str]]:
-    """Run commands of the engine, each with its umask, as nobody: exit codes and outputs."""
-    user = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"]
+    """Run commands of the engine, each with its umask, as nobody who belongs to a lab: exit codes and outputs."""
+    user = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--groups", str(LAB)]
     user += ["--inh-caps", POWERS, "--ambient-caps", POWERS]
     done = subprocess.run(
         [*user, sys.executable, "-c", CODE, str(NOBODY), json.dumps(commands)],
@@ -100,3 +100,26 @@ def test_somebody_elses_folder_is_told_before_the_work(place: Path) -> None:
         assert "written" in output, output
         assert "Permission denied" in output, output
     assert sorted(shut.rglob("*")) == before
+
+
+def test_share_of_a_lab_and_umask(place: Path) -> None:
+    """A member writes into the lab's folder: all is the lab's group's, with the rights that the umask leaves.
+
+    Root may do what members may not, so that only a run as somebody else shows it.
+    """
+    share = place / "share"
+    share.mkdir()
+    os.chown(share, 0, LAB)
+    share.chmod(0o2770)
+    given = [*scans(*(place / f"case/case_{name}.nii.gz" for name in ("t1", "t2", "flair")))]
+    given += ["--model", str(place / "model"), "--quality", "preview", "--device", "cpu", "--out"]
+    masks = {"private": 0o077, "shared": 0o002}
+    made = as_nobody(*((mask, ["synthesize", *given, str(share / name)]) for name, mask in masks.items()))
+    assert [code for code, _ in made] == [0, 0], made
+    for name, mask in masks.items():
+        out = share / name
+        for path in (out, *out.rglob("*")):
+            status = path.stat()
+            assert (status.st_uid, status.st_gid) == (NOBODY, LAB), path
+            assert status.st_mode & 0o7777 == (0o2777 if path.is_dir() else 0o666) & ~mask, path
+    assert {path.name for path in share.iterdir()} == set(masks)

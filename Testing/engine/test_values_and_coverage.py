@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from d3m.batch.cases import find_cases
 from d3m.errors import D3MError
 from d3m.volumes.io.naming import doubled
 from d3m.volumes.preprocess.case import read_case
-from d3m.volumes.preprocess.coverage import place_of
+from d3m.volumes.preprocess.coverage import gap_of, place_of
 from d3m.volumes.preprocess.values import check_values
+from d3m.volumes.types import Volume
 from engine.volume_helpers import brains, lps_affine, put, with_head
 
 AFFINE = lps_affine()
@@ -91,6 +93,27 @@ def test_where_a_scan_has_no_data(
     assert (case.brain & lost).sum() < 0.02 * lost.sum()
     assert (whole & ~lost & ~case.brain).sum() < 50
     assert re.search(words, notices[0].message), notices[0].message
+
+
+def test_a_ragged_edge_is_no_gap() -> None:
+    """A scan that was stripped by itself lacks crumbs of the others' brain all over its edge: none is a gap, however
+    many there are; a larger piece is."""
+    shape = (90, 90, 90)
+    radius = np.sqrt(sum((axis - 45.0) ** 2 for axis in np.indices(shape)))
+    brain, shown = radius < 40, radius < 40
+    crumbs = np.zeros(shape, bool)
+    for place in itertools.product((25, 45, 65), repeat=3):
+        if place != (45, 45, 45):
+            away = np.array(place) - 45
+            x, y, z = np.rint(45 + 35 * away / np.linalg.norm(away)).astype(int)
+            crumbs[x - 4 : x + 5, y - 4 : y + 5, z - 4 : z + 5] = True
+    volume = Volume(np.where(brain, np.float32(1), np.float32(0)), np.eye(4))
+    assert not gap_of(brain, shown & ~crumbs, volume, volume).any()
+    hole = np.zeros(shape, bool)
+    hole[10:25, 38:53, 38:53] = True
+    gap = gap_of(brain, shown & ~crumbs & ~hole, volume, volume)
+    assert gap[hole & brain].all()
+    assert not (gap & ~hole & ~crumbs).any()
 
 
 def test_a_box_that_ends_below_the_vertex(tmp_path: Path, scans: list[np.ndarray]) -> None:

@@ -19,6 +19,7 @@ from d3m.diffusion.recipe import WholeBrainSizes
 from d3m.errors import D3MError
 from d3m.models import store
 from d3m.models.card import Card, WholeBrain
+from d3m.models.cost import case_memory
 from d3m.models.load import load_model, save_model
 from d3m.models.patient import PatientCalibration, patient_features
 from d3m.models.recipes import RECIPES
@@ -98,6 +99,19 @@ def test_threads_do_not_show_in_the_bits() -> None:
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*found)
+
+
+def test_memory_of_the_stage_is_part_of_a_case(staged: Path) -> None:
+    """Workers are counted by what a case takes: a run takes some 325 MB at 2 mm, and each thread has one."""
+    alone = store.read_card(staged)
+    sizes = WholeBrainSizes(widths=(16, 32, 64, 128))
+    both = replace(alone, whole_brain=replace(alone.whole_brain, sizes=sizes, members=5))
+    without = replace(alone, whole_brain=None)
+    for threads in (1, 2, 4):
+        more = (case_memory(both, threads) - case_memory(without, 0)) / 2**20
+        assert 320 * threads < more < 450 * threads
+    assert case_memory(both, 100) == case_memory(both, 10)  # no more runs than members and mirror images
+    assert case_memory(both, 0) == case_memory(without, 0)  # on a GPU it is the GPU's memory
 
 
 def test_fewer_members_are_the_first_ones() -> None:

@@ -170,6 +170,19 @@ def test_damage_is_noticed(damage: str, tmp_path: Path) -> None:
     assert not is_whole(tmp_path, "p", "key", thorough=True)
 
 
+@pytest.mark.parametrize(("old", "new"), [(b"'<f2'", b"'>f2'"), (b"False", b"Fals\xe5"), (b"(2, 4,", b"(2, 0,")])
+def test_flipped_bits_in_a_header(old: bytes, new: bytes, tmp_path: Path) -> None:
+    """A header that calls the same bytes other numbers, or is none any more: the entry is damaged."""
+    scans = np.random.default_rng(0).random((2, 4, 8, 8)).astype(np.float16)
+    write_entry(tmp_path, Prepared("p", scans, np.zeros((2, 2, 8, 8), np.uint8), True), "key")
+    path = tmp_path / "p/scans.npy"
+    assert is_whole(tmp_path, "p", thorough=True)
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+    assert not is_whole(tmp_path, "p", thorough=True)
+
+
 def test_entries_are_replaced_whole(tmp_path: Path) -> None:
     """What an interrupted run left is swept away, and arrays are mapped, not read."""
     (tmp_path / ".p.partial").mkdir()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 import d3m
@@ -32,7 +31,7 @@ from d3m_benchmark.methods.training import fresh_method
 from d3m_training.data.batches import Batches, BatchSettings
 from d3m_training.data.cache import ENHANCING, Entry
 from d3m_training.evaluate import threshold_of
-from d3m_training.train.checkpoint import write_atomically
+from d3m_training.train.checkpoint import read_weights, write_atomically
 from d3m_training.train.method import Method, Prediction
 from d3m_training.train.trainer import train
 
@@ -214,7 +213,7 @@ def _trained(
 
     with seconds:
         weights = train(method, batches, settings, folder, report=tell)
-    method.network.load_state_dict(load_file(weights))
+    method.network.load_state_dict(read_weights(weights))
     method.to(device).eval()
     shape = patients.report[0].scans.shape[-2:]
     return method, MethodFacts(

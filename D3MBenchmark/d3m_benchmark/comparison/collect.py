@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import load_file
 
 from d3m import metrics
 from d3m.errors import D3MError
@@ -18,6 +17,7 @@ from d3m_benchmark.comparison.page import Pictures, page
 from d3m_benchmark.comparison.report import RungResult, summarise_rung, write_report
 from d3m_benchmark.comparison.table import Cell, MethodFacts, read_cells
 from d3m_training.data.cache import ENHANCING, Entry
+from d3m_training.train.checkpoint import read_weights
 
 REPORT, PRIVATE = "report", "patients"
 """Folders of the report with the sample case's pictures, and of the same with patients' pictures."""
@@ -91,7 +91,7 @@ def _result(
 def _pictures(out: Path, rung: Rung, patients: Patients, titles: dict[str, str]) -> list[Pictures]:
     """The slice with most enhancing tumour of the sample case and of the patients that were kept."""
     seed = rung.seeds[0]
-    images = {method: load_file(cell_folder(out, rung.name, method, seed) / PICTURES_NAME) for method in rung.methods}
+    images = {m: read_weights(cell_folder(out, rung.name, m, seed) / PICTURES_NAME) for m in rung.methods}
     kept = images[rung.methods[0]]
     cases = [(SAMPLE_TITLE, patients.sample)]
     cases += [(f"Patient {entry.id}", entry) for entry in patients.report if entry.id in kept]

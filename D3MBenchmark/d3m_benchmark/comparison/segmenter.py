@@ -15,7 +15,6 @@ import torch
 from monai.losses import DiceCELoss
 from monai.metrics import compute_hausdorff_distance
 from monai.networks.nets import BasicUNet
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from d3m import metrics
@@ -24,6 +23,7 @@ from d3m.system.devices import fastest_dtype
 from d3m.volumes.types import Floats, Mask
 from d3m_training.data.batches import Batch, Batches, BatchSettings
 from d3m_training.data.cache import ENHANCING, Entry
+from d3m_training.train.checkpoint import read_weights
 from d3m_training.train.losses import finite
 from d3m_training.train.trainer import TrainSettings, train
 
@@ -115,7 +115,7 @@ def train_segmenter(
 def load_segmenter(weights: Path, device: torch.device) -> Segmenter:
     """The segmenter that `train_segmenter` left."""
     segmenter = Segmenter(fastest_dtype(device))
-    segmenter.network.load_state_dict(load_file(weights))
+    segmenter.network.load_state_dict(read_weights(weights))
     segmenter.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return segmenter
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from d3m.batch.bids_choice import SUFFIXES, Filters, Image, Sidecars, choose, parse
 from d3m.batch.cases import CaseFiles
 from d3m.errors import D3MError
+from d3m.system.folders import followed
 from d3m.system.text import read_object
 from d3m.volumes.types import CONTRASTS
 
@@ -102,7 +103,7 @@ def check_places(root: Path, out: Path) -> None:
         D3MError: `out` lies inside the data set (but not in its `derivatives`) or around it, holds something else,
             or cannot be written.
     """
-    inside, outside = out.resolve(), root.resolve()
+    inside, outside = followed(out), root.resolve()
     hint = "Choose another OUTPUT_DIR; inside the data set only derivatives/<name> is possible."
     allowed = (outside / "derivatives") in inside.parents
     if inside == outside or (outside in inside.parents and not allowed):

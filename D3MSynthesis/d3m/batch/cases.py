@@ -40,10 +40,17 @@ def find_cases(place: Path) -> list[CaseFiles]:
             enhancement_mask; relative paths are relative to it.
 
     Raises:
-        D3MError: there are no cases, two have one id, or the table lacks a column.
+        D3MError: there are no cases, two have one id, a folder cannot be looked into, or the table lacks a column.
     """
     if place.is_dir():
-        cases = _from_folder(place)
+        try:
+            cases = _from_folder(place)
+        except OSError as error:
+            raise D3MError(
+                f"A folder of cases cannot be read ({error.strerror}: {plain(error.filename)!r}).",
+                "Change its permissions, or give another folder.",
+                "machine",
+            ) from error
     elif place.is_file() and place.suffix.lower() == ".csv":
         cases = _from_table(place)
     else:

@@ -44,7 +44,7 @@ def worker_memory(model: str | None) -> int:
     from d3m.models.cost import case_memory
     from d3m.models.store import find_model, read_card
 
-    return int(case_memory(read_card(find_model(model)).recipe, 2) * RESERVE)
+    return int(case_memory(read_card(find_model(model)), 2) * RESERVE)
 
 
 def count_workers(device: str, need: int) -> int:

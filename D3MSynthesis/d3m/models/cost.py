@@ -11,9 +11,10 @@ import torch
 
 from d3m.diffusion.alone import each_alone
 from d3m.diffusion.networks.slice import slice_memory_mb
+from d3m.diffusion.networks.whole_brain import POOLING
 from d3m.diffusion.precision import MixedPrecision
+from d3m.models.card import Card
 from d3m.models.load import load_model
-from d3m.models.recipes import Recipe
 from d3m.options import QUALITY_NAMES
 from d3m.system.devices import choose_device, fastest_dtype
 
@@ -23,6 +24,9 @@ FIXED_SECONDS = 8.0
 """Starting Python and torch, reading, bringing back and writing; measured on two cores."""
 BASE_MEMORY_MB = 1050.0
 """Python, torch and the volumes of a case of 240 x 240 x 155 voxels; measured."""
+WHOLE_BRAIN_MAPS = 10
+"""Feature maps as wide as the first level, in float32, that a run of the whole-brain stage's network takes at its peak;
+measured on a CPU: 325 MB for 16 channels and 72 x 96 x 80 voxels."""
 GPU_BATCH = 4
 SLOW_S = 3.0
 """A network that takes longer is not measured twice: warming up matters little then."""
@@ -38,15 +42,21 @@ class Cost:
     memory_mb: float
 
 
-def case_memory(recipe: Recipe, threads: int) -> int:
+def case_memory(card: Card, threads: int) -> int:
     """Bytes of the computer's memory that a case of ordinary size needs, Python and torch included.
 
     Args:
-        recipe: The model's.
-        threads: Slices that a CPU computes at once; 0 on a GPU.
+        card: The model's.
+        threads: Slices, or runs of the whole-brain stage's networks, that a CPU computes at once; 0 on a GPU.
     """
-    pixels = recipe.grid.size**2 if recipe.grid.size else HEIGHT * WIDTH
-    return int((BASE_MEMORY_MB + threads * slice_memory_mb(recipe.network, pixels)) * 2**20)
+    size = card.recipe.grid.size
+    height, width = (size, size) if size else (HEIGHT, WIDTH)
+    slices, stage = threads * slice_memory_mb(card.recipe.network, height * width), 0.0
+    if card.whole_brain is not None:  # the two follow each other
+        voxels = SLICES * height * width // POOLING**3
+        runs = min(threads, 2 * card.whole_brain.members)
+        stage = runs * WHOLE_BRAIN_MAPS * card.whole_brain.sizes.widths[0] * voxels * 4 / 2**20
+    return int((BASE_MEMORY_MB + max(slices, stage)) * 2**20)
 
 
 def measure_costs(folder: Path, device: str = "auto") -> list[Cost]:
@@ -83,7 +93,7 @@ def measure_costs(folder: Path, device: str = "auto") -> list[Cost]:
             best = min(best, time.perf_counter() - start)
             if best > SLOW_S:
                 break
-    memory = case_memory(recipe, threads) / 2**20
+    memory = case_memory(model.card, threads) / 2**20
     return [
         Cost(name, str(chosen), FIXED_SECONDS + best / batch * SLICES * quality.steps * quality.samples, memory)
         for name, quality in zip(QUALITY_NAMES, recipe.qualities, strict=True)

@@ -115,9 +115,14 @@ def find_model(name_or_folder: str | None = None) -> Path:
         if entry.name == wanted:
             return entry.folder
     if folder := _as_folder(wanted):
-        folder = _in_bundle(folder)
-        if (folder / CARD_NAME).is_file():
-            return folder
+        try:
+            folder = _in_bundle(folder)
+            if (folder / CARD_NAME).is_file():
+                return folder
+        except OSError as error:
+            raise D3MError(
+                f"The folder given as model cannot be read ({error.strerror}).", "Check its permissions."
+            ) from error
         raise D3MError(
             f"The folder given as model has no {CARD_NAME}.", "Choose the folder that `d3m-training export` wrote."
         )
@@ -200,7 +205,13 @@ def _checked_weights(folder: Path, name: str, card: Card, sha256: str) -> Path:
     path = _own_file(folder, name, f"The model {card.name!r}")
     if path.stat().st_size > MAX_WEIGHTS_BYTES:
         raise D3MError(f"The weights of {card.name!r} are larger than 8 GiB.", "This is not a model of this software.")
-    if file_sha256(path) != sha256:
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise D3MError(
+            f"The weights of {card.name!r} cannot be read ({error.strerror}).", "Check the model's folder."
+        ) from error
+    if found != sha256:
         raise D3MError(
             f"The weights of {card.name!r} do not match their card: the file was changed or is damaged.",
             "Get the model's folder again, or export the model again.",

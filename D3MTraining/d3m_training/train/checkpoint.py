@@ -21,6 +21,8 @@ SAVING = ".saving"
 """Folder for a file that is being written; what a kill leaves in it goes away with the next save."""
 HASH = "sha256"
 """Entry of a file's metadata: hash of all else in it."""
+OLDER_METADATA = frozenset(("iteration", "best", "score"))
+"""All that a file of version 0.1 may say: one that says more, and has no hash, is damaged."""
 KEEP = 2
 """Checkpoints kept: when the newest is damaged, the one before it serves."""
 
@@ -99,9 +101,25 @@ def read_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a mapping)
         metadata = dict(f.metadata() or {})
     written = metadata.pop(HASH, None)
-    if written is not None and written != _content_hash(tensors, metadata):  # files of older versions have none
+    older = written is None and set(metadata) <= OLDER_METADATA  # before there was a hash
+    if not older and written != _content_hash(tensors, metadata):
         raise ValueError("the content is not what was written")
     return tensors, metadata
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file that `write_atomically` made, as they were written.
+
+    Raises:
+        D3MError: it is missing, or not what was written.
+    """
+    try:
+        return read_checked(path)[0]
+    except (SafetensorError, OSError, ValueError) as error:
+        raise D3MError(
+            f"The training's {path.name} is damaged or missing.",
+            "Remove it, and continue the training: it is written again.",
+        ) from error
 
 
 def _content_hash(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:

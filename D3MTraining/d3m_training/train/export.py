@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from d3m.errors import D3MError
 from d3m.models.card import Card, WholeBrain
 from d3m.models.load import save_model
@@ -14,7 +12,7 @@ from d3m.models.recipes import CURRENT_NAME, RECIPES, Recipe
 from d3m.models.store import CARD_NAME, MODEL, read_card
 from d3m.system.folders import check_output
 from d3m.system.text import read_object
-from d3m_training.train.checkpoint import read_checked
+from d3m_training.train.checkpoint import read_weights
 from d3m_training.train.trainer import RUN_NAME
 
 
@@ -53,13 +51,7 @@ def export_run(run: Path, out: Path, name: str, texts: dict[str, str]) -> Card:
         card = Card(**known | texts, name=name, recipe=recipe, weights_sha256="0" * 64)  # type: ignore[arg-type]
     except TypeError as error:
         raise D3MError(f"The card has no such field ({error}).", "Check the file of texts.") from error
-    try:
-        tensors, _ = read_checked(weights)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise D3MError(
-            f"The training's {weights.name} is damaged.", "Continue the training until the next save."
-        ) from error
-    return save_model(out, card, tensors)
+    return save_model(out, card, read_weights(weights))
 
 
 def _stage(out: Path) -> WholeBrain | None:

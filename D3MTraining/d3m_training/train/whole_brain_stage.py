@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from scipy.optimize import minimize
 
 from d3m import metrics
@@ -20,9 +18,11 @@ from d3m.errors import D3MError
 from d3m.models.card import ValidationRow, WholeBrain
 from d3m.models.load import load_model, save_model
 from d3m.models.patient import FEATURES, PatientCalibration, patient_features
-from d3m.models.store import CARD_NAME, WHOLE_BRAIN_NAME, find_model
+from d3m.models.store import CARD_NAME, MODEL, WHOLE_BRAIN_NAME, find_model
+from d3m.system.folders import check_output
 from d3m_training.data.whole_brain import COARSE_VOXEL_ML, CoarsePatient
 from d3m_training.data.whole_brain_batches import COARSE_SPACING
+from d3m_training.train.checkpoint import read_weights
 from d3m_training.train.trainer import RUN_NAME
 from d3m_training.train.whole_brain import read_all
 
@@ -68,6 +68,8 @@ def finish_stage(
     Raises:
         D3MError: a fold is not trained, or belongs to other folds; the model cannot be written.
     """
+    folder = find_model(model_name)
+    check_output(folder, MODEL, True)
     patients = {p.id: p for p in read_all(cache)}
     folds, seen = read_folds(runs), []
     for fold in folds:
@@ -88,7 +90,6 @@ def finish_stage(
         validation_note=f"{len(seen)} patients, each predicted by the member that had not seen it; the patient's "
         "numbers by a calibration without the patient's fold.",
     )  # fmt: skip
-    folder = find_model(model_name)
     model = load_model(folder)
     weights = {
         name.replace("members.0", f"members.{k}", 1): value
@@ -128,10 +129,10 @@ def read_folds(runs: Sequence[Path]) -> list[Fold]:
                 raise KeyError("stage")
             number, held_out = int(description["fold"]), tuple(str(one) for one in description["held_out"])
             seen = frozenset(str(one) for one in description["seen"])
-            state = load_file(run / "last.safetensors")
+            state = read_weights(run / "last.safetensors")
             member = WholeBrainEnsemble(WholeBrainSizes(), 1)
             member.members[0].load_state_dict(state)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise D3MError(
                 f"{run.name} is not the training run of a fold.",
                 "Give folders that `d3m-training whole-brain train` wrote.",

@@ -25,6 +25,9 @@ THIN_MM = 2.0
 """Slices up to here show what lies on their middle plane."""
 MIN_GAP_ML = 0.5
 """Smaller gaps are left out of the brain without a word."""
+MIN_DEEP_ML = 0.4
+"""What is deeper than a border is a gap if it hangs together to so much: a scan that was stripped by itself has a
+ragged edge with pieces of up to 0.2 ml; one that ends 5 mm below the vertex lacks 0.9 ml there."""
 WHOLE_SIDE = 0.7
 """Share of the brain beyond a plane that a gap takes up if the scan ends there."""
 MIN_LEFT_OUT_ML = 2.0
@@ -58,6 +61,9 @@ def gap_of(brain: Mask, shown: Mask, volume: Volume, t1: Volume) -> Mask:
     thickest = max(float(sizes.max()), float(spacing_mm(volume.affine).max()))
     border = max(BORDER_MM, THICK_SHARE * thickest)
     deep = missing[box] & (ndimage.distance_transform_edt(~shown[box], sampling=sizes) > border)
+    pieces, count = ndimage.label(deep)
+    sizes_ml = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_mm3(t1.affine) / 1000
+    deep &= (sizes_ml >= MIN_DEEP_ML)[pieces]
     if deep.any():
         reach = border + BORDER_MM + float(sizes.max())
         gap[box] = missing[box] & (ndimage.distance_transform_edt(~deep, sampling=sizes) <= reach)

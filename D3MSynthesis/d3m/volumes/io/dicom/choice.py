@@ -10,7 +10,7 @@ import numpy as np
 
 from d3m.errors import D3MError, Notice
 from d3m.volumes.io.dicom.descriptions import contrast_of, says_without
-from d3m.volumes.io.dicom.headers import find_series
+from d3m.volumes.io.dicom.headers import find_series, is_file
 from d3m.volumes.io.dicom.series import Series
 from d3m.volumes.io.files import label
 from d3m.volumes.types import CONTRASTS
@@ -51,7 +51,7 @@ def choose_series(study: Path) -> Choice:
     Raises:
         D3MError: no series fits one of the three (all are listed), or the folder holds several patients or studies.
     """
-    found = find_series(study.parent if study.is_file() else study)
+    found = find_series(study.parent if is_file(study) else study)
     _check_one_study(found, "The folder")
     chosen = {contrast: _best(contrast, found) for contrast in CONTRASTS}
     notices = tuple(notice for one in chosen.values() for notice in one.notices)

@@ -86,6 +86,14 @@ def is_dicom(path: Path) -> bool:
         return False  # what cannot be opened is reported by the reader of files
 
 
+def is_file(place: Path, name: str = "The study") -> bool:
+    """Whether this is a file; raises `D3MError` where that cannot be looked at."""
+    try:
+        return place.is_file()
+    except OSError as error:
+        raise D3MError(f"{name} cannot be read ({error.strerror}).", "Check its name and its permissions.") from error
+
+
 def find_series(place: Path, name: str = "The study") -> list[Series]:
     """The series of images in a folder and the folders inside it; other files are passed over.
 
@@ -100,7 +108,7 @@ def find_series(place: Path, name: str = "The study") -> list[Series]:
         D3MError: nothing there is DICOM; too many files; a folder that cannot be read.
     """
     wanted, deep = None, True
-    if place.is_file():
+    if is_file(place, name):
         head = _read_header(place, _start_of(place))
         if head is None:
             raise D3MError(f"{name} is not a DICOM image that can be read: {place}.", "Export the series again.")
