@@ -10,7 +10,7 @@ from d3m.batch.run import Row, copy_whole, run_case, write_summary
 from d3m.progress import Progress, ProgressCallback, Remaining
 from d3m.results.provenance import RESULT
 from d3m.synthesis import Synthesis
-from d3m.system.folders import followed, put_in_order
+from d3m.system.folders import check_place_of_work, put_in_order
 from d3m.system.locks import held
 from d3m.system.manifest import written_files
 from d3m.system.own_files import is_own
@@ -39,7 +39,7 @@ def run_batch(
     Raises:
         D3MError: the output folder cannot be used, the disk is full, or the run was interrupted.
     """
-    followed(out)  # a link to nothing is said as that
+    check_place_of_work(out, True, "results", "--out")  # beside whatever is there
     with writing():
         out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []

@@ -88,10 +88,12 @@ def check_place_of_work(folder: Path, ours: bool, what: str, option: str) -> Non
         D3MError: somebody's files lie there, or its name is a file's or a link to nothing.
     """
     place, hint = followed(folder), f"Choose another {option}: a new folder."
-    if ours or not os.path.lexists(place):
+    if not os.path.lexists(place):
         return
     if not place.is_dir():
         raise D3MError(f"{option} is a file.", hint)
+    if ours:
+        return
     with writing():
         others = sorted(path.name for path in place.iterdir() if path.name not in JUNK and not _is_left(path.name))
     if others:
