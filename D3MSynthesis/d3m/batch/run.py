@@ -63,6 +63,31 @@ class Outcome:
     """Who is at fault when it failed; a fault of the "machine" may be gone at a second try."""
 
 
+def counts(rows: Sequence[Row]) -> str:
+    """How many cases ended in which way, for a person."""
+    words = {
+        "done": "done",
+        "skipped": "there already",
+        "kept": "kept because they were changed",
+        "failed": "failed",
+        "elsewhere": "being made by another run",
+    }
+    numbers = {word: sum(row.status == status for row in rows) for status, word in words.items()}
+    return ", ".join(f"{number} {word}" for word, number in numbers.items() if number)
+
+
+def check_rows(rows: Sequence[Row], hint: str) -> None:
+    """How a run over many cases ends.
+
+    Raises:
+        D3MError: a case failed; the first is named, and `hint` says where the others are.
+    """
+    failed = [row for row in rows if row.status == "failed"]
+    if failed:
+        text = f"{len(failed)} of {len(rows)} cases failed, {failed[0].id} first: {failed[0].reason}"
+        raise D3MError(text, hint)
+
+
 class Work(Protocol):
     """What is done with each case; it travels to the workers, so it holds settings and places, no model."""
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from d3m.commands.options import OUTPUT, Naming, synthesis_command
-from d3m.errors import D3MError, Notice
+from d3m.errors import Notice
 from d3m.options import SynthesisOptions
 from d3m.system.console import Reporter, require_torch
 from d3m.system.streams import scratch_beside
@@ -36,21 +36,15 @@ def batch(
         require_torch()
         from d3m.batch.cases import find_cases
         from d3m.batch.local import run_batch
+        from d3m.batch.run import check_rows, counts
         from d3m.synthesis import Synthesis
 
         found = find_cases(cases)
         rows = run_batch(found, out, Synthesis.load(options), naming.value == "brats", reporter.progress)
-    kept = [row for row in rows if row.status == "kept"]
-    for row in kept:
-        reporter.notice(Notice("case-kept", f"{row.id}: {row.reason} {row.hint}"))
-    failed = [row for row in rows if row.status == "failed"]
-    if failed:
-        raise D3MError(
-            f"{len(failed)} of {len(rows)} cases failed, {failed[0].id} first: {failed[0].reason}",
-            "See summary.csv in the output folder.",
-        )
+    for row in rows:
+        if row.status == "kept":
+            reporter.notice(Notice("case-kept", f"{row.id}: {row.reason} {row.hint}"))
+    check_rows(rows, "See summary.csv in the output folder.")
     reporter.done(out=str(out))
     if not reporter.json:
-        already = sum(row.status == "skipped" for row in rows)
-        also = f", {len(kept)} kept because they were changed" if kept else ""
-        typer.echo(f"{len(rows)} cases, {already} of them already there{also}.")
+        typer.echo(f"{len(rows)} cases: {counts(rows)}.")

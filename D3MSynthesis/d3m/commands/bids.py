@@ -122,6 +122,7 @@ def bids(
         return
     require_torch()
     from d3m.batch.derivatives import BidsWork
+    from d3m.batch.run import check_rows, counts
     from d3m.models.store import find_model, read_card
 
     options = replace(options, model=str(find_model(options.model).absolute()))
@@ -133,15 +134,10 @@ def bids(
         return
     with scratch_beside(output_dir):
         rows = _participants(reporter, cases, work, workers, reporter.auto)
-    failed = [row for row in rows if row.status == "failed"]
-    if failed:
-        raise D3MError(
-            f"{len(failed)} of {len(rows)} cases failed, {failed[0].id} first: {failed[0].reason}",
-            "Run the level `group` for a table of all.",
-        )
+    check_rows(rows, "Run the level `group` for a table of all.")
     reporter.done(out=str(output_dir))
     if not reporter.json:
-        typer.echo(f"{len(rows)} cases: {_counts(rows)}. Next: d3m bids {bids_dir} {output_dir} group")
+        typer.echo(f"{len(rows)} cases: {counts(rows)}. Next: d3m bids {bids_dir} {output_dir} group")
 
 
 def _check_cases(cases: list[BidsCase], optional: tuple[str, ...]) -> None:
@@ -212,18 +208,6 @@ def _outcomes(cases: list[BidsCase], work: BidsWork, workers: Workers, board: _B
         yield from cluster.run_on_workers(client, cases, work, count, board.tell)
 
 
-def _counts(rows: list[Row]) -> str:
-    words = {
-        "done": "done",
-        "skipped": "there already",
-        "kept": "kept because they were changed",
-        "failed": "failed",
-        "elsewhere": "being made by another run",
-    }
-    numbers = {word: sum(row.status == status for row in rows) for status, word in words.items()}
-    return ", ".join(f"{number} {word}" for word, number in numbers.items() if number)
-
-
 class _Board:
     """Tells how far the cases are."""
 
@@ -232,8 +216,6 @@ class _Board:
         self._reporter, self._count, self._verbose = reporter, count, verbose
         self._rows: list[Row] = []
         self._started = time.monotonic()
-        self._worked = 0.0
-        """Seconds since the first case that was not just skipped began."""
 
     def tell(self, notice: Notice) -> None:
         """Something about all cases."""
@@ -253,7 +235,9 @@ class _Board:
         if self._verbose and not self._reporter.console.is_terminal:
             seconds = f" in {row.seconds:.0f} s" if row.status == "done" else ""
             self._reporter.say(f"{len(self._rows)}/{self._count} {row.id}: {row.status}{seconds}")
-        self._tell(0.0, f"{len(self._rows)} of {self._count}: {_counts(self._rows)}")
+        from d3m.batch.run import counts
+
+        self._tell(0.0, f"{len(self._rows)} of {self._count}: {counts(self._rows)}")
 
     def _tell(self, within: float, message: str) -> None:
         done = len(self._rows)

@@ -1,4 +1,4 @@
-"""Displacement fields on the slices' grid: apply, compose, Jacobian determinant, smoothness."""
+"""Displacement fields on the slices' grid: the warp, and how smooth they are."""
 
 from __future__ import annotations
 
@@ -49,32 +49,6 @@ def _neighbours(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     inside = position.clamp(0, size - 1)
     before = inside.detach().floor().long()
     return before, (before + 1).clamp(max=size - 1), (inside - before)[:, None]
-
-
-def compose(first: Tensor, second: Tensor) -> Tensor:
-    """The field w with warp(image, w) = warp(warp(image, first), second), up to interpolation.
-
-    At p the second warp looks at q = p + second(p), and the first at q + first(q): w(p) = second(p) + first(q).
-
-    Args:
-        first: (N, 2, H, W) pixels; the field that is applied first.
-        second: (N, 2, H, W) pixels.
-    """
-    return second + warp(first, second)
-
-
-def jacobian_determinant(displacement: Tensor) -> Tensor:
-    """Local area change of p + displacement(p); below zero the field folds.
-
-    Args:
-        displacement: (N, 2, H, W) pixels.
-
-    Returns:
-        (N, H - 1, W - 1), by forward differences; 1 for a zero field.
-    """
-    dx = displacement[:, :, :-1, 1:] - displacement[:, :, :-1, :-1]
-    dy = displacement[:, :, 1:, :-1] - displacement[:, :, :-1, :-1]
-    return (1 + dx[:, 0]) * (1 + dy[:, 1]) - dx[:, 1] * dy[:, 0]
 
 
 def smoothness(displacement: Tensor) -> Tensor:

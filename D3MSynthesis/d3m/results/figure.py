@@ -139,7 +139,7 @@ def _collect(result: Result, case: Case) -> _Views:
         return resample(data, affine, grid.affine, grid.shape, order=order)
 
     t1_affine = case.t1.affine
-    directions = grid.affine[:3, :2] / grid.spacing[:2] ** 2
+    directions = (grid.affine[:3, :2] / grid.spacing[:2] ** 2).astype(np.float32)
     return _Views(
         t1=on_grid(case.t1.data, t1_affine),
         t2=on_grid(case.t2.data, case.t2.affine),
@@ -148,7 +148,7 @@ def _collect(result: Result, case: Case) -> _Views:
         subtraction=on_grid(result.subtraction, t1_affine),
         mask=on_grid(result.enhancement_mask, t1_affine, 0),
         brain=on_grid(case.brain, t1_affine, 0),
-        pixels=(result.displacement @ directions).astype(np.float32),
+        pixels=result.displacement @ directions,
         length=np.linalg.norm(result.displacement, axis=-1),
         spacing=grid.spacing,
     )

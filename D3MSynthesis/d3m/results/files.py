@@ -84,13 +84,13 @@ def write_result(
         seconds = sum(asdict(result.timings).values())
     with whole_folder(Path(out), RESULT, replace) as folder:
         with _packers() as pool:
-            images = [pool.submit(*one) for one in _writing(folder, result, case)]
-            if reference is not None:
-                compared = compare(result, case, reference, reference_mask)
-                write_text(folder / "comparison.json", json.dumps(for_json(compared), indent=1, allow_nan=False) + "\n")
+            waiting = []
+            if reference is not None:  # it takes longest
+                waiting.append(pool.submit(_write_comparison, folder, result, case, reference, reference_mask))
+            waiting += [pool.submit(*one) for one in _writing(folder, result, case)]
             _draw(folder, result, case)
-            for image in images:
-                image.result()
+            for one in waiting:
+                one.result()
         if finish is not None:
             finish(folder, result, case)
         write_text(folder / FILE_NAME, add_files(provenance(result, case, seconds), folder))
@@ -119,6 +119,11 @@ def _writing(folder: Path, result: Result, case: Case) -> Iterator[tuple[Any, ..
         for name, data in (("before", step.before), ("after", step.after), ("mask", step.mask)):
             yield write_nifti, start.with_name(f"{start.name}_{name}.nii.gz"), data, grid.affine
         yield write_displacement, start.with_name(f"{start.name}_field.nii.gz"), step.displacement, grid.affine
+
+
+def _write_comparison(folder: Path, result: Result, case: Case, reference: Volume, mask: Volume | None) -> None:
+    compared = compare(result, case, reference, mask)
+    write_text(folder / "comparison.json", json.dumps(for_json(compared), indent=1, allow_nan=False) + "\n")
 
 
 def _draw(folder: Path, result: Result, case: Case) -> None:

@@ -21,8 +21,8 @@ SAMPLES = 100_000
 """Voxels of the brain that histograms and ranks are taken over."""
 MIN_VOXELS = 1000
 """A brain with fewer tells nothing."""
-BRIGHT, DARK, TOP = 0.9, 0.05, 0.99
-"""Shares of the brain's voxels below which a scan is not bright, is dark, and is not among its very brightest."""
+BRIGHT, TOP = 0.9, 0.99
+"""Shares of the brain's voxels below which a scan is not bright, and is not among its very brightest."""
 RIM = 2
 """Steps of 2 mm that the brain's outer rim is thick."""
 THIN = 3

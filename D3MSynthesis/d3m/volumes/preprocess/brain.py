@@ -125,12 +125,12 @@ def look(volume: Volume) -> Seen:
     # values that are not finite next to a constant background leave that background as it is
     if np.isfinite(value) and not (data == value).any():
         value = float("nan")
-    return Seen(inside, value, _why_not_brain(volume, inside))
+    return Seen(inside, value, _why_not_brain(volume, inside, box))
 
 
-def _why_not_brain(volume: Volume, inside: Mask) -> str:
-    """A reason why `inside` is a whole head, or nothing."""
-    pieces, count = ndimage.label(inside)
+def _why_not_brain(volume: Volume, inside: Mask, box: tuple[slice, ...]) -> str:
+    """A reason why `inside`, which lies in `box`, is a whole head, or nothing."""
+    pieces, count = ndimage.label(inside[box])
     sizes = np.bincount(pieces.ravel())[1:] if count else np.zeros(1)
     if sizes.max() < MIN_VOXELS:
         return "next to nothing is shown"
@@ -138,12 +138,12 @@ def _why_not_brain(volume: Volume, inside: Mask) -> str:
         return "the surroundings are not empty"
     spacing = spacing_mm(volume.affine)
     step = np.maximum(1, np.floor(2.0 / spacing)).astype(int)
-    thin = tuple(slice(None, None, int(s)) for s in step)
+    thin = tuple(slice(-side.start % int(s), None, int(s)) for side, s in zip(box, step, strict=True))
     mask = _filled_in_planes(pieces[thin] == sizes.argmax() + 1)
     millilitres = float(mask.sum() * (spacing * step).prod() / 1000)
     if millilitres > MAX_BRAIN_ML:
         return f"{millilitres:.0f} ml are shown, more than any brain has"
-    if _skull_darkness(volume.data[thin], mask, inside[thin], spacing * step) < MAX_SKULL:
+    if _skull_darkness(volume.data[box][thin], mask, inside[box][thin], spacing * step) < MAX_SKULL:
         return "a bright shell (scalp) with a dark one below (skull) surrounds the brain"
     return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,9 +95,7 @@ def read_case(
         checks.check_content(volume.data, contrast)
         volumes[contrast] = _snapped(volume, volumes.get("t1", volume))
     checks.check_fields_of_view(volumes)
-    seen = {name: look(volume) for name, volume in volumes.items()}
-    for name, one in seen.items():
-        check_values(volumes[name].data, one.inside, not one.problem, name)
+    seen = _look_at(volumes)
     mask, source = None, STRIPPED
     if brain_mask is not None:
         source = GIVEN
@@ -137,6 +136,22 @@ def read_case(
         None if drawn is None else drawn.mask,
         "" if drawn is None else drawn.sha256,
     )
+
+
+def _look_at(volumes: dict[str, Volume]) -> dict[str, Seen]:
+    """What each scan shows, several at once.
+
+    Raises:
+        D3MError: the values of one make no sense.
+    """
+
+    def look_at(name: str) -> Seen:
+        seen = look(volumes[name])
+        check_values(volumes[name].data, seen.inside, not seen.problem, name)
+        return seen
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(volumes, pool.map(look_at, volumes), strict=True))
 
 
 def _compared(volumes: dict[str, Volume], seen: dict[str, Seen], mask: Mask | None) -> dict[str, Mask]:
