@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import dataclass, replace
 
@@ -11,18 +10,16 @@ import torch
 
 from d3m.diffusion.networks.slice import slice_memory_mb
 from d3m.diffusion.networks.whole_brain import POOLING, WholeBrainMaps
-from d3m.diffusion.precision import MixedPrecision
 from d3m.diffusion.recipe import REGIONS, Sampling
 from d3m.diffusion.volume import SampledStep, VolumeSample, VolumeSampler
-from d3m.errors import D3MError, Notice, is_out_of_memory
-from d3m.models.cost import case_memory
+from d3m.errors import D3MError, Notice
 from d3m.models.load import Model, load_model
 from d3m.models.needs import check_missing
 from d3m.models.patient import PatientEstimate, patient_features
+from d3m.models.placed import Placed
 from d3m.options import SynthesisOptions, check_range
 from d3m.progress import Progress, ProgressCallback, Remaining, ignore_progress
-from d3m.system import limits
-from d3m.system.devices import all_memory, choose_device, fastest_dtype, free_memory
+from d3m.system.devices import all_memory, free_memory
 from d3m.system.text import plain
 from d3m.volumes.geometry import volume_ml
 from d3m.volumes.grid import (
@@ -37,7 +34,6 @@ from d3m.volumes.input_check import check
 from d3m.volumes.steering import follow
 from d3m.volumes.types import Case, Floats, Mask, ModelGrid, ModelInput, Volume
 
-CPU = torch.device("cpu")
 MAX_BATCH = 64
 """Slices at once on a GPU; more do not make it faster."""
 OTHER_BATCH = 8
@@ -157,17 +153,13 @@ class Synthesis:
         recipe, options = model.card.recipe, options or SynthesisOptions()
         self.sampling = _sampling(recipe.quality(options.quality), options, recipe.diffusion.timesteps)
         self.options = replace(options, steps=self.sampling.steps, samples=self.sampling.samples)
-        chosen, self._own_notices = choose_device(options.device)
+        self.on = Placed(model, options.device)
+        self._own_notices = self.on.notices
         most = max(one.steps for one in recipe.qualities)
         if self.sampling.steps > most:
             text = f"{self.sampling.steps} steps are more than this model's best quality takes ({most}): expect noise."
             self._own_notices += (Notice("many-steps", text),)
         self.model = model
-        limits.check_memory(case_memory(model.card, torch.get_num_threads() if chosen.type == "cpu" else 0), "A case")
-        try:
-            self._move(chosen)
-        except (RuntimeError, MemoryError, AssertionError, OSError) as error:  # torch asserts that it was built for it
-            self._own_notices += (self._fall_back(chosen, error),)
 
     @classmethod
     def load(cls, options: SynthesisOptions) -> Synthesis:
@@ -178,49 +170,9 @@ class Synthesis:
         """
         return cls(load_model(options.model), options)
 
-    def _move(self, device: torch.device) -> None:
-        """Compute on this device from now on.
-
-        A GPU gets a copy of the network: what lies in a GPU that failed may never be had back.
-        """
-        network = self.model.network if device.type == "cpu" else copy.deepcopy(self.model.network)
-        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.device, self.dtype = device, fastest_dtype(device)
-        self.network = MixedPrecision(network.eval(), self.dtype)
-        whole_brain = self.model.whole_brain
-        if whole_brain is not None and device.type != "cpu":
-            whole_brain = copy.deepcopy(whole_brain).to(device)
-        self.whole_brain = whole_brain
-
-    def _fall_back(self, device: torch.device, error: BaseException) -> Notice:
-        """Continue on the CPU if the user left the choice; what failed is reported.
-
-        Raises:
-            D3MError: the user chose the device, or there is no other.
-            BaseException: the error itself, if it is a defect of ours.
-        """
-        memory = is_out_of_memory(error)
-        if device.type == "cpu" and not memory:
-            raise error
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if device.type == "cpu" or self.options.device != "auto":
-            raise D3MError(
-                f"Not enough memory on {device} for a single slice."
-                if memory
-                else f"The device {device} cannot be used ({reason}).",
-                "Close other programs, choose another --device, or a smaller model."
-                if memory
-                else "Use --device auto or --device cpu.",
-                "machine",
-            ) from error
-        self._move(CPU)
-        if memory:
-            return Notice("device-memory", "The GPU ran out of memory; the CPU was used instead.")
-        return Notice("device-unusable", f"{device} cannot be used ({reason}); the CPU was used instead.")
-
     def prepare(self, case: Case) -> ModelInput:
         """The case on the model's grid."""
-        return to_model_input(case, self.model.card.recipe.grid, self.network.stride)
+        return to_model_input(case, self.model.card.recipe.grid, self.on.network.stride)
 
     def run(self, case: Case, progress: ProgressCallback = ignore_progress) -> Result:
         """Synthesise the CEMRI of one case.
@@ -256,7 +208,6 @@ class Synthesis:
         self, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining
     ) -> tuple[tuple[WholeBrainMaps | None, VolumeSample], tuple[Notice, ...]]:
         """Compute on the device; `auto` continues on the CPU when a GPU fails or cannot hold a single slice."""
-        device = self.device
         try:
             return self._sample_on(model_input, progress, remaining), ()
         except FloatingPointError as error:
@@ -265,24 +216,24 @@ class Synthesis:
                 "Get the model's folder again, or choose another --model; on a GPU try --device cpu.",
             ) from error
         except (RuntimeError, MemoryError) as error:  # of both kinds: torch.OutOfMemoryError
-            notice = self._fall_back(device, error)
+            notice = self.on.fall_back(error)
         return self._sample_on(model_input, progress, remaining), (notice,)
 
     def _sample_on(
         self, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining
     ) -> tuple[WholeBrainMaps | None, VolumeSample]:
-        maps = None if self.whole_brain is None else self._look_at_whole_brain(model_input, progress, remaining)
+        maps = None if self.on.whole_brain is None else self._look_at_whole_brain(model_input, progress, remaining)
         begin = BEGIN_FRACTION if maps is None else SLICES_FRACTION
         recipe = self.model.card.recipe
         sampler = VolumeSampler(
-            self.network,
+            self.on.network,
             recipe.diffusion,
             recipe.network.context,
             self.sampling,
             self.options.seed,
             self._batch(model_input),
             self.options.trace,
-            self.device,
+            self.on.device,
             threshold=self.model.card.mask_threshold,
         )
         if model_input.given_mask is not None and self.model.card.mask_steering:
@@ -304,7 +255,7 @@ class Synthesis:
         self, model_input: ModelInput, progress: ProgressCallback, remaining: Remaining
     ) -> WholeBrainMaps:
         """What the whole-brain stage says, on the model's grid."""
-        stage = self.whole_brain
+        stage = self.on.whole_brain
         assert stage is not None  # the caller asked
         members = PREVIEW_MEMBERS if self.options.quality == "preview" else None
 
@@ -320,7 +271,7 @@ class Synthesis:
                 (t1, t2, flair),
                 _slices_spacing(model_input.grid),
                 members,
-                device=self.device,
+                device=self.on.device,
                 on_pass=on_pass,
             )
 
@@ -331,10 +282,10 @@ class Synthesis:
         """
         pixels = model_input.slices.shape[2] * model_input.slices.shape[3]
         slice_bytes = slice_memory_mb(self.model.card.recipe.network, pixels) * 2**20
-        if self.device.type == "cpu":
-            free, most = free_memory(self.device), torch.get_num_threads()
-        elif self.device.type == "cuda":
-            free, most = all_memory(self.device), MAX_BATCH
+        if self.on.device.type == "cpu":
+            free, most = free_memory(self.on.device), torch.get_num_threads()
+        elif self.on.device.type == "cuda":
+            free, most = all_memory(self.on.device), MAX_BATCH
         else:
             free, most = None, OTHER_BATCH
         return most if free is None else int(np.clip(free / 2 // slice_bytes, 1, most))
@@ -395,7 +346,7 @@ class Synthesis:
             enhancing_volume_ml=volume_ml,
             options=self.options,
             computation=Computation(
-                self.sampling.solver, str(self.device), str(self.dtype).removeprefix("torch."), sample.batch
+                self.sampling.solver, str(self.on.device), str(self.on.dtype).removeprefix("torch."), sample.batch
             ),
             timings=Timings(0, 0, 0),
             model_name=card.name,

@@ -320,7 +320,7 @@ def validate_run(
         report(table)
     if write_card:
         s = synthesis.sampling
-        how = f"{options.quality}: {s.steps} steps, {s.samples} samples, {synthesis.dtype}"
+        how = f"{options.quality}: {s.steps} steps, {s.samples} samples, {synthesis.on.dtype}"
         note = f"{len(rows)} patients, {how}; the mask's threshold was chosen on them."
         card = replace(
             model.card,

@@ -15,6 +15,7 @@ from torch import Tensor
 from conftest import TinyCase
 from d3m import synthesis as engine
 from d3m.errors import D3MError
+from d3m.models import placed
 from d3m.models.load import load_model
 from d3m.options import SynthesisOptions
 from d3m.synthesis import Result, Synthesis
@@ -47,7 +48,7 @@ def test_fewer_slices_at_once_go_on_where_memory_ran_out(
     """Slices that were done stay done, and the picture is bit for bit that of a run with memory."""
     plenty = run(tiny_model, case)
     synthesis = Synthesis(load_model(tiny_model), SynthesisOptions(device="cpu", quality="preview"))
-    real, lock, inside, done, refused = synthesis.network.network.forward, threading.Lock(), 0, 0, 0
+    real, lock, inside, done, refused = synthesis.on.network.network.forward, threading.Lock(), 0, 0, 0
 
     def limited(x: Tensor, *rest: Tensor) -> object:
         nonlocal inside, done, refused
@@ -67,7 +68,7 @@ def test_fewer_slices_at_once_go_on_where_memory_ran_out(
             with lock:
                 inside -= 1
 
-    monkeypatch.setattr(synthesis.network.network, "forward", limited)
+    monkeypatch.setattr(synthesis.on.network.network, "forward", limited)
     threads = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
@@ -88,7 +89,7 @@ def test_not_even_one_slice(kind: str, case: Case, tiny_model: Path, monkeypatch
     def full(*_: Tensor) -> None:
         raise ERRORS[kind]()
 
-    monkeypatch.setattr(synthesis.network.network, "forward", full)
+    monkeypatch.setattr(synthesis.on.network.network, "forward", full)
     with pytest.raises(D3MError, match=r"memory.*smaller model") as caught:
         synthesis.run(case)
     assert caught.value.exit_code == 3
@@ -103,7 +104,7 @@ def test_device_that_fails_at_its_first_real_work(
     "meta" takes the network and computes, but gives nothing back; "cuda:63" does not even take it.
     """
     expected = run(tiny_model, case)
-    monkeypatch.setattr(engine, "choose_device", lambda request: (torch.device(name), ()))
+    monkeypatch.setattr(placed, "choose_device", lambda request: (torch.device(name), ()))
     result = run(tiny_model, case, "auto")
     np.testing.assert_array_equal(result.cemri, expected.cemri)
     assert result.computation.device == "cpu"

@@ -198,7 +198,7 @@ def test_memory_that_does_not_suffice_is_the_machines_fault(
     def full(*_: object) -> None:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    monkeypatch.setattr(synthesis.network.network, "forward", full)
+    monkeypatch.setattr(synthesis.on.network.network, "forward", full)
     with pytest.raises(D3MError, match="memory") as caught:
         synthesis.run(read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair))
     assert caught.value.exit_code == 3
@@ -211,7 +211,7 @@ def test_defects_are_not_called_memory(tiny_case: TinyCase, tiny_model: Path, mo
     def broken(*_: object) -> None:
         raise RuntimeError("size mismatch")
 
-    monkeypatch.setattr(synthesis.network.network, "forward", broken)
+    monkeypatch.setattr(synthesis.on.network.network, "forward", broken)
     with pytest.raises(RuntimeError, match="size mismatch"):
         synthesis.run(read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair))
 
