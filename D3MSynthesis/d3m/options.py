@@ -62,7 +62,9 @@ class SynthesisOptions:
     )
     """One of `BRAIN_EXTRACTORS`; not asked where a brain mask is given."""
     enhancing_label: str | None = _option(
-        None, "Which label of a given enhancement mask is the enhancing tumour: values or names, with commas.", "Input"
+        None,
+        "Which label of a given enhancement mask is the enhancing tumour: values or names, separated by commas.",
+        "Input",
     )
     """See `d3m.volumes.preprocess.given`; None: the only label that there is."""
     trace: bool = _option(False, "Keep every reverse step.", "Output")

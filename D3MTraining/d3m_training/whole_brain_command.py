@@ -24,7 +24,7 @@ def prepare(
     enhancing_label: Annotated[
         Optional[int], typer.Option(help="Value of the enhancing tumour.", show_default=False)
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave patients with faults out.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out patients with faulty files.")] = False,
     progress: ProgressOption = Mode.auto,
     parent_pid: ParentOption = None,
 ) -> None:
@@ -45,8 +45,8 @@ def train(
     cache: CacheOption,
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and logs; training resumes from it.")],
     fold: Annotated[int, typer.Option(help="Fold whose patients are held out.", min=0)],
-    folds: Annotated[int, typer.Option(help="Folds in all: so many members the stage will have.", min=3)] = 5,
-    iterations: Annotated[int, typer.Option(help="Volumes; 3000 take one core about an hour.", min=1)] = 3000,
+    folds: Annotated[int, typer.Option(help="Number of folds, and of the stage's members.", min=3)] = 5,
+    iterations: Annotated[int, typer.Option(help="Number of volumes; 3000 take one core an hour.", min=1)] = 3000,
     threads: Annotated[Optional[int], typer.Option(help="Cores to use (default: all).", show_default=False)] = None,
     progress: ProgressOption = Mode.auto,
     parent_pid: ParentOption = None,

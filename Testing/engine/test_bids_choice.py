@@ -192,14 +192,14 @@ def test_filter_file_leaves_sessions_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "no valid JSON"),
+        ("{", "not valid JSON"),
         ("[1]", "no JSON object"),
         ('{"t1w": "mprage"}', "must name images"),
         ('{"bold": {}}', "none of t1w"),
         ('{"t1w": {"aquisition": "x"}}', "unknown entity 'aquisition'"),
         ('{"t1w": {"acquisition": {"x": 1}}}', "neither text nor a number"),
         ('{"t1w": {"ceagent": "gad"}}', "with a contrast agent"),
-        ("[" * 100_000, "no valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
     ],
 )
 def test_bad_filter_file_is_one_sentence(text: str, message: str, tmp_path: Path) -> None:

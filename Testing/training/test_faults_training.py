@@ -217,10 +217,10 @@ RUN = {"recipe": "default", "patients": 2, "train": {"iterations": 1, "seed": 0}
         (RUN | {"train": [1]}, "{}", "not the folder of a training"),
         ([1, 2], "{}", "not the folder of a training"),
         (RUN, None, "does not exist"),
-        (RUN, "{", "no valid JSON"),
+        (RUN, "{", "not valid JSON"),
         (RUN, "[]", "no JSON object"),
         (RUN, "\xff", "not UTF-8"),
-        (RUN, '{"title": NaN}', "no valid JSON"),
+        (RUN, '{"title": NaN}', "not valid JSON"),
         (RUN, '{"colour": "red"}', "no such field"),
     ],
 )

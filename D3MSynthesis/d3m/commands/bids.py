@@ -85,7 +85,7 @@ def bids(
         int | None,
         typer.Option(
             min=1,
-            help="Cases at once (default: one per GPU, or one per two cores, as far as memory reaches).",
+            help="Cases at once (default: one per GPU, or one per two cores, as memory allows).",
             rich_help_panel=RUNNING,
             show_default=False,
         ),

@@ -134,7 +134,7 @@ def read_text(path: Path, what: str, limit: int) -> str:
         reason = getattr(error, "strerror", None) or error
         raise D3MError(f"{what} cannot be read ({plain(reason)}).", "Check the file and its permissions.") from error
     if len(content) > limit:
-        raise D3MError(f"{what} is larger than {limit // 1000} kB.", "This is not the file that is meant.")
+        raise D3MError(f"{what} is larger than {limit // 1000} kB.", "Give the right file.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -156,9 +156,9 @@ def read_object(path: Path, what: str, limit: int = MAX_JSON) -> dict[str, Any]:
         content = json.loads(read_text(path, what, limit), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         reason = "it nests too deep" if isinstance(error, RecursionError) else plain(error)
-        raise D3MError(f"{what} is no valid JSON ({reason}).", "Mend the file, or leave it out.") from error
+        raise D3MError(f"{what} is not valid JSON ({reason}).", "Correct the file, or leave it out.") from error
     if not isinstance(content, dict):
-        raise D3MError(f"{what} holds no JSON object.", "Mend the file, or leave it out.")
+        raise D3MError(f"{what} holds no JSON object.", "Correct the file, or leave it out.")
     return content
 
 

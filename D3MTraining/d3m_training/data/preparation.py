@@ -260,7 +260,7 @@ def _stated_split(
         silent = [p.id for p in patients if not p.split]
         if silent:
             raise D3MError(
-                f"{len(silent)} patients are in no part of the split ({silent[0]}), the others do.",
+                f"{len(silent)} patients are in no part of the split ({silent[0]}), the others are.",
                 "Put all into folders train, validation and test, or give --split or --sizes.",
             )
         train, validation, test = (tuple(p.id for p in patients if p.split == part) for part in PARTS)
