@@ -61,7 +61,7 @@ class AdversarialNetworks(nn.Module):
 
 
 class Adversarial(nn.Module):
-    """A generator that is trained against a discriminator; see `methods.method.Method`.
+    """A generator that is trained against a discriminator; see `d3m_training.train.method.Method`.
 
     Args:
         generator: See `AdversarialNetworks`.
@@ -110,7 +110,7 @@ class Adversarial(nn.Module):
 
     @torch.inference_mode()
     def predict(self, condition: Condition, seed: int) -> Prediction:  # noqa: ARG002 - nothing is drawn
-        """Image and mask, see `methods.method.Method`."""
+        """Image and mask, see `d3m_training.train.method.Method`."""
         made, logits = self._generate(condition.slices)
         return to_prediction(made, logits, condition.brain)
 

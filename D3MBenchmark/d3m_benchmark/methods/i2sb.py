@@ -77,7 +77,7 @@ class BridgeTerms:
 
 
 class ImageBridge(nn.Module):
-    """See `methods.method.Method`.
+    """See `d3m_training.train.method.Method`.
 
     Args:
         network: (x, t) to (N, 2, H, W): (x_t - x0) / s_t, and mask logits; x is x_t and the condition.
@@ -130,7 +130,7 @@ class ImageBridge(nn.Module):
 
 
 def build_i2sb(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> ImageBridge:
-    """I2SB, see `methods.method.Method`."""
+    """I2SB, see `d3m_training.train.method.Method`."""
     return ImageBridge(diffusion_network(size, context), dtype, STEPS[size])
 
 

@@ -63,7 +63,7 @@ class PaletteTerms:
 
 
 class Palette(nn.Module):
-    """See `methods.method.Method`.
+    """See `d3m_training.train.method.Method`.
 
     Args:
         network: (x, t) to (N, 2, H, W): noise, and mask logits; x is the noisy image and the condition.
@@ -126,7 +126,7 @@ class Palette(nn.Module):
 
 
 def build_palette(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> Palette:
-    """Palette, see `methods.method.Method`."""
+    """Palette, see `d3m_training.train.method.Method`."""
     return Palette(diffusion_network(size, context), dtype, STEPS[size])
 
 

@@ -76,7 +76,7 @@ def _initialise(module: nn.Module) -> None:
 
 
 def build_pix2pix(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> Adversarial:
-    """Pix2Pix, see `methods.method.Method`."""
+    """Pix2Pix, see `d3m_training.train.method.Method`."""
     generator = UNetGenerator(CONDITION_CHANNELS * len(context), SHARED_OUTPUTS, WIDTHS[size])
     width = 64 if size == "published" else 32
     return Adversarial(generator, generator.stride, context, "bce", dtype, width)

@@ -147,7 +147,7 @@ class ResViTGenerator(nn.Module):
 
 
 def build_resvit(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> Adversarial:
-    """ResViT, see `methods.method.Method`."""
+    """ResViT, see `d3m_training.train.method.Method`."""
     generator = ResViTGenerator(CONDITION_CHANNELS * len(context), SHARED_OUTPUTS, SIZES[size])
     width = 64 if size == "published" else 32
     return Adversarial(generator, generator.stride, context, "least_squares", dtype, width)

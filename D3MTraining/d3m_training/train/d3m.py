@@ -1,7 +1,7 @@
 """Training of D3M: one module whose forward pass is a batch's losses, for each of the recipes.
 
 "rolled" (recipe `default`): the network is trained at the times that sampling uses, mostly on its own estimates, so
-that what it learns to correct is its own error. "velocity" (recipe `paper`) and "step" (recipe `seed`) follow the
+that what it learns to correct is its own error. "velocity" (recipe `paper`) and "step" (recipe `step-warp`) follow the
 published equations, at uniform times on the truth.
 """
 
@@ -153,7 +153,7 @@ class NetworkWithLoss(nn.Module):
 
     @torch.inference_mode()
     def predict(self, condition: Condition, seed: int) -> Prediction:
-        """Image and mask after `steps` reverse steps from one noise for all slices, see `methods.method.Method`."""
+        """Image and mask after `steps` reverse steps from one noise for all slices, see `d3m_training.train.method.Method`."""
         recipe, (height, width) = self.sampling_recipe, condition.t1.shape[2:]
         generator = torch.Generator().manual_seed(seed)
         x, m = self.draw_noise((2, 1, 1, height, width), generator).to(condition.t1.device)
