@@ -153,7 +153,7 @@ class NetworkWithLoss(nn.Module):
 
     @torch.inference_mode()
     def predict(self, condition: Condition, seed: int) -> Prediction:
-        """Image and mask after `steps` reverse steps from one noise for all slices, see `d3m_training.train.method.Method`."""
+        """Image and mask after `steps` reverse steps, see `d3m_training.train.method.Method`."""
         recipe, (height, width) = self.sampling_recipe, condition.t1.shape[2:]
         generator = torch.Generator().manual_seed(seed)
         x, m = self.draw_noise((2, 1, 1, height, width), generator).to(condition.t1.device)
