@@ -27,7 +27,7 @@ MOTION_FLOOR = 0.2
 GREY = "vtkMRMLColorTableNodeGrey"
 TITLES = {
     "subtraction": "CEMRI - T1", "probability": "probability", "magnitude": "moved by (mm)", "uncertainty": "spread",
-    "jacobian": "volume, times", "error": "difference",
+    "jacobian": "volume, times", "error": "difference", "wholeTumour": "probability",
 }  # fmt: skip
 
 
@@ -56,6 +56,8 @@ def applyDefaults(nodes: Nodes) -> None:
     lengths = slicer.util.arrayFromVolume(nodes.magnitude)
     top = upper(lengths[lengths > 0], MOTION_PERCENTILE)
     colours(nodes.magnitude, "magnitude", 0.0, top, MOTION_FLOOR * top)
+    if nodes.wholeTumour is not None:
+        colours(nodes.wholeTumour, "sequential", 0.0, 1.0, PROBABILITY_FLOOR)
     if nodes.uncertainty is not None:
         spread = slicer.util.arrayFromVolume(nodes.uncertainty)
         top = upper(spread[spread > 0])

@@ -49,6 +49,7 @@ class Overlay(enum.Enum):
     SUBTRACTION = "subtraction"
     PROBABILITY = "probability"
     UNCERTAINTY = "uncertainty"
+    WHOLE_TUMOUR = "wholeTumour"
 
     def label(self) -> str:
         """What the panel calls it."""
@@ -57,6 +58,7 @@ class Overlay(enum.Enum):
             Overlay.SUBTRACTION: _("Subtraction, in colours"),
             Overlay.PROBABILITY: _("Probability of enhancing tumour"),
             Overlay.UNCERTAINTY: _("Uncertainty (spread of samples)"),
+            Overlay.WHOLE_TUMOUR: _("Probability of tumour, oedema included"),
         }[self]
 
 

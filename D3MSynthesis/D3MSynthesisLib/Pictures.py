@@ -17,7 +17,7 @@ from D3MSynthesisLib.Identity import putBeside
 from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, brainOf, proxies, updateProxies
 from D3MSynthesisLib.Texts import _
 
-OVERLAYS = ("none", "subtraction", "probability", "uncertainty")
+OVERLAYS = ("none", "subtraction", "probability", "uncertainty", "wholeTumour")
 PICTURES = ("cemri", "subtraction", "sample")
 LAYOUTS = ("all", "sideBySide", "fourUp", "beforeAfter", "contrasts", "comparison")
 ARRANGEMENTS = {
@@ -208,7 +208,7 @@ def showMask(nodes: Nodes, look: Look) -> None:
 
 
 def _legends(nodes: Nodes, over: Any, look: Look) -> None:
-    for name in ("subtraction", "probability", "uncertainty", "magnitude"):
+    for name in (*OVERLAYS[1:], "magnitude"):
         node = getattr(nodes, name)
         Looks.legend(node, Looks.TITLES[name], node is not None and node is over)
     Looks.legend(nodes.error, Looks.TITLES["error"], look.layout == "comparison")

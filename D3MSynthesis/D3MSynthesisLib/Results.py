@@ -166,6 +166,7 @@ def savedNodes(nodes: Any) -> Iterator[tuple[str, Any]]:
         ("deformation.nii.gz", nodes.deformation),
         ("deformation_magnitude.nrrd", nodes.magnitude),
         ("uncertainty.nrrd", nodes.uncertainty),
+        ("whole_tumour_probability.nrrd", nodes.wholeTumour),
     ):
         if node is not None:
             yield name, node

@@ -32,6 +32,8 @@ class Nodes:
     deformation: Any = None
     magnitude: Any = None
     uncertainty: Any = None
+    wholeTumour: Any = None
+    """Probability of tumour, oedema included, of models with a whole-brain stage."""
     sample: Any = None
     """The first sample by itself, on the model's grid: the picture that the deformation and the steps end in."""
     t2: Any = None

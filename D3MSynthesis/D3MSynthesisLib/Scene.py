@@ -103,13 +103,17 @@ class _Builder:
         uncertainty = None
         if output.has("uncertainty"):
             uncertainty = self.volume("uncertainty", "uncertainty", output.image("uncertainty"), self.frame.ijkToRAS)
+        whole = None
+        if output.has("whole_tumour_probability"):
+            image = output.image("whole_tumour_probability")
+            whole = self.volume("wholeTumour", "tumour probability", image, self.frame.ijkToRAS)
         sample = None
         if output.has("first_sample"):
             sample = self.volume("sample", "synthetic, first sample", output.image("first_sample"))
         cemri.SetAttribute(PREFIX + "Provenance", json.dumps(self.provenance(), ensure_ascii=False))
         nodes = Nodes(
             self.runID, 0, self.frame.t1, cemri, subtraction, probability, None, deformation, magnitude, uncertainty,
-            sample, self.frame.t2, self.frame.flair, reference, self.frame.brainMask,
+            whole, sample, self.frame.t2, self.frame.flair, reference, self.frame.brainMask,
         )  # fmt: skip
         nodes.segmentation = self.segmentation(cemri, mask, Masks.GIVEN_NAME if nodes.given else Masks.SEGMENT_NAME)
         if output.steps:

@@ -160,12 +160,15 @@ def test_pictures(done: tuple[Host, object, list[str]]) -> None:
         assert ui.pictureLabel.isVisibleTo(ui.pictureLabel.parent()) == (index == 2)
 
 
-def test_uncertainty_of_one_sample_is_explained(done: tuple[Host, object, list[str]]) -> None:
-    """Where there is no spread to be shown the panel says why."""
+def test_overlay_that_is_not_there_is_explained(done: tuple[Host, object, list[str]]) -> None:
+    """Where there is no spread, or no map of the tumour, to be shown the panel says why."""
     host, panel, _ = done
     panel.ui.overlayBox.setCurrentIndex(3)
     assert foreground(host) is None
     assert "one sample" in panel.ui.pictureLabel.text
+    panel.ui.overlayBox.setCurrentIndex(4)
+    assert foreground(host) is None
+    assert "whole brain" in panel.ui.pictureLabel.text
     panel.ui.overlayBox.setCurrentIndex(0)
     assert panel.ui.pictureLabel.text == ""
 

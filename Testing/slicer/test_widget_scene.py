@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slicer_helpers import MadeOutput, fake_engine, make_output
+from slicer_helpers import MadeOutput, fake_engine, make_output, save, write_provenance
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
@@ -347,9 +347,12 @@ def test_views_that_come_later_are_marked(host: Host, made: MadeOutput, monkeypa
 
 
 def test_whole_brain_estimate_is_told(host: Host, made: MadeOutput) -> None:
-    """What the model says of the patient stands below the mask's volume, with its interval."""
+    """What the model says of the patient stands below the mask's volume, and its map of the tumour can be shown."""
     import json
 
+    save(made.folder / "whole_tumour_probability.nii.gz", (made.probability / 2).astype(np.float32), made.matrix)
+    (made.folder / "provenance.json").unlink()
+    write_provenance(made.folder)
     content = json.loads((made.folder / "provenance.json").read_text())
     content["patient_estimate"] = {
         "enhancement_probability": 0.83, "volume_ml": 2.14, "volume_interval_ml": [0.0, 5.6], "interval_level": 0.8,
@@ -360,6 +363,10 @@ def test_whole_brain_estimate_is_told(host: Host, made: MadeOutput) -> None:
     text = panel.ui.volumeLabel.text
     for part in ("83 % likely", "2.1 ml", "80 % interval 0.0 to 5.6 ml", "includes zero"):
         assert part in text
+    panel.ui.overlayBox.setCurrentIndex(4)
+    shown = host.scene.GetNodeByID(host.views["Red"].logic.GetSliceCompositeNode().GetForegroundVolumeID())
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(shown), made.probability.T / 2)
+    assert panel.ui.pictureLabel.text == ""
     panel.result.show(None)
     assert panel.ui.volumeLabel.text == ""
 
