@@ -105,6 +105,32 @@ def validation_table() -> str:
     return "\n".join([*lines, "", f"Measured on: {card['validation_note']}"])
 
 
+def without_table() -> str:
+    """The card's validation with each contrast left out, beside the one with all."""
+    card = _card()
+    tables = {one["contrast"]: {row["name"]: row for row in one["rows"]} for one in card.get("validation_without", ())}
+    if not tables:
+        return "The default model needs T1, T2 and FLAIR."
+    tables = {"all three": _rows(card)} | {f"without {name.upper()}": rows for name, rows in tables.items()}
+    lines = [f"| quantity | {' | '.join(tables)} |", f"|---|{'---|' * len(tables)}"]
+    for name, words, decimals in ROWS:
+        cells = [rows.get(name) for rows in tables.values()]
+        if all(cell is not None for cell in cells):
+            spreads = [f"{cell['mean']:.{decimals}f} ± {cell['sd']:.{decimals}f}" for cell in cells if cell]
+            lines.append(f"| {words} | {' | '.join(spreads)} |")
+    return "\n".join(lines)
+
+
+def whole_brain_table() -> str:
+    """What the whole-brain stage reaches on patients that the member in question was not trained on."""
+    stage = _card().get("whole_brain")
+    if stage is None:
+        return "The default model has no whole-brain stage."
+    lines = ["| quantity | mean | sd | patients |", "|---|---|---|---|"]
+    lines += [f"| {row['name']} | {row['mean']:.3f} | {row['sd']:.3f} | {row['n']} |" for row in stage["validation"]]
+    return "\n".join([*lines, "", stage["validation_note"]])
+
+
 def patients_table() -> str:
     """Each validation patient, worst Dice first."""
     lines = [
@@ -177,6 +203,8 @@ def sample_caption() -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "validation": validation_table,
+    "without": without_table,
+    "whole-brain": whole_brain_table,
     "patients": patients_table,
     "limits": limits,
     "sample": sample_caption,

@@ -29,6 +29,13 @@ class RecipeName(str, Enum):
     step_warp = "step-warp"
 
 
+class LeftOut(str, Enum):
+    """What a model may have to do without."""
+
+    t2 = "t2"
+    flair = "flair"
+
+
 @app.command()
 def prepare(
     data: Annotated[list[Path], typer.Argument(help="Folders of BraTS-style patients, or CSV manifests.")],
@@ -123,6 +130,7 @@ def validate(
     write_card: Annotated[
         bool, typer.Option("--write-card", help="Write the calibrated threshold and the table into the model's card.")
     ] = False,
+    without: Annotated[Optional[LeftOut], typer.Option(help="Leave this contrast out.", show_default=False)] = None,
     progress: ProgressOption = Mode.auto,
     parent_pid: ParentOption = None,
 ) -> None:
@@ -132,7 +140,7 @@ def validate(
         from d3m_training.evaluate import validate_run
 
         options = SynthesisOptions(model=model, quality=quality, steps=steps, samples=samples, device=device)
-        validate_run(data, out, options, enhancing_label, write_card, tell)
+        validate_run(data, out, options, enhancing_label, write_card, tell, without.value if without else None)
 
 
 @app.command()

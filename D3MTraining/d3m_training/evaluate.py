@@ -14,8 +14,9 @@ from scipy import ndimage
 from scipy.stats import spearmanr
 
 from d3m import metrics
-from d3m.models.card import PatientRow, ValidationRow
+from d3m.models.card import PatientRow, ValidationRow, ValidationWithout
 from d3m.models.load import load_model
+from d3m.models.needs import check_missing
 from d3m.models.store import CARD_NAME, find_model
 from d3m.options import SynthesisOptions
 from d3m.results.figure import draw_figure
@@ -284,30 +285,47 @@ def validate_run(
     enhancing_label: int | None,
     write_card: bool,
     report: Callable[[str], None],
+    without: str | None = None,
 ) -> None:
     """Measure a model patient by patient; tables and pictures go into `out`, which appears whole.
 
+    Args:
+        data: Folders or manifests.
+        out: For tables and pictures.
+        options: Model, quality, device.
+        enhancing_label: Value of the enhancing tumour, where the data do not tell it.
+        write_card: Write threshold and table into the model's card; without a contrast the table alone.
+        report: Gets a line for each patient, and the table.
+        without: "t2" or "flair" is left out; the mask's threshold stays the card's.
+
     Raises:
-        D3MError: no annotated patient; a model that cannot be loaded; `out` holds something else or an input.
+        D3MError: no annotated patient; a model that cannot be loaded or cannot do without the contrast; `out` holds
+            something else or an input.
     """
     folder = find_model(options.model)
     check_output(out, VALIDATION, True, [*data, folder])
     checked = collect_annotated(data, enhancing_label, "Validation needs a real T1c and tumour labels.", report)
     model = load_model(folder)
+    if without is not None:
+        check_missing(model.card, (without,))
     synthesis = Synthesis(model, replace(options, trace=True))
     rows, curves = [], []
     with whole_folder(out, VALIDATION) as place:
         for number, patient in enumerate(checked.patients, start=1):
             case, t1c, labels = read_patient(patient, partial(unify, scheme=checked.schemes[patient.id]))
             assert labels is not None  # only annotated patients were kept
+            if without is not None:
+                case = _left_out(case, without)
             row, curve, result = evaluate_patient(patient.id, case, t1c, labels, synthesis)
             rows.append(row)
             curves.append(curve)
             draw_figure(place / f"{patient.id}.png", result, case)
             psnr = f"{row.psnr_brain:.2f} {row.psnr_tumour:.2f} {row.psnr_enhancing:.2f}"
             report(f"{number}/{len(checked.patients)} {row.id}: PSNR {psnr}, Dice {row.dice:.3f}")
-        threshold = best_threshold(curves)
-        if threshold is None:
+        threshold = best_threshold(curves) if without is None else model.card.mask_threshold
+        if without is not None:
+            report(f"Without {without.upper()}, at the card's mask threshold of {threshold}.")
+        elif threshold is None:
             threshold = model.card.mask_threshold
             report(f"No patient has enough enhancing tumour to choose the mask's threshold; it stays {threshold}.")
         else:
@@ -322,15 +340,26 @@ def validate_run(
         s = synthesis.sampling
         how = f"{options.quality}: {s.steps} steps, {s.samples} samples, {synthesis.on.dtype}"
         note = f"{len(rows)} patients, {how}; the mask's threshold was chosen on them."
-        card = replace(
-            model.card,
-            mask_threshold=threshold,
-            validation=summary,
-            patients=patient_rows(rows),
-            validation_note=note,
-        )
+        if without is None:
+            card = replace(
+                model.card,
+                mask_threshold=threshold,
+                validation=summary,
+                validation_without=(),
+                patients=patient_rows(rows),
+                validation_note=note,
+            )
+        else:
+            others = [one for one in model.card.validation_without if one.contrast != without]
+            card = replace(model.card, validation_without=(*others, ValidationWithout(without, summary)))
         with writing(), relist(folder, CARD_NAME):
             replace_text(folder / CARD_NAME, card.to_json())
+
+
+def _left_out(case: Case, contrast: str) -> Case:
+    """The case as if a contrast had not been given."""
+    volume: Volume = getattr(case, contrast)
+    return replace(case, missing=(contrast,), **{contrast: replace(volume, data=np.zeros_like(volume.data))})  # type: ignore[arg-type]
 
 
 def _at_threshold(row: Evaluated, curve: MaskCurve, threshold: float) -> Evaluated:

@@ -73,6 +73,14 @@ def test_from_cache_to_synthesis(place: Path) -> None:
     card = read_card(model)
     assert card.patients[0].id == "P4"
     assert {row.name for row in card.validation} >= {"psnr_brain", "dice", "warp_gain", "blur_gain"}
+    assert card.optional_contrasts == ("t2", "flair")
+    text = _run("d3m_training", "validate", *arguments, "--write-card", "--without", "flair")
+    assert "Without FLAIR" in text
+    (without,) = read_card(model).validation_without
+    assert without.contrast == "flair"
+    with_all, left_out = ({row.name: row.mean for row in rows} for rows in (card.validation, without.rows))
+    assert left_out["psnr_brain"] != with_all["psnr_brain"]
+    assert read_card(model).validation == card.validation
     folder = place / "data" / "validation" / "P4"
     scans = [part for name in ("t1", "t2", "flair") for part in (f"--{name}", folder / f"P4_{name}.nii.gz")]
     _run("d3m", "synthesize", *scans, "--model", model, "--quality", "preview", "--out", place / "result")

@@ -54,6 +54,15 @@ class PatientRow:
 
 
 @dataclass(frozen=True)
+class ValidationWithout:
+    """The validation with one contrast left out."""
+
+    contrast: str
+    """"t2" or "flair"."""
+    rows: tuple[ValidationRow, ...]
+
+
+@dataclass(frozen=True)
 class WholeBrain:
     """The whole-brain stage of a model: 3-D networks at 2 mm that say whether, how much and about where."""
 
@@ -103,6 +112,8 @@ class Card:
     validation_note: str = ""
     """On what and how the numbers were measured."""
     validation: tuple[ValidationRow, ...] = ()
+    validation_without: tuple[ValidationWithout, ...] = ()
+    """The same patients, threshold and quality without each of `optional_contrasts`."""
     patients: tuple[PatientRow, ...] = ()
     input_check: InputLimits | None = None
     """Between which limits ordinary cases lie; None: it was not measured, and nothing is reported as unusual."""

@@ -16,7 +16,7 @@ from d3m_training.data.drawing import Source, Tensors
 from d3m_training.data.whole_brain import CoarsePatient
 
 COARSE_SPACING = (2.0, 2.0, 2.0)
-MULTIPLE = 8
+MULTIPLE = 16
 """Voxels that each axis of a training volume is a multiple of."""
 
 
