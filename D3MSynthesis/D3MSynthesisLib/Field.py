@@ -120,6 +120,7 @@ def _style(display: Any, field: Image, factor: int, mode: str) -> None:
     for share, colour in zip((0.0, 0.3, 1.0), _LENGTHS, strict=True):
         ramp.AddRGBPoint(share * top, *colour)
     display.SetColorMap(ramp)
+    display.GetColorNode().SetSaveWithScene(False)  # else every scene file would have one that nobody uses
     display.SetVisibility3D(False)
     display.SetVisibility2D(True)
     display.SetVisibility(True)

@@ -176,5 +176,6 @@ def legend(volume: Any, title: str, visible: bool) -> None:
         node.SetNumberOfLabels(5)
         node.SetSize(0.12, 0.45)
         node.SetPosition(0.97, 0.5)
+    node.SetSaveWithScene(volume.GetSaveWithScene())
     node.SetTitleText(title)
     node.SetVisibility(visible)

@@ -64,7 +64,9 @@ class MaskPart(VTKObservationMixin):
     def look(self) -> None:
         """See whether a person has changed the mask; its volume follows."""
         self._coming = False
-        if self.nodes is not None and self.nodes.cemri.GetScene() is not None and Masks.noticeEdit(self.nodes):
+        if self.nodes is None:
+            return  # the panel may be gone by now
+        if self.nodes.cemri.GetScene() is not None and Masks.noticeEdit(self.nodes):
             self._changed()
         self._tell()
 

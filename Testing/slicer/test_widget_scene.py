@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,6 +130,25 @@ def test_result_comes_back_with_a_saved_scene(host: Host, made: MadeOutput, tmp_
     )
     press(host, panel)
     assert ui.runBox.count == 2
+
+
+def test_what_was_drawn_is_not_saved(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """What is made for the views alone is not in the scene's file, nor what coloured it."""
+    panel = opened(host, made)
+    press(host, panel)
+
+    def saved() -> list[str]:
+        host.scene.SetURL(str(tmp_path / "scene.mrml"))
+        host.scene.Commit()
+        text = (tmp_path / "scene.mrml").read_text()
+        return sorted(re.findall(r"<(\w+)\s+id=", text))
+
+    before = saved()
+    for index in (1, 2, 3, 4, 0):
+        panel.ui.deformationBox.setCurrentIndex(index)
+    assert panel.result.nodes.drawn is not None
+    assert panel.result.nodes.fieldMap is not None
+    assert [name for name in saved() if "Legend" not in name] == [name for name in before if "Legend" not in name]
 
 
 def test_a_mask_that_is_edited_is_kept(host: Host, made: MadeOutput) -> None:
