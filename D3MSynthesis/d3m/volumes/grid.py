@@ -146,7 +146,8 @@ def _copy(
     axes = np.abs(linear).argmax(axis=0)  # source axis that each target axis runs along
     moved = data.transpose(axes)
     result = np.full(shape, fill, data.dtype)
-    into, taken = [], []
+    into: list[slice] = []
+    taken: list[slice] = []
     for axis, source_axis in enumerate(axes):
         sign, start, size = linear[source_axis, axis], offset[source_axis], data.shape[source_axis]
         index = start + sign * np.arange(shape[axis])
