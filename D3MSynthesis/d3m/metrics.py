@@ -251,8 +251,6 @@ class FieldMeasures:
     """Mean within 3 voxels of the tumour's border."""
     outside: float
     """Mean in the brain away from the tumour."""
-    mean_removed: float
-    """Mean length over the brain after the field's mean vector was taken off: a global shift does not count."""
 
 
 def field_measures(displacement: Image, tumour: Mask, brain: Mask) -> FieldMeasures:
@@ -266,11 +264,7 @@ def field_measures(displacement: Image, tumour: Mask, brain: Mask) -> FieldMeasu
     length = np.linalg.norm(displacement, axis=-1)
     core = ndimage.binary_erosion(tumour, iterations=3) if tumour.any() else tumour
     border = _dilate(tumour, 3) & ~core & brain
-    centred = displacement[brain] - displacement[brain].mean(axis=0) if brain.any() else np.zeros((0, 3))
-    removed = float(np.linalg.norm(centred, axis=-1).mean()) if len(centred) else float("nan")
-    return FieldMeasures(
-        mean_in(length, tumour), mean_in(length, border), mean_in(length, brain & ~_dilate(tumour, 3)), removed
-    )
+    return FieldMeasures(mean_in(length, tumour), mean_in(length, border), mean_in(length, brain & ~_dilate(tumour, 3)))
 
 
 def slice_difference(image: Image, brain: Mask) -> float:
