@@ -69,6 +69,8 @@ class SynthesisOptions:
     """See `d3m.volumes.preprocess.given`; None: the only label that there is."""
     trace: bool = _option(False, "Keep every reverse step.", "Output")
     """Of the first sample."""
+    page: bool = _option(False, "Also write view.html: the volumes in a browser, without a network.", "Output")
+    """Some 15 MB."""
     device: str = _option("auto", "auto, cpu, cuda, cuda:N or mps.", "Running")
     """"auto" continues on the CPU where a GPU fails; a device that is named is used or refused."""
 

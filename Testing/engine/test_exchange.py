@@ -90,7 +90,7 @@ def _run_onnx(path: Path, model: Path, slices: int, rows: int, columns: int) -> 
     shape = (slices, 1, rows * stride, columns * stride)
     torch.manual_seed(5)
     x, m = torch.randn(2, *shape)
-    condition = torch.rand(slices, 3 * len(recipe.network.context), *shape[2:])
+    condition = torch.rand(slices, recipe.network.condition_channels, *shape[2:])
     t1, brain = torch.rand(shape), torch.rand(shape) > 0.3
     timesteps = recipe.diffusion.timesteps
     pairs = [(timesteps, timesteps // 2), (timesteps // 2, 7), (7, 0)]

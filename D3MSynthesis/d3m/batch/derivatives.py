@@ -18,6 +18,7 @@ from d3m.errors import D3MError
 from d3m.options import SynthesisOptions
 from d3m.progress import ProgressCallback
 from d3m.results.provenance import STATEMENT
+from d3m.results.view_page import FILE_NAME as VIEW
 from d3m.synthesis import Result, Synthesis
 from d3m.system.folders import put_in_order, tidy
 from d3m.system.locks import hold
@@ -51,12 +52,13 @@ NAMES = {
 """Of each file that a result has: what follows the participant's name in BIDS, and its description."""
 THUMBNAIL = "desc-synthT1c_thumbnail.jpg"
 FIGURE = "desc-synthT1c_figure.png"
+PAGE = f"desc-synthT1c_{VIEW}"
 THUMBNAIL_SIDE = 132
 """Pixels of each of a thumbnail's four pictures."""
 STATE = ".d3m"
 """Folder for the rows of cases and their locks."""
 IGNORED = ("**/.d3m*", "provenance.json", "*_xfm.nii.gz", "*_xfm.json", f"*_{FIGURE.split('_')[1]}", "*_thumbnail.jpg",
-           "summary.tsv", "summary.json", "review.html")  # fmt: skip
+           f"*_{VIEW}", "summary.tsv", "summary.json", "review.html")  # fmt: skip
 """What BIDS has no names for (transforms: BEP014 is a draft)."""
 README = f"""Synthetic contrast-enhanced brain MRI, made by D3M from T1w, T2w and FLAIR.
 
@@ -201,6 +203,8 @@ def _to_bids(made: Path, case: BidsCase, root: Path, result: Result, scans: Case
             json.dumps(for_json(content), indent=1, allow_nan=False) + "\n", encoding="utf-8"
         )
     (made / "figure.png").rename(made / f"{case.id}_{FIGURE}")
+    if result.options.page:
+        (made / VIEW).rename(made / f"{case.id}_{PAGE}")
     write_thumbnail(made / f"{case.id}_{THUMBNAIL}", result)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import d3m
 from d3m.batch.bids import BidsCase
 from d3m.batch.derivatives import FIGURE, STATE, THUMBNAIL, read_row, write_ours
+from d3m.batch.derivatives import PAGE as VIEW
 from d3m.batch.review_page import PAGE
 from d3m.batch.run import estimate_of
 from d3m.results.provenance import RESULT, STATEMENT, read_provenance, stated_provenance
@@ -76,6 +77,8 @@ class Entry:
     thumbnail: str = ""
     """Relative to the page; empty if there is none."""
     figure: str = ""
+    view: str = ""
+    """Of the page with the slices; empty if it was not asked for."""
     estimate: tuple[float | None, ...] = (None, None, None, None)
     """Of the patient: probability of enhancement, ml, and the ends of the interval in ml."""
 
@@ -120,6 +123,7 @@ def _entry(case: BidsCase, out: Path) -> Entry:
         ),
         thumbnail=f"{place}/{case.id}_{THUMBNAIL}",
         figure=f"{place}/{case.id}_{FIGURE}",
+        view=f"{place}/{case.id}_{VIEW}" if f"{case.id}_{VIEW}" in whole.get("files", {}) else "",
         estimate=estimate_of(whole.get("patient_estimate")),
     )
 
@@ -155,7 +159,7 @@ def page(entries: Sequence[Entry]) -> str:
     """The text of `review.html`: one file that asks nothing of a network; pictures lie beside the results."""
     data = [
         [e.subject, e.session, e.status, e.volume_ml, e.seconds, list(e.notices), e.reason, e.hint, e.thumbnail,
-         e.figure, e.estimate]
+         e.figure, e.estimate, e.view]
         for e in entries
     ]  # fmt: skip
     packed = json_in_html(data)

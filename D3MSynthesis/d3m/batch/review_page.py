@@ -75,15 +75,15 @@ footer { padding: 5px 16px; color: var(--dim); background: var(--panel); border-
 </div>
 <div id="list" role="grid" tabindex="0" aria-label="Cases"><div id="space"></div><div id="empty" hidden>No case fits these filters.</div></div>
 </div>
-<footer><kbd>&uarr;</kbd> <kbd>&darr;</kbd> move &nbsp; <kbd>Page</kbd> <kbd>Home</kbd> <kbd>End</kbd> jump &nbsp; <kbd>Enter</kbd> opens the figure &nbsp; <kbd>/</kbd> search &nbsp; <kbd>Esc</kbd> back to the list &nbsp; &middot; D3M @VERSION@; the patient's right is on the left of each picture</footer>
+<footer><kbd>&uarr;</kbd> <kbd>&darr;</kbd> move &nbsp; <kbd>Page</kbd> <kbd>Home</kbd> <kbd>End</kbd> jump &nbsp; <kbd>Enter</kbd> opens the slices (the figure, where there are none) &nbsp; <kbd>f</kbd> opens the figure &nbsp; <kbd>/</kbd> search &nbsp; <kbd>Esc</kbd> back to the list &nbsp; &middot; D3M @VERSION@; the patient's right is on the left of each picture</footer>
 <noscript><p>This page needs JavaScript; summary.tsv beside it has the same numbers.</p></noscript>
 <script type="application/json" id="data">@DATA@</script>
 <script>
 "use strict";
 const HEIGHT = 152, MARGIN = 4;
 const cases = JSON.parse(document.getElementById("data").textContent).map(
-  ([subject, session, status, volume, seconds, notices, reason, hint, thumbnail, figure, estimate]) => ({
-    subject, session, status, volume, seconds, notices, reason, hint, thumbnail, figure, likely: estimate[0], estimate,
+  ([subject, session, status, volume, seconds, notices, reason, hint, thumbnail, figure, estimate, view]) => ({
+    subject, session, status, volume, seconds, notices, reason, hint, thumbnail, figure, view, likely: estimate[0], estimate,
     id: "sub-" + subject + (session ? " ses-" + session : ""),
     text: ("sub-" + subject + " ses-" + session + " " + notices.join(" ") + " " + reason + " " + hint).toLowerCase()}));
 const at = id => document.getElementById(id);
@@ -136,7 +136,7 @@ function build(c, index) {
   if (c.session) name.append(Object.assign(document.createElement("small"), {textContent: "ses-" + c.session}));
   const pictures = cell(row, "picture");
   if (c.thumbnail) {
-    const link = Object.assign(document.createElement("a"), {href: encodeURI(c.figure), target: "_blank", rel: "noopener", tabIndex: -1});
+    const link = Object.assign(document.createElement("a"), {href: encodeURI(c.view || c.figure), target: "_blank", rel: "noopener", tabIndex: -1});
     link.append(Object.assign(document.createElement("img"), {loading: "lazy", decoding: "async", width: 528, height: 132,
       src: encodeURI(c.thumbnail), alt: c.id + ": T1, synthetic image, subtraction and predicted mask"}));
     pictures.append(link);
@@ -186,7 +186,8 @@ list.addEventListener("keydown", event => {
     PageUp: chosen - page, Home: 0, End: order.length - 1};
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key in moves) { choose(moves[event.key]); event.preventDefault(); }
-  if (event.key === "Enter" && order[chosen] && order[chosen].figure) window.open(encodeURI(order[chosen].figure), "_blank", "noopener");
+  const opened = {Enter: "view", f: "figure"}[event.key], c = order[chosen];
+  if (opened && c && c.figure) window.open(encodeURI(c[opened] || c.figure), "_blank", "noopener");
 });
 document.addEventListener("keydown", event => {
   const typing = event.target.matches("input, select");

@@ -17,6 +17,7 @@ from d3m.errors import D3MError, Kind, Notice, is_out_of_memory
 from d3m.progress import Progress, ProgressCallback
 from d3m.results.files import needed_bytes, write_result
 from d3m.results.provenance import RESULT, read_provenance
+from d3m.results.view_page import FILE_NAME as VIEW
 from d3m.synthesis import Result, Synthesis
 from d3m.system.folders import check_output, check_space, followed
 from d3m.system.manifest import Standing, file_sha256, standing
@@ -243,6 +244,7 @@ def _same_request(provenance: dict[str, Any], synthesis: Synthesis, case: CaseFi
             provenance["model"]["weights_sha256"] == synthesis.model.card.weights_sha256
             and {name: provenance["settings"][name] for name in wanted} == wanted
             and (not options.trace or any(name.startswith("trace/") for name in provenance["files"]))
+            and (not options.page or any(name.endswith(VIEW) for name in provenance["files"]))
         )
         used = {name: one["sha256"] for name, one in provenance["inputs"].items()}
         drawn = provenance.get("given_mask")

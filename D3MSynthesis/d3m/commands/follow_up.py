@@ -25,7 +25,7 @@ RESULTS = ("earlier", "later")
 """Folders beside the comparison that hold what was synthesised for it."""
 
 
-@synthesis_command("trace", "enhancing_label")
+@synthesis_command("trace", "enhancing_label", "page")
 def follow_up(
     reporter: Reporter,
     options: SynthesisOptions,

@@ -127,6 +127,8 @@ def synthesize(
     if not reporter.json:
         typer.echo(f"Figure:  {out / 'figure.png'}")
         typer.echo(f"Volumes: {out / 'cemri.nii.gz'} and others beside it (synthetic, research use only)")
+        if options.page:
+            typer.echo(f"Page:    {out / 'view.html'}, for a browser")
         if dicom_out is not None:
             typer.echo(f"DICOM:   {dicom_out}")
 

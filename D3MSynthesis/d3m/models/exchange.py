@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import d3m
+from d3m.diffusion.recipe import REGIONS
 from d3m.errors import D3MError
 from d3m.models.card import Card, ValidationRow
 from d3m.models.load import load_model
@@ -71,13 +72,14 @@ def _onnx(folder: Path, out: Path) -> str:
     card = _copy_model(folder, out)
     difference = write_onnx(load_model(folder), out / ONNX_NAME)
     sizes, diffusion = card.recipe.network, card.recipe.diffusion
+    seen = ", ".join((*card.contrasts, *REGIONS[: sizes.maps]))
     use = (
         f"`{ONNX_NAME}` is one reverse step of the sampler with its warp, for any number of slices, and for rows and "
         f"columns that are multiples of {sizes.stride}.\n\n"
         f"Inputs, as far as this model uses them: {', '.join(INPUTS)}. Outputs: {', '.join(OUTPUTS)}.\n\n"
         f"Begin with the same noise in every slice at t = {diffusion.timesteps} and end at s = 0. "
         f"`image` of the last step is the synthetic slice, scaled like T1 "
-        f"(0 to {diffusion.image_upper:g}). The condition is {', '.join(card.contrasts)}, each in [0, 1], of the "
+        f"(0 to {diffusion.image_upper:g}). The condition is {seen}, each in [0, 1], of the "
         f"slices {', '.join(f'{k:+d}' for k in sizes.context)}, one after the other. The file prepares no scans and "
         "brings nothing back onto their grid."
     )
@@ -127,10 +129,10 @@ def _licence(card: Card) -> str:
 
 def _metadata(card: Card) -> dict[str, object]:
     """A bundle's metadata: what MONAI's schema of 2024-07-25 asks for, from the card."""
-    contrasts, context = card.contrasts, card.recipe.network.context
+    seen, context = (*card.contrasts, *REGIONS[: card.recipe.network.maps]), card.recipe.network.context
     stride = card.recipe.network.stride
     image = {"type": "image", "spatial_shape": [f"{stride}*m", f"{stride}*n"], "dtype": "float32"}
-    channels = [f"{name} of slice {offset:+d}" for offset in context for name in contrasts]
+    channels = [f"{name} of slice {offset:+d}" for offset in context for name in seen]
 
     def tensor(form: str, values: tuple[float, float], names: Iterable[str]) -> dict[str, object]:
         described = {str(k): name for k, name in enumerate(names)}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from d3m.diffusion.networks.slice import D3MNetwork
-from d3m.diffusion.recipe import CONDITION_CHANNELS, DiffusionRecipe
+from d3m.diffusion.recipe import DiffusionRecipe
 from d3m.diffusion.sampler import Condition, State, estimate, to_intensity, to_probability
 from d3m.diffusion.schedule import Schedule, make_schedule
 from d3m.errors import D3MError
@@ -52,7 +52,7 @@ class ReverseStep(nn.Module):
         Args:
             x_t: (N, 1, H, W) noisy image; pure noise at t = T.
             m_t: (N, 1, H, W) noisy mask, likewise.
-            condition: (N, contrasts * context, H, W) in [0, 1]: the scaled contrasts of each slice of the context.
+            condition: (N, channels, H, W) in [0, 1]: of each slice of the context the scaled contrasts, then the maps.
             t1: (N, 1, H, W) in [0, 1]: scaled T1 of the slices themselves.
             brain: (N, 1, H, W): 1 in the brain, 0 outside.
             t: (N,) int64, 1 to T.
@@ -126,7 +126,7 @@ def _example(model: Model, slices: int, rows: int, columns: int, seed: int) -> t
     stride, timesteps = model.card.recipe.network.stride, model.card.recipe.diffusion.timesteps
     generator = torch.Generator().manual_seed(seed)
     shape = (slices, 1, rows * stride, columns * stride)
-    channels = CONDITION_CHANNELS * len(model.card.recipe.network.context)
+    channels = model.card.recipe.network.condition_channels
     noise = (torch.randn(shape, generator=generator) for _ in range(2))
     condition = torch.rand(slices, channels, *shape[2:], generator=generator)
     brain = (torch.rand(shape, generator=generator) > 0.2).float()

@@ -19,6 +19,8 @@ from nibabel import orientations
 from d3m import metrics
 from d3m.errors import D3MError
 from d3m.results.provenance import FILE_NAME, RESULT, add_files, provenance
+from d3m.results.view_page import FILE_NAME as VIEW
+from d3m.results.view_page import write_page
 from d3m.synthesis import Result
 from d3m.system.folders import whole_folder
 from d3m.system.storage import write_text
@@ -88,6 +90,8 @@ def write_result(
             if reference is not None:  # it takes longest
                 waiting.append(pool.submit(_write_comparison, folder, result, case, reference, reference_mask))
             waiting += [pool.submit(*one) for one in _writing(folder, result, case)]
+            if result.options.page:
+                waiting.append(pool.submit(write_page, folder / VIEW, result, case))
             _draw(folder, result, case)
             for one in waiting:
                 one.result()
