@@ -87,7 +87,11 @@ def check_place_of_work(folder: Path, ours: bool, what: str, option: str) -> Non
     Raises:
         D3MError: somebody's files lie there, or its name is a file's or a link to nothing.
     """
-    place, hint = followed(folder), f"Choose another {option}: a new folder."
+    hint = f"Choose another {option}: a new folder."
+    try:
+        place = followed(folder)
+    except D3MError as error:
+        raise D3MError(f"{option} is a link to nothing.", hint) from error
     if not os.path.lexists(place):
         return
     if not place.is_dir():
