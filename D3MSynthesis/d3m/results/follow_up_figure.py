@@ -80,9 +80,9 @@ def draw_follow_up(
                 axes[row, 3].contourf(mask.astype(float), levels=[0.5, 1.5], colors=[colour], alpha=0.55)
     figure.subplots_adjust(left=0.02, right=0.995, top=0.95, bottom=0.09, wspace=0.02, hspace=0.03)
     for at, (colour, word) in zip(
-        (0.77, 0.84, 0.93), zip(COLOURS.values(), ("stable", "new", "vanished"), strict=True), strict=True
+        (0.80, 0.87, 0.94), zip(COLOURS.values(), ("stable", "new", "vanished"), strict=True), strict=True
     ):
-        figure.text(at, 0.07, word, color=colour, fontsize=10)
+        figure.text(at, 0.07, word, color=colour, fontsize=10, ha="center")
     figure.text(0.5, 0.042, text, color="white", fontsize=11, ha="center")
     figure.text(0.5, 0.014, STAMP, color="#ffcc66", fontsize=10, ha="center")
     figure.savefig(path, facecolor="black", metadata={"Description": STAMP})
