@@ -108,3 +108,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = Card("tiny", "Tiny untrained model", recipe, "0" * 64, mask_threshold=0.5)
     save_model(folder, card, network.state_dict())
     return folder
+
+
+@pytest.fixture(scope="session")
+def able_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a card that says that T2 or FLAIR may be missing."""
+    from d3m.models.load import load_model, save_model
+
+    model = load_model(tiny_model)
+    folder = tmp_path_factory.mktemp("able") / "able"
+    card = replace(model.card, name="able", optional_contrasts=("t2", "flair"))
+    save_model(folder, card, model.network.state_dict())
+    return folder

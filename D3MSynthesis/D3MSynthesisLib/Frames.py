@@ -102,8 +102,8 @@ def runFrames(
     Args:
         logic: A `SynthesisLogic`; the other arguments are those of its `run`.
         t1: T1; scans that are proxies of the same browser follow.
-        t2: T2.
-        flair: FLAIR.
+        t2: T2; None: left out.
+        flair: FLAIR; None: left out.
         quality: See `run`.
         wait: See `run`.
         progress: Called with every event; fractions are of the whole.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,15 @@ class InputPart(VTKObservationMixin):
         self.ui, self.sample, self._fail, self._changed = ui, sample, fail, changed
         self.parameters: Any = None
         self._watched: list[Any] = []
+        self._before: dict[str, Any] = {}
+        """What was chosen when it was looked at last."""
         connect(ui.sampleButton, "clicked(bool)", self.onSample)
         connect(ui.assignButton, "clicked(bool)", self.onAssign)
         connect(ui.hardenButton, "clicked(bool)", self.onHarden)
 
     def bind(self, parameters: Any) -> None:
         """Follow these parameters; None lets go of everything."""
-        self.parameters = parameters
+        self.parameters, self._before = parameters, {}
         self.watch()
 
     def chosen(self) -> list[Any]:
@@ -56,6 +58,7 @@ class InputPart(VTKObservationMixin):
 
     def watch(self) -> None:
         """Follow the chosen scans: voxels may arrive late, and a scan may be put under a transform."""
+        self._noticeEmptied()
         chosen = [node for node in self.chosen() if node is not None]
         for nodes, others, change in (
             (self._watched, chosen, self.removeObserver),
@@ -66,18 +69,36 @@ class InputPart(VTKObservationMixin):
                     change(node, event, self._changed)
         self._watched = chosen
 
+    def _noticeEmptied(self) -> None:
+        """Remember which selectors the user emptied: a scan may be left out on purpose."""
+        chosen = dict(zip(SCANS, self.chosen(), strict=True))
+        before, self._before = self._before, chosen
+        if self.parameters is None or slicer.mrmlScene.IsBatchProcessing():
+            return  # a scene that is read, or closed
+        known = self.parameters.emptied.split()
+        emptied = [name for name in SCANS if chosen[name] is None and (name in known or before.get(name) is not None)]
+        if emptied != known:
+            self.parameters.emptied = " ".join(emptied)
+
+    def _set(self, name: str, node: Any) -> None:
+        """Choose, not by the user: a selector that becomes empty so may be filled again."""
+        if node is None:
+            self._before[name] = None
+        setattr(self.parameters, name, node)
+
     def letGo(self, node: Any) -> None:
         """Choose nothing in place of a node."""
         for name in CHOSEN if self.parameters is not None else ():
             if getattr(self.parameters, name) is node:
-                setattr(self.parameters, name, None)
+                self._set(name, None)
 
     def assign(self) -> None:
-        """Fill selectors that are empty, from the examination of what is chosen; what the user chose stays."""
+        """Fill selectors that are empty, from the examination of what is chosen; the user's choices stay."""
         if self.parameters is None:
             return
+        emptied = self.parameters.emptied.split()
         for name, node in zip(SCANS, self._found(self.chosen()), strict=True):
-            if node is not None and getattr(self.parameters, name) is None:
+            if node is not None and getattr(self.parameters, name) is None and name not in emptied:
                 setattr(self.parameters, name, node)
 
     @staticmethod
@@ -88,15 +109,16 @@ class InputPart(VTKObservationMixin):
                   if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors()]  # fmt: skip
         return assignInputs(listed, chosen=chosen)
 
-    def reason(self) -> str | None:
-        """Why these scans cannot be used yet."""
+    def reason(self, optional: Collection[str]) -> str | None:
+        """Why these scans cannot be used yet; `optional`: those that the model can do without."""
         p = self.parameters
         if p is None:
             return _("The scene is closing.")
-        return Inputs.readiness(p.t1, p.t2, p.flair, p.brainMask, p.reference, p.referenceMask, p.acrossStudies)
+        return Inputs.readiness(p.t1, p.t2, p.flair, p.brainMask, p.reference, p.referenceMask, p.acrossStudies,
+                                optional=optional)  # fmt: skip
 
-    def tell(self) -> None:
-        """Whose scans they are, and what is done about transforms and sequences."""
+    def tell(self, optional: Collection[str]) -> None:
+        """Whose scans they are, which one is left out, and what is done about transforms and sequences."""
         ui, p = self.ui, self.parameters
         scans = self.chosen()
         text = Inputs.whose(scans)
@@ -105,6 +127,10 @@ class InputPart(VTKObservationMixin):
             text = f"{text} {_('T1 is {frame}.').format(frame=frame.title)}".strip()
         ui.whoseLabel.setText(text)
         ui.whoseLabel.setVisible(bool(text))
+        missing = Inputs.leftOut(*scans[:3], optional)
+        text = _("{scan} is left out: the picture is made without it, and will be less exact.")
+        ui.leftOutLabel.setText(text.format(scan=missing) if missing else "")
+        ui.leftOutLabel.setVisible(bool(missing))
         ui.acrossBox.setVisible(Inputs.studiesDiffer(scans))
         ui.allFramesBox.setVisible(frame is not None and frame.count > 1)
         notice = None if p is None else Inputs.transformNotice(p.t1, p.t2, p.flair)
@@ -119,11 +145,12 @@ class InputPart(VTKObservationMixin):
 
     def _takeAll(self, nodes: dict[str, Any]) -> None:
         """Choose scans; masks of an earlier patient are not kept."""
+        self.parameters.emptied = ""
         if nodes["t1"] is not self.parameters.t1:
             for name in ("brainMask", "referenceMask", "enhancementMask"):
                 setattr(self.parameters, name, None)
         for name, node in nodes.items():
-            setattr(self.parameters, name, node)
+            self._set(name, node)
 
     def onSample(self, *_arguments: Any) -> None:
         """Load the sample case with its label, and choose it."""

@@ -7,7 +7,7 @@ transform of T1. So nothing is used untransformed in silence, and nothing is tra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,20 @@ def readiness(
     referenceMask: Any = None,
     acrossStudies: bool = False,
     enhancementMask: Any = None,
+    optional: Collection[str] = (),
 ) -> str | None:
     """Why the synthesis cannot run with these nodes yet, in one sentence; None if it can.
 
-    Scans of two patients never run; scans of two examinations of one patient only with `acrossStudies`.
+    Scans of two patients never run; scans of two examinations of one patient only with `acrossStudies`. Of `optional`
+    ("t2", "flair": what the model's card allows) one may be None.
     """
     scans = list(zip(CONTRASTS, (t1, t2, flair), strict=False))
     missing = [name for name, node in scans if node is None]
+    spare = [name for name in missing if name.lower() in optional]
+    if len(spare) == 1:
+        missing.remove(spare[0])
+    elif spare and spare == missing:
+        return _("Choose {first} or {last}, or both.").format(first=missing[0], last=missing[1])
     if missing:
         return _("Choose {scans}.").format(scans=_and(missing))
     named = [*scans, ("The real T1c", reference)]
@@ -56,7 +63,7 @@ def readiness(
         if fault:
             return fault
     for name, node in scans:
-        if node.GetAttribute(SYNTHETIC):
+        if node is not None and node.GetAttribute(SYNTHETIC):
             return _("{scan} is a synthetic image; choose an acquired scan.").format(scan=name)
     if contrastOf(nodeDescription(t1)) == "t1c":
         return _("The volume chosen as T1 says that it is with contrast; choose the T1 before contrast.")
@@ -68,6 +75,12 @@ def readiness(
     if stranger:
         return _("{scan} is of another examination than T1.").format(scan=stranger)
     return None
+
+
+def leftOut(t1: Any, t2: Any, flair: Any, optional: Collection[str]) -> str:
+    """The one scan that is not chosen and that the model can do without, "T2" or "FLAIR"; empty if it is not so."""
+    missing = [name for name, node in zip(CONTRASTS, (t1, t2, flair), strict=False) if node is None]
+    return missing[0] if len(missing) == 1 and missing[0].lower() in optional else ""
 
 
 def _otherThanT1(t1: Any, others: list[tuple[str, Any]], what: str) -> str | None:

@@ -44,6 +44,21 @@ class _Run:
     error: SynthesisError | None = None
 
 
+def _optionalContrasts(model: str | None) -> tuple[str, ...]:
+    """Of "t2" and "flair" those that a model can do without, by its card.
+
+    Raises:
+        SynthesisError: the model or its card cannot be used.
+    """
+    from d3m.errors import D3MError
+    from d3m.models import store
+
+    try:
+        return store.read_card(store.find_model(model)).optional_contrasts
+    except D3MError as error:
+        raise SynthesisError(error.message, error.hint, error.kind) from error
+
+
 class SynthesisLogic:
     """Starts runs of the engine and brings their results into the scene.
 
@@ -94,8 +109,8 @@ class SynthesisLogic:
     def run(
         self,
         t1: Any,
-        t2: Any,
-        flair: Any,
+        t2: Any = None,
+        flair: Any = None,
         quality: str = "standard",
         wait: bool = True,
         *,
@@ -118,8 +133,8 @@ class SynthesisLogic:
 
         Args:
             t1: Volume nodes. Transforms that they are under count as they are shown; results are put under T1's.
-            t2: See `t1`.
-            flair: See `t1`.
+            t2: See `t1`; None: left out, which the model's card must allow; not both T2 and FLAIR.
+            flair: See `t2`.
             quality: "preview", "standard" or "best".
             wait: Return when it is done; else return at once and call `finished` later, on the main thread.
             brainMask: Volume or segmentation node, if the scans are not skull-stripped.
@@ -145,13 +160,14 @@ class SynthesisLogic:
         """
         if self.running:
             raise SynthesisError(_("A synthesis is already running."), _("Wait for it, or cancel it."))
-        fault = readiness(t1, t2, flair, brainMask, reference, referenceMask, acrossStudies, enhancementMask)
+        optional = _optionalContrasts(model) if t2 is None or flair is None else ()
+        fault = readiness(t1, t2, flair, brainMask, reference, referenceMask, acrossStudies, enhancementMask, optional)
         if fault:
             raise SynthesisError(fault)
         self._stopInfo()
         scans = {"t1": t1, "t2": t2, "flair": flair}
         identity = Identity.agreement(scans | {"reference": reference})
-        named = [node.GetName() for node in scans.values()]
+        named = [node.GetName() for node in scans.values() if node is not None]
         copies = Frames.keep(scans)
         t1, t2, flair = scans.values()
         given = scans | {"brain-mask": brainMask, "reference": reference, "reference-mask": referenceMask,
@@ -163,7 +179,7 @@ class SynthesisLogic:
             tuple(notices), brainMask,
         )  # fmt: skip
         names = [*named, *(node.GetName() for node in given.values() if node is not None)]
-        times = {name: node.GetImageData().GetMTime() for name, node in scans.items()}
+        times = {name: node.GetImageData().GetMTime() for name, node in scans.items() if node is not None}
         run = _Run(folder, frame, reference, progress, finished, names, times, copies)
         self._lastNames = names
         try:
@@ -328,7 +344,7 @@ class SynthesisLogic:
             there["brainMask"] = frame.brainMask if frame.brainMask.GetScene() is self.scene else None
         for name in ("t1", "t2", "flair"):
             node = getattr(frame, name)
-            there[name] = node if node.GetScene() is self.scene else None
+            there[name] = node if node is not None and node.GetScene() is self.scene else None
             image = None if there[name] is None else node.GetImageData()
             if there[name] is not None and (image is None or image.GetMTime() != run.times[name]):
                 text = _("{scan} was changed during the synthesis; the result is of {scan} as it was.")

@@ -49,6 +49,7 @@ def cardText(card: Any) -> str:
             f"<p><b>{html.escape(card.title)}</b></p>",
             paragraph(_("Use:"), card.intended_use),
             paragraph(_("Expects:"), card.expected),
+            paragraph(_("One of these may be left out:"), ", ".join(name.upper() for name in card.optional_contrasts)),
             paragraph(_("Limits:"), card.limits),
             paragraph(_("Validated:"), card.validation_note),
             f"<table>{head}{rows}</table>" if rows else "",
@@ -106,6 +107,11 @@ class ModelPart:
             self.ui.cardText.setHtml(html.escape(f"{error.message} {error.hint}"))
         else:
             self.ui.cardText.setHtml(cardText(self.card))
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Of "t2" and "flair" those that the chosen model can do without, one at a time."""
+        return () if self.card is None else tuple(self.card.optional_contrasts)
 
     def reason(self, name: str) -> str | None:
         """Why the chosen model cannot be used; None if it can."""

@@ -107,6 +107,8 @@ class D3MSynthesisParameterNode:
     brainMask: MaskNode
     reference: slicer.vtkMRMLScalarVolumeNode
     referenceMask: MaskNode
+    emptied: str
+    """Of t1, t2, flair and reference those that the user emptied, separated by spaces: they are not filled by names."""
     acrossStudies: bool
     """Scans may be of several examinations of one patient."""
     allFrames: bool

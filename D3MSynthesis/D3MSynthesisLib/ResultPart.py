@@ -44,14 +44,15 @@ def stepsTip(steps: int) -> str:
 
 
 def runTitle(nodes: Any) -> str:
-    """What tells a run from others: T1, time, quality, model."""
+    """What tells a run from others: T1, time, quality, model, a scan that was left out."""
     content = nodes.provenance
     try:
         made = datetime.fromisoformat(content.get("created", "")).astimezone()
         time = made.strftime("%H:%M" if made.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M")
     except ValueError:
         time = ""
-    parts = [time, content.get("settings", {}).get("quality"), content.get("model", {}).get("name")]
+    parts = [time, content.get("settings", {}).get("quality"), content.get("model", {}).get("name"),
+             nodes.without]  # fmt: skip
     name = nodes.cemri.GetName().replace(" synthetic CEMRI", "")
     return f"{name} ({', '.join(str(part) for part in parts if part)})"
 

@@ -12,7 +12,7 @@ import qt
 from slicer.i18n import tr as _
 
 import slicer
-from D3MSynthesisLib import Frames, Install
+from D3MSynthesisLib import Frames, Inputs, Install
 from D3MSynthesisLib.Engine import Cost, EngineInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
 from D3MSynthesisLib.Parameters import Quality
@@ -144,6 +144,12 @@ class RunPart:
             time=duration(cost.seconds), memory=memory(cost.memoryMb), device=device
         )
 
+    def _ready(self) -> str:
+        """The forecast, and which scan is left out: the inputs may be folded away."""
+        p = self.parameters
+        missing = Inputs.leftOut(p.t1, p.t2, p.flair, self.models.optional)
+        return f"{self.forecast()} {_('{scan} is left out.').format(scan=missing)}" if missing else self.forecast()
+
     def update(self) -> None:
         """Button, and the sentence above it."""
         ui, running = self.ui, self.logic.running
@@ -153,7 +159,7 @@ class RunPart:
         ui.applyButton.setToolTip(reason or "")
         ui.progressBar.setVisible(running)
         if not running:
-            ui.stateLabel.setText(reason or self.forecast())
+            ui.stateLabel.setText(reason or self._ready())
 
     # What the engine says about this machine
 
@@ -235,8 +241,8 @@ class RunPart:
 
         Args:
             t1: Scans.
-            t2: See `t1`.
-            flair: See `t1`.
+            t2: See `t1`; None: left out.
+            flair: See `t2`.
             given: What else goes to `SynthesisLogic.run`.
         """
         self.fail(None)

@@ -113,6 +113,16 @@ class Nodes:
         return json.loads(text) if text else None
 
     @property
+    def missing(self) -> list[str]:
+        """Of "t2" and "flair" those that the run was made without."""
+        return [str(name) for name in self.provenance.get("missing", [])]
+
+    @property
+    def without(self) -> str:
+        """What the run was made without, for titles: "without FLAIR"; empty if nothing was left out."""
+        return f"without {', '.join(self.missing).upper()}" if self.missing else ""
+
+    @property
     def notices(self) -> list[str]:
         """Sentences that the user should read with the result."""
         return [str(notice["message"]) for notice in self.provenance.get("notices", [])]

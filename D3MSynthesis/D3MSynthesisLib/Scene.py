@@ -155,6 +155,7 @@ class _Builder:
             ("Steps", settings.get("steps")),
             ("Model", model.get("name")),
             ("ModelSha256", model.get("weights_sha256")),
+            ("Missing", " ".join(self.output.provenance.get("missing", [])) or "none"),
             ("Version", self.output.provenance.get("software", {}).get("version")),
         ):
             node.SetAttribute(PREFIX + name, str(value))
@@ -237,7 +238,8 @@ class _Builder:
             level = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelStudy()
             parent = hierarchy.GetItemAncestorAtLevel(item, level) or hierarchy.GetItemParent(item) or parent
         settings = self.output.provenance.get("settings", {})
-        title = f"{nodes.cemri.GetName()} ({settings.get('quality')}, seed {settings.get('seed')})"
+        parts = [settings.get("quality"), f"seed {settings.get('seed')}", nodes.without]
+        title = f"{nodes.cemri.GetName()} ({', '.join(str(part) for part in parts if part)})"
         folder = hierarchy.CreateFolderItem(parent, hierarchy.GenerateUniqueItemName(title))
         hierarchy.SetItemAttribute(folder, RUN, self.runID)
         hierarchy.SetItemAttribute(folder, SYNTHETIC, "yes")
@@ -245,7 +247,7 @@ class _Builder:
             item = _item(hierarchy, node)
             hierarchy.SetItemParent(item, folder)
             if node.IsA("vtkMRMLVolumeNode"):
-                _tagForExport(hierarchy, item, node)
+                _tagForExport(hierarchy, item, node, nodes.without)
         return int(folder)
 
 
@@ -260,9 +262,10 @@ EXPORT_TAGS = {
 (qSlicerDICOMTagEditorWidget.cxx, setExportables). The panel's own export is the one that marks images fully."""
 
 
-def _tagForExport(hierarchy: Any, item: int, node: Any) -> None:
+def _tagForExport(hierarchy: Any, item: int, node: Any, without: str) -> None:
     prefix = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMAttributePrefix()
-    for tag, value in (EXPORT_TAGS | {"SeriesDescription": f"SYNTHETIC, research only: {node.GetName()}"}).items():
+    text = ", ".join(part for part in ("SYNTHETIC", "research only", without) if part)
+    for tag, value in (EXPORT_TAGS | {"SeriesDescription": f"{text}: {node.GetName()}"}).items():
         hierarchy.SetItemAttribute(item, prefix + tag, value[:64])
 
 

@@ -14,7 +14,7 @@ import slicer
 from D3MSynthesisLib import Views
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import askUser, guarded, tellUser
-from D3MSynthesisLib.InputPart import InputPart
+from D3MSynthesisLib.InputPart import SCANS, InputPart
 from D3MSynthesisLib.ModelPart import ModelPart
 from D3MSynthesisLib.Parameters import parametersOf
 from D3MSynthesisLib.ResultPart import ResultPart
@@ -195,12 +195,12 @@ class Panel(VTKObservationMixin):
 
     def reason(self) -> str | None:
         """Why it cannot run yet."""
-        fault = self.inputs.reason()
+        fault = self.inputs.reason(self.models.optional)
         return fault if fault or self.parameters is None else self.models.reason(self.parameters.model)
 
     def update(self, *_arguments: Any) -> None:
         """Everything that depends on what is chosen and on what goes on."""
-        self.inputs.tell()
+        self.inputs.tell(self.models.optional)
         self.run.update()
         self.result.tellOwner()
         self.result.comparison.tell()
@@ -215,8 +215,13 @@ class Panel(VTKObservationMixin):
         nodes = self.result.nodes
         if nodes is None or self.parameters is None:
             return _("There is no result yet.")
-        if not all(alive(scan) for scan in (nodes.t1, nodes.t2, nodes.flair)):
+        if not all(alive(getattr(nodes, name)) for name in SCANS[:3] if name not in nodes.missing):
             return _("A scan of this run is no longer in the scene: load it and run the synthesis again.")
+        if not set(nodes.missing) <= set(self.models.optional):
+            scan = ", ".join(nodes.missing).upper()
+            return _("This result was made without {scan}, which the chosen model needs: choose another model.").format(
+                scan=scan
+            )
         return self.models.reason(self.parameters.model)
 
     def _steer(self, mask: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from typer.testing import CliRunner
 from conftest import TinyCase
 from d3m.commands.app import app
 from d3m.errors import D3MError
-from d3m.models.load import load_model, save_model
+from d3m.models.load import load_model
 from d3m.options import SynthesisOptions
 from d3m.synthesis import Synthesis
 from d3m.volumes.preprocess.case import read_case
@@ -21,22 +20,12 @@ from d3m.volumes.preprocess.case import read_case
 OPTIONS = SynthesisOptions(device="cpu", quality="preview")
 
 
-@pytest.fixture(scope="module")
-def able(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with a card that says that T2 or FLAIR may be missing."""
-    model = load_model(tiny_model)
-    folder = tmp_path_factory.mktemp("able") / "able"
-    card = replace(model.card, name="able", optional_contrasts=("t2", "flair"))
-    save_model(folder, card, model.network.state_dict())
-    return folder
-
-
 @pytest.mark.parametrize("left_out", ["t2", "flair"])
-def test_a_model_that_can(left_out: str, able: Path, tiny_case: TinyCase, tmp_path: Path) -> None:
+def test_a_model_that_can(left_out: str, able_model: Path, tiny_case: TinyCase, tmp_path: Path) -> None:
     """The missing scan's channel is zero for the network; notice and provenance say what is missing."""
     out = tmp_path / "out"
     scans = [w for n in ("t1", "t2", "flair") if n != left_out for w in (f"--{n}", str(getattr(tiny_case, n)))]
-    small = ["--model", str(able), "--quality", "preview", "--device", "cpu", "--progress", "none"]
+    small = ["--model", str(able_model), "--quality", "preview", "--device", "cpu", "--progress", "none"]
     ended = CliRunner().invoke(app, ["synthesize", *scans, "--out", str(out), *small])
     assert ended.exit_code == 0, ended.output
     stated = json.loads((out / "provenance.json").read_text())
@@ -46,11 +35,11 @@ def test_a_model_that_can(left_out: str, able: Path, tiny_case: TinyCase, tmp_pa
     assert (out / "figure.png").is_file()
 
 
-def test_the_network_sees_nothing_of_it(able: Path, tiny_case: TinyCase) -> None:
+def test_the_network_sees_nothing_of_it(able_model: Path, tiny_case: TinyCase) -> None:
     """Its plane is zero, the others are as they were; the result differs from the one with all three."""
     whole = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
     part = read_case(tiny_case.t1, None, tiny_case.flair)
-    synthesis = Synthesis(load_model(able), OPTIONS)
+    synthesis = Synthesis(load_model(able_model), OPTIONS)
     one, other = synthesis.prepare(whole), synthesis.prepare(part)
     assert not other.slices[:, 1].any()
     assert np.array_equal(one.slices[:, ::2], other.slices[:, ::2])
@@ -58,13 +47,15 @@ def test_the_network_sees_nothing_of_it(able: Path, tiny_case: TinyCase) -> None
 
 
 def test_a_model_that_cannot(
-    able: Path, tiny_model: Path, tiny_case: TinyCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    able_model: Path, tiny_model: Path, tiny_case: TinyCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is refused before anything is computed, and a model that can is named."""
     from d3m.models import needs
     from d3m.models.store import ModelEntry
 
-    monkeypatch.setattr(needs, "list_models", lambda: [ModelEntry("able", able, True), ModelEntry("x", tmp_path, True)])
+    monkeypatch.setattr(
+        needs, "list_models", lambda: [ModelEntry("able", able_model, True), ModelEntry("x", tmp_path, True)]
+    )
     case = read_case(tiny_case.t1, tiny_case.t2, None)
     with pytest.raises(D3MError, match="FLAIR is missing, and the model tiny needs it") as caught:
         Synthesis(load_model(tiny_model), OPTIONS).run(case)
@@ -73,11 +64,11 @@ def test_a_model_that_cannot(
         read_case(tiny_case.t1, None, None)
 
 
-def test_batch(able: Path, tiny_model: Path, tiny_case: TinyCase, tmp_path: Path) -> None:
+def test_batch(able_model: Path, tiny_model: Path, tiny_case: TinyCase, tmp_path: Path) -> None:
     """A case without FLAIR runs with a model that can, and fails by itself with one that cannot."""
     table = tmp_path / "cases.csv"
     table.write_text(f"id,t1,t2,flair\na,{tiny_case.t1},{tiny_case.t2},\n")
-    for model, code, word in ((able, 0, "a,done"), (tiny_model, 2, "FLAIR is missing")):
+    for model, code, word in ((able_model, 0, "a,done"), (tiny_model, 2, "FLAIR is missing")):
         out = tmp_path / model.name
         small = ["--model", str(model), "--quality", "preview", "--device", "cpu", "--progress", "none"]
         ended = CliRunner().invoke(app, ["batch", str(table), "--out", str(out), *small])

@@ -76,6 +76,17 @@ def test_every_frame_is_run(case: tuple[MRMLHost, MadeOutput, list[object], Synt
     assert Frames.frameOf(proxies[0]).number == 1
 
 
+def test_every_frame_without_t2(
+    case: tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic], able_model: Path
+) -> None:
+    """A scan that is left out is left out of every frame."""
+    _, made, (t1, _, flair), logic = case
+    results = Frames.runFrames(logic, t1, None, flair, model=str(able_model))
+    assert [nodes.t2 for nodes in results] == [None] * 3
+    for number, nodes in enumerate(results):
+        np.testing.assert_allclose(slicer.util.arrayFromVolume(nodes.flair), made.t1.T + 10 * number + 2, rtol=1e-5)
+
+
 def test_a_failed_frame_leaves_nothing(
     case: tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic], tmp_path: Path
 ) -> None:

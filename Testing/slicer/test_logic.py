@@ -300,12 +300,18 @@ def test_python_that_cannot_be_started(host: MRMLHost, tmp_path: Path) -> None:
     assert logic.run(*nodes).cemri is not None
 
 
-def test_not_ready_starts_nothing(host: MRMLHost, tmp_path: Path) -> None:
-    """A request that cannot work is refused before anything is written."""
+def test_not_ready_starts_nothing(host: MRMLHost, tmp_path: Path, tiny_model: Path, able_model: Path) -> None:
+    """A request that cannot work is refused before anything is written; what a model's card allows is not."""
     logic, nodes = fake_logic(host, tmp_path, "success")
     with pytest.raises(SynthesisError, match="Choose T2"):
-        logic.run(nodes[0], None, nodes[2], wait=False)
+        logic.run(nodes[0], None, nodes[2], wait=False, model=str(tiny_model))
+    with pytest.raises(SynthesisError, match="T2 or FLAIR"):
+        logic.run(nodes[0], wait=False, model=str(able_model))
+    with pytest.raises(SynthesisError, match="nowhere"):
+        logic.run(nodes[0], None, nodes[2], wait=False, model="nowhere")
     assert not logic.running
+    result = logic.run(nodes[0], None, nodes[2], model=str(able_model))
+    assert (result.t1, result.t2, result.flair) == (nodes[0], None, nodes[2])
 
 
 def test_report_names_nobody(host: MRMLHost, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_every_bound_widget_has_a_parameter(host: Host) -> None:
 
     fields = set(D3MSynthesisParameterNode.__annotations__)
     assert bound <= fields
-    assert fields - bound == {"model", "device"}  # their lists are known only when the panel is shown
+    assert fields - bound == {"model", "device", "emptied"}  # lists that are known only when the panel is shown
 
 
 def test_banner_is_always_there(host: Host) -> None:
@@ -143,9 +143,12 @@ def test_what_the_user_chose_stays(host: Host) -> None:
         (("p_t1", "p_t2", "p_flair"), None),
     ],
 )
-def test_the_line_says_why_it_cannot_run(host: Host, names: tuple[str, ...], reason: str | None) -> None:
+def test_the_line_says_why_it_cannot_run(
+    host: Host, tiny_model: Path, names: tuple[str, ...], reason: str | None
+) -> None:
     """The button is enabled only when everything is there, and its reason stands above it and in its tip."""
     panel = host.openModule("D3MSynthesis").panel
+    panel.models.importFrom(tiny_model)
     for name in names:
         volume(name)
     host.settle()
