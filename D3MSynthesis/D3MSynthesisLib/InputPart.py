@@ -74,7 +74,7 @@ class InputPart(VTKObservationMixin):
         chosen = dict(zip(SCANS, self.chosen(), strict=True))
         before, self._before = self._before, chosen
         if self.parameters is None or slicer.mrmlScene.IsBatchProcessing():
-            return  # a scene that is read, or closed
+            return  # a scene is read or restored
         known = self.parameters.emptied.split()
         emptied = [name for name in SCANS if chosen[name] is None and (name in known or before.get(name) is not None)]
         if emptied != known:

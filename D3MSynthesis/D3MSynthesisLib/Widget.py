@@ -67,7 +67,8 @@ class Panel(VTKObservationMixin):
         self.result = ResultPart(ui, self._fail, ask, self._steer, self._offer)
         self._fail(None)
         scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self._onStartClose)
+        self.addObserver(scene, scene.StartCloseEvent, self._onSceneChanges)
+        self.addObserver(scene, scene.StartImportEvent, self._onSceneChanges)
         self.addObserver(scene, scene.EndCloseEvent, self._onSceneChanged)
         self.addObserver(scene, scene.EndImportEvent, self._onSceneChanged)
         self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
@@ -124,7 +125,11 @@ class Panel(VTKObservationMixin):
             for part in (self.inputs, self.run, self.result):
                 part.bind(None)
 
-    def _onStartClose(self, _caller: Any, _event: str) -> None:
+    def _onSceneChanges(self, _caller: Any, _event: str) -> None:
+        """A scene is closed or read: selectors drop all rows and list them again (qMRMLSceneModel.cxx, updateScene).
+
+        What they then choose for a moment is no choice of the user.
+        """
         self._unbind()
 
     def _onSceneChanged(self, _caller: Any, _event: str) -> None:

@@ -132,6 +132,22 @@ def test_a_deleted_scan_may_be_replaced(host: Host, able_model: Path) -> None:
     assert panel.parameters.flair.GetName() == "q_flair"
 
 
+def test_a_scene_that_is_added_empties_nothing(host: Host, able_model: Path, tmp_path: Path) -> None:
+    """Selectors list all rows again at the end of an import (qMRMLSceneModel.cxx, line 1455): nobody chose nothing."""
+    panel = opened(host, able_model, ("p_t1", "p_t2", "p_flair"))
+    assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    tag = host.scene.AddObserver(
+        host.scene.EndImportEvent,
+        lambda *_: [getattr(panel.ui, f"{n}Selector").setCurrentNode(None) for n in SCANS],
+        1.0,
+    )
+    host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    host.scene.RemoveObserver(tag)
+    host.settle()
+    assert [getattr(panel.parameters, name).GetName() for name in SCANS] == ["p_t1", "p_t2", "p_flair"]
+    assert panel.parameters.emptied == ""
+
+
 def test_the_result_says_it(host: Host, able_model: Path, tiny_model: Path, tiny_case: object, tmp_path: Path) -> None:
     """A real run without FLAIR: in the list, the notices, nodes, the data tree, layouts, mask, files and DICOM."""
     import json
