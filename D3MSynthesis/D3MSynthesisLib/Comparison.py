@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import slicer
+from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, voxelMl
 from D3MSynthesisLib.Identity import identityOf
@@ -19,16 +20,17 @@ LEAST_VOXELS = 1000
 """Of the brain that the real T1c must show."""
 
 
-def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None) -> dict[str, Any]:
+def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None, acrossStudies: bool = False) -> dict[str, Any]:
     """Measure a run against a real T1c and keep the numbers with it.
 
     Args:
         nodes: The run; its mask counts as it is now.
         reference: The real T1c; it is used as it is shown, and resampled onto the synthetic image's grid.
         referenceMask: The real enhancing tumour, volume or segmentation node; else it is estimated from brightness.
+        acrossStudies: They may be of another examination of the patient.
 
     Raises:
-        SynthesisError: it is another patient's, it does not show this brain, or T1 is gone.
+        SynthesisError: it is synthetic, another patient's or examination's, does not show this brain, or T1 is gone.
     """
     import numpy as np
 
@@ -38,12 +40,19 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None) -> dict[
         raise SynthesisError(
             _("The T1 of this run is no longer in the scene."), _("Load it again and run the synthesis again.")
         )
-    mine = identityOf(nodes.t1).patient
+    mine = identityOf(nodes.t1)
+    if reference.GetAttribute(SYNTHETIC) or (referenceMask is not None and referenceMask is nodes.segmentation):
+        raise SynthesisError(
+            _("The real T1c and its tumour cannot be what a synthesis made."), _("Choose an acquired scan and its own.")
+        )
     for name, node in ((_("The real T1c"), reference), (_("The real tumour"), referenceMask)):
-        theirs = identityOf(node).patient
-        if mine and theirs and mine != theirs:
+        theirs = identityOf(node)
+        if mine.patient and theirs.patient and mine.patient != theirs.patient:
             text = _("{scan} is of another patient than T1.").format(scan=name)
             raise SynthesisError(text, _("Choose this patient's."))
+        if not acrossStudies and mine.study and theirs.study and mine.study != theirs.study:
+            text = _("{scan} is of another examination than T1.").format(scan=name)
+            raise SynthesisError(text, _("Choose this examination's, or allow scans of several examinations."))
     real = resampledOn(reference, nodes.cemri)
     brain = brainOf(nodes) & (real != 0)
     if brain.sum() < LEAST_VOXELS:

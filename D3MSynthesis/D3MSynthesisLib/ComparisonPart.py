@@ -117,7 +117,8 @@ class ComparisonPart:
             return
         try:
             with slicer.util.WaitCursor():
-                Comparison.compareRun(self.nodes, self.parameters.reference, self.parameters.referenceMask)
+                p = self.parameters
+                Comparison.compareRun(self.nodes, p.reference, p.referenceMask, p.acrossStudies)
                 Looks.windowInputs(self.nodes)
                 if alive(self.nodes.error):
                     Pictures.makeError(self.nodes)  # it may have been another real T1c's

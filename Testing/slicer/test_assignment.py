@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -142,6 +144,32 @@ def in_tree(node: object, patient: str, study: str) -> object:
     own = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(under, node)
     hierarchy.SetItemParent(own, under)
     return node
+
+
+def test_a_run_is_compared_with_a_real_scan_of_its_examination(host: MRMLHost, tmp_path: Path) -> None:
+    """Afterwards as before: no synthetic image passes for a real one, no other examination's without being asked."""
+    from slicer_helpers import make_output
+
+    from D3MSynthesisLib import Comparison, Scene
+    from D3MSynthesisLib.Engine import SynthesisError
+
+    host.openScene()
+    made = make_output(tmp_path / "out", steps=0)
+
+    def scan(name: str, study: str) -> object:
+        node = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name=name)
+        return in_tree(node, "A", study)
+
+    t1, same, other = scan("t1", "2026"), scan("t1c", "2026"), scan("t1c", "2025")
+    nodes, more = (Scene.addRun(host.scene, made.folder, Scene.Frame("t1", made.matrix, t1)) for _ in range(2))
+    for reference, mask in ((nodes.cemri, None), (more.cemri, None), (same, nodes.segmentation)):
+        with pytest.raises(SynthesisError, match="cannot be what a synthesis made"):
+            Comparison.compareRun(nodes, reference, mask)
+    with pytest.raises(SynthesisError, match="another examination"):
+        Comparison.compareRun(nodes, other)
+    assert nodes.comparison is None
+    assert Comparison.compareRun(nodes, other, acrossStudies=True)["ssim_brain"] > 0.9
+    assert Comparison.compareRun(nodes, same)["ssim_brain"] > 0.9
 
 
 ROLES = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "reference": "real T1c", "brainMask": "brain mask",
