@@ -185,7 +185,7 @@ def findRuns(scene: Any) -> list[Nodes]:
         node = scene.GetNthNode(index)
         run, role = node.GetAttribute(RUN), node.GetAttribute(ROLE)
         if run and role in roles:
-            runs.setdefault(run, {})[role] = node
+            runs.setdefault(run, {}).setdefault(role, node)  # copies that a person made bear its attributes, too
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     result = []
     for run, found in runs.items():

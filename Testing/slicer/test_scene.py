@@ -340,3 +340,17 @@ def test_many_runs_leave_nothing_behind_when_removed(host: MRMLHost, tmp_path: P
         hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
         counts.append((host.scene.GetNumberOfNodes(), items.GetNumberOfIds()))
     assert len(set(counts)) == 1, counts
+
+
+def test_a_copy_of_a_result_does_not_take_its_place(host: MRMLHost, tmp_path: Path) -> None:
+    """Cloned nodes bear all attributes (vtkMRMLNode.cxx, CopyContent); the run keeps its own picture and mask."""
+    host.openScene()
+    nodes = add(host, make_output(tmp_path / "out", steps=0))
+    for node in (nodes.cemri, nodes.segmentation):
+        copy = host.scene.CreateNodeByClass(node.GetClassName())
+        copy.UnRegister(None)
+        copy.Copy(node)
+        host.scene.AddNode(copy)
+    (found,) = Runs.findRuns(host.scene)
+    assert found.cemri is nodes.cemri
+    assert found.segmentation is nodes.segmentation
