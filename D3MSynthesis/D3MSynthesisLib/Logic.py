@@ -24,6 +24,9 @@ from D3MSynthesisLib.Worker import Outcome, Worker
 __all__ = ["Cost", "Device", "EngineInfo", "ModelInfo", "Nodes", "ProgressEvent", "SynthesisError", "SynthesisLogic",
            "assignInputs", "readiness", "transformNotice"]  # fmt: skip
 
+SAME_MM = 1e-4
+"""T1's voxels have not been moved if its matrix changed by no more."""
+
 
 @dataclass
 class _Run:
@@ -350,6 +353,9 @@ class SynthesisLogic:
                 text = _("{scan} was changed during the synthesis; the result is of {scan} as it was.")
                 notices.append(text.format(scan=name.upper()))
         parent = frame.parentTransform if there["t1"] is None else there["t1"].GetParentTransformNode()
+        if there["t1"] is not None and abs(matrixOf(there["t1"]) - frame.ijkToRAS).max() > SAME_MM:
+            parent = frame.parentTransform  # hardened by now, most likely: the frame of the run is still under it
+            notices.append(_("T1 was moved during the synthesis: check that the result lies where T1 is."))
         return replace(frame, parentTransform=parent, notices=tuple(notices), **there)
 
     def _clean(self, run: _Run, failed: bool = True) -> None:

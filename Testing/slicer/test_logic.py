@@ -274,6 +274,27 @@ def test_transform_changed_during_a_run(host: MRMLHost, tmp_path: Path) -> None:
     assert told[0][0].cemri.GetTransformNodeID() == parent.GetID()
 
 
+def test_transform_hardened_during_a_run(host: MRMLHost, tmp_path: Path) -> None:
+    """The results lie where T1 is, although the transform that they are made under is no longer T1's."""
+    logic, nodes = fake_logic(host, tmp_path, "success", "oblique")
+    parent = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "registration")
+    matrix = np.eye(4)
+    matrix[:3] = [[0, -1, 0, 20], [1, 0, 0, -7], [0, 0, 1, 3]]
+    parent.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    for node in nodes:
+        node.SetAndObserveTransformNodeID(parent.GetID())
+    told: list[tuple[Runs.Nodes, object]] = []
+    logic.run(*nodes, wait=False, finished=lambda *end: told.append(end))
+    nodes[0].HardenTransform()
+    wait_for(logic, lambda: told)
+    result = told[0][0]
+    assert nodes[0].GetParentTransformNode() is None
+    for node in (result.cemri, result.segmentation, result.deformation):
+        assert node.GetTransformNodeID() == parent.GetID()
+    np.testing.assert_allclose(matrix @ Inputs.matrixOf(result.cemri), Inputs.matrixOf(nodes[0]), atol=1e-6)
+    assert any("T1 was moved" in text for text in result.notices)
+
+
 def test_proxy_that_moves_on_during_a_run(host: MRMLHost, tmp_path: Path) -> None:
     """The voxels of the moment of the start are used, whatever a sequence shows later; names are no file names."""
     logic, nodes = fake_logic(host, tmp_path, "slow")
