@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from D3MSynthesisLib import Inputs, Results
+from D3MSynthesisLib import Inputs, Masks, Results
 from D3MSynthesisLib.Engine import SynthesisError
+from D3MSynthesisLib.Grids import matrixOf
+from D3MSynthesisLib.Runs import alive
 from D3MSynthesisLib.Texts import _
 from D3MSynthesisLib.Traces import newFolder
 from D3MSynthesisLib.Worker import Outcome, Worker
@@ -60,13 +62,16 @@ class DicomExport:
         """Start writing.
 
         Raises:
-            SynthesisError: it cannot be started.
+            SynthesisError: it cannot be started, or the run's mask was deleted.
         """
         nodes = self._nodes
+        if not alive(nodes.segmentation):  # an empty one would say that nothing enhances
+            raise SynthesisError(_("The mask was deleted from the scene, and DICOM is not written without it."),
+                                 _("Run the synthesis again, or save without DICOM."))  # fmt: skip
         self._temporary = temporary = newFolder()
         try:
             Inputs.writeInput(nodes.cemri, nodes.cemri, temporary / "cemri.nrrd")
-            Inputs.writeInput(nodes.segmentation, nodes.cemri, temporary / "mask.nrrd")
+            Inputs.writeInput(_wholeMask(nodes), nodes.cemri, temporary / "mask.nrrd")
             content = nodes.provenance | {"mask": Results.maskRecord(nodes)}
             (temporary / "provenance.json").write_text(json.dumps(content), encoding="utf-8")
             arguments = ["dicom", "cemri.nrrd", "mask.nrrd", "--provenance", "provenance.json", "--json",
@@ -79,6 +84,9 @@ class DicomExport:
             self._clean()
             raise SynthesisError(_("The DICOM files cannot be written."), _("Choose another folder."), "machine",
                                  str(error)) from error  # fmt: skip
+        except BaseException:
+            self._clean()
+            raise
 
     def wait(self) -> None:
         """Return when it is done."""
@@ -104,6 +112,16 @@ class DicomExport:
         else:
             error = SynthesisError(outcome.message, outcome.hint, outcome.kind or "defect", outcome.details)
             self._finished(None, error)
+
+
+def _wholeMask(nodes: Any) -> Any:
+    """The mask as a volume outside the scene: segments that a person has hidden belong to it, as to its volume."""
+    import numpy as np
+
+    volume = slicer.vtkMRMLScalarVolumeNode()
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrixOf(nodes.cemri)))
+    slicer.util.updateVolumeFromArray(volume, Masks.maskOf(nodes).astype(np.uint8))
+    return volume
 
 
 def saveDicom(nodes: Any, folder: Path, python: str | None = None, engine: Path | None = None) -> SavedDicom:

@@ -80,6 +80,9 @@ class SavePart:
         except OSError as error:
             hint = _("Choose another folder, which you may write to and which has space.")
             self._fail(SynthesisError(_("The result cannot be saved."), hint, "machine", str(error)))
+        except BaseException:
+            self._end()  # else the button would cancel for ever what was never started
+            raise
 
     def _tell(self, *lines: str) -> None:
         self.ui.savedLabel.setText("\n".join(lines))

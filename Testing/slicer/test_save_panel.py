@@ -99,3 +99,19 @@ def test_cancelled_dicom_leaves_nothing(panel: tuple[Host, object], tmp_path: Pa
     assert not (saved / "dicom").exists()
     assert "cancelled" in found.ui.savedLabel.text
     assert found.ui.errorLabel.text == ""
+
+
+def test_dicom_without_a_mask_is_refused(panel: tuple[Host, object], tmp_path: Path) -> None:
+    """A deleted mask is not written as an empty one; it is told, and the button saves again."""
+    host, found = panel
+    host.scene.RemoveNode(found.result.nodes.segmentation)
+    host.settle()
+    found.ui.saveButton.click()
+    assert "mask was deleted" in found.ui.errorLabel.text
+    assert found.result.save.export is None
+    assert found.ui.saveButton.text == "Save result"
+    (saved,) = (tmp_path / "saved").iterdir()
+    assert not (saved / "dicom").exists()
+    found.ui.dicomBox.setChecked(False)
+    found.ui.saveButton.click()
+    assert len(list((tmp_path / "saved").iterdir())) == 2
