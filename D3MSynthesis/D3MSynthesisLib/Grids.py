@@ -162,8 +162,10 @@ def _resliced(image: Any, rasToIjk: Any, node: Any, target: Any, nearest: bool) 
 
 
 def thresholdOf(probability: Any, mask: Any) -> float:
-    """The threshold that made this mask, as nearly as it can be told; 0.5 if nothing is in it."""
-    if not mask.any() or mask.all():
+    """The threshold that made this mask, as nearly as it can be told; of an empty one 0.5, or more if it must be."""
+    if not mask.any():
+        return max(0.5, float(int(1000 * probability.max()) + 1) / 1000)
+    if mask.all():
         return 0.5
     inside, outside = float(probability[mask].min()), float(probability[~mask].max())
     for digits in (1, 2, 3):  # a model's threshold is a round number

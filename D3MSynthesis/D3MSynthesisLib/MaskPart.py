@@ -43,6 +43,8 @@ class MaskPart(VTKObservationMixin):
         self.nodes, self.parameters = nodes, parameters
         if nodes is None:
             return
+        if alive(nodes.cemri):
+            Masks.noticeEdit(nodes)  # in Segment Editor, say: nobody looks while another module is open
         self._slide(nodes.threshold)
         self.ui.thresholdSlider.setEnabled(alive(nodes.probability) and not nodes.given)
         if alive(nodes.segmentation):

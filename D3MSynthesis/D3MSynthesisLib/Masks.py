@@ -90,9 +90,12 @@ def noticeEdit(nodes: Nodes) -> bool:
     """
     before = (nodes.edited, nodes.enhancingVolumeMl)
     mask = maskOf(nodes)
-    edited = bool(alive(nodes.probability) and (mask != originalMask(nodes)).any())
+    now = measure(nodes, mask)
+    if alive(nodes.probability):
+        edited = bool((mask != originalMask(nodes)).any())
+    else:  # it was deleted: what was edited stays so, and a mask of another size is another one
+        edited = before[0] or abs(now - before[1]) > 1e-3 * voxelMl(nodes.cemri)
     nodes.cemri.SetAttribute(PREFIX + "MaskEdited", "yes" if edited else None)
-    measure(nodes, mask)
     segment = None
     if alive(nodes.segmentation):
         segment = nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID)

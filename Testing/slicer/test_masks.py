@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slicer_helpers import MadeOutput, make_output
+from slicer_helpers import MadeOutput, make_output, save, write_provenance
 
 slicer = pytest.importorskip("slicer")
 from mrml_host import MRMLHost  # noqa: E402
@@ -60,6 +60,39 @@ def test_segments_that_were_added_count(made: tuple[Runs.Nodes, MadeOutput]) -> 
     Masks.setThreshold(nodes, nodes.threshold)
     assert not nodes.edited
     np.testing.assert_array_equal(Masks.maskOf(nodes), output.mask.T)
+
+
+def test_an_edited_mask_stays_so_without_its_probability(made: tuple[Runs.Nodes, MadeOutput]) -> None:
+    """Whoever deletes the probability does not make a drawn mask a predicted one, nor a predicted one a drawn one."""
+    nodes, output = made
+    slicer.mrmlScene.RemoveNode(nodes.probability)
+    assert not Masks.noticeEdit(nodes)
+    assert not nodes.edited
+    for part in (2, 3):
+        edited = output.mask.T.copy()
+        edited[: len(edited) // part] = False
+        paint(nodes, edited)
+        Masks.noticeEdit(nodes)
+        assert nodes.edited
+    assert nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID).GetName() == Masks.EDITED_NAME
+
+
+def test_an_empty_mask_of_a_high_threshold_is_not_edited(tmp_path: Path) -> None:
+    """A model that asks for more than 0.5 found nothing: what it said is not taken for a person's edit."""
+    host = MRMLHost()
+    output = make_output(tmp_path / "out", steps=0)
+    for name, data in (
+        ("enhancement_probability", np.minimum(output.probability, 0.62).astype(np.float32)),
+        ("enhancement_mask", np.zeros(output.mask.shape, np.uint8)),
+    ):
+        save(output.folder / f"{name}.nii.gz", data, output.matrix)
+    (output.folder / "provenance.json").unlink()
+    write_provenance(output.folder)
+    nodes = Scene.addRun(host.scene, output.folder, Scene.Frame("T1", output.matrix))
+    assert output.probability.max() > 0.62
+    assert not Masks.noticeEdit(nodes)
+    assert not nodes.edited
+    assert 0.62 < nodes.threshold <= 1
 
 
 def test_a_deleted_segment_is_no_error(made: tuple[Runs.Nodes, MadeOutput]) -> None:
