@@ -14,9 +14,11 @@ from D3MSynthesisLib import Frames, Inputs, SampleCase
 from D3MSynthesisLib.Assignment import Assignment, assignInputs
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect
+from D3MSynthesisLib.Identity import groupOf
 
 SCANS = ("t1", "t2", "flair", "reference")
-CHOSEN = (*SCANS, "brainMask", "referenceMask", "enhancementMask")
+MASKS = ("brainMask", "referenceMask", "enhancementMask")
+CHOSEN = (*SCANS, *MASKS)
 """Parameters that are nodes."""
 
 
@@ -43,13 +45,15 @@ class InputPart(VTKObservationMixin):
         self._watched: list[Any] = []
         self._before: dict[str, Any] = {}
         """What was chosen when it was looked at last."""
+        self._group: tuple[str, str] | None = None
+        """Whose T1 was chosen last, see `groupOf`; None: none was."""
         connect(ui.sampleButton, "clicked(bool)", self.onSample)
         connect(ui.assignButton, "clicked(bool)", self.onAssign)
         connect(ui.hardenButton, "clicked(bool)", self.onHarden)
 
     def bind(self, parameters: Any) -> None:
         """Follow these parameters; None lets go of everything."""
-        self.parameters, self._before = parameters, {}
+        self.parameters, self._before, self._group = parameters, {}, None
         self.watch()
 
     def chosen(self) -> list[Any]:
@@ -59,6 +63,7 @@ class InputPart(VTKObservationMixin):
     def watch(self) -> None:
         """Follow the chosen scans: voxels may arrive late, and a scan may be put under a transform."""
         self._noticeEmptied()
+        self._leave()
         chosen = [node for node in self.chosen() if node is not None]
         for nodes, others, change in (
             (self._watched, chosen, self.removeObserver),
@@ -85,6 +90,23 @@ class InputPart(VTKObservationMixin):
         if node is None:
             self._before[name] = None
         setattr(self.parameters, name, node)
+
+    def _leave(self) -> None:
+        """Where T1 is of another patient or examination than the one before, nothing else of that one is kept.
+
+        Masks are chosen in a section that may be folded, and one without identifiers fits every patient on one grid.
+        """
+        t1 = None if self.parameters is None else self.parameters.t1
+        if t1 is None:
+            return
+        before, self._group = self._group, groupOf(t1)
+        if before not in (None, self._group):
+            self._forget()
+
+    def _forget(self) -> None:
+        for name in MASKS:
+            setattr(self.parameters, name, None)
+        self.parameters.acrossStudies = False
 
     def letGo(self, node: Any) -> None:
         """Choose nothing in place of a node."""
@@ -147,10 +169,9 @@ class InputPart(VTKObservationMixin):
         """Choose scans; masks of an earlier patient are not kept."""
         self.parameters.emptied = ""
         if nodes["t1"] is not self.parameters.t1:
-            for name in ("brainMask", "referenceMask", "enhancementMask"):
-                setattr(self.parameters, name, None)
-        for name, node in nodes.items():
-            self._set(name, node)
+            self._forget()
+        for name in ("t1", *(name for name in nodes if name != "t1")):  # masks go when T1 comes
+            self._set(name, nodes[name])
 
     def onSample(self, *_arguments: Any) -> None:
         """Load the sample case with its label, and choose it."""
