@@ -77,6 +77,15 @@ def draw(nodes: Nodes, mode: str, done: int | None) -> int:
     return factor
 
 
+def drawnFactor(nodes: Nodes) -> int:
+    """How many times the field that is drawn now is enlarged; 0 if nothing is drawn."""
+    display = nodes.drawn.GetDisplayNode() if alive(nodes.drawn) else None
+    if display is None or not (display.GetVisibility() and display.GetVisibility2D()):
+        return 0
+    factor: int = round(display.GetGridScalePercent() / 100)
+    return factor
+
+
 def stepName(nodes: Nodes, done: int | None) -> str:
     """Which step a field belongs to."""
     if done is None or done >= nodes.steps:

@@ -14,7 +14,7 @@ import slicer
 from D3MSynthesisLib import Field, Looks, Views
 from D3MSynthesisLib.Grids import resampledOn
 from D3MSynthesisLib.Identity import putBeside
-from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, brainOf, proxies, updateProxies
+from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, brainOf, findRuns, proxies, updateProxies
 from D3MSynthesisLib.Texts import _
 
 OVERLAYS = ("none", "subtraction", "probability", "uncertainty", "wholeTumour")
@@ -192,6 +192,12 @@ def _backgrounds(nodes: Nodes, look: Look, done: int | None) -> dict[str, Any]:
     return {}
 
 
+def coloured(nodes: Nodes) -> bool:
+    """Whether a view has the colours of the deformation's length or volume change now."""
+    maps = {node.GetID() for node in (nodes.fieldMap, nodes.magnitude) if alive(node)}
+    return any(view.GetForegroundVolumeID() in maps for view in Views.composites(nodes.cemri.GetScene()))
+
+
 def showMask(nodes: Nodes, look: Look) -> None:
     """Show the mask alone as chosen; it is the mean's, and no slice of the sample's picture has it.
 
@@ -227,9 +233,22 @@ def selectStep(nodes: Nodes, done: int) -> None:
 
 
 def first(nodes: Nodes) -> None:
-    """A run that has just ended: windows of the scans beside it, and every view at the largest enhancement."""
+    """A run that has just ended or was chosen: windows of its scans, every view at the largest enhancement.
+
+    Nothing of another run, which may be another patient's, stays over its pictures.
+    """
+    for other in findRuns(nodes.cemri.GetScene()):
+        if other.runID != nodes.runID:
+            hide(other)
     Looks.windowInputs(nodes)
     Views.lookAt(nodes)
+
+
+def hide(nodes: Nodes) -> None:
+    """Take away what lies over every view's picture, whosever that is: mask, surfaces and drawing of a run."""
+    for node in (nodes.segmentation, nodes.brain, nodes.drawn):
+        if alive(node) and node.GetDisplayNode() is not None:
+            node.GetDisplayNode().SetVisibility(False)
 
 
 def setLayout(nodes: Nodes, name: str) -> None:

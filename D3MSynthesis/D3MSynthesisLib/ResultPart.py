@@ -89,6 +89,8 @@ class ResultPart(VTKObservationMixin):
         self._known: tuple[Any, ...] | None = None
         self._step = 0
         self._layout = "all"
+        self._last = ""
+        """Identifier of the run that was shown last: another module may be visited meanwhile."""
         self._flipped = False
         self._filling = False
         self._moving = False
@@ -113,22 +115,41 @@ class ResultPart(VTKObservationMixin):
         self._shown = shown
 
     def bind(self, parameters: Any) -> None:
-        """Follow these parameters (None: no scene), and show the scene's newest run without touching the views."""
+        """Follow these parameters (None: no scene), and the run that the views show, without touching the views."""
         self.parameters = parameters
-        self._known = self._values()
         self._layout = "all"
         self.refresh()
+        self._adopt()
+        self._known = self._values()
+
+    def _adopt(self) -> None:
+        """What is told of step and drawing is what the views have: a scene's file has no drawing."""
+        nodes, p = self.nodes, self.parameters
+        if nodes is None or p is None:
+            return
+        self._filling = True
+        if nodes.steps:
+            self._step = min(max(nodes.browser.GetSelectedItemNumber() + 1, 1), nodes.steps)
+            self.ui.stepSlider.setValue(self._step)
+        self._factor = Field.drawnFactor(nodes)
+        if not (self._factor if p.deformation in (Deformation.GRID, Deformation.ARROWS) else Pictures.coloured(nodes)):
+            p.deformation = Deformation.OFF
+        self._filling = False
+        self._tellPicture()
 
     def refresh(self, keep: Any = None) -> None:
-        """List the scene's runs again; the newest is chosen, or the run `keep`."""
+        """List the scene's runs again; chosen is the run `keep`, else that of the views, the last, or the newest."""
         self.runs = Runs.findRuns(slicer.mrmlScene) if self.parameters is not None else []
         box = self.ui.runBox
         blocked = box.blockSignals(True)
         box.clear()
         box.addItems([runTitle(run) for run in reversed(self.runs)])
         chosen = self.runs[-1] if self.runs else None
-        if keep is not None:
-            chosen = next((run for run in self.runs if run.runID == keep.runID), chosen)
+        for wanted in (set() if keep is None else {keep.runID}, Views.runsShown(slicer.mrmlScene), {self._last}):
+            found = [run for run in self.runs if run.runID in wanted]
+            if found:
+                chosen = found[-1]
+                break
         if chosen is not None:
             box.setCurrentIndex(len(self.runs) - 1 - self.runs.index(chosen))
         box.blockSignals(blocked)
@@ -139,6 +160,7 @@ class ResultPart(VTKObservationMixin):
         ui = self.ui
         self.removeObservers()
         self.nodes = nodes
+        self._last = self._last if nodes is None else nodes.runID
         self._step = 0 if nodes is None else nodes.steps
         self._flipped = False
         for section in SECTIONS:

@@ -13,7 +13,7 @@ import vtk
 import slicer
 from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.Grids import gridPoints, rasBounds, transformed, worldFrom
-from D3MSynthesisLib.Runs import Nodes, alive, brainOf
+from D3MSynthesisLib.Runs import RUN, Nodes, alive, brainOf
 from D3MSynthesisLib.Texts import _
 
 MARK = "synthetic, research use only"
@@ -74,6 +74,16 @@ def setImages(scene: Any, background: dict[str, Any], default: Any, foreground: 
         composite.SetBackgroundVolumeID(identifier(background[composite.GetLayoutName()] if own else default))
         composite.SetForegroundVolumeID(identifier(over))
         composite.SetForegroundOpacity(opacity if alive(over) else 0.0)
+
+
+def runsShown(scene: Any) -> set[str]:
+    """The runs of which an image is in a slice view."""
+    found = set()
+    for composite in composites(scene):
+        for identity in (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID()):
+            node = scene.GetNodeByID(identity or "")
+            found.add("" if node is None else node.GetAttribute(RUN) or "")
+    return found - {""}
 
 
 def layoutNode(scene: Any) -> Any:

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 import slicer
-from D3MSynthesisLib import Views
+from D3MSynthesisLib import Pictures, Views
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import askUser, guarded, tellUser
 from D3MSynthesisLib.InputPart import SCANS, InputPart
@@ -240,6 +240,7 @@ class Panel(VTKObservationMixin):
     def _ended(self, nodes: Any, chosen: bool) -> None:
         """A run has ended; the views are left alone if another patient is looked at by now."""
         if self.parameters is None:
+            Pictures.hide(nodes)  # until it is shown, its mask would lie over whatever is
             self._arrived = (nodes, chosen)
             return
         for name in BEFORE_A_RUN:
@@ -247,6 +248,7 @@ class Panel(VTKObservationMixin):
         if chosen or self.result.nodes is None:
             self.result.present(nodes)
         else:
+            Pictures.hide(nodes)
             self.result.refresh(self.result.nodes)
 
     def _fail(self, error: SynthesisError | None) -> None:

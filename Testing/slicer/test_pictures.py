@@ -461,3 +461,28 @@ def test_noise_does_not_look_like_enhancement(tmp_path: Path) -> None:
     write_provenance(made.folder)
     nodes = Scene.addRun(host.scene, made.folder, Scene.Frame("T1", made.matrix))
     assert window_of(nodes.subtraction)[1] > 10 * np.abs(noise).std()
+
+
+def test_nothing_of_another_run_lies_over_it(tmp_path: Path) -> None:
+    """Mask, surfaces and drawing of the run that was shown before, perhaps another patient's, are not seen any more."""
+    host = MRMLHost((60, 60))
+    host.addViews()
+    made = make_output(tmp_path / "out", steps=2)
+    first, second = (Scene.addRun(host.scene, made.folder, Scene.Frame(name, made.matrix)) for name in ("A", "B"))
+    Pictures.first(first)
+    assert Pictures.show(first, Look(picture="sample", deformation="grid")) > 0
+    Pictures.show3D(first)
+
+    def seen(nodes: Runs.Nodes) -> list[bool]:
+        return [bool(node.GetDisplayNode().GetVisibility()) for node in (nodes.segmentation, nodes.brain, nodes.drawn)]
+
+    assert seen(first) == [True, True, True]
+    Pictures.first(second)
+    Pictures.show(second, Look())
+    assert second.segmentation.GetDisplayNode().GetVisibility()
+    assert seen(first) == [False, False, False]
+    assert not any("deformation" in line for line in Views.caption(host.scene, "Red"))
+    Pictures.first(first)
+    Pictures.show(first, Look())
+    assert first.segmentation.GetDisplayNode().GetVisibility()
+    assert not second.segmentation.GetDisplayNode().GetVisibility()

@@ -186,6 +186,27 @@ def test_a_mask_that_is_edited_is_kept(host: Host, made: MadeOutput) -> None:
     assert nodes.enhancingVolumeMl > 0
 
 
+def test_a_mask_that_is_edited_in_another_module(host: Host, made: MadeOutput) -> None:
+    """Back from Segment Editor, the panel tells the volume of what was drawn there, and asks before it wipes it."""
+    from D3MSynthesisLib import Grids
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    panel.exit()
+    half = made.mask.T.copy()
+    half[: len(half) // 2] = False
+    Grids.writeMask(nodes.segmentation, nodes.segmentID, half, made.matrix)
+    panel.enter()
+    ml = half.sum() * abs(np.linalg.det(made.matrix[:3, :3])) / 1000
+    assert f"edited: <b>{ml:.1f} ml" in panel.ui.volumeLabel.text
+    asked: list[str] = []
+    panel.confirm = lambda text: bool(asked.append(text))
+    panel.ui.thresholdSlider.setValue(0.9)
+    assert len(asked) == 1
+    assert panel.result.nodes.enhancingVolumeMl == pytest.approx(ml, rel=1e-4)
+
+
 def test_reading_the_mask_leaves_the_scene_alone(host: Host, made: MadeOutput) -> None:
     """An edit is looked at without a node that selectors would list for a moment, and nothing is left behind."""
     from D3MSynthesisLib import Grids, Inputs
@@ -454,12 +475,38 @@ def test_a_run_is_not_taken_for_another_patients(host: Host, made: MadeOutput) -
     (engine / "go.txt").write_text("")
     host.until(lambda: not panel.logic.running, 20)
     assert background(host) is others[0]
+    from D3MSynthesisLib import Runs
+
+    late = next(run for run in Runs.findRuns(host.scene) if run.runID != first.runID)
+    assert not late.segmentation.GetDisplayNode().GetVisibility(), "its outline would lie over the next patient"
     assert panel.ui.runBox.count == 2
     assert panel.result.nodes.runID == first.runID
     assert "result of p_t1" in panel.ui.volumeLabel.text
     panel.result.onRun(0)
     assert panel.result.nodes.t1.GetName() == "p_t1"
     assert background(host) is panel.result.nodes.cemri
+    assert panel.result.nodes.segmentation.GetDisplayNode().GetVisibility()
+
+
+def test_masks_of_an_earlier_patient_are_not_kept(host: Host, made: MadeOutput) -> None:
+    """The next patient's T1 is chosen by hand: masks go; another T1 of the same patient leaves them."""
+    panel = opened(host, made)
+    p = panel.parameters
+    mask = slicer.util.addVolumeFromArray(made.mask.T.astype(np.uint8), ijkToRAS=made.matrix, name="brain mask")
+    again, other = (
+        slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name=name) for name in ("p_t1w", "q_t1")
+    )
+    p.brainMask = p.enhancementMask = mask
+    p.acrossStudies = True
+    p.t1 = again
+    assert p.brainMask is mask
+    p.t1 = other
+    assert (p.brainMask, p.enhancementMask, p.acrossStudies) == (None, None, False)
+    p.brainMask = mask
+    panel.exit()
+    panel.enter()
+    assert panel.parameters.t1 is other
+    assert panel.parameters.brainMask is mask
 
 
 def test_scan_changed_in_the_middle_of_a_run(host: Host, made: MadeOutput) -> None:
@@ -613,6 +660,37 @@ def test_leaving_and_coming_back_changes_nothing(host: Host, made: MadeOutput) -
     host.settle()
     assert background(host) is panel.parameters.t1
     assert panel.ui.overlayBox.currentIndex == 1
+
+
+def test_coming_back_to_the_run_that_is_in_the_views(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """An older run stays the panel's, with its step and its drawing as they are seen, after other modules or a file."""
+    panel = opened(host, made)
+    press(host, panel)
+    older, ui = panel.result.nodes.runID, panel.ui
+    press(host, panel)
+    panel.result.onRun(1)
+    ui.stepSlider.setValue(2)
+    ui.deformationBox.setCurrentIndex(3)
+    told = ui.enlargementLabel.text
+    assert "step 2 of 3" in told
+    assert "Drawn" in told
+
+    def shown() -> tuple[object, ...]:
+        return panel.result.nodes.runID, ui.runBox.currentIndex, ui.stepSlider.value, ui.enlargementLabel.text
+
+    panel.exit()
+    panel.enter()
+    assert shown() == (older, 1, 2, told)
+    assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    host.clear()
+    host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    host.settle()
+    assert panel.result.nodes.drawn is None
+    assert shown() == (older, 1, 2, "")
+    panel.result.onOnly("t1")
+    panel.exit()
+    panel.enter()
+    assert panel.result.nodes.runID == older
 
 
 def test_engine_that_reads_its_input_does_not_wait(host: Host, made: MadeOutput) -> None:
