@@ -97,7 +97,7 @@ class InputPart(VTKObservationMixin):
         Masks are chosen in a section that may be folded, and one without identifiers fits every patient on one grid.
         """
         t1 = None if self.parameters is None else self.parameters.t1
-        if t1 is None:
+        if t1 is None or slicer.mrmlScene.IsImporting():  # a scene's file brings T1 with masks of its own
             return
         before, self._group = self._group, groupOf(t1)
         if before not in (None, self._group):
