@@ -443,6 +443,9 @@ def test_synthesis_from_an_edited_mask(host: Host, made: MadeOutput, tmp_path: P
     edited[: len(edited) // 2] = False
     Grids.writeMask(nodes.segmentation, nodes.segmentID, edited, Grids.matrixOf(nodes.cemri))
     host.settle()
+    (made.folder / "provenance.json").unlink()  # the engine gives a mask that it was given as probabilities of 0 and 1
+    save(made.folder / "enhancement_probability.nii.gz", made.mask.astype(np.float32), made.matrix)
+    write_provenance(made.folder)
     content = json.loads((made.folder / "provenance.json").read_text())
     content["given_mask"] = {"sha256": "0" * 64, "way": "stream"}
     (made.folder / "provenance.json").write_text(json.dumps(content))
