@@ -45,15 +45,15 @@ class InputPart(VTKObservationMixin):
         self._watched: list[Any] = []
         self._before: dict[str, Any] = {}
         """What was chosen when it was looked at last."""
-        self._group: tuple[str, str] | None = None
-        """Whose T1 was chosen last, see `groupOf`; None: none was."""
+        self._last: tuple[Any, tuple[str, str]] | None = None
+        """The T1 that was chosen last, and whose it is (`groupOf`); None: none was."""
         connect(ui.sampleButton, "clicked(bool)", self.onSample)
         connect(ui.assignButton, "clicked(bool)", self.onAssign)
         connect(ui.hardenButton, "clicked(bool)", self.onHarden)
 
     def bind(self, parameters: Any) -> None:
         """Follow these parameters; None lets go of everything."""
-        self.parameters, self._before, self._group = parameters, {}, None
+        self.parameters, self._before, self._last = parameters, {}, None
         self.watch()
 
     def chosen(self) -> list[Any]:
@@ -99,8 +99,8 @@ class InputPart(VTKObservationMixin):
         t1 = None if self.parameters is None else self.parameters.t1
         if t1 is None or slicer.mrmlScene.IsImporting():  # a scene's file brings T1 with masks of its own
             return
-        before, self._group = self._group, groupOf(t1)
-        if before not in (None, self._group):
+        before, self._last = self._last, (t1, groupOf(t1))
+        if before is not None and before[0] is not t1 and before[1] != self._last[1]:
             self._forget()
 
     def _forget(self) -> None:
