@@ -9,9 +9,10 @@ or with any Python 3.10 or later that has the packages of the engine:
     python batch_synthesis.py CASES OUT [options]
 
 CASES is a folder of BraTS-named cases (one folder a patient), or a .csv table with columns t1, t2, flair and, if
-wanted, id; one of T2 and FLAIR may be missing if the model's card allows it. OUT gets one folder a case, and summary.csv, which says of every case whether it is done, was there already,
-or failed and why. A case that fails does not stop the others. Started again with the same arguments, the batch resumes
-where it stopped. All further options are those of `d3m batch`, such as --quality preview, --device cpu, --trace.
+wanted, id; one of T2 and FLAIR may be missing if the model's card allows it. OUT gets one folder a case, and
+summary.csv, which says of every case whether it is done, was there already, or failed and why. A case that fails does
+not stop the others. Started again with the same arguments, the batch resumes where it stopped. All further options are
+those of `d3m batch`, such as --quality preview, --device cpu, --trace.
 
 Exit code: 0, all cases are done; 2, a case failed or the request is at fault; 3, this machine cannot do it;
 130, interrupted; 1, a defect.
