@@ -62,7 +62,7 @@ def readiness(
         fault = _fault(name, node)
         if fault:
             return fault
-    for name, node in scans:
+    for name, node in named:
         if node is not None and node.GetAttribute(SYNTHETIC):
             return _("{scan} is a synthetic image; choose an acquired scan.").format(scan=name)
     if contrastOf(nodeDescription(t1)) == "t1c":

@@ -165,6 +165,9 @@ def test_a_run_is_compared_with_a_real_scan_of_its_examination(host: MRMLHost, t
     for reference, mask in ((nodes.cemri, None), (more.cemri, None), (same, nodes.segmentation)):
         with pytest.raises(SynthesisError, match="cannot be what a synthesis made"):
             Comparison.compareRun(nodes, reference, mask)
+    t2, flair = scan("t2", "2026"), scan("flair", "2026")
+    assert Inputs.readiness(t1, t2, flair, reference=same) is None
+    assert "real T1c is a synthetic image" in Inputs.readiness(t1, t2, flair, reference=more.cemri)
     with pytest.raises(SynthesisError, match="another examination"):
         Comparison.compareRun(nodes, other)
     assert nodes.comparison is None
