@@ -12,7 +12,7 @@ from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, voxelMl
 from D3MSynthesisLib.Identity import identityOf
 from D3MSynthesisLib.Inputs import maskOnGrid
-from D3MSynthesisLib.Masks import maskOf
+from D3MSynthesisLib.Masks import maskOf, measure
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, Nodes, alive, brainOf
 from D3MSynthesisLib.Texts import _
 
@@ -82,6 +82,8 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None, acrossSt
         name: round(float(value), 4) if np.isfinite(value) else None for name, value in numbers.items()
     }
     content["real_enhancement"] = "estimated" if referenceMask is None else "labels"
+    measure(nodes, predicted)
+    nodes.cemri.SetAttribute(PREFIX + "ComparedMask", nodes.maskDigest)
     nodes.cemri.SetAttribute(PREFIX + "Comparison", json.dumps(content))
     nodes.cemri.SetNodeReferenceID(PREFIX + INPUTS["reference"], reference.GetID())
     nodes.reference = reference

@@ -12,22 +12,26 @@ import slicer
 from D3MSynthesisLib import Comparison, Looks, Pictures
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect
+from D3MSynthesisLib.Identity import groupOf, identityOf
 from D3MSynthesisLib.Runs import alive
 
 SAME_ML = 0.05
 """Volumes of a mask that differ by less are told alike."""
 
 
-def comparisonRows(comparison: dict[str, Any] | None, maskMl: float | None = None) -> list[tuple[str, str, str]]:
+def comparisonRows(
+    comparison: dict[str, Any] | None, maskMl: float | None = None, changed: bool = False
+) -> list[tuple[str, str, str]]:
     """Rows of the table beside a real T1c: name, synthetic image, what to compare it with.
 
     Args:
         comparison: The run's.
         maskMl: Volume of the mask as it is now: numbers of a mask that was another one are not told.
+        changed: The mask is another one, whatever its volume.
     """
     numbers = comparison or {}
     measured = numbers.get("predicted_enhancing_volume_ml")
-    changed = maskMl is not None and measured is not None and abs(maskMl - measured) > SAME_ML
+    changed = changed or (maskMl is not None and measured is not None and abs(maskMl - measured) > SAME_ML)
     guessed = numbers.get("real_enhancement") == "estimated"
 
     def text(name: str, form: str, what: str = "{n}") -> str:
@@ -61,6 +65,7 @@ class ComparisonPart:
         fail: Shows an error, or takes it away.
         faded: Called with the share of the real image, 0 to 1.
         changed: Called when the run was compared again.
+        confirm: Asks the user a question.
     """
 
     def __init__(
@@ -69,8 +74,9 @@ class ComparisonPart:
         fail: Callable[[SynthesisError | None], None],
         faded: Callable[[float], None],
         changed: Callable[[], None],
+        confirm: Callable[[str], bool],
     ) -> None:
-        self.ui, self._fail, self._faded, self._changed = ui, fail, faded, changed
+        self.ui, self._fail, self._faded, self._changed, self._confirm = ui, fail, faded, changed, confirm
         self.nodes: Any = None
         self.parameters: Any = None
         self._filling = False
@@ -94,7 +100,9 @@ class ComparisonPart:
     def tell(self) -> None:
         """Numbers of the run, and whether it can be compared with what is chosen now."""
         nodes, table = self.nodes, self.ui.comparisonTable
-        rows = [] if nodes is None else comparisonRows(nodes.comparison, nodes.enhancingVolumeMl)
+        rows = []
+        if nodes is not None:
+            rows = comparisonRows(nodes.comparison, nodes.enhancingVolumeMl, not nodes.maskCompared)
         table.setVisible(bool(rows))
         table.setRowCount(len(rows))
         for row, texts in enumerate(rows):
@@ -115,6 +123,12 @@ class ComparisonPart:
         """Measure the run against the real T1c that is chosen now."""
         if self.nodes is None or self.parameters is None or self.parameters.reference is None:
             return
+        if self._doubtful() and not self._confirm(
+            _("Nothing says that {scan} is of the patient of {run}. Compare them?").format(
+                scan=self.parameters.reference.GetName(), run=self.nodes.cemri.GetName()
+            )
+        ):
+            return
         try:
             with slicer.util.WaitCursor():
                 p = self.parameters
@@ -128,6 +142,17 @@ class ComparisonPart:
             self._fail(None)
             self.tell()
             self._changed()
+
+    def _doubtful(self) -> bool:
+        """Whether the real T1c may be of another patient: the scans that are chosen may be those of the next one.
+
+        Where both have identifiers, `compareRun` compares these.
+        """
+        t1, chosen, real = self.nodes.t1, self.parameters.t1, self.parameters.reference
+        if not alive(t1) or real is self.nodes.reference or (identityOf(t1).known and identityOf(real).known):
+            return False
+        mine, theirs = groupOf(t1), groupOf(real)
+        return chosen is not t1 and (mine != theirs or not mine[1])
 
     def unfade(self) -> None:
         """Back to the synthetic image, without telling."""

@@ -104,6 +104,7 @@ class InputPart(VTKObservationMixin):
             self._forget()
 
     def _forget(self) -> None:
+        self.parameters.emptied = ""  # what one patient's scans lack says nothing of another's
         for name in MASKS:
             setattr(self.parameters, name, None)
         self.parameters.acrossStudies = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import slicer
@@ -76,9 +77,13 @@ def setThreshold(nodes: Nodes, threshold: float) -> float:
 
 
 def measure(nodes: Nodes, mask: Any) -> float:
-    """Keep a mask's volume with the run; returns it in ml."""
+    """Keep a mask's volume, and what tells it from other masks of that volume, with the run; returns it in ml."""
+    import numpy as np
+
     volume = float(mask.sum()) * voxelMl(nodes.cemri)
     nodes.cemri.SetAttribute(PREFIX + "EnhancingVolumeMl", f"{volume:.6g}")
+    digest = hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=8).hexdigest()
+    nodes.cemri.SetAttribute(PREFIX + "MaskDigest", digest)
     return volume
 
 
@@ -88,13 +93,14 @@ def noticeEdit(nodes: Nodes) -> bool:
     Returns:
         Whether the mask is now another one than before.
     """
-    before = (nodes.edited, nodes.enhancingVolumeMl)
+    before = (nodes.edited, nodes.enhancingVolumeMl, nodes.maskDigest)
     mask = maskOf(nodes)
     now = measure(nodes, mask)
     if alive(nodes.probability):
         edited = bool((mask != originalMask(nodes)).any())
-    else:  # it was deleted: what was edited stays so, and a mask of another size is another one
-        edited = before[0] or abs(now - before[1]) > 1e-3 * voxelMl(nodes.cemri)
+    else:  # it was deleted: what was edited stays so, and a mask that is not the one before is another one
+        moved = bool(before[2]) and nodes.maskDigest != before[2]
+        edited = before[0] or moved or abs(now - before[1]) > 1e-3 * voxelMl(nodes.cemri)
     nodes.cemri.SetAttribute(PREFIX + "MaskEdited", "yes" if edited else None)
     segment = None
     if alive(nodes.segmentation):
@@ -103,7 +109,7 @@ def noticeEdit(nodes: Nodes) -> bool:
         name = EDITED_NAME if edited else (GIVEN_NAME if nodes.given else SEGMENT_NAME)
         if segment.GetName() in (SEGMENT_NAME, EDITED_NAME, GIVEN_NAME) and segment.GetName() != name:
             segment.SetName(name)
-    return (nodes.edited, nodes.enhancingVolumeMl) != before
+    return (nodes.edited, nodes.enhancingVolumeMl, nodes.maskDigest) != before
 
 
 def originalMask(nodes: Nodes) -> Any:

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 import slicer
-from D3MSynthesisLib import Field, Pictures, Runs, Views
+from D3MSynthesisLib import Field, Identity, Pictures, Runs, Views
 from D3MSynthesisLib.ComparisonPart import ComparisonPart
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
@@ -84,13 +84,15 @@ class ResultPart(VTKObservationMixin):
         self.runs: list[Any] = []
         self.parameters: Any = None
         self.mask = MaskPart(ui, confirm, self._tell, steer)
-        self.comparison = ComparisonPart(ui, fail, self.onFade, self._compared)
+        self.comparison = ComparisonPart(ui, fail, self.onFade, self._compared, confirm)
         self.save = SavePart(ui, confirm, fail, self.refresh, processes)
         self._known: tuple[Any, ...] | None = None
         self._step = 0
         self._layout = "all"
         self._last = ""
         """Identifier of the run that was shown last: another module may be visited meanwhile."""
+        self._lastT1: Any = None
+        """T1 of that run."""
         self._flipped = False
         self._filling = False
         self._moving = False
@@ -117,10 +119,13 @@ class ResultPart(VTKObservationMixin):
     def bind(self, parameters: Any) -> None:
         """Follow these parameters (None: no scene), and the run that the views show, without touching the views."""
         self.parameters = parameters
-        self._layout = "all"
         self.refresh()
         self._adopt()
         self._known = self._values()
+
+    def leaveScene(self) -> None:
+        """The scene is closed, or another one is read: what its views show is no longer ours."""
+        self._layout, self._lastT1 = "all", None
 
     def _adopt(self) -> None:
         """What is told of step and drawing is what the views have: a scene's file has no drawing."""
@@ -160,7 +165,10 @@ class ResultPart(VTKObservationMixin):
         ui = self.ui
         self.removeObservers()
         self.nodes = nodes
-        self._last = self._last if nodes is None else nodes.runID
+        if nodes is not None and nodes.runID != self._last:
+            self._letMaskGo(nodes)
+        if nodes is not None:
+            self._last, self._lastT1 = nodes.runID, nodes.t1
         self._step = 0 if nodes is None else nodes.steps
         self._flipped = False
         for section in SECTIONS:
@@ -185,6 +193,20 @@ class ResultPart(VTKObservationMixin):
             self.addObserver(nodes.browser, vtk.vtkCommand.ModifiedEvent, self._onBrowser)
         for node in {nodes.cemri, nodes.deformation} - {None}:
             self.addObserver(node, node.TransformModifiedEvent, self._onMoved)
+        if Runs.alive(nodes.segmentation):
+            self.addObserver(nodes.segmentation, nodes.segmentation.DisplayModifiedEvent, self._onMaskShown)
+
+    def _letMaskGo(self, nodes: Any) -> None:
+        """A mask to synthesize from was chosen for the run before: it is not put on another T1 unasked."""
+        before, p = self._lastT1, self.parameters
+        if before is None or before is nodes.t1 or p is None or p.enhancementMask is None:
+            return
+        mine = Identity.groupOf(nodes.t1) if Runs.alive(nodes.t1) else ("", "")
+        if not mine[1] or not Runs.alive(before) or Identity.groupOf(before) != mine:
+            p.enhancementMask = None
+
+    def _onMaskShown(self, _caller: Any, _event: str) -> None:
+        Views.markViews()  # over an acquired scan its outline is told to be predicted
 
     def present(self, nodes: Any) -> None:
         """Show a run that has just ended, in the views too."""
@@ -211,6 +233,7 @@ class ResultPart(VTKObservationMixin):
         ui.volumeLabel.setText("" if nodes is None else self._volumeText())
         self._tellPicture()
         self.comparison.tell()
+        Views.markViews()  # an edited mask is named so
 
     def tellOwner(self) -> None:
         """The chosen T1 changed: say whether the result is its."""

@@ -74,6 +74,16 @@ class Nodes:
         return float(self.cemri.GetAttribute(PREFIX + "EnhancingVolumeMl") or 0.0)
 
     @property
+    def maskDigest(self) -> str:
+        """What tells the mask from others of its volume; empty in scenes of earlier versions."""
+        return self.cemri.GetAttribute(PREFIX + "MaskDigest") or ""
+
+    @property
+    def maskCompared(self) -> bool:
+        """Whether the comparison is of the mask as it is now, as far as it can be told."""
+        return (self.cemri.GetAttribute(PREFIX + "ComparedMask") or self.maskDigest) == self.maskDigest
+
+    @property
     def edited(self) -> bool:
         """Whether the mask is no longer what the model predicted at the threshold."""
         return self.cemri.GetAttribute(PREFIX + "MaskEdited") == "yes"

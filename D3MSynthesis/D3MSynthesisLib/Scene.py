@@ -125,6 +125,8 @@ class _Builder:
                 cemri.SetNodeReferenceID(PREFIX + role, getattr(nodes, name).GetID())
         cemri.SetAttribute(PREFIX + "Threshold", f"{threshold:.6g}")
         Masks.measure(nodes, mask)
+        if output.comparison is not None:
+            cemri.SetAttribute(PREFIX + "ComparedMask", nodes.maskDigest)
         nodes.folderItem = self.hierarchy(nodes)
         Looks.applyDefaults(nodes)
         return nodes

@@ -23,6 +23,10 @@ BEFORE = "D3M.Before"
 """Attribute of a slice node that `link` has changed: its group, its axes, whether it was linked."""
 UPPER_EDGE = 7
 """Place in a view's corner annotation that Slicer's own annotations leave free (vtkCornerAnnotation::UpperEdge)."""
+LOWER_EDGE = 4
+"""Another such place (vtkCornerAnnotation::LowerEdge)."""
+MASK = "mask of a synthesis"
+"""Beginning of what is written there where a run's mask lies over acquired scans alone."""
 MARGIN = 1.35
 """Views that are fitted are so much larger than the brain: the legend is beside it."""
 TWO = ("Red", "Yellow")
@@ -279,11 +283,14 @@ def markViews() -> None:
         if widget is None:
             continue
         view = widget.sliceView()
-        written = view.cornerAnnotation().GetText(UPPER_EDGE) or ""
-        wanted = "\n".join(caption(slicer.mrmlScene, name))
-        if wanted != written and (not written or MARK in written):  # another module's text stays
-            view.cornerAnnotation().SetText(UPPER_EDGE, wanted)
-            view.scheduleRender()
+        for place, own, wanted in (
+            (UPPER_EDGE, MARK, "\n".join(caption(slicer.mrmlScene, name))),
+            (LOWER_EDGE, MASK, maskCaption(slicer.mrmlScene, name)),
+        ):
+            written = view.cornerAnnotation().GetText(place) or ""
+            if wanted != written and (not written or own in written):  # another module's text stays
+                view.cornerAnnotation().SetText(place, wanted)
+                view.scheduleRender()
 
 
 def caption(scene: Any, view: str) -> list[str]:
@@ -304,6 +311,25 @@ def caption(scene: Any, view: str) -> list[str]:
     if over is not None and len([node for node in (under, over) if node is not None and not _synthetic(node)]) == 1:
         lines.append(_("{n} % of it real").format(n=round(100 * (share if not _synthetic(over) else 1 - share))))
     return lines + [text for node in [*shown, *drawings] if (text := node.GetAttribute(CAPTION))]
+
+
+def maskCaption(scene: Any, view: str) -> str:
+    """What lies over acquired scans: an outline alone looks as if somebody had drawn it by them; empty elsewhere."""
+    composite = _named(composites(scene), view)
+    background = None if composite is None else scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
+    if background is None or MARK in caption(scene, view):
+        return ""
+    names = []
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")):
+        node = scene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
+        display = node.GetDisplayNode()
+        if not _synthetic(node) or display is None or not (display.GetVisibility() and display.GetVisibility2D()):
+            continue
+        if display.GetVisibility2DFill() or display.GetVisibility2DOutline():
+            segmentation = node.GetSegmentation()
+            found = [segmentation.GetNthSegmentID(number) for number in range(segmentation.GetNumberOfSegments())]
+            names += [segmentation.GetSegment(one).GetName() for one in found if display.GetSegmentVisibility(one)]
+    return f"{MASK}: {', '.join(names)}" if names else ""
 
 
 def _synthetic(node: Any) -> bool:

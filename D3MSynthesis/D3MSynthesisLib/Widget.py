@@ -131,6 +131,7 @@ class Panel(VTKObservationMixin):
         What they then choose for a moment is no choice of the user.
         """
         self._unbind()
+        self.result.leaveScene()
 
     def _onSceneChanged(self, _caller: Any, _event: str) -> None:
         if not self._closing:

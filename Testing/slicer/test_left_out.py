@@ -117,6 +117,20 @@ def test_what_the_user_emptied_stays_empty(host: Host, able_model: Path, tmp_pat
     assert getattr(panel.parameters, role) is None, "who empties it again means it"
 
 
+def test_what_was_emptied_for_one_patient_is_filled_for_the_next(host: Host, able_model: Path) -> None:
+    """A scan that one patient lacks is no reason to leave out another's, which would pass as left out on purpose."""
+    panel = opened(host, able_model, ("p_t1", "p_t2", "p_flair"))
+    panel.ui.flairSelector.setCurrentNode(None)
+    assert panel.parameters.emptied == "flair"
+    panel.parameters.t1 = volume("p_t1w")
+    host.settle()
+    assert panel.parameters.emptied == "flair", "another T1 of the same patient"
+    panel.parameters.t1, panel.parameters.t2 = volume("q_t1"), volume("q_t2")
+    late = volume("q_flair")
+    host.settle()
+    assert panel.parameters.flair is late
+
+
 def test_a_deleted_scan_may_be_replaced(host: Host, able_model: Path) -> None:
     """Who deletes a volume and loads it again has not emptied the selector; a new scene remembers nothing."""
     panel = opened(host, able_model, ("p_t1", "p_t2", "p_flair"))

@@ -246,6 +246,109 @@ def test_a_mask_that_changed_is_not_told_with_old_numbers(host: Host, made: Made
     assert measured == f"{panel.result.nodes.enhancingVolumeMl:.1f}"
 
 
+def test_a_mask_of_equal_volume_is_another_mask(host: Host, made: MadeOutput) -> None:
+    """The mask is moved, not made larger: its old numbers are not told, and with the old place they are back."""
+    from D3MSynthesisLib import Grids, Masks
+
+    panel = opened(host, made)
+    panel.parameters.reference = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
+    press(host, panel)
+    nodes, ui = panel.result.nodes, panel.ui
+    ui.compareButton.click()
+    table, mask = ui.comparisonTable, Masks.maskOf(nodes)
+
+    def place(array: np.ndarray) -> list[str]:
+        Grids.writeMask(nodes.segmentation, nodes.segmentID, array, Grids.matrixOf(nodes.cemri))
+        host.settle()
+        return [table.item(row, 0).text() for row in range(table.rowCount)]
+
+    ml = nodes.enhancingVolumeMl
+    assert "Mask changed since" in place(mask[::-1].copy())
+    assert nodes.enhancingVolumeMl == ml
+    assert "Mask changed since" not in place(mask)
+    ui.thresholdSlider.setValue(0.7)
+    host.scene.RemoveNode(nodes.probability)
+    host.settle()
+    nodes = panel.result.nodes
+    assert not nodes.edited
+    place(Masks.maskOf(nodes)[::-1].copy())
+    assert nodes.edited, "nothing but the mask before tells it"
+
+
+def test_a_real_scan_of_the_next_patient_is_asked_about(host: Host, made: MadeOutput) -> None:
+    """Scans without identifiers: the next patient's are chosen, and the last one's result is still shown."""
+    panel = opened(host, made)
+    asked: list[str] = []
+    panel.confirm = lambda question: bool(asked.append(question))  # no
+    press(host, panel)
+    nodes, p = panel.result.nodes, panel.parameters
+    own, other = (slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name=f"{name}_t1c")
+                  for name in "pq")  # fmt: skip
+    p.t1 = slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name="q_t1")
+    p.reference = other
+    panel.ui.compareButton.click()
+    assert nodes.comparison is None or nodes.reference is not other
+    assert not panel.ui.fadeSlider.enabled
+    assert len(asked) == 1
+    assert "q_t1c" in asked[0]
+    p.reference = own
+    panel.ui.compareButton.click()
+    assert (nodes.reference, len(asked)) == (own, 1)
+    p.reference = other
+    panel.confirm = lambda _question: True
+    panel.ui.compareButton.click()
+    assert nodes.reference is other
+
+
+def test_a_mask_to_synthesize_from_is_not_another_patients(host: Host, made: MadeOutput) -> None:
+    """It was chosen beside one patient's result; beside another one's it would make a picture unasked."""
+    panel = opened(host, made)
+    press(host, panel)
+    for scan in SCANS:
+        node = slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name=f"q_{scan}")
+        setattr(panel.parameters, scan, node)
+    press(host, panel)
+    press(host, panel)
+    mask = slicer.util.addVolumeFromArray(made.mask.T.astype(np.uint8), ijkToRAS=made.matrix, name="drawn")
+    panel.parameters.enhancementMask = mask
+    panel.result.onRun(1)
+    assert panel.parameters.enhancementMask is mask, "another run of the same patient"
+    panel.exit()
+    panel.enter()
+    assert panel.parameters.enhancementMask is mask
+    panel.result.onRun(2)
+    assert panel.result.nodes.t1.GetName() == "p_t1"
+    assert panel.parameters.enhancementMask is None
+
+
+def test_a_mask_over_an_acquired_scan_is_named(host: Host, made: MadeOutput) -> None:
+    """The outline beside the synthetic image lies over T1 as well; hidden or edited it is told so; nobody else's is."""
+    from D3MSynthesisLib import Grids
+
+    def told(view: str = "Red") -> str:
+        return host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation().GetText(4) or ""
+
+    panel = opened(host, made)
+    press(host, panel)
+    assert told() == "", "the view has the mark"
+    panel.ui.sideBySideButton.click()
+    predicted = "mask of a synthesis: Enhancing tumour (predicted)"
+    assert (told("Red"), told("Yellow")) == (predicted, "")
+    panel.parameters.maskVisible = False
+    assert told() == ""
+    panel.parameters.maskVisible = True
+    assert told() == predicted
+    nodes = panel.result.nodes
+    Grids.writeMask(nodes.segmentation, nodes.segmentID, made.mask.T[::-1].copy(), Grids.matrixOf(nodes.cemri))
+    host.settle()
+    assert told() == predicted.replace("predicted", "edited")
+    own = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn by hand")
+    own.CreateDefaultDisplayNodes()
+    own.GetSegmentation().AddEmptySegment("a", "Tumour", (1, 0, 0))
+    nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    assert told() == ""
+
+
 def test_another_real_scan_is_seen_at_once(host: Host, made: MadeOutput) -> None:
     """Beside the synthetic image stand the real one that was compared last, and the difference from that one."""
     panel = opened(host, made)
@@ -663,6 +766,22 @@ def test_leaving_and_coming_back_changes_nothing(host: Host, made: MadeOutput) -
     host.settle()
     assert background(host) is panel.parameters.t1
     assert panel.ui.overlayBox.currentIndex == 1
+
+
+def test_the_layout_is_known_after_coming_back(host: Host, made: MadeOutput) -> None:
+    """T1 stays beside the synthetic image when something is changed then; another scene starts anew."""
+    panel = opened(host, made)
+    press(host, panel)
+    panel.ui.sideBySideButton.click()
+    panel.exit()
+    panel.enter()
+    panel.ui.overlayBox.setCurrentIndex(1)
+    assert background(host) is panel.result.nodes.t1
+    host.clear()
+    for scan in SCANS:
+        setattr(panel.parameters, scan, slicer.util.addVolumeFromArray(made.t1.T, ijkToRAS=made.matrix, name=scan))
+    press(host, panel)
+    assert background(host) is panel.result.nodes.cemri
 
 
 def test_coming_back_to_the_run_that_is_in_the_views(host: Host, made: MadeOutput, tmp_path: Path) -> None:
