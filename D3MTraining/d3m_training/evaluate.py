@@ -322,13 +322,14 @@ def validate_run(
             draw_figure(place / f"{patient.id}.png", result, case)
             psnr = f"{row.psnr_brain:.2f} {row.psnr_tumour:.2f} {row.psnr_enhancing:.2f}"
             report(f"{number}/{len(checked.patients)} {row.id}: PSNR {psnr}, Dice {row.dice:.3f}")
-        threshold = best_threshold(curves) if without is None else model.card.mask_threshold
+        threshold = model.card.mask_threshold
+        best = best_threshold(curves)
         if without is not None:
             report(f"Without {without.upper()}, at the card's mask threshold of {threshold}.")
-        elif threshold is None:
-            threshold = model.card.mask_threshold
+        elif best is None:
             report(f"No patient has enough enhancing tumour to choose the mask's threshold; it stays {threshold}.")
         else:
+            threshold = best
             report(f"Best mask threshold: {threshold}")
             rows = [_at_threshold(row, curve, threshold) for row, curve in zip(rows, curves, strict=True)]
         summary = summarise(rows)
