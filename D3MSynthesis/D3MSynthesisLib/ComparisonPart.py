@@ -123,9 +123,10 @@ class ComparisonPart:
         """Measure the run against the real T1c that is chosen now."""
         if self.nodes is None or self.parameters is None or self.parameters.reference is None:
             return
-        if self._doubtful() and not self._confirm(
+        doubt = self._doubtful()
+        if doubt is not None and not self._confirm(
             _("Nothing says that {scan} is of the patient of {run}. Compare them?").format(
-                scan=self.parameters.reference.GetName(), run=self.nodes.cemri.GetName()
+                scan=doubt.GetName(), run=self.nodes.cemri.GetName()
             )
         ):
             return
@@ -143,16 +144,21 @@ class ComparisonPart:
             self.tell()
             self._changed()
 
-    def _doubtful(self) -> bool:
-        """Whether the real T1c may be of another patient: the scans that are chosen may be those of the next one.
+    def _doubtful(self) -> Any:
+        """What may be of another patient of real T1c and real tumour, or None: the next patient's may be chosen by now.
 
         Where both have identifiers, `compareRun` compares these.
         """
-        t1, chosen, real = self.nodes.t1, self.parameters.t1, self.parameters.reference
-        if not alive(t1) or real is self.nodes.reference or (identityOf(t1).known and identityOf(real).known):
-            return False
-        mine, theirs = groupOf(t1), groupOf(real)
-        return chosen is not t1 and (mine != theirs or not mine[1])
+        t1, p = self.nodes.t1, self.parameters
+        if not alive(t1) or p.t1 is t1:
+            return None
+        mine, known = groupOf(t1), identityOf(t1).known
+        for node in (None if p.reference is self.nodes.reference else p.reference, p.referenceMask):
+            if node is None or (known and identityOf(node).known):
+                continue
+            if groupOf(node) != mine or not mine[1]:
+                return node
+        return None
 
     def unfade(self) -> None:
         """Back to the synthetic image, without telling."""

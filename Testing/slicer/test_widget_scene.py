@@ -294,7 +294,12 @@ def test_a_real_scan_of_the_next_patient_is_asked_about(host: Host, made: MadeOu
     p.reference = own
     panel.ui.compareButton.click()
     assert (nodes.reference, len(asked)) == (own, 1)
-    p.reference = other
+    p.referenceMask = slicer.util.addVolumeFromArray(made.mask.T.astype(np.uint8), ijkToRAS=made.matrix, name="tumour")
+    told = dict(nodes.comparison)
+    panel.ui.compareButton.click()
+    assert "tumour" in asked[-1], "the scan is this patient's, the mask may be the next one's"
+    assert nodes.comparison == told
+    p.reference, p.referenceMask = other, None
     panel.confirm = lambda _question: True
     panel.ui.compareButton.click()
     assert nodes.reference is other
