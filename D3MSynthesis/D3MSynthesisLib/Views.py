@@ -13,7 +13,7 @@ import vtk
 import slicer
 from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.Grids import gridPoints, rasBounds, transformed, worldFrom
-from D3MSynthesisLib.Runs import RUN, Nodes, alive, brainOf
+from D3MSynthesisLib.Runs import ROLE, RUN, Nodes, alive, brainOf
 from D3MSynthesisLib.Texts import _
 
 MARK = "synthetic, research use only"
@@ -314,12 +314,15 @@ def caption(scene: Any, view: str) -> list[str]:
 
 
 def maskCaption(scene: Any, view: str) -> str:
-    """What lies over acquired scans: an outline alone looks as if somebody had drawn it by them; empty elsewhere."""
+    """What lies over acquired scans, and of which synthetic image it is; empty elsewhere.
+
+    An outline alone looks as if somebody had drawn it by the scan, and the scan may be the next patient's.
+    """
     composite = _named(composites(scene), view)
     background = None if composite is None else scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
     if background is None or MARK in caption(scene, view):
         return ""
-    names = []
+    names, runs = [], set()
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")):
         node = scene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
         display = node.GetDisplayNode()
@@ -329,7 +332,14 @@ def maskCaption(scene: Any, view: str) -> str:
             segmentation = node.GetSegmentation()
             found = [segmentation.GetNthSegmentID(number) for number in range(segmentation.GetNumberOfSegments())]
             names += [segmentation.GetSegment(one).GetName() for one in found if display.GetSegmentVisibility(one)]
-    return f"{MASK}: {', '.join(names)}" if names else ""
+            if found:
+                runs.add(node.GetAttribute(RUN))
+    volumes = [scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
+               for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"))]  # fmt: skip
+    owners = [
+        node.GetName() for node in volumes if node.GetAttribute(ROLE) == "cemri" and node.GetAttribute(RUN) in runs
+    ]
+    return "\n".join([f"{MASK}: {', '.join(names)}", *owners]) if names else ""
 
 
 def _synthetic(node: Any) -> bool:

@@ -337,7 +337,7 @@ def test_a_mask_over_an_acquired_scan_is_named(host: Host, made: MadeOutput) -> 
     press(host, panel)
     assert told() == "", "the view has the mark"
     panel.ui.sideBySideButton.click()
-    predicted = "mask of a synthesis: Enhancing tumour (predicted)"
+    predicted = "mask of a synthesis: Enhancing tumour (predicted)\np_t1 synthetic CEMRI"
     assert (told("Red"), told("Yellow")) == (predicted, "")
     panel.parameters.maskVisible = False
     assert told() == ""
