@@ -322,7 +322,8 @@ def maskCaption(scene: Any, view: str) -> str:
     background = None if composite is None else scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
     if background is None or MARK in caption(scene, view):
         return ""
-    names, runs = [], set()
+    names: list[str] = []
+    runs: set[str] = set()
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")):
         node = scene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
         display = node.GetDisplayNode()
