@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict
 from typing import Any
 
+import vtk
+
 import slicer
 from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.Engine import SynthesisError
-from D3MSynthesisLib.Grids import matrixOf, resampledOn, voxelMl
+from D3MSynthesisLib.Grids import gridPoints, matrixOf, resampledOn, transformed, voxelMl
 from D3MSynthesisLib.Identity import identityOf
 from D3MSynthesisLib.Inputs import maskOnGrid
 from D3MSynthesisLib.Masks import maskOf, measure
@@ -18,6 +21,10 @@ from D3MSynthesisLib.Texts import _
 
 LEAST_VOXELS = 1000
 """Of the brain that the real T1c must show."""
+COMPARED = PREFIX + "ComparedT1c"
+"""Attribute of a run: the imprint of the real T1c that was compared."""
+SAME_MM = 1e-3
+"""Places that are nearer to each other are the same: files keep numbers of limited precision."""
 
 
 def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None, acrossStudies: bool = False) -> dict[str, Any]:
@@ -84,10 +91,57 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None, acrossSt
     content["real_enhancement"] = "estimated" if referenceMask is None else "labels"
     measure(nodes, predicted)
     nodes.cemri.SetAttribute(PREFIX + "ComparedMask", nodes.maskDigest)
+    nodes.cemri.SetAttribute(COMPARED, imprint(reference, nodes.cemri))
     nodes.cemri.SetAttribute(PREFIX + "Comparison", json.dumps(content))
     nodes.cemri.SetNodeReferenceID(PREFIX + INPUTS["reference"], reference.GetID())
     nodes.reference = reference
     return content
+
+
+def imprint(reference: Any, target: Any) -> str:
+    """What tells a real T1c, where it lies, from others and other places, as JSON.
+
+    Args:
+        reference: The real T1c.
+        target: The volume whose local frame counts: both may move together.
+    """
+    import numpy as np
+
+    array = np.ascontiguousarray(slicer.util.arrayFromVolume(reference), np.float32)
+    digest = hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest()
+    return json.dumps(
+        {"shape": array.shape, "voxels": digest, "places": np.round(_places(reference, target), 5).tolist()}
+    )
+
+
+def referenceChanged(nodes: Nodes) -> bool:
+    """Whether the real T1c is no longer what, or where, it was when it was compared, as far as it can be told."""
+    kept, reference = nodes.cemri.GetAttribute(COMPARED), nodes.reference
+    if not kept or not alive(reference):
+        return False
+    if reference.GetImageData() is None:
+        return True
+    return not _same(json.loads(kept), json.loads(imprint(reference, nodes.cemri)))
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    import numpy as np
+
+    alike = (one["shape"], one["voxels"]) == (other["shape"], other["voxels"])
+    return alike and np.allclose(one["places"], other["places"], rtol=0, atol=SAME_MM)
+
+
+def _places(reference: Any, target: Any) -> Any:
+    """Corners, edges and middle of a volume in another one's local frame, (27, 3) mm: warps count, too."""
+    import numpy as np
+
+    matrix = matrixOf(reference)
+    matrix = matrix @ np.diag([*((size - 1) / 2 for size in reference.GetImageData().GetDimensions()), 1.0])
+    toTarget = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
+        reference.GetParentTransformNode(), target.GetParentTransformNode(), toTarget
+    )
+    return transformed(gridPoints((3, 3, 3), matrix), toTarget).reshape(-1, 3)
 
 
 def _sliceLast(ijkToRAS: Any) -> tuple[int, int, int]:

@@ -20,7 +20,7 @@ SAME_ML = 0.05
 
 
 def comparisonRows(
-    comparison: dict[str, Any] | None, maskMl: float | None = None, changed: bool = False
+    comparison: dict[str, Any] | None, maskMl: float | None = None, changed: bool = False, moved: bool = False
 ) -> list[tuple[str, str, str]]:
     """Rows of the table beside a real T1c: name, synthetic image, what to compare it with.
 
@@ -28,7 +28,10 @@ def comparisonRows(
         comparison: The run's.
         maskMl: Volume of the mask as it is now: numbers of a mask that was another one are not told.
         changed: The mask is another one, whatever its volume.
+        moved: The real T1c is another one, or elsewhere.
     """
+    if moved and comparison:
+        return [(_("The real T1c has moved or changed since: press Compare again."), "", "")]
     numbers = comparison or {}
     measured = numbers.get("predicted_enhancing_volume_ml")
     changed = changed or (maskMl is not None and measured is not None and abs(maskMl - measured) > SAME_ML)
@@ -78,6 +81,8 @@ class ComparisonPart:
     ) -> None:
         self.ui, self._fail, self._faded, self._changed, self._confirm = ui, fail, faded, changed, confirm
         self.nodes: Any = None
+        self.referenceChanged = False
+        """Whether the real T1c is no longer what, or where, it was when it was compared."""
         self.parameters: Any = None
         self._filling = False
         table = ui.comparisonTable
@@ -95,19 +100,32 @@ class ComparisonPart:
         """Fill the part with a run."""
         self.nodes, self.parameters = nodes, parameters
         self.unfade()
+        self.look()
         self.tell()
+
+    def look(self) -> bool:
+        """Look whether the real T1c is still what was compared; returns whether that is another answer than before."""
+        before = self.referenceChanged
+        self.referenceChanged = self.nodes is not None and Comparison.referenceChanged(self.nodes)
+        return self.referenceChanged != before
 
     def tell(self) -> None:
         """Numbers of the run, and whether it can be compared with what is chosen now."""
         nodes, table = self.nodes, self.ui.comparisonTable
         rows = []
         if nodes is not None:
-            rows = comparisonRows(nodes.comparison, nodes.enhancingVolumeMl, not nodes.maskCompared)
+            rows = comparisonRows(
+                nodes.comparison, nodes.enhancingVolumeMl, not nodes.maskCompared, self.referenceChanged
+            )
         table.setVisible(bool(rows))
         table.setRowCount(len(rows))
         for row, texts in enumerate(rows):
             for column, text in enumerate(texts):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
+        table.clearSpans()
+        table.setWordWrap(self.referenceChanged)
+        if self.referenceChanged and rows:
+            table.setSpan(0, 0, 1, 3)  # a sentence
         table.resizeRowsToContents()
         height = sum(table.rowHeight(row) for row in range(len(rows)))
         table.setFixedHeight(height + (table.rowHeight(0) if rows else 0) + 6)  # the header is one row high
@@ -141,6 +159,7 @@ class ComparisonPart:
             self._fail(error)
         else:
             self._fail(None)
+            self.look()
             self.tell()
             self._changed()
 

@@ -12,6 +12,7 @@ from typing import Any
 import slicer
 from D3MSynthesisLib import Frames, Identity, Inputs, Scene
 from D3MSynthesisLib.Assignment import assignInputs
+from D3MSynthesisLib.Comparison import imprint
 from D3MSynthesisLib.Engine import Cost, Device, EngineInfo, ModelInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Grids import matrixOf
 from D3MSynthesisLib.Inputs import readiness, transformNotice
@@ -179,7 +180,7 @@ class SynthesisLogic:
         notices = [text for text in (transformNotice(t1, t2, flair),) if text]
         frame = Frame(
             t1.GetName() or "", matrixOf(t1).copy(), t1, t1.GetParentTransformNode(), t2, flair, identity,
-            tuple(notices), brainMask,
+            tuple(notices), brainMask, None if reference is None else imprint(reference, t1),
         )  # fmt: skip
         names = [*named, *(node.GetName() for node in given.values() if node is not None)]
         times = {name: node.GetImageData().GetMTime() for name, node in scans.items() if node is not None}

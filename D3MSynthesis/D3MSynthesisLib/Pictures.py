@@ -54,6 +54,8 @@ class Look:
     """0: synthetic, 1: the real T1c."""
     layout: str = "all"
     """One of `LAYOUTS`: what each view shows."""
+    referenceChanged: bool = False
+    """The real T1c is no longer what was compared: no difference from it is shown."""
 
 
 def canInspect(nodes: Nodes) -> bool:
@@ -186,6 +188,8 @@ def _backgrounds(nodes: Nodes, look: Look, done: int | None) -> dict[str, Any]:
         return dict(zip(Views.FOUR[:3], (nodes.t1, nodes.t2, nodes.flair), strict=True))
     if look.layout == "comparison":
         scans = (nodes.t1, nodes.t2, nodes.flair)
+        if look.referenceChanged:
+            return dict(zip(Views.SIX[:3], scans, strict=True)) | {Views.SIX[4]: nodes.reference, Views.SIX[5]: None}
         if alive(nodes.reference) and not alive(nodes.error):  # another run than that whose layout was chosen
             makeError(nodes)
         return dict(zip(Views.SIX[:3], scans, strict=True)) | {Views.SIX[4]: nodes.reference, Views.SIX[5]: nodes.error}
@@ -217,7 +221,7 @@ def _legends(nodes: Nodes, over: Any, look: Look) -> None:
     for name in (*OVERLAYS[1:], "magnitude"):
         node = getattr(nodes, name)
         Looks.legend(node, Looks.TITLES[name], node is not None and node is over)
-    Looks.legend(nodes.error, Looks.TITLES["error"], look.layout == "comparison")
+    Looks.legend(nodes.error, Looks.TITLES["error"], look.layout == "comparison" and not look.referenceChanged)
     if alive(nodes.fieldMap):
         jacobian = nodes.fieldMap.GetDisplayNode().GetWindowLevelMin() != 0
         title = Looks.TITLES["jacobian" if jacobian else "magnitude"]
@@ -276,6 +280,18 @@ def setLayout(nodes: Nodes, name: str) -> None:
     Views.link(scene, views)
     Views.lookAt(nodes, jump=False)
     Views.copyPosition(scene, views[0], views[1:])
+
+
+def hideError(nodes: Nodes) -> None:
+    """Take the difference from the real T1c out of the views: it is of what that was before."""
+    if not alive(nodes.error):
+        return
+    Looks.legend(nodes.error, Looks.TITLES["error"], False)
+    for view in Views.composites(nodes.cemri.GetScene()):
+        if view.GetBackgroundVolumeID() == nodes.error.GetID():
+            view.SetBackgroundVolumeID(None)
+        if view.GetForegroundVolumeID() == nodes.error.GetID():
+            view.SetForegroundVolumeID(None)
 
 
 def makeError(nodes: Nodes) -> Any:

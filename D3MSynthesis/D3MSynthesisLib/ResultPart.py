@@ -96,6 +96,7 @@ class ResultPart(VTKObservationMixin):
         self._flipped = False
         self._filling = False
         self._moving = False
+        self._looking = False
         connect(ui.runBox, "activated(int)", self.onRun)
         connect(ui.stepSlider, "valueChanged(double)", self.onStep)
         connect(ui.flipButton, "clicked(bool)", self.onFlip)
@@ -195,6 +196,16 @@ class ResultPart(VTKObservationMixin):
             self.addObserver(node, node.TransformModifiedEvent, self._onMoved)
         if Runs.alive(nodes.segmentation):
             self.addObserver(nodes.segmentation, nodes.segmentation.DisplayModifiedEvent, self._onMaskShown)
+        self._observeReference()
+        if self.comparison.referenceChanged:
+            Pictures.hideError(nodes)
+
+    def _observeReference(self) -> None:
+        real = self.nodes.reference
+        if Runs.alive(real):
+            for event in (real.TransformModifiedEvent, real.ImageDataModifiedEvent, vtk.vtkCommand.ModifiedEvent):
+                if not self.hasObserver(real, event, self._onReference):
+                    self.addObserver(real, event, self._onReference)
 
     def _letMaskGo(self, nodes: Any) -> None:
         """A mask to synthesize from was chosen for the run before: it is not put on another T1 unasked."""
@@ -308,6 +319,7 @@ class ResultPart(VTKObservationMixin):
             overlayOpacity=p.overlayOpacity, deformation=p.deformation.value, maskVisible=p.maskVisible,
             maskFill=p.maskFill, maskOutline=p.maskOutline, maskOpacity=p.maskOpacity,
             fade=self.ui.fadeSlider.value, layout=self._layout,
+            referenceChanged=self.comparison.referenceChanged,
         )  # fmt: skip
 
     _factor = 0
@@ -398,6 +410,22 @@ class ResultPart(VTKObservationMixin):
         Pictures.follow(self.nodes)
         self._factor = Pictures.draw(self.nodes, self._look())
         self._tellPicture()
+        self._lookAtReference()
+
+    def _onReference(self, _caller: Any, _event: str) -> None:
+        if not self._looking:  # a transform that is dragged tells every step
+            self._looking = True
+            qt.QTimer.singleShot(0, guarded(self._lookAtReference))
+
+    def _lookAtReference(self) -> None:
+        """The real T1c may have moved or changed since it was compared."""
+        self._looking = False
+        if self.nodes is not None and Runs.alive(self.nodes.cemri) and self.comparison.look():
+            self.comparison.tell()
+            if self.comparison.referenceChanged:
+                Pictures.hideError(self.nodes)
+            elif self._layout == "comparison":
+                self.apply()
 
     def onFade(self, value: float) -> None:
         """Fade from the synthetic to the real image; an overlay would cover it."""
@@ -412,6 +440,7 @@ class ResultPart(VTKObservationMixin):
 
     def _compared(self) -> None:
         """The run was measured against another real T1c: it is the one that is seen."""
+        self._observeReference()
         self._tell()
         if self._layout == "comparison":
             self.apply()

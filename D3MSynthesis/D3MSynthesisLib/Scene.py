@@ -16,6 +16,7 @@ from typing import Any
 import slicer
 from D3MSynthesisLib import Looks, Masks
 from D3MSynthesisLib.Assignment import SYNTHETIC
+from D3MSynthesisLib.Comparison import COMPARED
 from D3MSynthesisLib.Grids import gridTransform, thresholdOf, writeMask
 from D3MSynthesisLib.Results import STEP_IMAGES, Image, Output, readOutput
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, RUN, SEGMENT_ID, Nodes, proxies, updateProxies
@@ -40,6 +41,8 @@ class Frame:
     notices: tuple[str, ...] = ()
     """What else should be known of the result, such as that T1 was changed meanwhile."""
     brainMask: Any = None
+    compared: str | None = None
+    """`Comparison.imprint` of the real T1c at the start of the run."""
 
 
 def isSynthetic(node: Any) -> bool:
@@ -127,6 +130,7 @@ class _Builder:
         Masks.measure(nodes, mask)
         if output.comparison is not None:
             cemri.SetAttribute(PREFIX + "ComparedMask", nodes.maskDigest)
+            cemri.SetAttribute(COMPARED, self.frame.compared)
         nodes.folderItem = self.hierarchy(nodes)
         Looks.applyDefaults(nodes)
         return nodes

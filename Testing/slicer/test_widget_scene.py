@@ -372,6 +372,94 @@ def test_another_real_scan_is_seen_at_once(host: Host, made: MadeOutput) -> None
     assert errors[0].max() < 0.1 < errors[1].max(), "the first is the synthetic image itself"
 
 
+def moved(real: object, how: str) -> None:
+    """What people do to a scan in other modules."""
+    if how == "transform":
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        real.SetAndObserveTransformNodeID(node.GetID())
+        matrix = np.eye(4)
+        matrix[0, 3] = 4
+        node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    elif how == "origin":
+        real.SetOrigin(*np.add(real.GetOrigin(), (0, 3, 0)))
+    elif how == "voxels":
+        slicer.util.arrayFromVolume(real)[4] *= 2
+        slicer.util.arrayFromVolumeModified(real)
+    else:  # resampled to half as many slices
+        slicer.util.updateVolumeFromArray(real, slicer.util.arrayFromVolume(real)[::2].copy())
+
+
+@pytest.mark.parametrize(
+    ("how", "away", "before"),
+    [(how, False, False) for how in ("transform", "origin", "voxels", "grid")]
+    + [("transform", True, False), ("voxels", True, False), ("transform", False, True)],
+)
+def test_a_real_scan_that_moved_is_not_told_with_old_numbers(
+    host: Host, made: MadeOutput, how: str, away: bool, before: bool
+) -> None:
+    """Numbers and difference are of the real T1c as it was, beside a run or after it; another module may be open."""
+    from D3MSynthesisLib import Views
+
+    panel = opened(host, made)
+    real = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
+    panel.parameters.reference = real
+    if before:
+        (made.folder / "comparison.json").write_text('{"psnr_brain": 30.0}')
+    press(host, panel)
+    ui, nodes = panel.ui, panel.result.nodes
+    if not before:
+        ui.compareButton.click()
+    ui.comparisonButton.click()
+    table = ui.comparisonTable
+
+    def rows() -> list[str]:
+        return [table.item(row, 0).text() for row in range(table.rowCount)]
+
+    def seen() -> bool:
+        return nodes.error.GetID() in {view.GetBackgroundVolumeID() for view in Views.composites(host.scene)}
+
+    sentence = ["The real T1c has moved or changed since: press Compare again."]
+    assert "PSNR, brain (dB)" in rows()
+    assert seen()
+    if away:
+        panel.exit()
+    moved(real, how)
+    host.settle()
+    if away:
+        panel.enter()
+        host.settle()
+    nodes = panel.result.nodes
+    assert rows() == sentence
+    assert not seen()
+    ui.compareButton.click()
+    assert "PSNR, brain (dB)" in rows()
+    assert seen()
+
+
+def test_a_real_scan_that_moved_with_the_run_is_where_it_was(host: Host, made: MadeOutput) -> None:
+    """The whole patient is put under a transform, which is hardened in the scan: nothing is withdrawn."""
+    from D3MSynthesisLib import Comparison
+
+    panel = opened(host, made)
+    real = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
+    press(host, panel)
+    panel.parameters.reference = real
+    panel.ui.compareButton.click()
+    nodes = panel.result.nodes
+    node = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    turn = np.array([[0.8, -0.6, 0, 10], [0.6, 0.8, 0, -20], [0, 0, 1, 5], [0, 0, 0, 1]])
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(turn))
+    nodes.cemri.SetAndObserveTransformNodeID(node.GetID())
+    assert Comparison.referenceChanged(nodes), "the run alone has moved"
+    real.SetAndObserveTransformNodeID(node.GetID())
+    assert not Comparison.referenceChanged(nodes)
+    real.SetAndObserveTransformNodeID(None)
+    real.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(turn @ made.matrix))
+    assert not Comparison.referenceChanged(nodes)
+    host.settle()
+    assert "PSNR, brain (dB)" in [panel.ui.comparisonTable.item(row, 0).text() for row in range(2)]
+
+
 def test_what_is_shown_follows_the_run(host: Host, made: MadeOutput) -> None:
     """The run's folder is put under a transform, node by node as the data tree does: nothing stays where it was."""
     panel = opened(host, made)
