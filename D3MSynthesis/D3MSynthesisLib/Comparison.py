@@ -10,6 +10,7 @@ from typing import Any
 import vtk
 
 import slicer
+from D3MSynthesisLib import Frames
 from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Grids import gridPoints, matrixOf, resampledOn, transformed, voxelMl
@@ -91,11 +92,26 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None, acrossSt
     content["real_enhancement"] = "estimated" if referenceMask is None else "labels"
     measure(nodes, predicted)
     nodes.cemri.SetAttribute(PREFIX + "ComparedMask", nodes.maskDigest)
+    reference = _kept(nodes, reference)
     nodes.cemri.SetAttribute(COMPARED, imprint(reference, nodes.cemri))
     nodes.cemri.SetAttribute(PREFIX + "Comparison", json.dumps(content))
     nodes.cemri.SetNodeReferenceID(PREFIX + INPUTS["reference"], reference.GetID())
     nodes.reference = reference
     return content
+
+
+def _kept(nodes: Nodes, reference: Any) -> Any:
+    """The real T1c, or of a frame of a sequence a copy: that of the last comparison, if it was the same frame."""
+    if Frames.frameOf(reference) is None:
+        return reference
+    last = nodes.reference
+    if alive(last) and last.GetImageData() is not None and Frames.frameOf(last) is None:
+        marks = [json.loads(imprint(node, nodes.cemri)) for node in (last, reference)]
+        if _same(*marks):
+            return last
+    scans = {"reference": reference}
+    Frames.keep(scans)
+    return scans["reference"]
 
 
 def imprint(reference: Any, target: Any) -> str:

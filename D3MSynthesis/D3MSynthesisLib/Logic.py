@@ -171,9 +171,11 @@ class SynthesisLogic:
         self._stopInfo()
         scans = {"t1": t1, "t2": t2, "flair": flair}
         identity = Identity.agreement(scans | {"reference": reference})
-        named = [node.GetName() for node in scans.values() if node is not None]
-        copies = Frames.keep(scans)
-        t1, t2, flair = scans.values()
+        kept = scans | {"reference": reference}
+        named = [node.GetName() for node in kept.values() if node is not None]
+        copies = Frames.keep(kept)
+        t1, t2, flair, reference = kept.values()
+        scans = {"t1": t1, "t2": t2, "flair": flair}
         given = scans | {"brain-mask": brainMask, "reference": reference, "reference-mask": referenceMask,
                          "enhancement-mask": enhancementMask}  # fmt: skip
         folder = newFolder()

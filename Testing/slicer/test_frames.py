@@ -11,7 +11,7 @@ from slicer_helpers import MadeOutput, fake_engine, make_output
 slicer = pytest.importorskip("slicer")
 from mrml_host import MRMLHost  # noqa: E402
 
-from D3MSynthesisLib import Frames, Runs  # noqa: E402
+from D3MSynthesisLib import Comparison, Frames, Runs  # noqa: E402
 from D3MSynthesisLib.Engine import SynthesisError  # noqa: E402
 from D3MSynthesisLib.Logic import SynthesisLogic  # noqa: E402
 
@@ -62,6 +62,38 @@ def test_the_frame_is_named_and_kept(case: tuple[MRMLHost, MadeOutput, list[obje
         np.testing.assert_allclose(slicer.util.arrayFromVolume(node), made.t1.T + 10 + number, rtol=1e-5)
         assert Frames.frameOf(node) is None
     assert nodes.notices == ["T2 has thick slices."], "nothing was changed meanwhile"
+
+
+def test_the_frame_of_a_real_scan_is_kept(case: tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic]) -> None:
+    """What was compared, in the run or after it, stays what it was when the sequence shows another frame."""
+    host, made, proxies, logic = case
+    browser = Frames.frameOf(proxies[0]).browser
+    sequence = host.scene.AddNewNodeByClass("vtkMRMLSequenceNode", "t1c")
+    for frame in range(3):
+        volume = slicer.vtkMRMLScalarVolumeNode()
+        slicer.util.updateVolumeFromArray(volume, (made.cemri.T * (1 + frame)).astype(np.float32))
+        volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(made.matrix))
+        sequence.SetDataNodeAtValue(volume, str(30 * frame))
+    browser.AddSynchronizedSequenceNode(sequence)
+    browser.SetSaveChanges(sequence, False)
+    show(host, browser, 1)
+    real = browser.GetProxyNode(sequence)
+    nodes = logic.run(*proxies, reference=real)
+    first = nodes.reference
+    show(host, browser, 2)
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(first), 2 * made.cemri.T, rtol=1e-5)
+    Comparison.compareRun(nodes, real)
+    show(host, browser, 0)
+    assert not Comparison.referenceChanged(nodes)
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(nodes.reference), 3 * made.cemri.T, rtol=1e-5)
+    assert "frame 3 of 3" in nodes.reference.GetName()
+    show(host, browser, 2)
+    again = nodes.reference
+    Comparison.compareRun(nodes, real)
+    assert nodes.reference is again, "no copy of the same frame for every comparison"
+    show(host, browser, 1)
+    Comparison.compareRun(nodes, real)
+    np.testing.assert_allclose(slicer.util.arrayFromVolume(nodes.reference), 2 * made.cemri.T, rtol=1e-5)
 
 
 def test_every_frame_is_run(case: tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic]) -> None:
