@@ -195,7 +195,11 @@ class ResultPart(VTKObservationMixin):
         for node in {nodes.cemri, nodes.deformation} - {None}:
             self.addObserver(node, node.TransformModifiedEvent, self._onMoved)
         if Runs.alive(nodes.segmentation):
-            self.addObserver(nodes.segmentation, nodes.segmentation.DisplayModifiedEvent, self._onMaskShown)
+            for event in (
+                nodes.segmentation.DisplayModifiedEvent,
+                slicer.vtkSegmentation.ContainedRepresentationNamesModified,  # its surface was made, or dropped
+            ):
+                self.addObserver(nodes.segmentation, event, self._onMaskShown)
         self._observeReference()
         if self.comparison.referenceChanged:
             Pictures.hideError(nodes)

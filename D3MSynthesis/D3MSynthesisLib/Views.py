@@ -6,6 +6,7 @@ Views are reached through their composite and slice nodes, so this works in the 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import vtk
@@ -269,7 +270,7 @@ def _fit(node: Any, bounds: Any) -> None:
 
 
 def markViews() -> None:
-    """Write the mark at the upper edge of every slice view that shows a synthetic image, and wipe it from the others.
+    """Write the mark at the upper edge of every view that shows a synthetic image or surface, and wipe it from others.
 
     Beside it stands what is to be known of the picture: which sample, how much the deformation is enlarged, how much
     of the real image is mixed in. Without the application's views nothing is done.
@@ -287,10 +288,19 @@ def markViews() -> None:
             (UPPER_EDGE, MARK, "\n".join(caption(slicer.mrmlScene, name))),
             (LOWER_EDGE, MASK, maskCaption(slicer.mrmlScene, name)),
         ):
-            written = view.cornerAnnotation().GetText(place) or ""
-            if wanted != written and (not written or own in written):  # another module's text stays
-                view.cornerAnnotation().SetText(place, wanted)
-                view.scheduleRender()
+            _write(view, place, own, wanted)
+    for index in range(manager.threeDViewCount):
+        widget = manager.threeDWidget(index)
+        if widget is not None:
+            view = widget.threeDView()
+            _write(view, UPPER_EDGE, MARK, surfaceCaption(slicer.mrmlScene, view.mrmlViewNode()))
+
+
+def _write(view: Any, place: int, own: str, wanted: str) -> None:
+    written = view.cornerAnnotation().GetText(place) or ""
+    if wanted != written and (not written or own in written):  # another module's text stays
+        view.cornerAnnotation().SetText(place, wanted)
+        view.scheduleRender()
 
 
 def caption(scene: Any, view: str) -> list[str]:
@@ -322,25 +332,60 @@ def maskCaption(scene: Any, view: str) -> str:
     background = None if composite is None else scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
     if background is None or MARK in caption(scene, view):
         return ""
+
+    def outlined(_node: Any, display: Any, _segment: str) -> bool:
+        return display.GetVisibility2D() and (display.GetVisibility2DFill() or display.GetVisibility2DOutline())
+
+    names, owners = _masksShown(scene, outlined)
+    return "\n".join([f"{MASK}: {', '.join(names)}", *owners]) if names else ""
+
+
+def surfaceCaption(scene: Any, view: Any) -> str:
+    """The mark of a 3-D view with the surface of a run's mask, and what it is of which synthetic image; else empty."""
+
+    def solid(node: Any, display: Any, segment: str) -> bool:
+        return (
+            display.GetVisibility3D()
+            and display.GetSegmentVisibility3D(segment)
+            and display.GetOpacity3D() > 0
+            and (view is None or display.IsDisplayableInView(view.GetID()))
+            and node.GetSegmentation().ContainsRepresentation("Closed surface")
+        )
+
+    names, owners = _masksShown(scene, solid)
+    return "\n".join([f"surface: {MARK}", ", ".join(names), *owners]) if names else ""
+
+
+def _masksShown(scene: Any, shown: Callable[[Any, Any, str], bool]) -> tuple[list[str], list[str]]:
+    """Segments of the runs' masks that are shown in such a way, and names of the synthetic images that they are of.
+
+    Args:
+        scene: The scene.
+        shown: Whether of a segmentation, with its display node, a segment that is not hidden is shown so.
+    """
     names: list[str] = []
     runs: set[str] = set()
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")):
         node = scene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
         display = node.GetDisplayNode()
-        if not _synthetic(node) or display is None or not (display.GetVisibility() and display.GetVisibility2D()):
+        if not _synthetic(node) or node.GetAttribute(ROLE) == "brain" or display is None:
             continue
-        if display.GetVisibility2DFill() or display.GetVisibility2DOutline():
-            segmentation = node.GetSegmentation()
-            found = [segmentation.GetNthSegmentID(number) for number in range(segmentation.GetNumberOfSegments())]
-            names += [segmentation.GetSegment(one).GetName() for one in found if display.GetSegmentVisibility(one)]
-            if found:
-                runs.add(node.GetAttribute(RUN))
+        segmentation = node.GetSegmentation()
+        found = [segmentation.GetNthSegmentID(number) for number in range(segmentation.GetNumberOfSegments())]
+        seen = [
+            one
+            for one in found
+            if display.GetVisibility() and display.GetSegmentVisibility(one) and shown(node, display, one)
+        ]
+        names += [segmentation.GetSegment(one).GetName() for one in seen]
+        if seen:
+            runs.add(node.GetAttribute(RUN))
     volumes = [scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
                for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"))]  # fmt: skip
     owners = [
         node.GetName() for node in volumes if node.GetAttribute(ROLE) == "cemri" and node.GetAttribute(RUN) in runs
     ]
-    return "\n".join([f"{MASK}: {', '.join(names)}", *owners]) if names else ""
+    return names, owners
 
 
 def _synthetic(node: Any) -> bool:

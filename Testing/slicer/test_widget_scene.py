@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from slicer_helpers import MadeOutput, fake_engine, make_output, save, write_provenance
 
 slicer = pytest.importorskip("slicer")
+vtk = pytest.importorskip("vtk")
 pytest.importorskip("PySide6.QtUiTools")
 from qt_host import Host  # noqa: E402
 
@@ -503,6 +505,55 @@ def test_tumour_is_in_the_3d_view(host: Host, made: MadeOutput) -> None:
         assert node.GetSegmentation().ContainsRepresentation("Closed surface")
         assert not display.GetVisibility2D(), "over the sample's picture lies its own probability"
     assert ui.maskBox.checked
+
+
+def test_a_surface_in_a_3d_view_is_marked(host: Host, made: MadeOutput, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A predicted tumour in 3-D says that it is synthetic, as long as it is seen; another module's text stays."""
+    corner, other = vtk.vtkCornerAnnotation(), vtk.vtkCornerAnnotation()
+    nodes = [host.scene.AddNewNodeByClass("vtkMRMLViewNode") for _ in range(2)]
+    widgets = []
+    for text, node in zip((corner, other), nodes, strict=True):
+        view = SimpleNamespace(
+            cornerAnnotation=lambda text=text: text,
+            mrmlViewNode=lambda node=node: node,
+            scheduleRender=lambda: None,
+            resetFocalPoint=lambda: None,
+            resetCamera=lambda: None,
+        )
+        widgets.append(SimpleNamespace(threeDView=lambda view=view: view))
+    manager = host.application.layoutManager()
+    monkeypatch.setattr(manager, "threeDViewCount", 2, raising=False)
+    monkeypatch.setattr(manager, "threeDWidget", lambda index: widgets[index], raising=False)
+    other.SetText(7, "of another module")
+    panel = opened(host, made)
+    press(host, panel)
+    result = panel.result.nodes
+    display = result.segmentation.GetDisplayNode()
+    assert not corner.GetText(7), "no surface was made yet"
+    result.segmentation.CreateClosedSurfaceRepresentation()
+    told = f"surface: {MARK}\nEnhancing tumour (predicted)\np_t1 synthetic CEMRI"
+    assert corner.GetText(7) == told
+    result.segmentation.RemoveClosedSurfaceRepresentation()
+    assert not corner.GetText(7)
+    panel.ui.show3DButton.click()
+    assert (corner.GetText(7), other.GetText(7)) == (told, "of another module")
+    display.SetVisibility3D(False)
+    assert not corner.GetText(7), "the brain alone is not predicted"
+    display.SetVisibility3D(True)
+    assert corner.GetText(7) == told
+    display.SetSegmentVisibility(result.segmentID, False)
+    assert not corner.GetText(7)
+    display.SetSegmentVisibility(result.segmentID, True)
+    display.SetSegmentVisibility3D(result.segmentID, False)
+    assert not corner.GetText(7)
+    display.SetSegmentVisibility3D(result.segmentID, True)
+    display.AddViewNodeID(nodes[1].GetID())
+    assert not corner.GetText(7), "it is in the other view alone"
+    display.RemoveAllViewNodeIDs()
+    assert corner.GetText(7) == told
+    host.scene.Clear(0)
+    host.settle()
+    assert not corner.GetText(7)
 
 
 def test_the_mask_alone_is_changed_by_its_switches(host: Host, made: MadeOutput) -> None:
