@@ -126,6 +126,7 @@ class ComparisonPart:
         table.setWordWrap(self.referenceChanged)
         if self.referenceChanged and rows:
             table.setSpan(0, 0, 1, 3)  # a sentence
+            table.item(0, 0).setToolTip(rows[0][0])
         table.resizeRowsToContents()
         height = sum(table.rowHeight(row) for row in range(len(rows)))
         table.setFixedHeight(height + (table.rowHeight(0) if rows else 0) + 6)  # the header is one row high

@@ -438,6 +438,27 @@ def test_a_real_scan_that_moved_is_not_told_with_old_numbers(
     assert seen()
 
 
+def test_a_real_scan_is_the_same_in_a_saved_scene(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """Writing and reading changes neither its voxels nor its place; what is done to it later is seen."""
+    from D3MSynthesisLib import Comparison
+
+    panel = opened(host, made)
+    panel.parameters.reference = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="t1c")
+    press(host, panel)
+    panel.ui.compareButton.click()
+    assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    host.clear()
+    host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    host.settle()
+    nodes = panel.result.nodes
+    assert nodes.reference.GetName() == "t1c"
+    assert not Comparison.referenceChanged(nodes)
+    moved(nodes.reference, "voxels")
+    host.settle()
+    assert Comparison.referenceChanged(nodes)
+    assert panel.ui.comparisonTable.rowCount == 1
+
+
 def test_a_real_scan_that_moved_with_the_run_is_where_it_was(host: Host, made: MadeOutput) -> None:
     """The whole patient is put under a transform, which is hardened in the scan: nothing is withdrawn."""
     from D3MSynthesisLib import Comparison
