@@ -334,7 +334,8 @@ def maskCaption(scene: Any, view: str) -> str:
         return ""
 
     def outlined(_node: Any, display: Any, _segment: str) -> bool:
-        return display.GetVisibility2D() and (display.GetVisibility2DFill() or display.GetVisibility2DOutline())
+        drawn = display.GetVisibility2DFill() or display.GetVisibility2DOutline()
+        return bool(display.GetVisibility2D() and drawn)
 
     names, owners = _masksShown(scene, outlined)
     return "\n".join([f"{MASK}: {', '.join(names)}", *owners]) if names else ""
@@ -344,7 +345,7 @@ def surfaceCaption(scene: Any, view: Any) -> str:
     """The mark of a 3-D view with the surface of a run's mask, and what it is of which synthetic image; else empty."""
 
     def solid(node: Any, display: Any, segment: str) -> bool:
-        return (
+        return bool(
             display.GetVisibility3D()
             and display.GetSegmentVisibility3D(segment)
             and display.GetOpacity3D() > 0
