@@ -55,7 +55,7 @@ def test_tables_and_page(tmp_path: Path) -> None:
     text = page(entries)
     found = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)
     assert found is not None
-    assert json.loads(found[1])[0][-1] == [0.93, 12.34, 4.2, 25.1]
+    assert json.loads(found[1])[0][10] == [0.93, 12.34, 4.2, 25.1]
     assert 'data-key="6">Likely' in text
 
 

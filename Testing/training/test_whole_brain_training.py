@@ -117,12 +117,12 @@ def test_tumour_outside_the_host_is_not_transplanted(patient: CoarsePatient) -> 
 def test_draws_are_the_same_every_time(cache: Path) -> None:
     """A volume is a function of seed and number; crops have the crop's size, later ones are whole."""
     patients = [read_coarse(path) for path in sorted(cache.glob("*.npz"))]
-    settings = WholeBrainBatchSettings(crop=(16, 24, 16))
+    settings = WholeBrainBatchSettings(crop=(16, 32, 16))
     first, second = (WholeBrainBatches(patients, settings, 3, cropped=8) for _ in range(2))
     for number, ahead in enumerate(second.ahead(range(10))):
         drawn = first.draw(number)
         torch.testing.assert_close(drawn.seen, ahead.seen, atol=0, rtol=0)
-        assert (drawn.seen.shape[2:] == (16, 24, 16)) == (number < 8)
+        assert (drawn.seen.shape[2:] == (16, 32, 16)) == (number < 8)
         assert torch.isfinite(drawn.seen).all()
         assert set(drawn.known.unique().tolist()) <= {0.0, 1.0}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from d3m.diffusion.recipe import REGIONS
 from d3m.errors import D3MError
 from d3m.system.text import plain
 from d3m.volumes.grid import resample, to_model_input
@@ -227,7 +228,10 @@ def is_whole(folder: Path, patient_id: str, key: str | None = None, *, thorough:
             return True
         scans, regions = (np.load(place / name, mmap_mode="r") for name in ("scans.npy", "regions.npy"))
         count, height, width = entry["shape"]
-        as_written = (scans.dtype, scans.shape) == (np.float16, (count, 4, height, width))  # the hash is of bytes alone
+        channels = scans.shape[1] if scans.ndim == 4 else 0
+        # the hash is of bytes alone
+        as_written = (scans.dtype, scans.shape) == (np.float16, (count, channels, height, width))
+        as_written &= channels in (4, 4 + len(REGIONS))
         as_written &= (regions.dtype, regions.shape) == (np.uint8, (count, 2, height, width))
         return bool(as_written and _content_hash(scans, regions) == entry["sha256"])
     except Exception:  # whatever damage looks like (numpy parses a header as Python), the entry is made again

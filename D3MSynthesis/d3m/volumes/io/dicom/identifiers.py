@@ -29,8 +29,9 @@ AGE, OTHER_IDS = "PatientAge", "OtherPatientIDsSequence"
 TAGS = (*PEOPLE, *NUMBERS, *PLACES, *DATES, AGE, OTHER_IDS)
 """What of a header is read to be removed; it goes nowhere else."""
 REMOVED = "..."
-MAX_TEXT, MAX_WORDS, MAX_VALUES = 1024, 12, 20
-"""Characters of a text, words of a name, values of an element: longer ones were made to cost time."""
+MAX_TEXT, MAX_WORDS, MAX_VALUES, MAX_SEPARATORS = 1024, 12, 20, 64
+"""Characters of a text, words of a name, values of an element, separators in a row: longer ones were made to cost
+time."""
 
 _LETTERS = {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "ħ": "h"}
 """Letters that Unicode does not take apart."""
@@ -166,13 +167,15 @@ def _number(value: str) -> Iterator[tuple[str, bool]]:
     signs = "".join(_words(value))
     if not signs:
         return
+    longest = max(map(len, re.findall(r"[\W_]+", value)), default=0)
+    between = rf"[\W_]{{0,{min(max(longest, 2), MAX_SEPARATORS)}}}"
     if signs.isdigit():
         digits = signs.lstrip("0") or signs
-        joined = r"[\W_]{0,2}".join(map(re.escape, digits))
+        joined = between.join(map(re.escape, digits))
         alone = r"(?<!\d)0*{}(?!\d)" if len(digits) > 2 else r"(?<![^\W_])0*{}(?![^\W_])"
         yield alone.format(joined), False
         return
-    joined = r"[\W_]{0,2}".join(map(re.escape, signs))
+    joined = between.join(map(re.escape, signs))
     yield joined if len(signs) > 3 else rf"(?<![^\W_]){joined}(?![^\W_])", False
     for part in re.findall(r"\d{3,}|[^\W\d_]{4,}", signs):
         digits = part.lstrip("0")
