@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from d3m.diffusion.networks.slice import slice_memory_mb
-from d3m.diffusion.networks.whole_brain import POOLING, WholeBrainMaps
+from d3m.diffusion.networks.whole_brain import POOLING, WholeBrainMaps, contrasts_of
 from d3m.diffusion.recipe import REGIONS, Sampling
 from d3m.diffusion.volume import SampledStep, VolumeSample, VolumeSampler
 from d3m.errors import D3MError, Notice
@@ -263,12 +263,12 @@ class Synthesis:
             fraction = BEGIN_FRACTION + (SLICES_FRACTION - BEGIN_FRACTION) * done / stage.passes(members)
             progress(Progress("sample", fraction, eta_s=remaining(fraction), message="Looking at the whole brain"))
 
-        t1, t2, flair = (bool(there) for there in np.any(model_input.slices, axis=(0, 2, 3)))  # a missing one is 0
+        slices = torch.from_numpy(model_input.slices)
         with torch.inference_mode():
             return stage.predict(
-                torch.from_numpy(model_input.slices),
+                slices,
                 torch.from_numpy(model_input.brain),
-                (t1, t2, flair),
+                contrasts_of(slices),
                 _slices_spacing(model_input.grid),
                 members,
                 device=self.on.device,

@@ -323,10 +323,9 @@ def validate_run(
             psnr = f"{row.psnr_brain:.2f} {row.psnr_tumour:.2f} {row.psnr_enhancing:.2f}"
             report(f"{number}/{len(checked.patients)} {row.id}: PSNR {psnr}, Dice {row.dice:.3f}")
         threshold = model.card.mask_threshold
-        best = best_threshold(curves)
         if without is not None:
             report(f"Without {without.upper()}, at the card's mask threshold of {threshold}.")
-        elif best is None:
+        elif (best := best_threshold(curves)) is None:
             report(f"No patient has enough enhancing tumour to choose the mask's threshold; it stays {threshold}.")
         else:
             threshold = best
@@ -338,10 +337,10 @@ def validate_run(
         (place / "summary.md").write_text(table, encoding="utf-8")
         report(table)
     if write_card:
-        s = synthesis.sampling
-        how = f"{options.quality}: {s.steps} steps, {s.samples} samples, {synthesis.on.dtype}"
-        note = f"{len(rows)} patients, {how}; the mask's threshold was chosen on them."
         if without is None:
+            s = synthesis.sampling
+            how = f"{options.quality}: {s.steps} steps, {s.samples} samples, {synthesis.on.dtype}"
+            note = f"{len(rows)} patients, {how}; the mask's threshold was chosen on them."
             card = replace(
                 model.card,
                 mask_threshold=threshold,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from d3m.volumes.geometry import spacing_mm, volume_ml, voxel_mm3
+from d3m.volumes.geometry import box_of, middle_of_largest_slice, spacing_mm, volume_ml, voxel_mm3
 from d3m.volumes.io.images import volume_of
 
 
@@ -23,3 +23,17 @@ def test_sizes_are_itks_own() -> None:
     mask = np.zeros((3, 4, 5), bool)
     mask[:2, :, 0] = True
     assert volume_ml(mask, affine) == pytest.approx(8 * 3.0 / 1000)
+
+
+def test_where_a_mask_lies() -> None:
+    """Box and middle as SimpleITK's label statistics have them; a margin ends where the volume does."""
+    mask = np.zeros((9, 10, 11), bool)
+    mask[2:5, 3:8, 4:6] = True
+    mask[3, 0:10, 5] = True  # the slice with most of it
+    statistics = sitk.LabelShapeStatisticsImageFilter()
+    statistics.Execute(sitk.GetImageFromArray(mask.astype(np.uint8).T))
+    first, size = np.split(np.array(statistics.GetBoundingBox(1)), 2)
+    assert box_of(mask) == tuple(slice(a, a + n) for a, n in zip(first, size, strict=True))
+    assert box_of(mask, np.array([1, 2, 30])) == (slice(1, 6), slice(0, 10), slice(0, 11))
+    assert middle_of_largest_slice(mask) == (3, 5, 5)
+    assert box_of(np.zeros((3, 4, 5), bool)) is None

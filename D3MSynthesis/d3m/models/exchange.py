@@ -15,7 +15,7 @@ import d3m
 from d3m.diffusion.recipe import REGIONS
 from d3m.errors import D3MError
 from d3m.models.card import Card, ValidationRow
-from d3m.models.load import load_model
+from d3m.models.load import Model, load_model
 from d3m.models.store import BUNDLE_MODELS, CARD_NAME, find_model, weights_path, whole_brain_path
 from d3m.system.folders import check_output, whole_folder
 from d3m.system.manifest import FolderKind
@@ -55,22 +55,23 @@ def export_model(model: str | None, out: Path, format_name: str, force: bool = F
         return FORMATS[format_name](folder, partial)
 
 
-def _copy_model(folder: Path, target: Path) -> Card:
-    """Card and weights as they are; the card that both go by."""
-    card = load_model(folder).card
+def _copy_model(folder: Path, target: Path) -> Model:
+    """Card and weights as they are; the model that they are of."""
+    model = load_model(folder)
+    card = model.card
     target.mkdir(exist_ok=True)
     write_text(target / CARD_NAME, card.to_json())
     for path in (weights_path(folder, card), whole_brain_path(folder, card)):
         if path is not None:
             shutil.copyfile(path, target / path.name)
-    return card
+    return model
 
 
 def _onnx(folder: Path, out: Path) -> str:
     from d3m.models.reverse_step import INPUTS, OUTPUTS, write_onnx
 
-    card = _copy_model(folder, out)
-    difference = write_onnx(load_model(folder), out / ONNX_NAME)
+    model = _copy_model(folder, out)
+    card, difference = model.card, write_onnx(model, out / ONNX_NAME)
     sizes, diffusion = card.recipe.network, card.recipe.diffusion
     seen = ", ".join((*card.contrasts, *REGIONS[: sizes.maps]))
     use = (
@@ -88,7 +89,7 @@ def _onnx(folder: Path, out: Path) -> str:
 
 
 def _monai(folder: Path, out: Path) -> str:
-    card = _copy_model(folder, out / BUNDLE_MODELS)
+    card = _copy_model(folder, out / BUNDLE_MODELS).card
     (out / "configs").mkdir()
     (out / "docs").mkdir()
     write_text(out / "configs" / "metadata.json", _json(_metadata(card)))
@@ -105,7 +106,7 @@ def _monai(folder: Path, out: Path) -> str:
 
 
 def _huggingface(folder: Path, out: Path) -> str:
-    card = _copy_model(folder, out)
+    card = _copy_model(folder, out).card
     use = (
         "```\nd3m models import FOLDER          # where you downloaded this\n"
         f"d3m synthesize --model {card.name} --t1 T1.nii.gz --t2 T2.nii.gz --flair FLAIR.nii.gz --out RESULT\n```"

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from d3m.synthesis import Result
+from d3m.volumes.geometry import middle_of_largest_slice
 from d3m.volumes.grid import resample
 from d3m.volumes.types import Case, Floats, Mask
 
@@ -55,7 +56,7 @@ def draw_figure(path: Path, result: Result, case: Case) -> None:
         case: The scans it was made from.
     """
     views = _collect(result, case)
-    x, y, z = _centre(views)
+    x, y, z = middle_of_largest_slice(views.mask if views.mask.any() else views.brain)
     figure = Figure(figsize=(2.25 * len(COLUMNS), 7.1), facecolor="black", dpi=100)
     FigureCanvasAgg(figure)
     planes = (
@@ -152,15 +153,6 @@ def _collect(result: Result, case: Case) -> _Views:
         length=np.linalg.norm(result.displacement, axis=-1),
         spacing=grid.spacing,
     )
-
-
-def _centre(views: _Views) -> tuple[int, int, int]:
-    """The point that the planes go through: the middle of the enhancement in the slice that has most of it."""
-    mask = views.mask if views.mask.any() else views.brain
-    z = int(mask.sum(axis=(0, 1)).argmax())
-    inside = np.argwhere(mask[:, :, z])
-    x, y = np.median(inside, axis=0).astype(int)
-    return int(x), int(y), z
 
 
 def _mark_sides(ax: Axes, sides: tuple[str, str]) -> None:

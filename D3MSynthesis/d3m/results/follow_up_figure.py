@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from nibabel import orientations
 
 from d3m.results.figure import STAMP
-from d3m.volumes.geometry import spacing_mm
+from d3m.volumes.geometry import box_of, middle_of_largest_slice, spacing_mm
 from d3m.volumes.types import Floats, Mask, Volume
 
 COLUMNS = ("T1, earlier", "Synthetic, earlier", "Synthetic, later", "New, vanished, stable")
@@ -44,9 +44,9 @@ def draw_follow_up(
     sizes = spacing_mm(t1.affine)[np.argsort(rotation[:, 0])]
     changed = marks > 1
     place = changed if changed.any() else marks > 0 if marks.any() else inside
-    z = int(place.sum(axis=(0, 1)).argmax())
-    x, y = np.median(np.argwhere(place[:, :, z]), axis=0).astype(int)
-    box = tuple(slice(max(int(i.min()) - 4, 0), int(i.max()) + 5) for i in np.nonzero(inside))
+    x, y, z = middle_of_largest_slice(place)
+    box = box_of(inside, 4)
+    assert box is not None  # it shows a brain
     planes = (
         ("axial", (box[0], box[1], z), (0, 1), ("R", "L")),
         ("coronal", (box[0], y, box[2]), (0, 2), ("R", "L")),

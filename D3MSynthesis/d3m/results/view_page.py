@@ -19,9 +19,9 @@ from d3m.results.view_html import PAGE
 from d3m.synthesis import Result
 from d3m.system.storage import write_text
 from d3m.system.text import json_in_html
-from d3m.volumes.geometry import spacing_mm
+from d3m.volumes.geometry import box_of, middle_of_largest_slice, spacing_mm
 from d3m.volumes.grid import resample
-from d3m.volumes.types import CONTRASTS, Affine, Case, Mask, Volume
+from d3m.volumes.types import CONTRASTS, Affine, Case, Mask
 
 FILE_NAME = "view.html"
 NIIVUE = Path(__file__).with_name("data") / "niivue.umd.js"
@@ -60,7 +60,8 @@ def write_page(path: Path, result: Result, case: Case) -> None:
 
 def page(result: Result, case: Case) -> str:
     """The text of a result's page."""
-    box = _box(case.brain, case.t1)
+    box = box_of(case.brain, np.ceil(MARGIN_MM / spacing_mm(case.t1.affine)).astype(int))
+    assert box is not None  # a case has a brain
     affine = case.t1.affine.copy()
     affine[:3, 3] = (case.t1.affine @ [*(one.start for one in box), 1])[:3]
     brain = case.brain[box]
@@ -85,25 +86,16 @@ def page(result: Result, case: Case) -> str:
         _panel("displacement", "Displacement", "inferno", (0, longest), length, affine, "mm"),
     ]
     mask = result.enhancement_mask[box]
+    centre = middle_of_largest_slice(mask if mask.any() else brain)
     facts = {
         "panels": [vars(one) for one in panels],
         "mask": _packed(mask.astype(np.uint8), affine),
-        "centre": [round(float(one), 2) for one in affine @ [*_centre(mask if mask.any() else brain), 1]][:3],
+        "centre": [round(float(one), 2) for one in (affine @ [*centre, 1])[:3]],
         "sentence": _sentence(result),
         "statement": STATEMENT,
     }
     text = PAGE.replace("@VERSION@", d3m.__version__).replace("@DATA@", json_in_html(facts))
     return text.replace("@NIIVUE@", NIIVUE.read_text(encoding="utf-8"))  # last: the others must not be sought in it
-
-
-def _box(brain: Mask, t1: Volume) -> tuple[slice, ...]:
-    """The brain's box with its margin, in voxels of T1."""
-    margin = np.ceil(MARGIN_MM / spacing_mm(t1.affine)).astype(int)
-    box = []
-    for axis in range(3):
-        there = np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis})))
-        box.append(slice(max(0, int(there[0]) - margin[axis]), int(there[-1]) + 1 + int(margin[axis])))
-    return tuple(slice(s.start, min(s.stop, size)) for s, size in zip(box, brain.shape, strict=True))
 
 
 def _scan(name: str, data: np.ndarray, brain: Mask, affine: Affine) -> _Panel:
@@ -131,13 +123,6 @@ def _packed(data: np.ndarray, affine: Affine) -> str:
     image.set_data_dtype(np.uint8)
     image.header.set_xyzt_units("mm")
     return base64.b64encode(gzip.compress(image.to_bytes(), 6, mtime=0)).decode("ascii")
-
-
-def _centre(mask: Mask) -> tuple[int, int, int]:
-    """A voxel in the middle of the axial slice with the most of a mask, by T1's last axis."""
-    z = int(mask.sum(axis=(0, 1)).argmax())
-    x, y = (int(v) for v in np.median(np.argwhere(mask[:, :, z]), axis=0))
-    return x, y, z
 
 
 def _sentence(result: Result) -> str:

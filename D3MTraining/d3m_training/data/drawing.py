@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,12 +24,12 @@ class Tensors:
         return moved
 
 
-class Source(Generic[Kind]):
+class Source(ABC, Generic[Kind]):
     """Where batches come from: each is a function of its number alone."""
 
+    @abstractmethod
     def draw(self, number: int) -> Kind:
         """The batch of this number, always the same."""
-        raise NotImplementedError
 
     def ahead(self, numbers: Iterable[int], workers: int = 2) -> Iterator[Kind]:
         """The batches of these numbers in order, drawn by threads while the caller works with earlier ones.

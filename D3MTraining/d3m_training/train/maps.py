@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from d3m.diffusion.networks.whole_brain import WholeBrainEnsemble
+from d3m.diffusion.networks.whole_brain import WholeBrainEnsemble, contrasts_of
 from d3m.diffusion.recipe import CONDITION_CHANNELS
 from d3m.errors import D3MError
 from d3m.system.storage import writing
@@ -58,6 +58,5 @@ def _maps(entry: Entry, member: WholeBrainEnsemble) -> np.ndarray:
     """(S, maps, H, W) probabilities of the regions."""
     scans = torch.from_numpy(np.asarray(entry.scans[:, :CONDITION_CHANNELS], np.float32))
     brain = torch.from_numpy(np.asarray(entry.regions[:, 0]) > 0)
-    t1, t2, flair = (bool(there) for there in scans.flatten(2).any(2).any(0))
     with torch.inference_mode():
-        return member.predict(scans, brain, (t1, t2, flair)).probability.transpose(0, 1).numpy()
+        return member.predict(scans, brain, contrasts_of(scans)).probability.transpose(0, 1).numpy()

@@ -24,6 +24,9 @@ from d3m_training.train.d3m import DROPOUT, PUBLISHED_LOSS, STEP_WARP_LOSS, Loss
 from d3m_training.train.quick import quick_validation
 from d3m_training.train.trainer import TrainSettings, is_first_process, train, training_in
 
+STEM = "encoder.stem.mix.weight"
+"""The first convolution of the compact network."""
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -82,8 +85,10 @@ def recipe_task(name: str, init: Path | None = None, maps: bool = False) -> Task
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return NetworkWithLoss(network, recipe.diffusion, loss, fastest_dtype(training_device()))
 
-    described = {"recipe": name, "loss": asdict(loss), "init": None if init is None else init.name, "dropout": DROPOUT}
-    described["maps"] = recipe.network.maps
+    described = {
+        "recipe": name, "maps": recipe.network.maps, "loss": asdict(loss), "init": None if init is None else init.name,
+        "dropout": DROPOUT,
+    }  # fmt: skip
     return Task(f"Recipe {name}", recipe, settings, batches, build, described, recipe)
 
 
@@ -182,9 +187,6 @@ def start_from(network: torch.nn.Module, folder: Path, sizes: NetworkSizes) -> N
         missing, unexpected = [], ["sizes"]
     if unexpected or any(not name.startswith("auxiliary.") for name in missing):
         raise D3MError("The weights given with --init belong to another network.", "Choose a model of the same recipe.")
-
-
-STEM = "encoder.stem.mix.weight"
 
 
 def _with_maps(weight: Tensor, sizes: NetworkSizes) -> Tensor:

@@ -142,6 +142,12 @@ def _mean_of_cells(values: Tensor) -> Tensor:
     return functional.avg_pool3d(values[None], POOLING, POOLING, ceil_mode=True, count_include_pad=False)[0]
 
 
+def contrasts_of(slices: Tensor) -> tuple[bool, bool, bool]:
+    """Which of t1, t2 and flair are there, in slices (S, 3, H, W): a missing one is 0 everywhere."""
+    t1, t2, flair = (bool(there) for there in slices.flatten(2).any(2).any(0))
+    return t1, t2, flair
+
+
 def middle_of(brain: Tensor) -> Tensor:
     """(3,) voxel in the middle of the box of a brain (1, s, h, w)."""
     inside = torch.nonzero(brain[0])

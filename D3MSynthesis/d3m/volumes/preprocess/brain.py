@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from d3m.errors import D3MError, Notice
-from d3m.volumes.geometry import spacing_mm, voxel_mm3
+from d3m.volumes.geometry import box_of, spacing_mm, voxel_mm3
 from d3m.volumes.grid import resample
 from d3m.volumes.io.files import label
 from d3m.volumes.preprocess.checks import share_of_smaller
@@ -65,7 +65,7 @@ def foreground(data: Floats) -> Mask:
 def solid(mask: Mask) -> Mask:
     """The largest connected piece of `mask` without holes."""
     result = np.zeros_like(mask)
-    box = _box(mask)
+    box = box_of(mask)
     if box is None:
         return result
     piece = mask[box]
@@ -74,14 +74,6 @@ def solid(mask: Mask) -> Mask:
         piece = labels == np.bincount(labels.ravel())[1:].argmax() + 1
     result[box] = ~_touching_faces(~piece)
     return result
-
-
-def _box(mask: Mask) -> tuple[slice, ...] | None:
-    """The box that holds all of `mask`."""
-    found = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    if not all(len(f) for f in found):
-        return None
-    return tuple(slice(int(f[0]), int(f[-1]) + 1) for f in found)
 
 
 def _touching_faces(mask: Mask) -> Mask:
@@ -117,7 +109,7 @@ def look(volume: Volume) -> Seen:
         empty = ~np.isfinite(data) | (np.abs(data - np.float32(value)) <= nearby if nearby else data == value)
     if _faces(empty).mean() < MIN_EMPTY_FACES:
         return Seen(np.isfinite(data), value, "the surroundings are not empty")
-    box = _box(~empty)
+    box = box_of(~empty)
     inside = np.zeros(data.shape, bool)
     if box is None:
         return Seen(inside, value, "nothing is shown")
