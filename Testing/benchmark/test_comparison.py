@@ -26,6 +26,7 @@ from d3m_benchmark.comparison import run
 from d3m_benchmark.comparison.coarse import coarser
 from d3m_benchmark.comparison.config import read_config
 from d3m_benchmark.comparison.measure import Predicted, measure
+from d3m_benchmark.comparison.misaligned import misaligned, shift_of
 from d3m_benchmark.comparison.report import RungResult, csv_text, latex, markdown, summarise_rung
 from d3m_benchmark.comparison.segmenter import Segmenter, load_segmenter, train_segmenter
 from d3m_benchmark.comparison.statistics import holm, rank_biserial, smallest_p, summarise
@@ -157,6 +158,27 @@ def test_coarser_entries_keep_means_and_labels(tmp_path: Path) -> None:
         assert found == ENHANCING or counts[ENHANCING] < counts.max()
 
 
+def _centre(weight: np.ndarray) -> np.ndarray:
+    """(2,) row and column of the middle of mass."""
+    return np.array([(weight * axis).sum() for axis in np.mgrid[:32, :64]]) / weight.sum()
+
+
+def test_misaligned_patients_have_t1c_and_labels_elsewhere(tmp_path: Path) -> None:
+    """The rim and its label move by the stated millimetres, 1 to 3 of them; nothing else does, and each patient has a
+    direction of its own."""
+    entry = _entry(tmp_path, "a")
+    shift = shift_of("a", 3.0)
+    assert 1 <= np.linalg.norm(shift) <= 3
+    assert not np.allclose(shift, shift_of("b", 3.0))
+    made = misaligned(entry, 3.0, 0.5)
+    assert np.array_equal(made.scans[:, :3], entry.scans[:, :3])
+    assert np.array_equal(made.regions[:, 0], entry.regions[:, 0])
+    before, after = (np.asarray(regions[3, 1]) == ENHANCING for regions in (entry.regions, made.regions))
+    assert _centre(after) - _centre(before) == pytest.approx(shift / 0.5, abs=0.5)
+    bright = [np.clip(np.asarray(scans[3, 3], np.float32) - 0.8, 0, None) for scans in (entry.scans, made.scans)]
+    assert _centre(bright[1]) - _centre(bright[0]) == pytest.approx(shift / 0.5, abs=0.5)
+
+
 def test_perfect_and_copied_images_are_measured_as_such(tmp_path: Path) -> None:
     """The real image, in any units, has no error and Dice 1; volumes are in millilitres."""
     entry = _entry(tmp_path, "a")
@@ -222,7 +244,8 @@ def test_comparison_runs_and_resumes(
     sample = SampleCase(tiny_case.t1, tiny_case.t2, tiny_case.flair, tiny_case.t1c, tiny_case.seg)
     monkeypatch.setattr(run, "find_sample", lambda: sample)
     methods = ["t1-copy", "d3m", "pix2pix"]
-    rung = {"name": "tiny", "methods": methods, "coarser": 2, "iterations": 2, "batch": 2, "crop": 32, "seeds": [0, 1]}
+    rung = {"name": "tiny", "methods": methods, "coarser": 2, "iterations": 2, "batch": 2, "crop": 32, "seeds": [0, 1],
+            "misaligned_mm": 2}  # fmt: skip
     config = {
         "data": [str(data)],
         "cache": "cache",
@@ -245,6 +268,11 @@ def test_comparison_runs_and_resumes(
     assert "Patient d" not in page
     assert "Patient d" in (tmp_path / "out" / "patients" / "index.html").read_text(encoding="utf-8")
     assert "research only" in page
+
+    moved = sorted(path.name for path in (tmp_path / "out/coarser2-misaligned2").iterdir())
+    assert moved == ["a", "b"]  # those to train on alone
+    as_it_was, beside = (open_entry(tmp_path / "out" / name, "a") for name in ("coarser2", "coarser2-misaligned2"))
+    assert not np.array_equal(as_it_was.scans[:, 3], beside.scans[:, 3])
 
     facts = json.loads((tmp_path / "out/cells/tiny/d3m/seed0/facts.json").read_text(encoding="utf-8"))
     assert facts["facts"]["iterations"] == 2

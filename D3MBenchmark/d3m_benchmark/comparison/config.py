@@ -25,6 +25,8 @@ class Rung(_Part):
     size: Literal["small", "published"] = "small"
     coarser: int = Field(default=1, ge=1, le=8)
     """How many times coarser in the plane than the cache; 2 is half resolution."""
+    misaligned_mm: float = Field(default=0.0, ge=0, le=20)
+    """In training T1c and labels lie up to so many millimetres beside the other scans; see `misaligned`."""
     minutes: float | None = Field(default=None, gt=0)
     """Training time of each method and seed on this machine: what a method's speed allows is what it gets."""
     iterations: int | None = Field(default=None, gt=0)

@@ -28,6 +28,7 @@ from d3m_benchmark.comparison.cell import FACTS_NAME, Patients, batch_settings, 
 from d3m_benchmark.comparison.coarse import coarse_entries
 from d3m_benchmark.comparison.collect import PRIVATE, REPORT, collect
 from d3m_benchmark.comparison.config import Comparison, Rung
+from d3m_benchmark.comparison.misaligned import misaligned_entries
 from d3m_benchmark.comparison.report import COMPARISON
 from d3m_benchmark.comparison.segmenter import load_segmenter, train_segmenter
 from d3m_training.data.cache import ENHANCING, Entry, is_whole, open_entry, prepare, write_entry
@@ -74,6 +75,8 @@ class _Lists:
     """Where patients are, cheap to hand to another process."""
 
     folder: Path
+    fit: Path
+    """Of those to train on: `folder`, or where their T1c is misaligned."""
     sample: Path
     """Folder of the sample case's entry."""
     parts: Parts
@@ -81,9 +84,8 @@ class _Lists:
     data_hash: str
 
     def open(self) -> Patients:
-        fit, choose, report = (
-            [open_entry(self.folder, i) for i in ids] for ids in (self.parts.fit, self.parts.choose, self.parts.report)
-        )
+        fit = [open_entry(self.fit, i) for i in self.parts.fit]
+        choose, report = ([open_entry(self.folder, i) for i in ids] for ids in (self.parts.choose, self.parts.report))
         return Patients(fit, choose, report, open_entry(self.sample, SAMPLE), self.spacing_mm, self.data_hash)
 
 
@@ -128,7 +130,8 @@ def _keep_conditions(out: Path, rung: Rung, data_hash: str) -> None:
         D3MError: the rung was begun with other data or conditions.
     """
     path = out / "cells" / rung.name / "conditions.json"
-    conditions = rung.model_dump_json(exclude={"methods", "seeds"}) + f"\n{data_hash}\n"
+    aligned = {"misaligned_mm"} if rung.misaligned_mm == 0 else set()  # rungs of earlier versions do not have it
+    conditions = rung.model_dump_json(exclude={"methods", "seeds"} | aligned) + f"\n{data_hash}\n"
     with writing():
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
@@ -181,12 +184,16 @@ def _lists(config: Comparison, rung: Rung, parts: Parts) -> _Lists:
     place, stride = config.out / f"coarser{rung.coarser}", network_stride(RECIPE.name)
     prepare_sample(config.out / "sample", stride)
     folder = coarse_entries(config.cache, place, ids, rung.coarser, RECIPE.grid, stride)
+    fit = misaligned_entries(
+        folder, config.out / f"coarser{rung.coarser}-misaligned{rung.misaligned_mm:g}", parts.fit, rung.misaligned_mm,
+        float(rung.coarser), RECIPE.grid, stride,
+    )  # fmt: skip
     sample = coarse_entries(config.out / "sample", place, (SAMPLE,), rung.coarser, RECIPE.grid, stride)
     digest = hashlib.sha256()
     for identifier in ids:
         entry = json.loads((folder / identifier / "entry.json").read_text(encoding="utf-8"))
         digest.update(entry["sha256"].encode())
-    return _Lists(folder, sample, parts, (1.0, float(rung.coarser), float(rung.coarser)), digest.hexdigest()[:12])
+    return _Lists(folder, fit, sample, parts, (1.0, float(rung.coarser), float(rung.coarser)), digest.hexdigest()[:12])
 
 
 def prepare_sample(folder: Path, stride: int) -> None:
