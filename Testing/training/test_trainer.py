@@ -21,7 +21,7 @@ from d3m.errors import D3MError
 from d3m_training.data.batches import Batches, BatchSettings
 from d3m_training.data.cache import ENHANCING, NECROSIS, OEDEMA, Entry, Prepared, open_entry, write_entry
 from d3m_training.train.checkpoint import Ema, restore_checkpoint, save_checkpoint
-from d3m_training.train.d3m import PUBLISHED_LOSS, STEP_WARP_LOSS, LossSettings, NetworkWithLoss
+from d3m_training.train.d3m import PUBLISHED_LOSS, STEP_WARP_LOSS, LossSettings, NetworkWithLoss, Terms
 from d3m_training.train.trainer import TrainSettings, learning_rate, train
 
 SIZES = NetworkSizes(widths=(8, 16), context=(-1, 0, 1), auxiliary_regions=2, deformation_widths=(8, 8))
@@ -81,6 +81,42 @@ def test_a_given_mask_is_held_where_it_is_known() -> None:
     assert module._with_given_mask(state, first, m0, eps, labelled, generator) is state
     never = _module()
     assert never._with_given_mask(state, t, m0, eps, labelled, generator) is state
+
+
+class _BadGradient(torch.nn.Module):
+    """The square of one weight, with a gradient that is not a number in the given calls."""
+
+    def __init__(self, bad: set[int]) -> None:
+        super().__init__()
+        self.network = torch.nn.Linear(1, 1, bias=False)
+        self.bad, self.calls = bad, 0
+
+    def forward(self, _: object, __: torch.Generator) -> Terms:
+        weight = self.network.weight.sum()
+        # the root of zero has an infinite slope, and infinity times zero is not a number: the loss stays finite
+        harm = torch.sqrt(0 * weight) if self.calls in self.bad else 0 * weight
+        self.calls += 1
+        return Terms(weight.square() + harm, *(weight.detach() for _ in range(7)))
+
+
+def test_one_bad_gradient_spoils_no_weights(tmp_path: Path) -> None:
+    """An iteration whose gradient is not finite is left out, and said; the others count. If most are so, training ends
+    with a sentence, and what it wrote before is whole."""
+    batches = _batches(tmp_path / "cache")
+    torch.manual_seed(0)
+    module, lines = _BadGradient({2}), list[str]()
+    before = float(module.network.weight.detach())
+    weights = load_file(train(module, batches, SETTINGS, tmp_path / "once", report=lines.append))
+    assert abs(float(module.network.weight.detach())) < abs(before)
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    assert [line for line in lines if "not finite" in line] == [
+        "iteration 3 has a gradient that is not finite; it is left out"
+    ]
+    long = replace(SETTINGS, iterations=20)
+    with pytest.raises(D3MError, match="diverged"):
+        train(_BadGradient(set(range(4, 20))), batches, long, tmp_path / "often", report=_quiet)
+    kept = load_file(tmp_path / "often" / "last.safetensors")
+    assert all(torch.isfinite(value).all() for value in kept.values())
 
 
 def test_resumed_training_equals_an_uninterrupted_one(tmp_path: Path) -> None:

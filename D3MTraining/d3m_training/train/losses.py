@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from d3m.diffusion.warp import smoothness
+from d3m.errors import D3MError
 
 EPSILON = 1e-6
 
@@ -112,8 +113,11 @@ def finite(loss: Tensor) -> Tensor:
     """`loss`, or an error that says that training has diverged.
 
     Raises:
-        FloatingPointError: it is NaN or infinite.
+        D3MError: it is NaN or infinite.
     """
     if not torch.isfinite(loss):
-        raise FloatingPointError("the loss is not finite; lower the learning rate or resume from an earlier checkpoint")
+        raise D3MError(
+            "Training has diverged: its loss is not finite.",
+            "Start it again: it resumes from its last checkpoint. If it happens again, lower the learning rate.",
+        )
     return loss

@@ -29,6 +29,8 @@ from d3m_training.train.losses import LossTerms
 LOCK_NAME = ".d3m-train.lock"
 RUN_NAME = "run.json"
 """Says what a training is."""
+MOST_SKIPPED = 10
+"""Iterations without a finite gradient that one start of a training forgives."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,7 @@ def train(
         The averaged weights: the best by validation where there was any, else the last.
 
     Raises:
-        FloatingPointError: training diverged.
-        D3MError: the disk is full; every checkpoint is damaged or of another network.
+        D3MError: training diverged; the disk is full; every checkpoint is damaged or of another network.
     """
     folder.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(mixed_precision="no")  # the module casts its convolutions itself; equations stay float32
@@ -144,7 +145,7 @@ def train(
     started, first = time.monotonic(), iteration
     last_path, best_path = folder / "last.safetensors", folder / "best.safetensors"
     module.train()
-    processes, own = accelerator.num_processes, accelerator.process_index
+    processes, own, skipped = accelerator.num_processes, accelerator.process_index, 0
     numbers = range(iteration * processes + own, settings.iterations * processes, processes)
     for number, drawn in zip(numbers, batches.ahead(numbers), strict=True):
         torch.manual_seed(settings.seed * 1_000_003 + number)  # dropout
@@ -155,8 +156,17 @@ def train(
             group["lr"] = rate * group["relative_rate"]
         terms: LossTerms = module(batch, generator)
         accelerator.backward(terms.total)
-        accelerator.clip_grad_norm_(network.parameters(), settings.clip)
-        optimizer.step()
+        norm = accelerator.clip_grad_norm_(network.parameters(), settings.clip)
+        if norm is None or math.isfinite(norm):
+            optimizer.step()
+        else:  # a step would spoil all weights; bfloat16 convolutions of oneDNN gave such a gradient once in thousands
+            skipped += 1
+            tell(f"iteration {iteration + 1} has a gradient that is not finite; it is left out")
+            if skipped > MOST_SKIPPED:
+                raise D3MError(
+                    "Training has diverged: its gradients are not finite.",
+                    "Start it again with a lower learning rate; its last checkpoint is whole.",
+                )
         optimizer.zero_grad()
         ema.update(network, iteration)
         iteration += 1
