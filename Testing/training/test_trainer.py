@@ -21,7 +21,9 @@ from d3m.errors import D3MError
 from d3m_training.data.batches import Batches, BatchSettings
 from d3m_training.data.cache import ENHANCING, NECROSIS, OEDEMA, Entry, Prepared, open_entry, write_entry
 from d3m_training.train.checkpoint import Ema, restore_checkpoint, save_checkpoint
-from d3m_training.train.d3m import PUBLISHED_LOSS, STEP_WARP_LOSS, LossSettings, NetworkWithLoss, Terms
+from d3m_training.train.d3m import Drawn, Loss, NetworkWithLoss, Terms
+from d3m_training.train.published import StepLoss, VelocityLoss
+from d3m_training.train.rolled import RolledLoss
 from d3m_training.train.trainer import TrainSettings, learning_rate, train
 
 SIZES = NetworkSizes(widths=(8, 16), context=(-1, 0, 1), auxiliary_regions=2, deformation_widths=(8, 8))
@@ -49,38 +51,43 @@ def _batches(folder: Path, **changes: object) -> Batches:
     return Batches(entries, replace(settings, **changes), seed=3)  # type: ignore[arg-type]
 
 
-def _module(
-    loss: LossSettings | None = None, recipe: DiffusionRecipe | None = None, dropout: float = 0.1
-) -> NetworkWithLoss:
+def _module(loss: Loss | None = None, recipe: DiffusionRecipe | None = None, dropout: float = 0.1) -> NetworkWithLoss:
     torch.manual_seed(5)
     network = build_network(SIZES, dropout)
-    return NetworkWithLoss(network, recipe or DiffusionRecipe(), loss or LossSettings(), torch.float32)
+    return NetworkWithLoss(network, recipe or DiffusionRecipe(), loss or RolledLoss(), torch.float32)
 
 
 def _quiet(_: str) -> None:
     """Nobody listens."""
 
 
-def test_a_given_mask_is_held_where_it_is_known() -> None:
+def test_a_given_mask_is_held_where_it_is_known(tmp_path: Path) -> None:
     """At later times the mask's stream is the noised truth of labelled slices; others, and the first time, stay."""
-    from d3m.diffusion.sampler import State
+    from d3m.diffusion.sampler import Condition, State
     from d3m.diffusion.schedule import diffuse
 
-    module = _module(replace(LossSettings(), given_mask_share=1.0))
+    module = _module()
+    batch = replace(_batches(tmp_path / "cache").draw(0), labelled=torch.tensor([1.0, 0.0, 1.0, 0.0]))
     torch.manual_seed(0)
-    m0, eps, rolled = (torch.randn(3, 1, 8, 8) for _ in range(3))
-    labelled, state = torch.tensor([1.0, 0.0, 1.0]), State(torch.randn(3, 1, 8, 8), rolled)
-    generator = torch.Generator().manual_seed(0)
-    t = torch.full((3,), 400)
-    held = module._with_given_mask(state, t, m0, eps, labelled, generator)
-    true = diffuse(m0, eps, module.schedule.at(t))
-    assert torch.equal(held.m[0], true[0])
-    assert torch.equal(held.m[1], rolled[1])
-    assert torch.equal(held.x, state.x)
-    first = torch.full((3,), module.recipe.timesteps)
-    assert module._with_given_mask(state, first, m0, eps, labelled, generator) is state
-    never = _module()
-    assert never._with_given_mask(state, t, m0, eps, labelled, generator) is state
+    x0, m0, eps, eps_mask, rolled = (torch.randn(4, 1, 16, 16) for _ in range(5))
+    condition = Condition(batch.condition, batch.t1, batch.brain > 0)
+    drawn = Drawn(module.recipe, module.schedule, batch, condition, x0, m0, m0, eps, eps_mask)
+
+    def state(share: float, seed: int) -> tuple[torch.Tensor, State]:
+        loss = RolledLoss(rolled_steps=(2,), truth_share=0.0, given_mask_share=share)
+        generator = torch.Generator().manual_seed(seed)
+        return loss.state(drawn, lambda *_: State(rolled, rolled), generator)
+
+    times = [int(state(1.0, seed)[0][0]) for seed in range(8)]
+    first, later = times.index(module.recipe.timesteps), times.index(min(times))
+    assert times[later] < times[first]
+    t, held = state(1.0, later)
+    true = diffuse(m0, eps_mask, module.schedule.at(t))
+    for k, known in enumerate((True, False, True, False)):
+        assert torch.equal(held.m[k], true[k] if known else rolled[k])
+    assert torch.equal(held.x, rolled)
+    assert torch.equal(state(0.0, later)[1].m, rolled)
+    assert torch.equal(state(1.0, first)[1].m, eps_mask)
 
 
 class _BadGradient(torch.nn.Module):
@@ -219,19 +226,19 @@ def test_patients_without_enhancement_or_labels_train(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("loss", "recipe"),
     [
-        (LossSettings(), DiffusionRecipe()),
+        (RolledLoss(), DiffusionRecipe()),
         (
-            replace(PUBLISHED_LOSS),
+            VelocityLoss(),
             DiffusionRecipe(training_warp="velocity", warp_mask=True, **PUBLISHED_RANGE),
         ),
         (
-            replace(STEP_WARP_LOSS),
+            StepLoss(),
             DiffusionRecipe(image_velocity="v_step", training_warp="step", **PUBLISHED_RANGE),
         ),
     ],
     ids=["default", "paper", "step-warp"],
 )  # fmt: skip
-def test_each_recipe_learns(tmp_path: Path, loss: LossSettings, recipe: DiffusionRecipe) -> None:
+def test_each_recipe_learns(tmp_path: Path, loss: Loss, recipe: DiffusionRecipe) -> None:
     """Every recipe's loss falls on a batch that it sees again and again, and its field's module gets gradients."""
     module = _module(loss, recipe, dropout=0.0)
     batch = _batches(tmp_path / "cache").draw(0)

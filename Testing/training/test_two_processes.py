@@ -27,7 +27,8 @@ from d3m.diffusion.networks.slice import build_network
 from d3m.diffusion.recipe import DiffusionRecipe, NetworkSizes
 from d3m_training.data.batches import Batches, BatchSettings
 from d3m_training.data.cache import ENHANCING, Prepared, open_entry, write_entry
-from d3m_training.train.d3m import NetworkWithLoss, LossSettings
+from d3m_training.train.d3m import NetworkWithLoss
+from d3m_training.train.rolled import RolledLoss
 from d3m_training.train.trainer import TrainSettings, train
 
 SIZES = NetworkSizes(widths=(8, 16), context=(-1, 0, 1), auxiliary_regions=2, deformation_widths=(8, 8))
@@ -44,7 +45,7 @@ def pieces(folder):
     if not folder.exists():
         write_entry(folder, Prepared("a", scans.astype(np.float16), regions, True), "key")
     torch.manual_seed(5)
-    module = NetworkWithLoss(build_network(SIZES, 0.1), DiffusionRecipe(), LossSettings(), torch.float32)
+    module = NetworkWithLoss(build_network(SIZES, 0.1), DiffusionRecipe(), RolledLoss(), torch.float32)
     return module, Batches([open_entry(folder, "a")], BatchSettings(size=2, crop=16, context=SIZES.context,
                                                                    min_brain_voxels=10), seed=3)
 

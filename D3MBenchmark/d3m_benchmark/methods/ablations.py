@@ -21,8 +21,10 @@ from d3m.diffusion.schedule import Noise
 from d3m.models.recipes import DEFAULT, PAPER
 from d3m_benchmark.methods.networks import OneDecoder, PublishedOneDecoder, Undeformed
 from d3m_training.data.cache import TARGET_UPPER
-from d3m_training.train.d3m import DROPOUT, PUBLISHED_LOSS, LossSettings, NetworkWithLoss
+from d3m_training.train.d3m import DROPOUT, NetworkWithLoss
 from d3m_training.train.method import Size
+from d3m_training.train.published import VelocityLoss
+from d3m_training.train.rolled import RolledLoss
 
 PUBLISHED_STEPS = 250
 RESIDUAL_SCALE = 0.1
@@ -40,8 +42,8 @@ def _recipe(size: Size) -> DiffusionRecipe:
     return DEFAULT.diffusion if size == "small" else replace(PAPER.diffusion, image_upper=TARGET_UPPER)
 
 
-def _loss(size: Size) -> LossSettings:
-    return LossSettings() if size == "small" else PUBLISHED_LOSS
+def _loss(size: Size) -> RolledLoss | VelocityLoss:
+    return RolledLoss() if size == "small" else VelocityLoss()
 
 
 def _steps(size: Size) -> int:
@@ -109,6 +111,6 @@ class Regression(NetworkWithLoss):
 def build_regression(size: Size, context: tuple[int, ...], dtype: torch.dtype) -> NetworkWithLoss:
     """The same network and loss on the data predictions, trained for the one step that it takes."""
     network = Undeformed(build_network(_sizes(size, context), DROPOUT))  # type: ignore[arg-type]
-    loss = replace(LossSettings(), rolled_steps=(1,), regions=_loss(size).regions)
+    loss = RolledLoss(rolled_steps=(1,), regions=_loss(size).regions)
     recipe = replace(_recipe(size), warp="x0", training_warp="x0")
     return Regression(network, recipe, loss, dtype, steps=1)

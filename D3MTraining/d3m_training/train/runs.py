@@ -20,8 +20,10 @@ from d3m_training.data.batches import Batches, BatchSettings
 from d3m_training.data.cache import TARGET_UPPER, check_entries, open_entry
 from d3m_training.data.preparation import SPLIT_NAME, check_grid
 from d3m_training.data.splits import read_split
-from d3m_training.train.d3m import DROPOUT, PUBLISHED_LOSS, STEP_WARP_LOSS, LossSettings, NetworkWithLoss
+from d3m_training.train.d3m import DROPOUT, NetworkWithLoss
+from d3m_training.train.published import StepLoss, VelocityLoss
 from d3m_training.train.quick import quick_validation
+from d3m_training.train.rolled import RolledLoss
 from d3m_training.train.trainer import TrainSettings, is_first_process, train, training_in
 
 STEM = "encoder.stem.mix.weight"
@@ -97,12 +99,12 @@ def training_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def recipe_settings(name: str) -> tuple[TrainSettings, BatchSettings, LossSettings]:
+def recipe_settings(name: str) -> tuple[TrainSettings, BatchSettings, RolledLoss | VelocityLoss | StepLoss]:
     """How a recipe is trained; the published numbers for "paper" and "step-warp"."""
     context = RECIPES[name].network.context
     if name == "default":
         batches = BatchSettings(context=context, transplant_share=0.6, missing_shares=(0.15, 0.1))
-        loss = LossSettings(rolled_steps=(1, 4, 8, 16), truth_share=0.6, given_mask_share=0.15)
+        loss = RolledLoss(rolled_steps=(1, 4, 8, 16), truth_share=0.6, given_mask_share=0.15)
         return TrainSettings(), batches, loss
     published = TrainSettings(
         iterations=200_000, learning_rate=8e-5, constant_rate=True, weight_decay=0.0, ema=0.995,
@@ -123,7 +125,7 @@ def recipe_settings(name: str) -> tuple[TrainSettings, BatchSettings, LossSettin
         blur_share=0,
         centred=True,
     )
-    return published, plain, PUBLISHED_LOSS if name == "paper" else STEP_WARP_LOSS
+    return published, plain, VelocityLoss() if name == "paper" else StepLoss()
 
 
 def run_training(task: Task, options: TrainOptions, report: Callable[[str], None]) -> Path:
