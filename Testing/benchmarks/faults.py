@@ -3,12 +3,12 @@
     python Testing/benchmarks/faults.py [trials] [operation ...]
 
 Each operation has two versions of a content. One stands there, the other is written over it in a child process, again
-and again: ended by SIGKILL before each change of the file system (the exchange of old and new and the steps around it
-always, others by chance), at random moments, with a limit to the size of a file, and, as root on Linux, on a real file
-system of few megabytes that is full. Afterwards the content must be one of the two, whole and voxel by voxel; after a
-full disk, which must be told as such, the older one. Doing it once more must work. Operations: result (NIfTI, trace,
-figure, provenance), inside (the same into a folder that stays), dicom, export and import of a model, table of a batch,
-cache, checkpoint, training (resumed after each kill; must end in the same bits).
+and again: ended by SIGKILL before each change of the file system (always from the first one on that touches what
+stands there, earlier ones by chance), at random moments, with a limit to the size of a file, and, as root on Linux,
+on a real file system of few megabytes that is full. Afterwards the content must be one of the two, whole and voxel by
+voxel; after a full disk, which must be told as such, the older one. Doing it once more must work. Operations: result
+(NIfTI, trace, figure, provenance), inside (the same into a folder that stays), dicom, export and import of a model,
+table of a batch, cache, checkpoint, training (resumed after each kill; must end in the same bits).
 Exit code 1 if anything was lost. Linux and macOS.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -43,8 +44,6 @@ TRIALS = 100
 FULL, DEFECT = 3, 1
 
 
-STEPS_AT_THE_END = 12
-"""Changes of the file system that are always tried: the exchange is among the last."""
 EVENTS = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "shutil.copyfile")
 """What Python tells before it changes the file system; opening a file for writing is added to them."""
 
@@ -231,8 +230,8 @@ def in_folder(folder: Path, work: Callable[[], None]) -> None:
         os.chdir(before)
 
 
-def void(_: object) -> None:
-    """Forget a value."""
+def void(*_: object) -> None:
+    """Forget values."""
 
 
 def trainers(place: Path) -> list[Operation]:
@@ -303,38 +302,58 @@ def child(write: Callable[[], None], limit: int | None = None) -> int:
         os._exit(code)
 
 
-def counted(write: Callable[[], None], report: Callable[[int], None], last: int | None = None) -> None:
-    """Do the work, telling how many changes of the file system it made; killed before the change `last`."""
+def counted(write: Callable[[], None], folder: Path, report: Callable[[int, int], None], last: int = -1) -> None:
+    """Do the work; killed before the change of the file system with the number `last`.
+
+    Args:
+        write: The work.
+        folder: Where it writes.
+        report: Told how many changes there were, and which was the first that touched what stands in the folder, not
+            only temporary files.
+        last: No change has the number -1.
+    """
     from d3m.system import folders
 
-    count, exchange = 0, getattr(folders, "swap", None)
+    count, first, exchange = 0, -1, getattr(folders, "swap", None)
 
-    def step() -> None:
-        nonlocal count
+    def step(touching: bool) -> None:
+        nonlocal count, first
         if count == last:
             os.kill(os.getpid(), signal.SIGKILL)
+        if touching and first < 0:
+            first = count
         count += 1
 
     def told(event: str, arguments: tuple[object, ...]) -> None:
         writes = event == "open" and isinstance(arguments[1], str) and arguments[1][:1] in ("w", "x", "a")
         if writes or event in EVENTS:
-            step()
+            step(any(stands(name, folder) for name in arguments[:2]))
 
     sys.addaudithook(told)
     if exchange is not None:  # the system's own function tells nothing
-        folders.swap = lambda one, other: (step(), exchange(one, other), step())[1]
+        folders.swap = lambda one, other: (step(True), exchange(one, other), step(True))[1]
     write()
-    report(count)
+    report(count, count if first < 0 else first)
 
 
-def changes_of(write: Callable[[], None]) -> int:
-    """How many times the work changes the file system."""
+def stands(name: object, folder: Path) -> bool:
+    """Whether a name is that of something lasting below a folder: temporary names begin with a point."""
+    if not isinstance(name, (str, os.PathLike)):
+        return False
+    path = Path(os.path.realpath(name))
+    within = path.parts[len(folder.parts) :] if path.is_relative_to(folder) else ()
+    return bool(within) and not any(part.startswith(".") for part in within)
+
+
+def changes_of(write: Callable[[], None], folder: Path) -> tuple[int, int]:
+    """How many times the work changes the file system, and which change is the first that touches what stands there."""
     reading, writing = os.pipe()
-    number = child(lambda: counted(write, lambda count: void(os.write(writing, str(count).encode()))))
+    number = child(lambda: counted(write, folder, lambda *told: void(os.write(writing, str(told).encode()))))
     os.waitpid(number, 0)
     os.close(writing)
     with os.fdopen(reading) as f:
-        return int(f.read() or 0)
+        steps, first = re.findall(r"\d+", f.read())
+    return int(steps), int(first)
 
 
 def try_out(operation: Operation, trials: int, rng: random.Random) -> tuple[int, int, list[str]]:
@@ -344,10 +363,9 @@ def try_out(operation: Operation, trials: int, rng: random.Random) -> tuple[int,
     operation.write(1)
     duration, killed, full = time.monotonic() - started, 0, 0
     lost = [] if operation.version() is not None else ["not whole after an undisturbed run"]
-    steps = changes_of(lambda: operation.write(0))
-    last = list(range(max(0, steps - STEPS_AT_THE_END), steps + 1))
-    others = rng.sample(range(steps), min(steps, trials)) if steps else []
-    plans: list[tuple[str, float]] = [("step", k) for k in dict.fromkeys((*last, *others))]
+    steps, first = changes_of(lambda: operation.write(0), operation.folder)
+    others = rng.sample(range(first), min(first, trials))
+    plans: list[tuple[str, float]] = [("step", k) for k in (*range(first, steps + 1), *others)]
     plans += [("moment", rng.uniform(0, 1.1 * duration)) for _ in range(trials // 2)]
     plans += [("limit", 10 ** rng.uniform(0, 6)) for _ in range(trials // 2)]
     before = operation.version()
@@ -361,7 +379,7 @@ def try_out(operation: Operation, trials: int, rng: random.Random) -> tuple[int,
         if kind == "limit":
             _, status = os.waitpid(child(write, int(value)), 0)
         elif kind == "step":
-            _, status = os.waitpid(child(lambda k=int(value), work=write: counted(work, void, k)), 0)  # type: ignore[misc]
+            _, status = os.waitpid(child(lambda k=int(value), work=write: counted(work, operation.folder, void, k)), 0)  # type: ignore[misc]
         else:
             number = child(write)
             try:
@@ -484,7 +502,7 @@ def main() -> int:
     torch.set_num_threads(1)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     with tempfile.TemporaryDirectory(prefix="d3m-faults-", ignore_cleanup_errors=True) as name:
-        place = Path(name)
+        place = Path(os.path.realpath(name))
         engine = {"result", "inside", "dicom", "export", "import", "summary"}
         made = writers(place) if not wanted or engine & set(wanted) else []
         made += trainers(place) if not wanted or {"cache", "checkpoint"} & set(wanted) else []

@@ -233,6 +233,7 @@ def bombs(place: Path) -> dict[str, Callable[[], object]]:
 
     from d3m.batch.cases import find_cases
     from d3m.batch.run import Row, write_summary
+    from d3m.errors import D3MError
     from d3m.models.load import load_model
     from d3m.results.provenance import RESULT, read_provenance
     from d3m.system.folders import check_output
@@ -248,6 +249,22 @@ def bombs(place: Path) -> dict[str, Callable[[], object]]:
             for _ in range(328):
                 f.write(bytes(2**20))
         read_volume(place / "a.nii.gz", "t1")
+
+    def wide() -> None:
+        header = bytearray(_volumes()[0][1:353])
+        header[40:48] = np.array([3, 650, 650, 650], "<i2").tobytes()
+        header[70:74] = np.array([2, 8], "<i2").tobytes()
+        header[76:92] = np.array([1, 0.4, 0.4, 0.4], "<f4").tobytes()
+        header[280:328] = np.c_[np.diag([-0.4, 0.4, 0.4]), np.zeros(3)].astype("<f4").tobytes()
+        with (place / "wide.nii").open("wb") as f:  # as long as it says, and no room on the disk
+            f.write(bytes(header))
+            f.truncate(len(header) + 650**3)
+        try:
+            read_volume(place / "wide.nii", "t1")
+        except D3MError as error:
+            if error.kind == "machine":
+                raise EscapedError(f"only the memory is a limit: {error}") from error
+            raise
 
     def sparse() -> None:
         (place / "study").mkdir()
@@ -295,8 +312,8 @@ def bombs(place: Path) -> dict[str, Callable[[], object]]:
         if "\x1b" in written or "\n=" in written or ",=" in written:
             raise EscapedError(f"raw text in a table: {written!r}")
 
-    return {"packed": packed, "sparse": sparse, "header": header, "endless": endless, "pipe": pipe, "odd": odd,
-            "text": text}  # fmt: skip
+    return {"packed": packed, "wide": wide, "sparse": sparse, "header": header, "endless": endless, "pipe": pipe,
+            "odd": odd, "text": text}  # fmt: skip
 
 
 def try_bombs(place: Path) -> int:

@@ -36,13 +36,22 @@ def holder(path: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("container", [False, True])
 @pytest.mark.parametrize("jump", [-86400, 3600, 10 * 365 * 86400])
-def test_clock_that_jumps(jump: int, tmp_path: Path) -> None:
-    """A lock looks old, or from the future, since a clock was set: its living holder keeps it, even a suspended one."""
+def test_clock_that_jumps(jump: int, container: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock looks old, or from the future, since a clock was set: its living holder keeps it, even a suspended one.
+
+    So does one in another container, whose process number says nothing here.
+    """
+    monkeypatch.setattr(locks, "LOOK_S", 0.02)
+    monkeypatch.setattr(locks, "WATCH_S", 0.2)
     path = tmp_path / "case"
     process = holder(path)
     try:
         os.kill(process.pid, signal.SIGSTOP)  # it cannot touch its lock meanwhile
+        if container:
+            owner = json.loads(path.read_text())
+            path.write_text(json.dumps(owner | {"place": owner["place"] + "1"}))
         os.utime(path, (time.time() - jump,) * 2)
         with locks.hold(path) as ours:
             assert not ours
