@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from conftest import write_case
 from d3m.errors import D3MError
 from d3m.system import own_files
 from d3m.system.locks import held
+from d3m.system.processes import alive
 from d3m_training.cli import app
 from d3m_training.data.cache import check_entries
 from d3m_training.data.preparation import GRID_NAME, LOCK_NAME, PrepareOptions, check_grid, prepare_cache
@@ -100,6 +103,65 @@ def test_one_preparation_and_one_training_at_a_time(place: Path) -> None:
         finally:
             other.kill()
             other.communicate()
+
+
+PARENT = {
+    "preparation": "list(in_processes(time.sleep, [300] * 5, 2))",
+    "comparison": "_run([SleepingJob()] * 3, 2, print)",
+}
+"""What starts two processes that would work for minutes."""
+SLEEPING = """
+import multiprocessing, threading, time
+from d3m_benchmark.comparison import run
+from d3m_benchmark.comparison.run import _run
+from d3m_training.data.datasets import in_processes
+
+class SleepingJob:
+    pass
+
+def sleep(job, report):
+    time.sleep(300)
+
+if __name__ == "__main__":
+    def tell():
+        while len(found := multiprocessing.active_children()) < COUNT:
+            time.sleep(0.05)
+        print(*(one.pid for one in found), flush=True)
+
+    run._run_one = sleep
+    threading.Thread(target=tell, daemon=True).start()
+    WORK
+"""
+
+
+@pytest.mark.parametrize("work", PARENT)
+def test_processes_end_with_the_one_that_started_them(work: str, tmp_path: Path) -> None:
+    """A run that is killed leaves no process behind that waits for ever, or works on for hours."""
+    script = tmp_path / "parent.py"
+    count = 3 if work == "comparison" else 2  # a manager of queues among them
+    script.write_text(SLEEPING.replace("COUNT", str(count)).replace("WORK", PARENT[work]))
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=env) as parent:
+        assert parent.stdout is not None
+        workers = [int(word) for word in parent.stdout.readline().split()]
+        parent.kill()
+    try:
+        assert len(workers) == count
+        limit = time.monotonic() + 150  # they import torch first
+        while (left := [pid for pid in workers if works(pid)]) and time.monotonic() < limit:
+            time.sleep(0.1)
+        assert left == []
+    finally:
+        for pid in filter(works, workers):
+            os.kill(pid, signal.SIGKILL)
+
+
+def works(pid: int) -> bool:
+    """Whether a process is there, and not only waits to be buried."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (OSError, IndexError):
+        return alive(pid) and sys.platform != "linux"
 
 
 def network() -> tuple[torch.nn.Module, Ema, torch.optim.Optimizer]:

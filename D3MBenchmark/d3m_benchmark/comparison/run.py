@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from d3m.models.store import find_sample
 from d3m.system.devices import visible_gpus
 from d3m.system.folders import check_output
 from d3m.system.locks import held
+from d3m.system.processes import end_with_parent
 from d3m.system.storage import replace_text, writing
 from d3m_benchmark.comparison.cell import FACTS_NAME, Patients, batch_settings, cell_folder, run_cell
 from d3m_benchmark.comparison.coarse import coarse_entries
@@ -239,7 +241,9 @@ def _run(jobs: Sequence[_Job], workers: int, report: Callable[[str], None]) -> N
             _run_one(job, report)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
+    manager = SyncManager(ctx=context)
+    manager.start(end_with_parent)
+    with manager:
         free, lines = manager.Queue(), manager.Queue()
         for device in places:
             free.put(device)
@@ -264,7 +268,8 @@ def process_devices(workers: int, gpus: list[str]) -> list[str]:
 
 
 def _take_device(free: queue.Queue[str]) -> None:
-    """A process sees one GPU, before torch looks."""
+    """A process sees one GPU, before torch looks, and ends with this run."""
+    end_with_parent()
     device = free.get()
     if device:
         os.environ["CUDA_VISIBLE_DEVICES"] = device

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
+import threading
 
 
 def alive(pid: int) -> bool:
@@ -24,3 +26,20 @@ def alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone, however it ended: the first thing a worker does.
+
+    A worker waits for tasks on a pipe that its siblings hold, too: it would not notice that nobody sends any more, and
+    would keep its memory, or finish what nobody wants.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

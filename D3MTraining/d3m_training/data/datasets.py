@@ -17,6 +17,7 @@ import numpy as np
 from d3m.batch.cases import safe_id
 from d3m.errors import D3MError
 from d3m.progress import Remaining
+from d3m.system.processes import end_with_parent
 from d3m.volumes.io.headers import corner_distance
 from d3m.volumes.io.naming import EXTENSIONS, assign, doubled
 from d3m.volumes.io.read import read_raw
@@ -317,7 +318,7 @@ def in_processes(function: Callable[[Item], Made], items: Sequence[Item], worker
         yield from map(function, items)
         return
     try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool:
             yield from pool.map(function, items)
     except BrokenProcessPool as error:
         raise D3MError(
