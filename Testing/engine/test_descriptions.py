@@ -25,17 +25,21 @@ BRAVO C|T1 MPRAGE MultiHance|T1 kontrastlı|T1 kontrasztanyag|T1Gd|GdT1|T1_KM|T1
 T1 CE-MRI|T1 enhanced|T1post|T1_POST_GAD|T1 +Gd|T1 postgad|T1 SE Magnevist|T1 KONTRAST|t1 se tra +KM|T1 tra nach GD
 FSPGR POST|T1 mprage iv contrast|T1 cu contrast|T1 3D CM|T1 c/ contraste|T1 (+)|T1+|T1 (KM)|T1 Gd+|T1 pre/post
 T1 MPRAGE Omniscan|T1 Primovist|T1 rehaussé|T1 contrasté|T1 z kontrastem|T1 contrastado
-T1 Kontrastmittelgabe""".replace("\n", "|").split("|")
+T1 Kontrastmittelgabe|T1 IVC|T1 IVKM|T1 с КУ|T1 s KL|T1 po k.l.|T1 GBCA|T1 10 min p.i.|T1w_postC|T1 nach Gabe|T1 nKM
+T1 p. c.|T1 tra with|T1 +G|T1 INY|T1 inyectado|T1 injetado|T1 dopo iniezione|T1 増強|T1 KA jälkeen""".replace(
+    "\n", "|"
+).split("|")
 WITHOUT = """T1 tra nativ|T1 w/o|T1 w/o contrast|T1 without contrast|T1 pre|T1 pre Gd|T1 PRE CONTRAST|T1 non-contrast
 T1 ohne KM|T1 o. KM|T1 sans injection|T1 sans gado|T1 sin contraste|T1 senza mdc|T1 zonder contrast|T1 bez kontrastu
 T1 uden kontrast|T1 utan kontrast|T1 sem contraste|T1 -C|T1 C-|T1 Gd-|T1 (-)|T1 basal|T1 vor KM|T1 avant injection
 T1 平扫|T1 造影前|T1 без контраста|T1 native|T1N|T1 unenhanced|T1 noncontrast|T1 NonContrast|T1 prima mdc|T1 S/C
 T1 before contrast|T1 no contrast|T1 nativa|t1_tirm_tra_dark-fluid nativ|T1 natywne|T1 w/o iv contrast|T1 sem CIV
 T1 ohne Kontrastmittel|T1 plain|T1 W/O C|T1 wo KM|T1 Kopf nativ
-T1 MPRAGE pre-Gadovist""".replace("\n", "|").split("|")
+T1 MPRAGE pre-Gadovist|T1 PRE IV|T1 no IV|T1 sine KM|T1 vKM|T1 bez KL|T1 без КУ
+T1 sin inyectar""".replace("\n", "|").split("|")
 SILENT = """T1|AX T1|T1_MPRAGE_SAG|T1 MPRAGE sag 1mm iso|T1 tra 5 cm|T1 se cor 3 mm|SAG T1 FLAIR|mprage 0.9 iso
 T1 VIBE fs|T1 tse med res|T1 fl2d tra|T1 spir cor|T1 scan m1|T1_space_sag|T1 mprage ax mpr
-T1 SE high contrast|t1_se_tra_320
+T1 SE high contrast|t1_se_tra_320|T1 SE with fat sat|T1 mit Saettigung
 3D BRAVO|T1 SPC iso|T1W_3D_TFE_SAG|Sag CUBE T1|t1_fl3d_cor|AX T1 FSE|T1 axial brain|T1 Schaedel""".replace(
     "\n", "|"
 ).split("|")

@@ -19,15 +19,15 @@ CONTRAST_WORDS = (
     "kmgabe", "contraste", "contrasto", "produit de contraste", "pdc", "injecte", "injectee", "injection", "inj",
     "gado", "gadolinium", "gadolinio", "gadolinico", "gd", "gad", "gdl", "mdc", "mezzo di contrasto", "mc", "civ", "ce",
     "cm", "medio de contraste", "contraste iv", "realce", "rehausse", "rehaussement", "kontrastverstarkt", "enhanced",
-    "enhancement", "enh", "cemri",
+    "enhancement", "enh", "cemri", "gbca", "ivc", "ivkm", "iny",
     # Dutch, Swedish, Danish, Norwegian, Finnish, Polish, Czech, Hungarian, Romanian, Turkish, Croatian
     "contrastmiddel", "contrastvloeistof", "kontrastmedel", "kontraststof", "kontrastvaeske", "kontrastvatska",
     "tehosteaine", "tehoste", "kontrastem", "kontrastu", "kontrastowy", "srodek kontrastowy", "srodku", "kontrastni",
-    "kontrastni latka", "kontrasztanyag", "kontrasztos", "kontraszt", "substanta de contrast", "kontrastli",
-    "kontrast madde", "kontrastno", "kontrastnim",
+    "kontrastni latka", "kl", "k.l.", "kontrasztanyag", "kontrasztos", "kontraszt", "substanta de contrast",
+    "kontrastli", "kontrast madde", "kontrastno", "kontrastnim",
     # Russian, Ukrainian, Greek, Chinese, Japanese, Korean
-    "контраст", "контрастом", "контрастное", "контрастирование", "кв", "σκιαγραφικο", "增强", "增強", "强化", "造影",
-    "造影後", "조영", "조영증강",
+    "контраст", "контрастом", "контрастное", "контрастирование", "кв", "ку", "σκιαγραφικο", "增强", "增強", "増強",
+    "强化", "造影", "造影後", "조영", "조영증강",
 )  # fmt: skip
 """Words and abbreviations for contrast agent or enhancement; accents are left out."""
 ALONE_AFTER = (
@@ -38,23 +38,30 @@ ALONE_AFTER = (
     "postcontrast",
     "postinj",
     "postinjection",
+    "postc",
     "pc",
     "p.c.",
+    "p. c.",
+    "p.i.",
     "kma",
     "kmg",
+    "nkm",
+    "gabe",
+    "nach gabe",
+    "jalkeen",
 )
 """What says by itself that it is from after the injection."""
 WITHOUT_WORDS = (
     "w/o", "wo", "without", "no", "non", "not", "ohne", "o", "sans", "sin", "sem", "senza", "zonder", "geen", "utan",
-    "uden", "uten", "ilman", "bez", "fara", "nelkul", "olmadan", "без", "χωρις", "vor", "before", "pre", "avant",
-    "antes",     "prima", "voor", "fore", "for", "przed", "pred", "inainte", "once", "до", "minus", "prae",
+    "sine", "uden", "uten", "ilman", "bez", "fara", "nelkul", "olmadan", "без", "χωρις", "vor", "before", "pre",
+    "avant", "antes", "prima", "voor", "fore", "for", "przed", "pred", "inainte", "once", "до", "minus", "prae",
 )  # fmt: skip
 """What says that there is none, in front of a word for it."""
 ALONE_WITHOUT = (
     "pre", "prae", "native", "nativ", "nativa", "nativo", "natif", "nativni", "natywny", "natywne", "nativt", "basal",
     "unenhanced", "noncontrast", "precontrast", "nonenhanced", "uncontrasted", "kontrastlos", "plain", "blanco", "sc",
     "t1n", "нативный", "нативная", "натив", "平扫", "平掃", "単純", "조영전", "kontrastsiz", "noce", "nogad", "nogd",
-    "nokm",     "pregd", "pregad", "prekm", "preinj", "wocontrast", "civless",
+    "nokm", "vkm", "pregd", "pregad", "prekm", "preinj", "wocontrast", "civless",
 )  # fmt: skip
 """What says so by itself."""
 
@@ -68,15 +75,18 @@ _EDGE, _END = r"(?<![^\W\d_])", r"(?![^\W\d_])"
 """No letter before, none behind; scripts without spaces have no such edges."""
 _NO_SPACES = re.compile(r"[\u3040-\u9fff\uac00-\ud7af]")
 _AGENT = rf"(?:{_any(AGENTS)}|gado[a-z]*)"
-_STEMS = "[ck]ontrast[a-z]*|kontra(?:sz|sc)[a-z]*|inject[a-z]*|контраст[а-яіїє]*|σκιαγραφικ[α-ω]*|rehauss[a-z]*"
+_STEMS = (
+    "[ck]ontrast[a-z]*|kontra(?:sz|sc)[a-z]*|in[jy]e[ck]?t[a-z]*|inie(?:tt|z)[a-z]*|контраст[а-яіїє]*|σκιαγραφικ[α-ω]*"
+    "|rehauss[a-z]*"
+)
 """How such words begin, whatever their endings."""
 _WORD = rf"(?:{_any(tuple(w for w in CONTRAST_WORDS if not _NO_SPACES.search(w)))}|{_STEMS}|{_AGENT})"
 _WITHOUT = re.compile(
-    rf"{_EDGE}(?:{_any(WITHOUT_WORDS)})[ .-]*(?:(?:i ?v|any|de|di|iv|the|dem)[ .-]*)?{_WORD}{_END}"
+    rf"{_EDGE}(?:{_any(WITHOUT_WORDS)})[ .-]*(?:(?:i ?v|any|de|di|iv|the|dem)[ .-]*)?(?:{_WORD}|i ?v){_END}"
     rf"|(?<![^\W_])-[ ]?(?:{_WORD}|c){_END}"  # "T1 -Gd"; the dash of "T1-Gd" is a hyphen
     rf"|{_EDGE}(?:{_any(tuple(w for w in ALONE_WITHOUT if not _NO_SPACES.search(w)))}){_END}"
     rf"|{_EDGE}(?:{_WORD}|c) ?-(?=\s|$|\))|\(-\)"
-    r"|平扫|平掃|単純|조영전|造影前|增强前|조영 ?전|未增强|非造影"
+    r"|平扫|平掃|単純|조영전|造影前|增强前|増強前|조영 ?전|未增强|非造影"
     rf"|{_EDGE}w ?/ ?o(?: ?/? ?(?:c|iv)\b)?|{_EDGE}(?:s|o) ?/ ?(?:c|km|gd){_END}"
 )
 _WITH = re.compile(
@@ -85,9 +95,10 @@ _WITH = re.compile(
     rf"|{_EDGE}(?:post|after|nach|apres)[ ._-]*(?:{_WORD})"
     r"|(?:t1[a-z]{0,3}|bravo|mprage|spgr|vibe|tfl)[ _-]*(?:ce|gd|gad|c|km|post|k)(?![a-z])|t1c\w{0,2}(?![a-z0-9])"
     rf"|\(\+\)|\+\s*(?:$|[)\]])|{_EDGE}i\.? ?v\.?(?![^\W_])"
-    r"|\+[ ]?(?:c|gd|gad|km|k|ce|cm|mdc|inj|civ|iv)(?![^\W\d_])|(?<![^\W_])c[ ]?\+|(?<=t1)\+"
+    r"|\+[ ]?(?:c|g|gd|gad|km|k|ce|cm|mdc|inj|civ|iv)(?![^\W\d_])|(?<![^\W_])c[ ]?\+|(?<=t1)\+"
     rf"|{_EDGE}(?:with|mit|w|c|m|avec|con|com) ?/? ?(?:c|km|gd|gad|k){_END}"
-    r"|增强|增強|强化|造影|조영"
+    rf"|{_EDGE}(?:with|mit|avec|con|com)$"
+    r"|增强|增強|増強|强化|造影|조영"
 )
 _SAFE_WORDS = re.compile(r"\d ?cm(?![^\W_])|high contrast|contrast (?:optimi[sz]ed|ratio)")
 """Centimetres, and the contrast of the picture itself."""
