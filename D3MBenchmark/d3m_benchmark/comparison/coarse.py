@@ -1,8 +1,9 @@
-"""Patients of the cache at a coarser resolution in the plane: a short budget then reaches further."""
+"""Patients made from those of the cache: coarser in the plane, say, where a short budget reaches further."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,27 +49,27 @@ def coarser(entry: Entry, factor: int, stride: int) -> Prepared:
     )
 
 
-def coarse_entries(
-    cache: Path, folder: Path, ids: tuple[str, ...], factor: int, recipe: GridRecipe, stride: int
-) -> Path:
-    """Entries at a coarser resolution, made where they are missing.
+def made_entries(
+    cache: Path, folder: Path, ids: Sequence[str], make: Callable[[Entry], Prepared], how: str, recipe: GridRecipe,
+    stride: int,
+) -> Path:  # fmt: skip
+    """Entries that are made from others, where they are missing or those have changed.
 
     Args:
-        cache: The prepared patients.
-        folder: For the coarser ones.
+        cache: The entries that they are made from.
+        folder: For the new ones.
         ids: Which.
-        factor: 1 takes them as they are.
+        make: Makes one.
+        how: What `make` does, in words that differ wherever its results do.
         recipe: What the cache was prepared for.
-        stride: See `coarser`.
+        stride: Rows and columns are a multiple of it.
 
     Returns:
-        Where they are: `folder`, or the cache itself.
+        `folder`.
     """
-    if factor == 1:
-        return cache
     for identifier in ids:
         source = json.loads((cache / identifier / "entry.json").read_text(encoding="utf-8"))["sha256"]
-        key = fingerprint([source, f"{factor} times coarser"], recipe, stride)
+        key = fingerprint([source, how], recipe, stride)
         if not is_whole(folder, identifier, key):
-            write_entry(folder, coarser(open_entry(cache, identifier), factor, stride), key)
+            write_entry(folder, make(open_entry(cache, identifier)), key)
     return folder

@@ -7,14 +7,11 @@ do. A method that is trained to move what it paints should lose less by it than 
 from __future__ import annotations
 
 import hashlib
-import json
-from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from d3m.volumes.types import GridRecipe
-from d3m_training.data.cache import Entry, Prepared, fingerprint, is_whole, open_entry, write_entry
+from d3m_training.data.cache import Entry, Prepared
 
 LEAST_MM = 1.0
 
@@ -45,30 +42,3 @@ def misaligned(entry: Entry, most_mm: float, pixel_mm: float) -> Prepared:
     scans[:, 3] = np.where(there, np.maximum(moved, 0), scans[:, 3])
     regions[:, 1] = np.where(brain, ndimage.shift(regions[:, 1], shift, order=0), 0)
     return Prepared(entry.id, scans, regions, entry.labelled)
-
-
-def misaligned_entries(
-    cache: Path, folder: Path, ids: tuple[str, ...], most_mm: float, pixel_mm: float, recipe: GridRecipe, stride: int
-) -> Path:
-    """Patients with a T1c that was moved, made where they are missing.
-
-    Args:
-        cache: The patients as they are.
-        folder: For the others.
-        ids: Which.
-        most_mm: See `misaligned`; 0 takes them as they are.
-        pixel_mm: Likewise.
-        recipe: What the cache was prepared for.
-        stride: Rows and columns are a multiple of it.
-
-    Returns:
-        Where they are: `folder`, or the cache itself.
-    """
-    if most_mm == 0:
-        return cache
-    for identifier in ids:
-        source = json.loads((cache / identifier / "entry.json").read_text(encoding="utf-8"))["sha256"]
-        key = fingerprint([source, f"T1c up to {most_mm:g} mm away"], recipe, stride)
-        if not is_whole(folder, identifier, key):
-            write_entry(folder, misaligned(open_entry(cache, identifier), most_mm, pixel_mm), key)
-    return folder

@@ -27,10 +27,10 @@ from d3m.system.locks import held
 from d3m.system.processes import end_with_parent
 from d3m.system.storage import replace_text, writing
 from d3m_benchmark.comparison.cell import FACTS_NAME, Patients, batch_settings, cell_folder, run_cell
-from d3m_benchmark.comparison.coarse import coarse_entries
+from d3m_benchmark.comparison.coarse import coarser, made_entries
 from d3m_benchmark.comparison.collect import PRIVATE, REPORT, collect
 from d3m_benchmark.comparison.config import Comparison, Rung
-from d3m_benchmark.comparison.misaligned import misaligned_entries
+from d3m_benchmark.comparison.misaligned import misaligned
 from d3m_benchmark.comparison.report import COMPARISON
 from d3m_benchmark.comparison.segmenter import load_segmenter, train_segmenter
 from d3m_training.data.cache import ENHANCING, Entry, is_whole, open_entry, prepare, write_entry
@@ -183,14 +183,18 @@ def choose_parts(config: Comparison) -> Parts:
 
 def _lists(config: Comparison, rung: Rung, parts: Parts) -> _Lists:
     ids = (*parts.fit, *parts.choose, *parts.report)
-    place, stride = config.out / f"coarser{rung.coarser}", network_stride(RECIPE.name)
-    prepare_sample(config.out / "sample", stride)
-    folder = coarse_entries(config.cache, place, ids, rung.coarser, RECIPE.grid, stride)
-    fit = misaligned_entries(
-        folder, config.out / f"coarser{rung.coarser}-misaligned{rung.misaligned_mm:g}", parts.fit, rung.misaligned_mm,
-        float(rung.coarser), RECIPE.grid, stride,
-    )  # fmt: skip
-    sample = coarse_entries(config.out / "sample", place, (SAMPLE,), rung.coarser, RECIPE.grid, stride)
+    folder, sample, stride = config.cache, config.out / "sample", network_stride(RECIPE.name)
+    prepare_sample(sample, stride)
+    made = partial(made_entries, recipe=RECIPE.grid, stride=stride)
+    if rung.coarser > 1:
+        how, make = f"{rung.coarser} times coarser", partial(coarser, factor=rung.coarser, stride=stride)
+        place = config.out / f"coarser{rung.coarser}"
+        folder, sample = made(folder, place, ids, make, how), made(sample, place, (SAMPLE,), make, how)
+    fit = folder
+    if rung.misaligned_mm > 0:
+        beside = partial(misaligned, most_mm=rung.misaligned_mm, pixel_mm=float(rung.coarser))
+        elsewhere = config.out / f"coarser{rung.coarser}-misaligned{rung.misaligned_mm:g}"
+        fit = made(folder, elsewhere, parts.fit, beside, f"T1c up to {rung.misaligned_mm:g} mm away")
     digest = hashlib.sha256()
     for identifier in ids:
         entry = json.loads((folder / identifier / "entry.json").read_text(encoding="utf-8"))

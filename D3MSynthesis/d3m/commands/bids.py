@@ -12,11 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from d3m.commands.options import (
-    INPUT,
-    RUNNING,
-    synthesis_command,
-)
+from d3m.commands.options import RUNNING, if_given, synthesis_command
 from d3m.errors import D3MError, Notice
 from d3m.options import SynthesisOptions
 from d3m.progress import Progress
@@ -59,44 +55,27 @@ def bids(
     ],
     participant_label: Annotated[
         list[str] | None,
-        typer.Option(help="Only these participants: one or several.", rich_help_panel=INPUT, show_default=False),
+        if_given("Only these participants: one or several."),
     ] = None,
     session_label: Annotated[
         list[str] | None,
-        typer.Option(help="Only these sessions: one or several.", rich_help_panel=INPUT, show_default=False),
+        if_given("Only these sessions: one or several."),
     ] = None,
     bids_filter_file: Annotated[
         Path | None,
-        typer.Option(
-            help='JSON that chooses among images, as other BIDS Apps take it: {"t1w": {"acquisition": "mprage"}}.',
-            rich_help_panel=INPUT,
-            show_default=False,
-        ),
+        if_given('JSON that chooses among images, as other BIDS Apps take it: {"t1w": {"acquisition": "mprage"}}.'),
     ] = None,
     enhancement_masks: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of a BIDS derivative with masks of the enhancing tumour: the pictures follow them.",
-            rich_help_panel=INPUT,
-            show_default=False,
-        ),
+        if_given("Folder of a BIDS derivative with masks of the enhancing tumour: the pictures follow them."),
     ] = None,
     n_jobs: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Cases at once (default: one per GPU, or one per two cores, as memory allows).",
-            rich_help_panel=RUNNING,
-            show_default=False,
-        ),
+        if_given("Cases at once (default: one per GPU, or one per two cores, as memory allows).", RUNNING, min=1),
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(
-            help="Address or scheduler file of a running Dask cluster.",
-            rich_help_panel=RUNNING,
-            show_default=False,
-        ),
+        if_given("Address or scheduler file of a running Dask cluster.", RUNNING),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, what is missing and what it costs; write nothing.")

@@ -43,9 +43,20 @@ ParentOption = Annotated[
 ]
 
 
-def scan(name: str) -> object:
-    text = f"{name} scan: NIfTI, NRRD, MetaImage, or a DICOM series' folder."
-    return typer.Option(help=text, rich_help_panel=INPUT, show_default=False)
+def if_given(text: str, panel: str = INPUT, **more: Any) -> Any:
+    """An option without a default: nothing is used unless it is given.
+
+    Args:
+        text: Help.
+        panel: Heading that it stands under in the help.
+        more: As `typer.Option` takes it.
+    """
+    return typer.Option(help=text, rich_help_panel=panel, show_default=False, **more)
+
+
+def scan(name: str) -> Any:
+    """A scan's file or folder."""
+    return if_given(f"{name} scan: NIfTI, NRRD, MetaImage, or a DICOM series' folder.")
 
 
 def synthesis_command(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -84,8 +95,8 @@ def synthesis_command(*without: str) -> Callable[[Callable[..., None]], Callable
         @functools.wraps(command)
         def run(**values: Any) -> None:
             reporter = Reporter(values.pop("progress").value)
-            given = {one.name: values.pop(one.name) for one in shared}
-            chosen = {name: value.value if isinstance(value, Enum) else value for name, value in given.items()}
+            taken = {one.name: values.pop(one.name) for one in shared}
+            chosen = {name: value.value if isinstance(value, Enum) else value for name, value in taken.items()}
             with session(reporter, values.pop("parent_pid")):
                 command(reporter=reporter, options=SynthesisOptions(**chosen), **values)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from d3m.commands.options import INPUT, OUTPUT, scan, synthesis_command
+from d3m.commands.options import INPUT, OUTPUT, if_given, scan, synthesis_command
 from d3m.errors import D3MError
 from d3m.options import SynthesisOptions
 from d3m.progress import Progress
@@ -34,11 +34,9 @@ def synthesize(
     flair: Annotated[Path | None, scan("FLAIR")] = None,
     dicom: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of one DICOM study: T1, T2 and FLAIR are selected from the series descriptions; "
-            "the choice is printed.",
-            rich_help_panel=INPUT,
-            show_default=False,
+        if_given(
+            "Folder of one DICOM study: T1, T2 and FLAIR are selected from the series descriptions; "
+            "the choice is printed."
         ),
     ] = None,
     example: Annotated[
@@ -46,44 +44,26 @@ def synthesize(
     ] = False,
     brain_mask: Annotated[
         Path | None,
-        typer.Option(
-            help="Brain mask in T1's space, if the scans are not skull-stripped.",
-            rich_help_panel=INPUT,
-            show_default=False,
-        ),
+        if_given("Brain mask in T1's space, if the scans are not skull-stripped."),
     ] = None,
     enhancement_mask: Annotated[
         Path | None,
-        typer.Option(
-            help="The enhancing tumour as you see it, a label map in T1's space: the picture follows it.",
-            rich_help_panel=INPUT,
-            show_default=False,
-        ),
+        if_given("The enhancing tumour as you see it, a label map in T1's space: the picture follows it."),
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(
-            help="A real T1c, to compare with: writes comparison.json.", rich_help_panel=INPUT, show_default=False
-        ),
+        if_given("A real T1c, to compare with: writes comparison.json."),
     ] = None,
     reference_mask: Annotated[
         Path | None,
-        typer.Option(
-            help="The real enhancing tumour, for comparison.json; without it, it is estimated from the real T1c.",
-            rich_help_panel=INPUT,
-            show_default=False,
-        ),
+        if_given("The real enhancing tumour, for comparison.json; without it, it is estimated from the real T1c."),
     ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder for the result; it appears whole or not at all.", rich_help_panel=OUTPUT)
     ],
     dicom_out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for a DICOM series marked as synthetic and a DICOM segmentation.",
-            rich_help_panel=OUTPUT,
-            show_default=False,
-        ),
+        if_given("Folder for a DICOM series marked as synthetic and a DICOM segmentation.", OUTPUT),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier result.", rich_help_panel=OUTPUT)] = False,
 ) -> None:
