@@ -95,6 +95,37 @@ def test_where_a_scan_has_no_data(
     assert re.search(words, notices[0].message), notices[0].message
 
 
+@pytest.mark.parametrize("which", [0, 2])
+def test_what_was_filled_with_another_value_than_the_background(
+    tmp_path: Path, scans: list[np.ndarray], which: int
+) -> None:
+    """A slab that was turned, filled up with a constant and cut out along the whole brain shows nothing beyond it."""
+    whole = ndimage.binary_fill_holes(scans[0] > 0)
+    x, _, z = (g - (n - 1) / 2 for g, n in zip(np.indices(whole.shape), whole.shape, strict=True))
+    beyond = whole & (np.abs(x + 0.08 * z) > 7)
+    changed = [s.copy() for s in scans]
+    changed[which][beyond] = 0.125
+    case = read_case(*paths(tmp_path, changed))
+    assert [n.volume for n in case.notices if n.code == "gap"] == [("t1", "t2", "flair")[which]]
+    assert (case.brain & beyond).sum() < 0.02 * beyond.sum()
+    assert (whole & ~beyond & ~case.brain).sum() < 50
+
+
+def test_dark_fluid_without_noise_is_no_gap(tmp_path: Path) -> None:
+    """A windowed scan shows fluid as one value, in the ventricles and at the surface; none of it is a gap."""
+    shape = (96, 112, 80)
+    scans = [np.kron(s, np.ones((2, 2, 2), np.float32)) for s in brains()]  # twice as large: 8 mm of fluid
+    whole = ndimage.binary_fill_holes(scans[0] > 0)
+    fluid = (scans[0] > 0) & (ndimage.median_filter(scans[0], 5) < 40)
+    assert fluid.sum() > 4000
+    depth = ndimage.distance_transform_edt(whole)
+    scans[0][fluid | (whole & (depth < 3.5))] = 1
+    affine = lps_affine(shape)
+    case = read_case(*paths(tmp_path, scans, (affine,) * 3))
+    assert "gap" not in [n.code for n in case.notices]
+    assert (whole & ~case.brain).sum() == 0
+
+
 def test_a_ragged_edge_is_no_gap() -> None:
     """A scan that was stripped by itself lacks crumbs of the others' brain all over its edge: none is a gap, however
     many there are; a larger piece is."""

@@ -16,7 +16,7 @@ from d3m.volumes.geometry import box_of, spacing_mm, voxel_mm3
 from d3m.volumes.grid import resample
 from d3m.volumes.io.files import label
 from d3m.volumes.preprocess.checks import share_of_smaller
-from d3m.volumes.preprocess.coverage import acquired, gap_notice, gap_of, left_out, reaching
+from d3m.volumes.preprocess.coverage import acquired, gap_notice, gap_of, left_out, reaching, without_filling
 from d3m.volumes.types import Affine, Floats, Mask, Volume
 
 MIN_EMPTY_FACES = 0.5
@@ -222,7 +222,10 @@ def find_brain(volumes: dict[str, Volume], seen: dict[str, Seen], mask: Mask | N
         D3MError: only heads and no mask; scans of different places; half of the brain in a gap.
     """
     t1 = volumes["t1"]
-    own = {name: acquired(v) if seen[name].problem else seen[name].inside for name, v in volumes.items()}
+    own = {
+        name: acquired(v) if seen[name].problem else without_filling(seen[name].inside, v)
+        for name, v in volumes.items()
+    }
     shown = {name: _on_t1(own[name], volume, t1) for name, volume in volumes.items()}
     stripped = [name for name in volumes if not seen[name].problem]
     notices: list[Notice] = []

@@ -1,7 +1,7 @@
 """What each scan shows of the brain, and where it does not: there nothing may be synthesised, and it is said in mm.
 
-A scan may end inside the brain, or be filled up with zeros where it was not acquired. What a given mask leaves out of
-the brain is found the same way.
+A scan may end inside the brain, or be filled up with one value where it was not acquired. What a given mask leaves out
+of the brain is found the same way.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ WHOLE_SIDE = 0.7
 """Share of the brain beyond a plane that a gap takes up if the scan ends there."""
 MIN_LEFT_OUT_ML = 2.0
 """Of brain that a mask leaves out, in one piece: less is a tight border or a vessel."""
+MIN_FILLED_ML = 1.0
+"""Of one dark value in one piece at the brain's surface, deeper than a border: a filling, since tissue has noise."""
+DARK = 5
+"""Percentile of a scan's other values below which programs fill up what was not acquired."""
+SAMPLES = 200_000
 SIDES = (("left", "right"), ("back", "front"), ("bottom", "top"))
 """Names of the low and high end of the RAS axes."""
 
@@ -99,6 +104,36 @@ def reaching(mask: Mask, volume: Volume, t1: Volume) -> Mask:
     return result
 
 
+def without_filling(inside: Mask, volume: Volume) -> Mask:
+    """What a stripped scan shows, without what a program filled with one value other than the background's.
+
+    A slab that was resampled and then multiplied by the brain of another scan looks so: 0 around the brain, and a
+    constant in it where nothing was acquired.
+
+    Args:
+        inside: (X, Y, Z), what is not background.
+        volume: The scan.
+    """
+    data, sizes = volume.data, spacing_mm(volume.affine)
+    values = data[inside]
+    sample = values[:: max(1, len(values) // SAMPLES)]
+    found, counts = np.unique(sample, return_counts=True)
+    value = found[counts.argmax()] if len(found) else np.nan
+    others = sample[sample != value]
+    filled = inside & (data == value)
+    if volume_ml(filled, volume.affine) < MIN_FILLED_ML or not others.size or value > np.percentile(others, DARK):
+        return inside
+    deep = filled & (ndimage.distance_transform_edt(~inside | filled, sampling=sizes) > BORDER_MM)
+    pieces, count = ndimage.label(deep)
+    sizes_ml = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_mm3(volume.affine) / 1000
+    at_surface = np.unique(pieces[ndimage.binary_dilation(~inside)])
+    large = [number for number in at_surface if number and sizes_ml[number] >= MIN_FILLED_ML]
+    if not large:
+        return inside
+    away = ndimage.distance_transform_edt(~np.isin(pieces, large), sampling=sizes)
+    return np.asarray(inside & ~(filled & (away <= BORDER_MM + float(sizes.max()))))
+
+
 def acquired(volume: Volume) -> Mask:
     """(X, Y, Z) of a whole head: all but the planes that hold a single value, where nothing was acquired."""
     data = volume.data
@@ -125,7 +160,7 @@ def gap_notice(name: str, gap: Mask, brain: Mask, t1: Volume) -> Notice | None:
     if millilitres < MIN_GAP_ML:
         return None
     share = 100 * gap.sum() / brain.sum()
-    percent = f"{share:.0f} %" if share >= 1 else f"{share:.1f} %"
+    percent = f"{share:.0f} %" if share >= 1 else f"{share:.1f} %" if share >= 0.1 else "less than 0.1 %"
     text = f"{label(name)} does not cover {place_of(gap, brain, t1.affine)} ({percent} of it, {millilitres:.1f} ml); "
     return Notice("gap", text + "nothing is synthesised there.", name)
 
