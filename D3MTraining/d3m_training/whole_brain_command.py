@@ -48,6 +48,10 @@ def train(
     folds: Annotated[int, typer.Option(help="Number of folds, and of the stage's members.", min=3)] = 5,
     iterations: Annotated[int, typer.Option(help="Number of volumes; 3000 take one core an hour.", min=1)] = 3000,
     threads: Annotated[Optional[int], typer.Option(help="Cores to use (default: all).", show_default=False)] = None,
+    init: Annotated[
+        Optional[str],
+        typer.Option(help="A model's name or folder: go on from its member of this fold.", show_default=False),
+    ] = None,
     progress: ProgressOption = Mode.auto,
     parent_pid: ParentOption = None,
 ) -> None:
@@ -56,7 +60,7 @@ def train(
         require_torch()
         from d3m_training.train.whole_brain import train_fold
 
-        weights = train_fold(cache, out, fold, folds, iterations, threads, tell)
+        weights = train_fold(cache, out, fold, folds, iterations, threads, tell, init)
         tell(f"Weights: {weights}")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy import ndimage
 
 from conftest import tiny_volumes
@@ -189,6 +190,11 @@ def test_folds_become_a_stage(cache: Path, tiny_model: Path, tmp_path: Path) -> 
     assert loaded.whole_brain is not None
     weights = torch.cat([p.flatten() for p in loaded.whole_brain.members[1].parameters()])
     assert torch.isfinite(weights).all()
+    further = load_file(train_fold(cache, tmp_path / "further", 1, 3, 1, 1, _silent, init=str(model)))
+    for name, value in loaded.whole_brain.members[1].state_dict().items():  # one step away from where it started
+        assert torch.allclose(further[name], value, atol=5e-3), name
+    with pytest.raises(D3MError, match="has no member that was trained without"):
+        train_fold(cache, tmp_path / "other", 0, 4, 1, 1, _silent, init=str(model))
     paths = write_patient(tmp_path / "new", "n", seed=20)
     result = Synthesis(loaded, SynthesisOptions(device="cpu", quality="preview")).run(
         read_case(paths["t1"], paths["t2"], paths["flair"])

@@ -78,6 +78,8 @@ class WholeBrain:
     validation: tuple[ValidationRow, ...] = ()
     """Measured on patients that the member in question was not trained on."""
     validation_note: str = ""
+    held_out: tuple[str, ...] = ()
+    """For each member a hash of who it was not trained on: only the same cross-validation may go on from it."""
 
 
 @dataclass(frozen=True)

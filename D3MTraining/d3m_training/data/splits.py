@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -212,3 +212,8 @@ def read_split(path: Path) -> Split:
         raise D3MError("The split file cannot be read.", hint)
     train, validation, test = (tuple(part) for part in parts)
     return Split(train, validation, test, seed)
+
+
+def hash_of(fold: Iterable[str]) -> str:
+    """A short name for who a fold holds out, from which nobody is known."""
+    return hashlib.sha256("\n".join(sorted(fold)).encode()).hexdigest()[:16]

@@ -14,8 +14,10 @@ from d3m.diffusion.networks.whole_brain import WholeBrainNetwork
 from d3m.diffusion.precision import autocast
 from d3m.diffusion.recipe import REGIONS, WholeBrainSizes
 from d3m.errors import D3MError
+from d3m.models.load import load_model
+from d3m.models.store import find_model
 from d3m.system.devices import fastest_dtype
-from d3m_training.data.splits import group_of, make_folds
+from d3m_training.data.splits import group_of, hash_of, make_folds
 from d3m_training.data.whole_brain import CoarsePatient, read_coarse, read_groups
 from d3m_training.data.whole_brain_batches import CoarseBatch, WholeBrainBatches, WholeBrainBatchSettings
 from d3m_training.train.losses import finite
@@ -111,14 +113,25 @@ def train_fold(
     iterations: int,
     threads: int | None,
     report: Callable[[str], None],
+    init: str | None = None,
 ) -> Path:
     """Train one member on all patients but its fold's; started again with the same folder it goes on.
+
+    Args:
+        cache: From `prepare_coarse`.
+        out: For checkpoints and logs.
+        fold: Whose patients are held out.
+        count: Folds.
+        iterations: Volumes.
+        threads: Cores; None for all.
+        report: Gets lines.
+        init: A model's name or folder; its stage's member of this fold is where training starts from.
 
     Returns:
         The averaged weights.
 
     Raises:
-        D3MError: no such fold, or no labelled patient is left to train on.
+        D3MError: no such fold; no labelled patient is left to train on; the model's member has seen others.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -138,14 +151,36 @@ def train_fold(
     )  # fmt: skip
     batch_settings, sizes = WholeBrainBatchSettings(), WholeBrainSizes()
     torch.manual_seed(fold)
-    network = WholeBrainNetwork(sizes, DROPOUT).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network = WholeBrainNetwork(sizes, DROPOUT)
+    if init is not None:
+        network.load_state_dict(_member(init, held_out).state_dict())
+    network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     report(f"Fold {fold}: {len(used)} patients for training, {len(held_out)} held out, {iterations} iterations.")
     description = {
         "stage": "whole-brain", "fold": fold, "folds": count, "held_out": sorted(held_out), "patients": len(used),
-        "seen": sorted({group_of(p.id) for p in used}),
+        "seen": sorted({group_of(p.id) for p in used}), "init": init,
         "train": asdict(settings), "batch": asdict(batch_settings), "sizes": asdict(sizes),
     }  # fmt: skip
     batches = WholeBrainBatches(used, batch_settings, fold, round(iterations * (1 - WHOLE_SHARE)))
     with training_in(out, description):
         module = WholeBrainTraining(network, fastest_dtype(training_device()))
         return train(module, batches, settings, out, None, report)
+
+
+def _member(name: str, held_out: frozenset[str]) -> WholeBrainNetwork:
+    """The member of a model that was not trained on some patients.
+
+    Raises:
+        D3MError: the model has none that held out just these.
+    """
+    model = load_model(find_model(name))
+    stage = model.card.whole_brain
+    wanted = hash_of(held_out)
+    if model.whole_brain is None or stage is None or wanted not in stage.held_out:
+        raise D3MError(
+            f"The model {model.card.name} has no member that was trained without this fold's patients.",
+            "Give the same data and number of folds that its stage was trained with, or leave out --init.",
+        )
+    member = model.whole_brain.members[stage.held_out.index(wanted)]
+    assert isinstance(member, WholeBrainNetwork)
+    return member

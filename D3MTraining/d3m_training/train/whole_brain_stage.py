@@ -20,6 +20,7 @@ from d3m.models.load import load_model, save_model
 from d3m.models.patient import FEATURES, PatientCalibration, patient_features
 from d3m.models.store import CARD_NAME, MODEL, WHOLE_BRAIN_NAME, find_model
 from d3m.system.folders import check_output
+from d3m_training.data.splits import hash_of
 from d3m_training.data.whole_brain import COARSE_VOXEL_ML, CoarsePatient
 from d3m_training.data.whole_brain_batches import COARSE_SPACING
 from d3m_training.train.checkpoint import read_weights
@@ -89,6 +90,7 @@ def finish_stage(
         validation=rows,
         validation_note=f"{len(seen)} patients, each predicted by the member that had not seen it; the patient's "
         "numbers by a calibration without the patient's fold.",
+        held_out=tuple(hash_of(fold.held_out) for fold in folds),
     )  # fmt: skip
     model = load_model(folder)
     weights = {
