@@ -272,6 +272,7 @@ class Synthesis:
                 _slices_spacing(model_input.grid),
                 members,
                 device=self.on.device,
+                dtype=self.on.dtype,
                 on_pass=on_pass,
             )
 

@@ -15,6 +15,7 @@ import torch
 from d3m.diffusion.networks.whole_brain import WholeBrainEnsemble, contrasts_of
 from d3m.diffusion.recipe import CONDITION_CHANNELS
 from d3m.errors import D3MError
+from d3m.system.devices import fastest_dtype
 from d3m.system.storage import writing
 from d3m_training.data.cache import Entry, Prepared, entry_key, open_entry, write_entry
 from d3m_training.data.preparation import SPLIT_NAME
@@ -59,4 +60,5 @@ def _maps(entry: Entry, member: WholeBrainEnsemble) -> np.ndarray:
     scans = torch.from_numpy(np.asarray(entry.scans[:, :CONDITION_CHANNELS], np.float32))
     brain = torch.from_numpy(np.asarray(entry.regions[:, 0]) > 0)
     with torch.inference_mode():
-        return member.predict(scans, brain, contrasts_of(scans)).probability.transpose(0, 1).numpy()
+        made = member.predict(scans, brain, contrasts_of(scans), dtype=fastest_dtype(torch.device("cpu")))
+        return made.probability.transpose(0, 1).numpy()

@@ -13,12 +13,14 @@ from scipy.optimize import minimize
 
 from d3m import metrics
 from d3m.diffusion.networks.whole_brain import WholeBrainEnsemble, network_input
+from d3m.diffusion.precision import autocast
 from d3m.diffusion.recipe import REGIONS, WholeBrainSizes
 from d3m.errors import D3MError
 from d3m.models.card import ValidationRow, WholeBrain
 from d3m.models.load import load_model, save_model
 from d3m.models.patient import FEATURES, PatientCalibration, patient_features
 from d3m.models.store import CARD_NAME, MODEL, WHOLE_BRAIN_NAME, find_model
+from d3m.system.devices import fastest_dtype
 from d3m.system.folders import check_output
 from d3m_training.data.splits import hash_of
 from d3m_training.data.whole_brain import COARSE_VOXEL_ML, CoarsePatient
@@ -146,9 +148,10 @@ def read_folds(runs: Sequence[Path]) -> list[Fold]:
 def measure(patient: CoarsePatient, member: WholeBrainEnsemble, fold: int) -> HeldOut:
     """One patient by one member, mirror-averaged."""
     seen = network_input(patient.scans, patient.brain, patient.present, COARSE_SPACING)[None]
-    with torch.inference_mode():
+    cpu = torch.device("cpu")
+    with torch.inference_mode(), autocast(fastest_dtype(cpu), cpu):
         network = member.members[0]
-        both = torch.cat([network(seen), network(seen.flip(-1)).flip(-1)])
+        both = torch.cat([network(seen), network(seen.flip(-1)).flip(-1)]).float()
         probability = (both[:, : len(REGIONS)].sigmoid().mean(0) * patient.brain).numpy()
     brain = patient.brain[0].numpy() > 0
     truth = patient.regions.numpy() > 0.5

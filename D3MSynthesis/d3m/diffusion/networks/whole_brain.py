@@ -223,6 +223,7 @@ class WholeBrainEnsemble(nn.Module):
         spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
         members: int | None = None,
         device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
         on_pass: Callable[[int], None] | None = None,
     ) -> WholeBrainMaps:
         """The mean over members and mirror images.
@@ -236,6 +237,7 @@ class WholeBrainEnsemble(nn.Module):
             spacing: Millimetres of the model's grid along S, H and W.
             members: Ask the first so many members alone, which is quicker; None: all.
             device: Where the members are; None: the CPU.
+            dtype: Number format of the convolutions.
             on_pass: Called after each run with the number of runs done, out of `passes`; may raise to end everything.
 
         Raises:
@@ -253,7 +255,8 @@ class WholeBrainEnsemble(nn.Module):
 
         def one(item: int) -> Iterator[None]:
             mirrored = item % 2 == 1
-            out = self.members[item // 2](seen.flip(-1) if mirrored else seen)[0].float()
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                out = self.members[item // 2](seen.flip(-1) if mirrored else seen)[0].float()
             out = out.flip(-1) if mirrored else out
             made[item] = torch.cat([out[:-1].sigmoid(), out[-1:]]).cpu()
             yield
