@@ -157,6 +157,14 @@ def test_one_patient_under_two_names_is_in_one_fold(cache: Path, tmp_path: Path)
     assert any({"other_9", "p0"} <= fold for fold in folds)
 
 
+def test_slabs_are_held_out_as_well(cache: Path) -> None:
+    """Of a few slices nothing is measured, but slices that learn from maps need some that the patient was not in."""
+    patients = [replace(p, partial=p.id in ("p1", "p4")) for p in read_all(cache)]
+    folds = folds_of(patients, 3, {p.id: p.id for p in patients})
+    assert frozenset().union(*folds) == {p.id for p in patients}
+    assert not any({"p1", "p4"} <= fold for fold in folds)
+
+
 def test_folds_need_no_seed() -> None:
     """The same patients are dealt the same way whatever their order; visits stay together; kinds are spread."""
     strata = {f"p{k:02}": int(k % 4 == 0) for k in range(40)} | {"twin_a": 0, "twin_b": 0}

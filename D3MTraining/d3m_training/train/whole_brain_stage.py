@@ -77,7 +77,7 @@ def finish_stage(
     folds, seen = read_folds(runs), []
     for fold in folds:
         for identifier in fold.held_out:
-            if identifier in patients:
+            if identifier in patients and not patients[identifier].partial:
                 seen.append(measure(patients[identifier], fold.member, fold.number))
                 report(f"{len(seen)} {identifier}: true {seen[-1].true_ml:.1f} ml, features {seen[-1].features}")
     if len({one.id for one in seen}) != len(seen):
