@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from d3m.errors import Notice
-from d3m.volumes.geometry import spacing_mm, volume_ml, voxel_mm3
+from d3m.volumes.geometry import box_of, spacing_mm, volume_ml, voxel_mm3
 from d3m.volumes.grid import resample
 from d3m.volumes.io.files import label
 from d3m.volumes.types import Affine, Mask, Volume
@@ -35,7 +35,7 @@ MIN_LEFT_OUT_ML = 2.0
 MIN_FILLED_ML = 1.0
 """Of one dark value in one piece at the brain's surface, deeper than a border: a filling, since tissue has noise."""
 DARK = 5
-"""Percentile of a scan's other values below which programs fill up what was not acquired."""
+"""Percentile of a scan's values up to which one may be a filling: programs take zero or the lowest value."""
 SAMPLES = 200_000
 SIDES = (("left", "right"), ("back", "front"), ("bottom", "top"))
 """Names of the low and high end of the RAS axes."""
@@ -114,24 +114,27 @@ def without_filling(inside: Mask, volume: Volume) -> Mask:
         inside: (X, Y, Z), what is not background.
         volume: The scan.
     """
-    data, sizes = volume.data, spacing_mm(volume.affine)
-    values = data[inside]
-    sample = values[:: max(1, len(values) // SAMPLES)]
-    found, counts = np.unique(sample, return_counts=True)
-    value = found[counts.argmax()] if len(found) else np.nan
-    others = sample[sample != value]
-    filled = inside & (data == value)
-    if volume_ml(filled, volume.affine) < MIN_FILLED_ML or not others.size or value > np.percentile(others, DARK):
+    box = box_of(inside)
+    if box is None:
         return inside
-    deep = filled & (ndimage.distance_transform_edt(~inside | filled, sampling=sizes) > BORDER_MM)
+    data, within, sizes = volume.data[box], inside[box], spacing_mm(volume.affine)
+    values = data[within][:: max(1, int(within.sum()) // SAMPLES)]
+    dark, counts = np.unique(values[values <= np.percentile(values, DARK)], return_counts=True)
+    filled = within & (data == dark[counts.argmax()])
+    if volume_ml(filled, volume.affine) < MIN_FILLED_ML or (filled == within).all():
+        return inside
+    wide = 2 * np.ceil(BORDER_MM / sizes).astype(int) + 1  # cubes, which cost less than distances
+    deep = filled & ndimage.minimum_filter(filled | ~within, wide, mode="constant", cval=1)
     pieces, count = ndimage.label(deep)
     sizes_ml = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_mm3(volume.affine) / 1000
-    at_surface = np.unique(pieces[ndimage.binary_dilation(~inside)])
+    at_surface = np.unique(pieces[ndimage.binary_dilation(~within, border_value=1)])
     large = [number for number in at_surface if number and sizes_ml[number] >= MIN_FILLED_ML]
     if not large:
         return inside
     away = ndimage.distance_transform_edt(~np.isin(pieces, large), sampling=sizes)
-    return np.asarray(inside & ~(filled & (away <= BORDER_MM + float(sizes.max()))))
+    shown = inside.copy()
+    shown[box] &= ~(filled & (away <= np.linalg.norm(wide // 2 * sizes) + float(sizes.max())))
+    return shown
 
 
 def acquired(volume: Volume) -> Mask:
