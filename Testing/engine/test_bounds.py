@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from d3m.batch.cases import find_cases
 from d3m.errors import D3MError
 from d3m.volumes.io import files
 from d3m.volumes.io.read import read_raw
+from d3m_training.data.datasets import find_patients
 from engine.volume_helpers import brains, lps_affine, put
 
 SECRET = bytes(range(97, 123)) * 400
@@ -141,3 +143,14 @@ def test_a_long_list_of_tensors_is_not_read(tmp_path: Path, tiny_model: Path) ->
     (folder / "card.json").write_text(json.dumps(card), encoding="utf-8")
     with pytest.raises(D3MError, match="far more tensors"):
         load_model(folder)
+
+
+def test_a_table_without_an_end(tmp_path: Path) -> None:
+    """A table that is one long line, of cases or of training data, is not read as a whole."""
+    for find, name in ((find_cases, "cases"), (find_patients, "patients")):
+        table = tmp_path / f"{name}.csv"
+        with table.open("wb") as f:
+            f.write(b"id,t1,t2,flair,t1c\n")
+            f.truncate(200_000_000)
+        with pytest.raises(D3MError, match="larger than"):
+            find(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gzip
+import time
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -130,6 +131,22 @@ def test_huge_elements_are_not_read(tmp_path: Path, where: str) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_sequence_of_countless_items_is_not_read(tmp_path: Path, before: bool) -> None:
+    """Each empty item of eight bytes would cost a kilobyte and some time; the file counts as damaged."""
+    folder = series(tmp_path / "a")
+    path = folder / "0003.dcm"
+    content = path.read_bytes()
+    start = b"\x29\x00\x01\x10SQ\0\0" if before else b"\xfe\x7f\x01\x10SQ\0\0"
+    items = start + b"\xff" * 4 + (b"\xfe\xff\x00\xe0" + bytes(4)) * 300_000 + b"\xfe\xff\xdd\xe0" + bytes(4)
+    place = content.index(b"\xe0\x7f\x10\x00") if before else len(content)
+    path.write_bytes(content[:place] + items + content[place:])
+    started = time.process_time()
+    with pytest.raises(D3MError, match="lacks 1 slice"):
+        read_series(folder, "t1")
+    assert time.process_time() - started < 5
 
 
 def test_a_packed_header_is_not_unpacked(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_bad_rows_of_a_manifest(change: dict[str, object], words: str, tmp_path:
         (b"id;t1;t2;flair;t1c\na;1;2;3;4\n", "no column"),
         (b"id,t1,t2,t1c\na,1,2,3\n", "no column flair"),
         (b"id,t1,t2,flair,t1c\na,1,2,3,4\nA,1,2,3,4\n", "Two patients have the id A"),
-        (b"\xff\xfe\x00id", "cannot be read"),
+        (b"\xff\xfe\x00id", "not UTF-8"),
     ],
 )
 def test_tables_that_are_no_manifest(content: bytes, words: str, tmp_path: Path) -> None:

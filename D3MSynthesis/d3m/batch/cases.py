@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from d3m.errors import D3MError, Notice
-from d3m.system.text import plain
+from d3m.system.text import plain, read_text
 from d3m.volumes.io.naming import assign, doubled
 from d3m.volumes.types import CONTRASTS
 
@@ -97,6 +98,8 @@ def _places(folder: Path) -> Iterator[tuple[Path, int]]:
         yield place, len(deeper) if _has_scans(place) else 0
 
 
+MAX_TABLE = 50_000_000
+"""Bytes of a table; one of a hundred thousand cases has half as many."""
 MAX_DEPTH = 4
 """Folders within each other that cases are looked for in."""
 
@@ -131,10 +134,10 @@ def _which(several: dict[str, tuple[str, ...]]) -> str:
 
 
 def _from_table(table: Path) -> list[CaseFiles]:
+    text = read_text(table, "The table of cases", MAX_TABLE)
     try:
-        with table.open(newline="", encoding="utf-8-sig") as f:
-            rows = list(csv.DictReader(f, skipinitialspace=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True))
+    except csv.Error as error:
         raise D3MError("The table of cases cannot be read.", "Save it as CSV in UTF-8.") from error
     if not rows:
         raise D3MError("The table of cases has no rows.", "Give one row per case, with columns t1,t2,flair[,id].")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,10 +15,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from d3m.batch.cases import safe_id
+from d3m.batch.cases import MAX_TABLE, safe_id
 from d3m.errors import D3MError
 from d3m.progress import Remaining
 from d3m.system.processes import end_with_parent
+from d3m.system.text import read_text
 from d3m.volumes.io.headers import corner_distance
 from d3m.volumes.io.naming import EXTENSIONS, assign, doubled
 from d3m.volumes.io.read import read_raw
@@ -218,10 +220,11 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _manifest_rows(path: Path) -> list[dict[str, str]]:
+    text = read_text(path, "The manifest", MAX_TABLE)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as f:
-            rows = [{k.strip().lower(): (v or "").strip() for k, v in row.items() if k} for row in csv.DictReader(f)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        table = csv.DictReader(io.StringIO(text, newline=""))
+        rows = [{k.strip().lower(): (v or "").strip() for k, v in row.items() if k} for row in table]
+    except csv.Error as error:
         raise D3MError("The manifest cannot be read.", "Save it as CSV in UTF-8.") from error
     if not rows:
         raise D3MError("The manifest has no rows.", "Give one row per visit, with columns id,t1,t2,flair,t1c[,seg].")

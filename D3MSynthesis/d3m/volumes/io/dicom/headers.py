@@ -19,6 +19,8 @@ MAX_FILE_BYTES = 2**31
 """No image of a head is larger; what is, was made to fill memory."""
 MAX_ELEMENT_BYTES = 2**16
 """Of an element of a header other than a sequence; texts have at most some thousand characters."""
+MAX_ITEMS, ITEM, ITEM_BYTES = 200_000, b"\xfe\xff\x00\xe0", 8
+"""Items of sequences in one file: of five thousand frames; each costs a kilobyte of memory once it is read."""
 MAX_META_BYTES = 2**20
 """From where the header must begin at the latest."""
 MR_IMAGES = "1.2.840.10008.5.1.4.1.1.4"
@@ -211,6 +213,7 @@ def _read_header(path: Path, start: bytes) -> Any:
                     return None
             elif not _bare(start) or path.stat().st_size > MAX_FILE_BYTES:
                 return None
+            _check_items(path)
             tags = [*TAGS, "DirectoryRecordSequence"]
             header = pydicom.dcmread(
                 path, defer_size=MAX_ELEMENT_BYTES, stop_before_pixels=True, specific_tags=tags, force=True
@@ -241,6 +244,20 @@ def _check_size(path: Path) -> None:
             long = head[4:6] in (b"OB", b"OW", b"UN", b"UT", b"SQ", b"OF", b"UC", b"UR")
             file.seek(int.from_bytes(file.read(4) if long else head[6:8], "little"), 1)
     raise ValueError("more before the header than any file has")
+
+
+def _check_items(path: Path) -> None:
+    """Refuse countless items of sequences, private ones included: they are all made on the way to what is wanted.
+
+    Raises:
+        ValueError: there are more than in any image.
+    """
+    if path.stat().st_size <= MAX_ITEMS * ITEM_BYTES:
+        return
+    with path.open("rb") as file:
+        found = sum(block.count(ITEM) for block in iter(lambda: file.read(2**24), b""))
+    if found > MAX_ITEMS:
+        raise ValueError("more items of sequences than any image has")
 
 
 def _drop_oversized(header: Any) -> None:
