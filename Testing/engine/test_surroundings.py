@@ -70,22 +70,47 @@ def test_settings_of_other_programs_and_a_user_without_a_home(open_place: Path) 
     assert read_provenance(open_place / "out/result") is not None
 
 
+def read_only_but(out: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """A command where nothing but one folder can be written, temporary folders included."""
+    mounts = f"mount --bind {out} {out} && mount -o remount,ro,bind /; "
+    script = mounts + '(: > /tmp/d3m-probe) 2>/dev/null && echo writable || exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", script, "sh", *words],
+        env=environment(TMPDIR=None, MPLCONFIGDIR=None), capture_output=True, text=True, timeout=300, cwd="/",
+    )  # fmt: skip
+    if "writable" in done.stdout or "unshare" in done.stderr:
+        pytest.skip("mounts are not allowed here")
+    return done
+
+
 @root_only
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts of Linux")
 def test_everything_is_read_only_but_the_output(open_place: Path) -> None:
     """A container with a read-only root: the result is made, and nothing else is left beside it."""
     out = open_place / "out"
-    mounts = f"mount --bind {out} {out} && mount -o remount,ro,bind /; "
-    script = mounts + '(: > /tmp/d3m-probe) 2>/dev/null && echo writable || exec "$@"'
-    done = subprocess.run(
-        ["unshare", "-m", "bash", "-c", script, "sh", *command(open_place)],
-        env=environment(TMPDIR=None, MPLCONFIGDIR=None), capture_output=True, text=True, timeout=300, cwd="/",
-    )  # fmt: skip
-    if "writable" in done.stdout or "unshare" in done.stderr:
-        pytest.skip("mounts are not allowed here")
+    done = read_only_but(out, command(open_place))
     assert done.returncode == 0, done.stderr
     assert read_provenance(out / "result") is not None
     assert [path.name for path in out.iterdir()] == ["result"]
+
+
+@root_only
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts of Linux")
+def test_bids_app_on_a_read_only_system(open_place: Path) -> None:
+    """The output folder itself is all that can be written, as in a container: both levels run, and leave no scratch."""
+    anat, out = open_place / "bids" / "sub-01" / "anat", open_place / "out"
+    anat.mkdir(parents=True)
+    (open_place / "bids" / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    for name, suffix in (("t1", "T1w"), ("t2", "T2w"), ("flair", "FLAIR")):
+        shutil.copy(open_place / f"case/case_{name}.nii.gz", anat / f"sub-01_{suffix}.nii.gz")
+    words = [sys.executable, "-m", "d3m", "bids", str(open_place / "bids"), str(out)]
+    small = ["--model", str(open_place / "model"), "--quality", "preview", "--device", "cpu"]
+    for more in (["participant", *small, "--dry-run"], ["participant", *small], ["group"]):
+        done = read_only_but(out, [*words, *more])
+        assert done.returncode == 0, done.stderr
+        assert not [path.name for path in out.iterdir() if "scratch" in path.name]
+    assert (out / "sub-01" / "anat" / "sub-01_desc-synthT1c_T1w.nii.gz").is_file()
+    assert (out / "review.html").is_file()
 
 
 def test_scratch_beside_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,22 +96,22 @@ def bids(
     if enhancement_masks is not None:
         cases = with_masks(cases, enhancement_masks.absolute())
     check_places(bids_dir, output_dir)
-    if level is Level.group:
-        _group(reporter, cases, output_dir, dry_run)
-        return
-    require_torch()
-    from d3m.batch.derivatives import BidsWork
-    from d3m.batch.run import check_rows, counts
-    from d3m.models.store import find_model, read_card
+    with scratch_beside(output_dir):  # also around the imports: matplotlib's needs it
+        if level is Level.group:
+            _group(reporter, cases, output_dir, dry_run)
+            return
+        require_torch()
+        from d3m.batch.derivatives import BidsWork
+        from d3m.batch.run import check_rows, counts
+        from d3m.models.store import find_model, read_card
 
-    options = replace(options, model=str(find_model(options.model).absolute()))
-    _check_cases(cases, read_card(find_model(options.model)).optional_contrasts)
-    work = BidsWork(bids_dir, output_dir, options)
-    workers = Workers(n_jobs, scheduler, options.device)
-    if dry_run:
-        _describe(reporter, cases, work, workers)
-        return
-    with scratch_beside(output_dir):
+        options = replace(options, model=str(find_model(options.model).absolute()))
+        _check_cases(cases, read_card(find_model(options.model)).optional_contrasts)
+        work = BidsWork(bids_dir, output_dir, options)
+        workers = Workers(n_jobs, scheduler, options.device)
+        if dry_run:
+            _describe(reporter, cases, work, workers)
+            return
         rows = _participants(reporter, cases, work, workers, reporter.auto)
     check_rows(rows, "Run the level `group` for a table of all.")
     reporter.done(out=str(output_dir))
