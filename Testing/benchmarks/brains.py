@@ -95,9 +95,12 @@ def table(found: dict[tuple[str, str], list[tuple[float, float, float]]], real: 
     for (kind, name), rows in found.items():
         values = np.array(rows)
         good = values[np.isfinite(values[:, 0])]
-        numbers = "- | -" if not len(good) else (
-            f"{good[:, 0].mean():.3f} ({good[:, 0].min():.3f}) | {good[:, 1].min():+.0f} to {good[:, 1].max():+.0f}"
-        )  # fmt: skip
+        dice, ml = good[:, 0], good[:, 1]
+        numbers = "- | -"
+        if len(good) == 1:
+            numbers = f"{dice[0]:.3f} | {ml[0]:+.0f}"
+        elif len(good):
+            numbers = f"{dice.mean():.3f} ({dice.min():.3f}) | {ml.min():+.0f} to {ml.max():+.0f}"
         title, seconds = real if kind == REAL else kind, np.median(values[:, 2])
         lines.append(f"| {title} | {name} | {len(good)} of {len(rows)} | {numbers} | {seconds:.0f} |")
     return "\n".join(lines) + "\n"
