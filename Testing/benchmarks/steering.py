@@ -1,17 +1,20 @@
 """Whether the picture follows a given mask: the slice with most enhancing tumour of each patient, and altered masks.
 
-    python Testing/benchmarks/steering.py DATA
+    python Testing/benchmarks/steering.py DATA --write
 
 DATA is a folder of labelled BraTS-style patients that the default model has not seen. "held" holds the mask's stream to
 the mask (4 steps); "composed" is what the default model's results do. Contrast is the mean of synthetic (or real)
 T1c minus T1 on T1's scale of 0 to 1; PSNR is over the true enhancing tumour, and over it with 6 voxels around.
+`--write` puts the table into docs/steering.md.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -30,6 +33,8 @@ from d3m.volumes.steering import follow
 from d3m.volumes.types import Floats, Mask
 from d3m_training.data.datasets import Patient, find_patients
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "steering.md"
+BLOCK = re.compile(r"(<!-- steering -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 ENHANCING = 4
 """Label of the enhancing tumour in BraTS until 2021."""
 ALTERED: dict[str, Callable[[Mask], Mask]] = {
@@ -86,7 +91,7 @@ def rows(model: Model, patient: Patient) -> dict[str, list[float]]:
     gain = model.card.enhancement_gain
     free = prepared.slices[:, 0] + gain * (free - prepared.slices[:, 0])
     held, _ = sample(model, prepared.slices, brain, 4, enhancing.astype(np.float32))
-    found = {"no mask": measured(free[k], tumour), "true, held": measured(held[k], tumour)}
+    found = {"no mask": measured(free[k], tumour), "true, stream held (4 steps)": measured(held[k], tumour)}
     for name, alter in ALTERED.items():
         given = alter(tumour) & brain[k]
         one = follow(
@@ -96,22 +101,34 @@ def rows(model: Model, patient: Patient) -> dict[str, list[float]]:
     return found
 
 
-def main(data: Path) -> None:
+def main(
+    data: Path,
+    write: Annotated[bool, typer.Option("--write", help="Put the table into the documentation.")] = False,
+) -> None:
     """Print the means over the patients."""
     torch.set_num_threads(1)
     model = load_model(find_model(None))
     found: dict[str, list[list[float]]] = {}
-    for patient in find_patients(data)[0]:
+    patients = find_patients(data)[0]
+    for patient in patients:
         for name, values in rows(model, patient).items():
             found.setdefault(name, []).append(values)
         print(patient.id, flush=True)
-    print(
-        "| mask | contrast: in the mask | around it | in the true tumour (real) | PSNR tumour | PSNR with 6 mm around |"
+    measured = len(next(iter(found.values()), []))
+    text = (
+        f"Patients: {measured} of {len(patients)}; the others have hardly any enhancing tumour.\n\n"
+        "| mask | contrast: in the mask | around it | in the true tumour (real) "
+        "| PSNR tumour | PSNR with 6 mm around |\n"
+        "|---|---|---|---|---|---|\n"
     )
-    print("|---|---|---|---|---|---|")
     for name, values in found.items():
         m = np.nanmean(np.array(values), axis=0)
-        print(f"| {name} | {m[0]:.2f} | {m[1]:.2f} | {m[2]:.2f} ({m[3]:.2f}) | {m[4]:.1f} dB | {m[5]:.1f} dB |")
+        text += f"| {name} | {m[0]:.2f} | {m[1]:.2f} | {m[2]:.2f} ({m[3]:.2f}) | {m[4]:.1f} dB | {m[5]:.1f} dB |\n"
+    print(f"\n{text}", end="")
+    if write:
+        page = PAGE.read_text(encoding="utf-8")
+        assert BLOCK.search(page), "the page has no place for the table"
+        PAGE.write_text(BLOCK.sub(lambda block: block[1] + text + block[3], page), encoding="utf-8")
 
 
 if __name__ == "__main__":
