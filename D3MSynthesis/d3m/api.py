@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from d3m.models.load import load_model
-from d3m.models.needs import check_missing
+from d3m.models.needs import check_further, check_missing
 from d3m.models.store import find_model, read_card
 from d3m.options import SynthesisOptions
 from d3m.progress import Progress, ProgressCallback, ignore_progress
@@ -21,9 +21,9 @@ from d3m.system.folders import check_output, check_space, claim
 from d3m.volumes.io.dicom.series import Series
 from d3m.volumes.io.read import Scan, Source, read_raw, resolve
 from d3m.volumes.preprocess.case import read_case, read_volume
-from d3m.volumes.types import CONTRASTS
+from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS
 
-INPUT_NAMES = ("t1", "t2", "flair", "brain_mask", "t1c", "labels", "enhancement_mask")
+INPUT_NAMES = (*CONTRASTS, *FURTHER_CONTRASTS, "brain_mask", "t1c", "labels", "enhancement_mask")
 
 
 def synthesize(
@@ -31,6 +31,8 @@ def synthesize(
     t1: Source,
     t2: Source | None = None,
     flair: Source | None = None,
+    adc: Source | None = None,
+    swi: Source | None = None,
     out: Path | str | None = None,
     dicom_out: Path | str | None = None,
     brain_mask: Source | None = None,
@@ -51,6 +53,8 @@ def synthesize(
         t1: The T1 without contrast agent.
         t2: The T2; None: it is missing, and only some models can do without (`optional_contrasts` of their cards).
         flair: The FLAIR; likewise, but not both.
+        adc: The map of apparent diffusion coefficients, for models that take it (`contrasts` of their cards).
+        swi: The susceptibility-weighted image; likewise.
         out: Folder for the files of the result, which appears whole or not at all; None: nothing is written.
         dicom_out: Folder for a DICOM series marked as synthetic and a DICOM segmentation.
         brain_mask: What is not zero in the brain; None: the scans are skull-stripped, or the brain is looked for.
@@ -69,10 +73,13 @@ def synthesize(
         D3MError: scans that cannot be used, an option out of range, not enough memory or disk space.
     """
     started, wanted = time.monotonic(), replace(options or SynthesisOptions(), **changed)
-    given = zip(INPUT_NAMES, (t1, t2, flair, brain_mask, reference, reference_mask, enhancement_mask), strict=True)
+    scans = (t1, t2, flair, adc, swi, brain_mask, reference, reference_mask, enhancement_mask)
+    given = zip(INPUT_NAMES, scans, strict=True)
     inputs = {name: resolve(one, name) for name, one in given if one is not None}
     folder = find_model(wanted.model)
-    check_missing(read_card(folder), [name for name in CONTRASTS if name not in inputs])
+    card, further = read_card(folder), {name: inputs[name] for name in FURTHER_CONTRASTS if name in inputs}
+    check_missing(card, [name for name in CONTRASTS if name not in inputs])
+    check_further(card, further)
     kept = [folder, *(path for one in inputs.values() for path in _files(one))]
     result_folder, dicom_folder = (None if place is None else Path(place) for place in (out, dicom_out))
     if result_folder is not None:
@@ -90,6 +97,7 @@ def synthesize(
         wanted.brain,
         inputs.get("enhancement_mask"),
         wanted.enhancing_label,
+        further,
     )
     real = read_volume(inputs["t1c"], "t1c") if "t1c" in inputs else None
     real_mask = read_raw(inputs["labels"], "labels") if "labels" in inputs else None
@@ -106,8 +114,8 @@ def synthesize(
             seconds = time.monotonic() - started
             write_result(result_folder, result, case, seconds, real, real_mask, replace=force)
         if dicom_folder is not None:
-            scans = [inputs.get(name) for name in CONTRASTS]
-            said = write_dicom(dicom_folder, content_of(result), scans, force)
+            sources = [inputs.get(name) for name in (*CONTRASTS, *FURTHER_CONTRASTS)]
+            said = write_dicom(dicom_folder, content_of(result), sources, force)
             result = replace(result, notices=(*result.notices, *said))
     return result
 

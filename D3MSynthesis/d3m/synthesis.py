@@ -13,8 +13,9 @@ from d3m.diffusion.networks.whole_brain import POOLING, WholeBrainMaps, contrast
 from d3m.diffusion.recipe import REGIONS, Sampling
 from d3m.diffusion.volume import SampledStep, VolumeSample, VolumeSampler
 from d3m.errors import D3MError, Notice
+from d3m.models.card import Card
 from d3m.models.load import Model, load_model
-from d3m.models.needs import check_missing
+from d3m.models.needs import check_further, check_missing
 from d3m.models.patient import PatientEstimate, patient_features
 from d3m.models.placed import Placed
 from d3m.options import SynthesisOptions, check_range
@@ -32,7 +33,7 @@ from d3m.volumes.grid import (
 )
 from d3m.volumes.input_check import check
 from d3m.volumes.steering import follow
-from d3m.volumes.types import Case, Floats, Mask, ModelGrid, ModelInput, Volume
+from d3m.volumes.types import CONTRASTS, Case, Floats, Mask, ModelGrid, ModelInput, Volume
 
 MAX_BATCH = 64
 """Slices at once on a GPU; more do not make it faster."""
@@ -172,7 +173,8 @@ class Synthesis:
 
     def prepare(self, case: Case) -> ModelInput:
         """The case on the model's grid."""
-        return to_model_input(case, self.model.card.recipe.grid, self.on.network.stride)
+        card = self.model.card
+        return to_model_input(case, card.recipe.grid, self.on.network.stride, card.contrasts)
 
     def run(self, case: Case, progress: ProgressCallback = ignore_progress) -> Result:
         """Synthesise the CEMRI of one case.
@@ -185,6 +187,7 @@ class Synthesis:
             D3MError: the scans cannot be put on the grid; not enough memory; the model gives no finite numbers.
         """
         check_missing(self.model.card, case.missing)
+        check_further(self.model.card, case.further)
         remaining = Remaining()
         started = time.monotonic()
         progress(Progress("prepare", 0.0, message="Putting the scans on the model's grid"))
@@ -201,7 +204,14 @@ class Synthesis:
         return replace(
             result,
             timings=timings,
-            notices=(*model_input.notices, *unusual, *self._own_notices, *notices, *result.notices),
+            notices=(
+                *model_input.notices,
+                *_without(self.model.card, case),
+                *unusual,
+                *self._own_notices,
+                *notices,
+                *result.notices,
+            ),
         )
 
     def _sample(
@@ -263,7 +273,7 @@ class Synthesis:
             fraction = BEGIN_FRACTION + (SLICES_FRACTION - BEGIN_FRACTION) * done / stage.passes(members)
             progress(Progress("sample", fraction, eta_s=remaining(fraction), message="Looking at the whole brain"))
 
-        slices = torch.from_numpy(model_input.slices)
+        slices = torch.from_numpy(model_input.slices[:, : len(CONTRASTS)])
         with torch.inference_mode():
             return stage.predict(
                 slices,
@@ -367,6 +377,15 @@ class Synthesis:
             np.ascontiguousarray(volume_from_slices(step.probability.numpy())),
             displacement_mm(_inside(step.displacement, model_input), model_input.grid),
         )
+
+
+def _without(card: Card, case: Case) -> tuple[Notice, ...]:
+    """What is said of further contrasts that the model takes and the case lacks."""
+    return tuple(
+        Notice("contrast-missing", f"{name.upper()} was not given: the picture was made without it.", name)
+        for name in card.contrasts[len(CONTRASTS) :]
+        if name not in case.further
+    )
 
 
 def _millilitres(mask: Mask, t1: Volume) -> float:

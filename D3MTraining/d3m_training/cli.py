@@ -108,10 +108,11 @@ def train(
     """Train a model; started again with the same folder it resumes exactly where it was."""
     with telling("train", progress, parent_pid) as tell:
         require_torch()
+        from d3m_training.data.preparation import further_of
         from d3m_training.train.runs import TrainOptions, recipe_task, run_training
 
         options = TrainOptions(cache, out, iterations, batch, seed, threads, validate_every)
-        best = run_training(recipe_task(recipe.value, init, maps), options, tell)
+        best = run_training(recipe_task(recipe.value, init, maps, further_of(cache)), options, tell)
         tell(f"Best weights: {best}")
 
 

@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -16,11 +17,13 @@ from typer.testing import CliRunner
 from conftest import TinyCase
 from d3m.commands.app import app
 from d3m.diffusion.networks.slice import build_network
+from d3m.diffusion.networks.whole_brain import WholeBrainEnsemble
+from d3m.diffusion.recipe import REGIONS, WholeBrainSizes
 from d3m.diffusion.sampler import Condition, State, reverse, to_intensity, to_probability
 from d3m.diffusion.schedule import make_schedule
 from d3m.errors import D3MError
 from d3m.models import store
-from d3m.models.card import Card, ValidationRow
+from d3m.models.card import Card, ValidationRow, WholeBrain
 from d3m.models.exchange import FORMATS, export_model
 from d3m.models.load import load_model, save_model
 from d3m.models.recipes import PAPER
@@ -46,11 +49,29 @@ def named(tiny_model: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def full(tiny_model: Path, tmp_path: Path) -> Path:
+    """A model with all that a model may have: ADC and SWI, a whole-brain stage, and its maps for the slices."""
+    torch.manual_seed(3)
+    stage = WholeBrainEnsemble(WholeBrainSizes((8, 16)), 2)
+    card = read_card(tiny_model)
+    sizes = replace(card.recipe.network, further=2, maps=3)
+    network = build_network(sizes)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    recipe, whole_brain = replace(card.recipe, network=sizes), WholeBrain("0" * 64, WholeBrainSizes((8, 16)), 2)
+    card = replace(card, recipe=recipe, whole_brain=whole_brain, contrasts=("t1", "t2", "flair", "adc", "swi"))
+    save_model(tmp_path / "full", card, network.state_dict(), stage.state_dict())
+    return tmp_path / "full"
+
+
+@pytest.mark.parametrize("which", ["named", "full"])
 @pytest.mark.parametrize("format_name", sorted(FORMATS))
 def test_an_export_comes_back_as_the_same_model(
-    format_name: str, named: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    format_name: str, which: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights bit for bit, and the same card; `--model` takes the export's folder, too."""
+    named: Path = request.getfixturevalue(which)
     if format_name == "onnx":
         pytest.importorskip("onnxruntime")
     monkeypatch.setenv(store.MODELS_VARIABLE, str(tmp_path / "own"))
@@ -59,6 +80,9 @@ def test_an_export_comes_back_as_the_same_model(
     assert read_card(store.find_model(str(out))) == read_card(named)
     entry = import_model(out)
     assert file_sha256(entry.folder / "weights.safetensors") == file_sha256(named / "weights.safetensors")
+    if which == "full":
+        stages = [file_sha256(folder / "whole_brain.safetensors") for folder in (entry.folder, named)]
+        assert stages[0] == stages[1]
     assert load_model("tiny").card == read_card(named)
 
 
@@ -168,6 +192,39 @@ def test_monai_accepts_and_runs_the_bundle(named: Path, tiny_case: TinyCase, tmp
     )
     made = json.loads((tmp_path / "made" / "provenance.json").read_text())
     assert made["model"]["weights_sha256"] == read_card(named).weights_sha256
+    logging.getLogger("monai").setLevel(logging.WARNING)
+
+
+def test_all_that_a_model_takes_is_exported(full: Path, tiny_case: TinyCase, tmp_path: Path) -> None:
+    """The graph has room for ADC, SWI and maps, and equals the sampler; MONAI's bundle describes and takes them."""
+    pytest.importorskip("onnxruntime")
+    bundle = pytest.importorskip("monai.bundle")
+    graph = _exported(full, tmp_path / "onnx", "onnx")
+    assert max(_run_onnx(graph / "reverse_step.onnx", full, 3, 3, 4)) < 1e-3
+    assert "whole-brain stage, which is not in the graph" in (graph / "README.md").read_text()
+    assert "from T1, T2, FLAIR, ADC and SWI" in (graph / "README.md").read_text()
+    folder = _exported(full, tmp_path / "monai", "monai")
+    bundle.verify_metadata(meta_file=str(folder / "configs" / "metadata.json"), filepath=str(SCHEMA))
+    described = json.loads((folder / "configs" / "metadata.json").read_text())["network_data_format"]["inputs"]
+    channels = described["condition"]["channel_def"]
+    assert [channels[str(k)].split()[0] for k in range(8)] == ["t1", "t2", "flair", "adc", "swi", *REGIONS]
+    assert described["condition"]["num_channels"] == 3 * 8
+    adc = tmp_path / "adc.nii.gz"
+    image = nibabel.load(tiny_case.t2)
+    values = np.random.default_rng(0).uniform(400, 900, image.shape) * tiny_case.brain
+    nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), image.affine), adc)
+    given = {name: str(getattr(tiny_case, name)) for name in ("t1", "t2", "flair")}
+    bundle.run(
+        config_file=str(folder / "configs" / "inference.json"),
+        bundle_root=str(folder),
+        **given,
+        adc=str(adc),
+        quality="preview",
+        output_dir=str(tmp_path / "made"),
+    )
+    made = json.loads((tmp_path / "made" / "provenance.json").read_text())
+    assert set(made["inputs"]) == {"t1", "t2", "flair", "adc"}
+    assert made["missing"] == ["swi"]
     logging.getLogger("monai").setLevel(logging.WARNING)
 
 

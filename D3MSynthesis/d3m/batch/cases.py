@@ -29,6 +29,9 @@ class CaseFiles:
     """The enhancing tumour as a person sees it; None: it is predicted."""
     notices: tuple[Notice, ...] = ()
     """What was said about the choice of the files; it goes with the result."""
+    adc: Path | None = None
+    """For models that take it; likewise `swi`."""
+    swi: Path | None = None
     problem: str = ""
     """Why the files cannot be used, if they cannot."""
 
@@ -37,7 +40,7 @@ def find_cases(place: Path) -> list[CaseFiles]:
     """The cases of a folder (its own files, or one folder a case) or of a CSV table.
 
     Args:
-        place: A folder, or a .csv with columns t1, t2, flair and, if wanted, id and
+        place: A folder, or a .csv with columns t1, t2, flair and, if wanted, id, adc, swi and
             enhancement_mask; relative paths are relative to it.
 
     Raises:
@@ -148,7 +151,7 @@ def _from_table(table: Path) -> list[CaseFiles]:
         )
 
     def path(row: dict[str, str], name: str) -> Path | None:
-        return table.parent / row[name] if row[name] else None
+        return table.parent / row[name] if row.get(name) else None
 
     return [
         CaseFiles(
@@ -156,7 +159,9 @@ def _from_table(table: Path) -> list[CaseFiles]:
             path(row, "t1"),
             path(row, "t2"),
             path(row, "flair"),
-            path(row, "enhancement_mask") if row.get("enhancement_mask") else None,
+            path(row, "enhancement_mask"),
+            adc=path(row, "adc"),
+            swi=path(row, "swi"),
         )
         for number, row in enumerate(rows, start=1)
     ]

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 
 from d3m.batch.cases import CaseFiles
 from d3m.errors import D3MError, Kind, Notice, is_out_of_memory
+from d3m.models.needs import check_further
 from d3m.progress import Progress, ProgressCallback
 from d3m.results.files import needed_bytes, write_result
 from d3m.results.provenance import RESULT, read_provenance
@@ -26,7 +27,7 @@ from d3m.system.storage import writing
 from d3m.system.text import for_csv
 from d3m.volumes.io.read import read_raw
 from d3m.volumes.preprocess.case import read_case
-from d3m.volumes.types import CONTRASTS, Case
+from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS, Case
 
 Status = Literal["done", "skipped", "kept", "failed", "elsewhere"]
 """`kept`: somebody changed the result, so it stays as it is; `elsewhere`: another run has this case in hand."""
@@ -135,7 +136,9 @@ def run_case(
             verb = "is" if len(missing) == 1 else "are"
             names = " and ".join(name.upper() for name in missing)
             raise D3MError(f"{names} {verb} missing.", "Add the file, or leave the case out.")
-        paths = [path for path in (*given, case.enhancement_mask) if path is not None]
+        paths = list(_files(case).values())
+        further = {name: path for name, path in _files(case).items() if name in FURTHER_CONTRASTS}
+        check_further(synthesis.model.card, further)
         progress(Progress("read", 0.0, message="Reading the scans"))
         whole = read_provenance(folder)
         if whole is not None and _same_request(whole, synthesis, case):
@@ -151,6 +154,7 @@ def run_case(
             extractor=options.brain,
             enhancement_mask=case.enhancement_mask,
             enhancing_label=options.enhancing_label,
+            further=further,
         )
         scans = replace(scans, notices=(*scans.notices, *case.notices))
         try:
@@ -181,10 +185,15 @@ def run_case(
 
 def _without_paths(text: str, case: CaseFiles) -> str:
     """A message for a table that is kept: paths often name a patient, and the id and the scan say which file it is."""
-    for path in (case.t1, case.t2, case.flair, case.enhancement_mask):
-        if path is not None:
-            text = text.replace(f": {path}", "").replace(str(path), "the file")
+    for path in _files(case).values():
+        text = text.replace(f": {path}", "").replace(str(path), "the file")
     return text
+
+
+def _files(case: CaseFiles) -> dict[str, Path]:
+    """What a case is made from, by the names of the contrasts and "enhancement_mask"."""
+    names = (*CONTRASTS, *FURTHER_CONTRASTS, "enhancement_mask")
+    return {name: path for name in names if (path := getattr(case, name)) is not None}
 
 
 def _text(notices: Sequence[Notice]) -> str:
@@ -252,7 +261,7 @@ def _same_request(provenance: dict[str, Any], synthesis: Synthesis, case: CaseFi
         same = same and (not drawn or provenance["settings"].get("enhancing_label") == options.enhancing_label)
     except (KeyError, TypeError):  # written by another version
         return False
-    files = {name: getattr(case, name) for name in (*CONTRASTS, "enhancement_mask") if getattr(case, name) is not None}
+    files = _files(case)
     return same and files.keys() == used.keys() and all(
         read_raw(path, name).sha256 == used[name] for name, path in files.items()
     )  # fmt: skip

@@ -54,9 +54,9 @@ def if_given(text: str, panel: str = INPUT, **more: Any) -> Any:
     return typer.Option(help=text, rich_help_panel=panel, show_default=False, **more)
 
 
-def scan(name: str) -> Any:
-    """A scan's file or folder."""
-    return if_given(f"{name} scan: NIfTI, NRRD, MetaImage, or a DICOM series' folder.")
+def scan(name: str, whose: str = "") -> Any:
+    """A scan's file or folder; `whose` ends its help."""
+    return if_given(f"{name} scan: NIfTI, NRRD, MetaImage, or a DICOM series' folder.{whose}")
 
 
 def synthesis_command(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from d3m.volumes.types import Volume
 
 
+FURTHER = " For models that take it."
 SAMPLE_ENHANCING = 4
 """Value of the enhancing tumour in the sample's labels."""
 
@@ -32,6 +33,8 @@ def synthesize(
     t1: Annotated[Path | None, scan("T1")] = None,
     t2: Annotated[Path | None, scan("T2")] = None,
     flair: Annotated[Path | None, scan("FLAIR")] = None,
+    adc: Annotated[Path | None, scan("ADC", FURTHER)] = None,
+    swi: Annotated[Path | None, scan("SWI", FURTHER)] = None,
     dicom: Annotated[
         Path | None,
         if_given(
@@ -89,6 +92,8 @@ def synthesize(
             t1=scans[0],
             t2=scans[1],
             flair=scans[2],
+            adc=adc,
+            swi=swi,
             out=out,
             dicom_out=dicom_out,
             brain_mask=brain_mask,
@@ -142,7 +147,7 @@ def _scans(
     if "--t1" in missing or len(missing) > 1:
         raise D3MError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing.",
-            "Give all three scans, or --dicom with a study's folder, or --example.",
+            "Give --t1 with --t2 or --flair or both, or --dicom with a study's folder, or --example.",
         )
     t1, t2, flair = (
         None if path is None else resolve(path, name) for path, name in zip(paths, ("t1", "t2", "flair"), strict=True)

@@ -12,7 +12,7 @@ Solver = Literal["ddim", "dpmpp_2m"]
 DeformationInput = Literal["mask", "image", "t1"]
 
 CONDITION_CHANNELS = 3
-"""Channels of one slice of the condition: t1, t2, flair."""
+"""Channels of one slice of the condition in every model: t1, t2, flair."""
 REGIONS = ("whole_tumour", "core", "enhancing")
 """Maps of the whole-brain stage, each region within the one before it."""
 
@@ -29,6 +29,8 @@ class NetworkSizes:
     """Residual blocks on each level of encoder and decoders."""
     context: tuple[int, ...] = (0,)
     """Slices of the condition, relative to the one synthesised; must contain 0."""
+    further: int = 0
+    """Contrasts in the condition of each slice after t1, t2 and flair; the card names them."""
     maps: int = 0
     """Probability maps of the whole-brain stage in the condition of each slice, beside the contrasts: none or all."""
     auxiliary_regions: int = 0
@@ -43,7 +45,7 @@ class NetworkSizes:
     @property
     def condition_channels(self) -> int:
         """Channels of the condition, those of all slices of the context."""
-        return (CONDITION_CHANNELS + self.maps) * len(self.context)
+        return (CONDITION_CHANNELS + self.further + self.maps) * len(self.context)
 
     @property
     def stride(self) -> int:

@@ -27,7 +27,7 @@ class Condition:
     """What the synthesis is conditioned on."""
 
     slices: Tensor
-    """(N, channels, H, W) in [0, 1]: t1, t2, flair and maps of each slice of the context."""
+    """(N, channels, H, W) in [0, 1]: t1, t2, flair, further contrasts and maps of each slice of the context."""
     t1: Tensor
     """(N, 1, H, W) in [0, 1]: T1 of the slice itself."""
     brain: Tensor

@@ -100,7 +100,8 @@ class VolumeSampler:
         """Sample a volume.
 
         Args:
-            slices: (S, C, H, W) in [0, 1] on the CPU; t1, t2, flair and, if the network takes them, maps.
+            slices: (S, C, H, W) in [0, 1] on the CPU; t1, t2, flair and, if the network takes them, further
+                contrasts and maps.
             brain: (S, H, W) bool; slices without brain are not sampled.
             on_step: Called after each reverse step of a batch of slices with the number of slice steps done,
                 out of `slice_steps(brain)`; may raise to end the run.

@@ -14,7 +14,7 @@ from d3m.errors import D3MError
 from d3m.models.patient import PatientCalibration
 from d3m.models.recipes import CURRENT_NAME, Recipe
 from d3m.volumes.input_check import InputLimits
-from d3m.volumes.types import CONTRASTS
+from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS
 
 SCHEMA_VERSION = 2
 """2 since a model may have a whole-brain stage; cards of version 1 are read as models without one."""
@@ -102,7 +102,8 @@ class Card:
     for models on T1's scale, the difference to T1 are given: what a slice-by-slice model leaves as stripes in other
     planes goes. 0 leaves each slice as it is. Trace, displacement and uncertainty are without it."""
     contrasts: tuple[str, ...] = CONTRASTS
-    """What the model is conditioned on, in the order of its channels."""
+    """What the model is conditioned on, in the order of its channels: T1, T2, FLAIR, and "adc" and "swi" if it takes
+    them, which are always optional."""
     optional_contrasts: tuple[str, ...] = ()
     """Those of "t2" and "flair" that it can do without (one at a time): it was trained with them left out."""
     mask_steering: bool = False
@@ -257,8 +258,11 @@ def _check(card: Card) -> None:
         raise _fail("card.slice_sigma", f"is {card.slice_sigma}, not between 0 and 4")
     if card.input_check is not None and (problem := card.input_check.problem()):
         raise _fail("card.input_check", problem)
-    if card.contrasts != CONTRASTS:
-        raise _fail("card.contrasts", f"is not {', '.join(CONTRASTS)}")
+    further = card.contrasts[len(CONTRASTS) :]
+    if card.contrasts[: len(CONTRASTS)] != CONTRASTS or further != tuple(n for n in FURTHER_CONTRASTS if n in further):
+        raise _fail("card.contrasts", f"is not {', '.join(CONTRASTS)}, then any of {', '.join(FURTHER_CONTRASTS)}")
+    if card.recipe.network.further != len(further):
+        raise _fail("card.recipe.network.further", f"is not the number of further contrasts, {len(further)}")
     if card.whole_brain is not None:
         _check_whole_brain(card.whole_brain, card.recipe)
     elif card.recipe.network.maps:

@@ -21,6 +21,7 @@ from d3m.system.folders import check_output, whole_folder
 from d3m.system.manifest import FolderKind
 from d3m.system.storage import write_text
 from d3m.system.text import for_html, for_json
+from d3m.volumes.types import CONTRASTS
 
 EXPORT = FolderKind("exported model", "an earlier export")
 ONNX_NAME = "reverse_step.onnx"
@@ -81,9 +82,14 @@ def _onnx(folder: Path, out: Path) -> str:
         f"Begin with the same noise in every slice at t = {diffusion.timesteps} and end at s = 0. "
         f"`image` of the last step is the synthetic slice, scaled like T1 "
         f"(0 to {diffusion.image_upper:g}). The condition is {seen}, each in [0, 1], of the "
-        f"slices {', '.join(f'{k:+d}' for k in sizes.context)}, one after the other. The file prepares no scans and "
-        "brings nothing back onto their grid."
+        f"slices {', '.join(f'{k:+d}' for k in sizes.context)}, one after the other; a contrast that is missing is "
+        "0. The file prepares no scans and brings nothing back onto their grid."
     )
+    if sizes.maps:
+        use += (
+            f" The maps ({', '.join(REGIONS)}) come from the model's whole-brain stage, which is not in the graph: "
+            "`d3m.load_model(FOLDER).whole_brain` computes them."
+        )
     write_text(out / "README.md", _readme(card, use))
     return f"One reverse step, checked in onnxruntime: it differs from torch by {difference:.1g} at the most."
 
@@ -93,7 +99,7 @@ def _monai(folder: Path, out: Path) -> str:
     (out / "configs").mkdir()
     (out / "docs").mkdir()
     write_text(out / "configs" / "metadata.json", _json(_metadata(card)))
-    write_text(out / "configs" / "inference.json", _json(_inference()))
+    write_text(out / "configs" / "inference.json", _json(_inference(card)))
     use = (
         "Needs `slicer-d3m` beside MONAI:\n\n```\n"
         "python -m monai.bundle run --config_file configs/inference.json --bundle_root . \\\n"
@@ -154,13 +160,13 @@ def _metadata(card: Card) -> dict[str, object]:
         "pytorch_version": _version("torch"),
         "numpy_version": _version("numpy"),
         "required_packages_version": {"slicer-d3m": d3m.__version__, "safetensors": _version("safetensors")},
-        "task": "Synthetic contrast-enhanced T1 of the brain from T1, T2 and FLAIR",
+        "task": f"Synthetic contrast-enhanced T1 of the brain from {_seen(card)}",
         "description": f"{card.title}. {card.intended_use} {card.limits}".strip(),
         "authors": card.citation or card.title,
         "copyright": card.licence or "The model's card states no licence.",
         "data_source": card.data,
         "data_type": "nibabel",
-        "image_classes": "t1, t2 and flair, each scaled by its percentiles",
+        "image_classes": f"{_seen(card)}, each scaled by its percentiles",
         "pred_classes": "synthetic contrast-enhanced T1, and enhancing tumour",
         "eval_metrics": {row.name: round(row.mean, 4) for row in card.validation},
         "intended_use": card.intended_use,
@@ -181,6 +187,12 @@ def _metadata(card: Card) -> dict[str, object]:
     }  # fmt: skip
 
 
+def _seen(card: Card) -> str:
+    """The contrasts that a model takes, for a sentence."""
+    *first, last = (name.upper() for name in card.contrasts)
+    return f"{', '.join(first)} and {last}"
+
+
 def _version(package: str, otherwise: str = "") -> str:
     try:
         return importlib.metadata.version(package)
@@ -188,8 +200,9 @@ def _version(package: str, otherwise: str = "") -> str:
         return otherwise
 
 
-def _inference() -> dict[str, object]:
+def _inference(card: Card) -> dict[str, object]:
     """A bundle's configuration for inference, with the names that MONAI's properties have; see the bundle's README."""
+    further = card.contrasts[len(CONTRASTS) :]  # always optional, and the simulated patient has none
     return {
         "imports": [
             "$import d3m",
@@ -205,8 +218,9 @@ def _inference() -> dict[str, object]:
         "t1": "$find_sample().t1",
         "t2": "$find_sample().t2",
         "flair": "$find_sample().flair",
+        **dict.fromkeys(further),
         "output_dir": "$Path(@bundle_root) / 'eval'",
-        "dataset": {"t1": "@t1", "t2": "@t2", "flair": "@flair"},
+        "dataset": {name: f"@{name}" for name in card.contrasts},
         "network_def": "$load_model(Path(@model_folder)).network",
         "inferer": "$lambda **scans: d3m.synthesize(**scans, out=@output_dir, "
         "model=@model_folder, quality=@quality, device=@device)",
@@ -252,7 +266,7 @@ def _readme(card: Card, use: str) -> str:
     """What a person should know before using a model, as Markdown."""
     parts = [
         f"# {for_html(card.title)}",
-        "Synthetic contrast-enhanced brain MRI from T1, T2 and FLAIR, by a deformation-driven diffusion model. "
+        f"Synthetic contrast-enhanced brain MRI from {_seen(card)}, by a deformation-driven diffusion model. "
         f"**{for_html(card.intended_use)}**",
         f"## Use\n\nInstall D3M for 3D Slicer's package `slicer-d3m` {d3m.__version__} or later.\n\n{use}",
     ]

@@ -18,7 +18,7 @@ from d3m.synthesis import Result
 from d3m.system.devices import processor
 from d3m.system.manifest import Files, FolderKind, Written, file_sha256
 from d3m.system.text import for_json, read_object
-from d3m.volumes.types import CONTRASTS, Case
+from d3m.volumes.types import Case
 
 FILE_NAME = "provenance.json"
 STATEMENT = (
@@ -47,11 +47,9 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
             "whole_brain_sha256": result.whole_brain_sha256 or None,
         },
         "inputs": {
-            name: {"sha256": volume.sha256, "shape": list(volume.data.shape)}
-            for name, volume in zip(CONTRASTS, case.contrasts(), strict=True)
-            if name not in case.missing
+            name: {"sha256": volume.sha256, "shape": list(volume.data.shape)} for name, volume in case.given().items()
         },
-        "missing": list(case.missing),
+        "missing": [notice.volume for notice in result.notices if notice.code == "contrast-missing"],
         "given_mask": None if result.steering is None else asdict(result.steering),
         "brain": {"source": case.brain_source, "volume_ml": round(case.brain_ml, 1)},
         # the model stands above; a device that was asked for gives way to the one that was used

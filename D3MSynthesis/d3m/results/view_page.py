@@ -21,7 +21,7 @@ from d3m.system.storage import write_text
 from d3m.system.text import json_in_html
 from d3m.volumes.geometry import box_of, middle_of_largest_slice, spacing_mm
 from d3m.volumes.grid import resample
-from d3m.volumes.types import CONTRASTS, Affine, Case, Mask
+from d3m.volumes.types import Affine, Case, Mask
 
 FILE_NAME = "view.html"
 NIIVUE = Path(__file__).with_name("data") / "niivue.umd.js"
@@ -69,11 +69,7 @@ def page(result: Result, case: Case) -> str:
     def on_t1(data: np.ndarray, source: Affine) -> np.ndarray:
         return resample(data, source, affine, brain.shape).astype(np.float32)
 
-    panels = [
-        _scan(name, on_t1(one.data, one.affine), brain, affine)
-        for name, one in zip(CONTRASTS, case.contrasts(), strict=True)
-        if name not in case.missing
-    ]
+    panels = [_scan(name, on_t1(one.data, one.affine), brain, affine) for name, one in case.given().items()]
     cemri = _scan("cemri", result.cemri[box], brain, affine)
     change = np.where(brain, result.subtraction[box], 0)
     most = max(float(np.percentile(np.abs(change[brain]), 99.5)), 1e-6)

@@ -6,6 +6,8 @@ so that `to_t1_grid` and `restore_cemri` undo it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from nibabel import orientations
 from scipy import ndimage
@@ -189,13 +191,14 @@ def intensity_scale(values: Floats, brain: Mask, recipe: GridRecipe) -> tuple[fl
     return float(low), float(high)
 
 
-def to_model_input(case: Case, recipe: GridRecipe, stride: int) -> ModelInput:
+def to_model_input(case: Case, recipe: GridRecipe, stride: int, contrasts: Sequence[str] = CONTRASTS) -> ModelInput:
     """Put a case on the model's grid.
 
     Args:
         case: Scans of one frame of reference, and the brain.
         recipe: The model's; from its card.
         stride: Multiple that rows and columns must have.
+        contrasts: The model's, in the order of its channels.
 
     Raises:
         D3MError: a contrast does not vary inside the brain; a brain larger than the model's slices.
@@ -204,12 +207,13 @@ def to_model_input(case: Case, recipe: GridRecipe, stride: int) -> ModelInput:
     brain = _slices_first(resample(case.brain, case.t1.affine, grid.affine, grid.shape, order=0))
     channels, scales = [], []
     notices: list[Notice] = list(case.notices)
-    for name, volume in zip(CONTRASTS, case.contrasts(), strict=True):
-        if name in case.missing:
+    scans = case.given()
+    for name in contrasts:
+        if name not in scans:
             channels.append(np.zeros(brain.shape, np.float32))
             scales.append((0.0, 1.0))
             continue
-        values = volume.data
+        volume, values = scans[name], scans[name].data
         if name == "t1" and recipe.percentiles_over == "brain":
             # whatever surrounds the brain (-1024, a skull) would bleed into its border where T1 is interpolated
             floor = np.float32(np.percentile(values[case.brain], recipe.percentiles[0] / 2))

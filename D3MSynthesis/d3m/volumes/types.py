@@ -16,7 +16,8 @@ Mask = NDArray[np.bool_]
 
 CONTRASTS = ("t1", "t2", "flair")
 """Order of the condition's channels in every model."""
-
+FURTHER_CONTRASTS = ("adc", "swi")
+"""What a model's card may name beside them, in the order of its channels; always optional."""
 
 STRIPPED, GIVEN = "skull-stripped scans", "given mask"
 """Where a case's brain comes from, when no extractor was needed."""
@@ -60,6 +61,8 @@ class Case:
     """`STRIPPED`, `GIVEN`, or the extractor that found the brain in T1, with its version."""
     missing: tuple[str, ...] = ()
     """Contrasts that were not given, of "t2" and "flair": their volumes are zero everywhere."""
+    further: dict[str, Volume] = field(default_factory=dict)
+    """Those of `FURTHER_CONTRASTS` that were given, on their own grids."""
     given_mask: Mask | None = None
     """(X, Y, Z) on T1's grid: the enhancing tumour, where a person gave it; within the brain."""
     given_mask_sha256: str = ""
@@ -73,6 +76,11 @@ class Case:
     def contrasts(self) -> tuple[Volume, Volume, Volume]:
         """The three scans in the order of `CONTRASTS`."""
         return self.t1, self.t2, self.flair
+
+    def given(self) -> dict[str, Volume]:
+        """The scans that there are, by the names in `CONTRASTS` and `FURTHER_CONTRASTS`."""
+        three = dict(zip(CONTRASTS, self.contrasts(), strict=True))
+        return {name: one for name, one in three.items() if name not in self.missing} | self.further
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,8 @@ class ModelInput:
     """One case on the model's grid, with the way back."""
 
     slices: Floats
-    """(S, 3, H, W) in [0, 1], 0 outside the brain; t1, t2, flair; S runs inferior to superior."""
+    """(S, C, H, W) in [0, 1], 0 outside the brain; t1, t2, flair and what else the model takes; S runs inferior to
+    superior. A contrast that is missing is 0 everywhere."""
     brain: Mask
     """(S, H, W)."""
     grid: ModelGrid

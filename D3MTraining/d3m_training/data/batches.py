@@ -56,6 +56,8 @@ class BatchSettings:
     missing_shares: tuple[float, float] = (0.0, 0.0)
     """Shares of slices in which T2, and in which FLAIR, is left out: 0 everywhere, as synthesis gives a contrast that
     is missing. Never both."""
+    further_missing_share: float = 0.3
+    """Share of slices in which each further contrast (ADC, SWI) is left out."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,9 @@ class Batches(Source[Batch]):
         stacks = [self._transplanted(entry, z, rng) or gather(entry, z, context) for entry, z in picks]
         height = max(stack.planes.shape[2] for stack in stacks)
         width = max(stack.planes.shape[3] for stack in stacks)
-        maps = stacks[0].planes.shape[1] - 4
-        images = np.zeros((n, (3 + maps) * len(context) + 1, height, width), np.float32)
+        contrasts = 3 + picks[0][0].further
+        channels = stacks[0].planes.shape[1] - 1
+        images = np.zeros((n, channels * len(context) + 1, height, width), np.float32)
         regions = np.zeros((n, 2, height, width), np.float32)
         centres = np.zeros((n, 2), np.float32)
         for k, stack in enumerate(stacks):
@@ -146,11 +149,14 @@ class Batches(Source[Batch]):
         moved = functional.grid_sample(torch.from_numpy(images), grid, align_corners=False)
         region = functional.grid_sample(torch.from_numpy(regions), grid, mode="nearest", align_corners=False)
         brain = region[:, :1]
-        condition, target = self._recolour(moved[:, :-1], moved[:, -1:], brain, rng, maps)
+        stacked, seen = moved[:, :-1].unflatten(1, (-1, channels)).split((contrasts, channels - contrasts), dim=2)
+        stacked, target = self._recolour(stacked, moved[:, -1:], brain, rng)
         if any(self.settings.missing_shares):
-            condition = self._with_missing(condition, rng, maps)
+            stacked = self._with_missing(stacked, rng)
+        stacked[:, :, 3:] *= self._further_there(n, contrasts - 3, rng)
+        condition = (torch.cat([stacked, seen], dim=2) * brain[:, None]).flatten(1, 2)
         labelled = torch.tensor([float(entry.labelled) for entry, _ in picks])
-        t1 = condition[:, (3 + maps) * middle :][:, :1]
+        t1 = condition[:, channels * middle :][:, :1]
         return Batch(condition, t1, target, brain, region[:, 1:].long(), labelled)
 
     def _transplanted(self, entry: Entry, z: int, rng: np.random.Generator) -> SliceStack | None:
@@ -159,16 +165,20 @@ class Batches(Source[Batch]):
             return None
         return self._transplanter(entry, z, rng) if rng.random() < self.settings.transplant_share else None
 
-    def _with_missing(self, condition: Tensor, rng: np.random.Generator, maps: int) -> Tensor:
+    def _with_missing(self, stacked: Tensor, rng: np.random.Generator) -> Tensor:
         """Leave T2 or FLAIR out of some slices, in all of their context."""
         without_t2, without_flair = self.settings.missing_shares
-        stacked = condition.unflatten(1, (-1, 3 + maps)).clone()
-        for k, drawn in enumerate(rng.random(len(condition))):
+        for k, drawn in enumerate(rng.random(len(stacked))):
             if drawn < without_t2 + without_flair:
                 left_out = 1 if drawn < without_t2 else 2
                 if stacked[k, :, 3 - left_out].any():  # a patient may lack the other one anyway
                     stacked[k, :, left_out] = 0
-        return stacked.flatten(1, 2)
+        return stacked
+
+    def _further_there(self, slices: int, further: int, rng: np.random.Generator) -> Tensor:
+        """(N, 1, further, 1, 1): 0 where a further contrast is left out of a slice, else 1; draws nothing for none."""
+        there = rng.random((slices, 1, further, 1, 1)) >= self.settings.further_missing_share
+        return torch.from_numpy(there.astype(np.float32))
 
     def _centre(self, regions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(x, y) of a crop: often at the tumour, else anywhere in the brain."""
@@ -203,16 +213,19 @@ class Batches(Source[Batch]):
         return (2 * position + 1) / extent - 1
 
     def _recolour(
-        self, condition: Tensor, target: Tensor, brain: Tensor, rng: np.random.Generator, maps: int
+        self, stacked: Tensor, target: Tensor, brain: Tensor, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Gamma, gain, bias field, noise and blur; T1 and T1c change together, since one is the other's scale."""
-        s, n = self.settings, len(condition)
-        stacked, seen = condition.unflatten(1, (-1, 3 + maps)).split((3, maps), dim=2)
-        gamma = torch.from_numpy(np.exp(rng.normal(0, s.gamma, (n, 1, 3, 1, 1)))).float()
-        gain = torch.from_numpy(np.exp(rng.normal(0, s.gain, (n, 1, 3, 1, 1)))).float()
+        """Gamma, gain, bias field, noise and blur; T1 and T1c change together, since one is the other's scale.
+
+        What a patient lacks stays 0 everywhere.
+        """
+        s, (n, _, contrasts) = self.settings, stacked.shape[:3]
+        there = stacked.ne(0).any(-1, keepdim=True).any(-2, keepdim=True).any(1, keepdim=True)
+        gamma = torch.from_numpy(np.exp(rng.normal(0, s.gamma, (n, 1, contrasts, 1, 1)))).float()
+        gain = torch.from_numpy(np.exp(rng.normal(0, s.gain, (n, 1, contrasts, 1, 1)))).float()
         if s.bias_field > 0:
-            coarse = torch.from_numpy(rng.normal(0, s.bias_field, (n, 3, 4, 4))).float()
-            field = functional.interpolate(coarse, size=condition.shape[2:], mode="bicubic", align_corners=True).exp()
+            coarse = torch.from_numpy(rng.normal(0, s.bias_field, (n, contrasts, 4, 4))).float()
+            field = functional.interpolate(coarse, size=stacked.shape[3:], mode="bicubic", align_corners=True).exp()
             gain = gain * field[:, None]
         stacked = stacked.clamp(0, 1).pow(gamma) * gain
         upper = self.target_upper
@@ -221,10 +234,9 @@ class Batches(Source[Batch]):
         curve = torch.where(bright <= 1, bright.clamp(max=1).pow(gamma[:, 0, :1]), 1 + (bright - 1))
         target = curve * gain[:, 0, :1]
         if s.noise > 0:
-            sigma = torch.from_numpy(rng.uniform(0, s.noise, (n, 1, 3, 1, 1))).float()
+            sigma = torch.from_numpy(rng.uniform(0, s.noise, (n, 1, contrasts, 1, 1))).float()
             generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
             stacked = stacked + sigma * torch.randn(stacked.shape, generator=generator)
-        for k, contrast in zip(*np.nonzero(rng.random((n, 3)) < s.blur_share / 3), strict=True):
+        for k, contrast in zip(*np.nonzero(rng.random((n, contrasts)) < s.blur_share / 3), strict=True):
             stacked[k, :, contrast] = functional.avg_pool2d(stacked[k, :, contrast], 3, 1, 1)
-        condition = torch.cat([stacked.clamp(0, 1), seen], dim=2).flatten(1, 2) * brain
-        return condition, target.clamp(0, upper) * brain
+        return stacked.clamp(0, 1) * there, target.clamp(0, upper) * brain

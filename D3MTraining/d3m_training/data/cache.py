@@ -15,7 +15,7 @@ from d3m.diffusion.recipe import REGIONS
 from d3m.errors import D3MError
 from d3m.system.text import plain
 from d3m.volumes.grid import resample, to_model_input
-from d3m.volumes.types import Case, Floats, GridRecipe, Mask, ModelGrid, Volume
+from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS, Case, Floats, GridRecipe, Mask, ModelGrid, Volume
 
 FORMAT = 3
 """Raised whenever the arrays' meaning changes; older entries are rebuilt."""
@@ -32,8 +32,8 @@ class Prepared:
 
     id: str
     scans: np.ndarray
-    """(S, 4 + maps, H, W) float16: t1, t2, flair in [0, 1], the target t1c in [0, TARGET_UPPER] and the maps of the
-    whole-brain stage, none or `REGIONS`; 0 outside the brain."""
+    """(S, 4 + further + maps, H, W) float16: t1, t2, flair in [0, 1], the target t1c in [0, TARGET_UPPER], further
+    contrasts in [0, 1] and the maps of the whole-brain stage, none or `REGIONS`; 0 outside the brain."""
     regions: np.ndarray
     """(S, 2, H, W) uint8: brain (0 or 1), label (see `NECROSIS`, `OEDEMA`, `ENHANCING`)."""
     labelled: bool
@@ -75,25 +75,32 @@ def _on_grid(data: np.ndarray, affine: np.ndarray, grid: ModelGrid, order: int) 
 
 
 def prepare(
-    patient_id: str, case: Case, t1c: Volume, labels: Volume | None, recipe: GridRecipe, stride: int
+    patient_id: str,
+    case: Case,
+    t1c: Volume,
+    labels: Volume | None,
+    recipe: GridRecipe,
+    stride: int,
+    further: Sequence[str] = (),
 ) -> Prepared:
     """Put one patient on the model's grid, exactly as synthesis does.
 
     Args:
         patient_id: Goes into the entry's name.
-        case: The three scans and the brain.
+        case: The scans and the brain.
         t1c: The real contrast-enhanced scan.
         labels: Tumour labels in the cache's coding, or None.
         recipe: The model's.
         stride: Multiple that rows and columns must have.
+        further: Those of `FURTHER_CONTRASTS` that all entries of the cache have room for; 0 where a patient lacks one.
     """
-    model_input = to_model_input(case, recipe, stride)
+    model_input = to_model_input(case, recipe, stride, (*CONTRASTS, *further))
     target = _on_grid(t1c.data, t1c.affine, model_input.grid, 1)
     label = np.zeros(model_input.brain.shape, np.uint8)
     if labels is not None:
         label = _on_grid(np.rint(labels.data), labels.affine, model_input.grid, 0).astype(np.uint8)
     target = scale_target(model_input.slices[:, 0], target, model_input.brain, label > 0, recipe)
-    scans = np.concatenate([model_input.slices, target[:, None]], axis=1).astype(np.float16)
+    scans = np.insert(model_input.slices, len(CONTRASTS), target, axis=1).astype(np.float16)
     regions = np.stack([model_input.brain.astype(np.uint8), label], axis=1)
     return Prepared(patient_id, scans, regions, labels is not None)
 
@@ -205,6 +212,8 @@ class Entry:
     """(S,) enhancing voxels."""
     brain_voxels: np.ndarray
     """(S,)."""
+    further: int = 0
+    """Further contrasts, after the target."""
 
 
 def is_whole(folder: Path, patient_id: str, key: str | None = None, *, thorough: bool = False) -> bool:
@@ -231,7 +240,7 @@ def is_whole(folder: Path, patient_id: str, key: str | None = None, *, thorough:
         channels = scans.shape[1] if scans.ndim == 4 else 0
         # the hash is of bytes alone
         as_written = (scans.dtype, scans.shape) == (np.float16, (count, channels, height, width))
-        as_written &= channels in (4, 4 + len(REGIONS))
+        as_written &= 4 <= channels <= 4 + len(FURTHER_CONTRASTS) + len(REGIONS)
         as_written &= (regions.dtype, regions.shape) == (np.uint8, (count, 2, height, width))
         return bool(as_written and _content_hash(scans, regions) == entry["sha256"])
     except Exception:  # whatever damage looks like (numpy parses a header as Python), the entry is made again
@@ -243,21 +252,22 @@ def entry_key(folder: Path, patient_id: str) -> str:
     return str(json.loads((folder / patient_id / "entry.json").read_text(encoding="utf-8"))["key"])
 
 
-def open_entry(folder: Path, patient_id: str, maps: int = 0) -> Entry:
+def open_entry(folder: Path, patient_id: str, maps: int = 0, further: int = 0) -> Entry:
     """Map one entry of the cache.
 
     Args:
         folder: The cache.
         patient_id: The entry's name.
         maps: Maps of the whole-brain stage that are wanted; the others are left out.
+        further: Further contrasts that the cache has (`preparation.further_of`).
 
     Raises:
         D3MError: it has no maps.
     """
     place = folder / patient_id
     entry = json.loads((place / "entry.json").read_text(encoding="utf-8"))
-    scans = np.load(place / "scans.npy", mmap_mode="r")[:, : 4 + maps]
-    if scans.shape[1] < 4 + maps:
+    scans = np.load(place / "scans.npy", mmap_mode="r")[:, : 4 + further + maps]
+    if scans.shape[1] < 4 + further + maps:
         raise D3MError("The cache has no maps of the whole-brain stage.", "Run `d3m-training whole-brain maps` first.")
     return Entry(
         patient_id,
@@ -267,4 +277,5 @@ def open_entry(folder: Path, patient_id: str, maps: int = 0) -> Entry:
         np.array(entry["tumour_voxels"]),
         np.array(entry["enhancing_voxels"]),
         np.array(entry["brain_voxels"]),
+        further,
     )

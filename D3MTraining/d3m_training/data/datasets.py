@@ -24,7 +24,7 @@ from d3m.volumes.io.headers import corner_distance
 from d3m.volumes.io.naming import EXTENSIONS, assign, doubled
 from d3m.volumes.io.read import read_raw
 from d3m.volumes.preprocess.case import read_case, read_volume
-from d3m.volumes.types import CONTRASTS, Case, Floats, Volume
+from d3m.volumes.types import FURTHER_CONTRASTS, Case, Floats, Volume
 from d3m_training.data.duplicates import merged_groups, same_patients, voxel_fingerprint
 from d3m_training.data.labels import Scheme, decide_schemes, label_values
 from d3m_training.data.splits import PARTS, group_of
@@ -59,6 +59,15 @@ class Patient:
     """Value of the enhancing tumour where the manifest states it."""
     whole_only: bool = False
     """Labels show the whole tumour alone: nothing in them says what enhances."""
+    adc: Path | None = None
+    """Where the manifest has it; likewise `swi`."""
+    swi: Path | None = None
+
+    @property
+    def further(self) -> dict[str, Path]:
+        """Those of `FURTHER_CONTRASTS` that there are."""
+        paths = zip(FURTHER_CONTRASTS, (self.adc, self.swi), strict=True)
+        return {name: path for name, path in paths if path is not None}
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,8 @@ class Checked:
     schemes: dict[str, Scheme]
     """Of each annotated patient."""
     hashes: dict[str, tuple[str, ...]]
-    """Content hashes of each patient's files, in the order t1, t2, flair, t1c, seg."""
+    """Content hashes of each patient's files, in the order t1, t2, flair, t1c, seg, then of further contrasts with
+    their names."""
     same: tuple[tuple[str, ...], ...] = ()
     """Ids under which one patient is there several times, by the images themselves: they share a group."""
 
@@ -95,8 +105,8 @@ def find_patients(place: Path, optional: Sequence[str] = ()) -> tuple[list[Patie
     Args:
         place: A folder whose files are named in one of the styles of `d3m.volumes.io.naming`, at any depth; folders
             called train, validation, test or unlabelled say the part of a split. Or a .csv with columns id, t1, t2,
-            flair, t1c and, if wanted, seg, group, split, enhancing_label, labels ("whole": they show the whole tumour
-            alone, any value but 0); relative paths are relative to it.
+            flair, t1c and, if wanted, adc, swi, seg, group, split, enhancing_label, labels ("whole": they show the
+            whole tumour alone, any value but 0); relative paths are relative to it.
         optional: Images that may be missing: "t2".
 
     Returns:
@@ -146,6 +156,7 @@ def _patient(row: dict[str, str]) -> Patient:
     if row.get("labels", "") not in ("", "whole"):
         raise D3MError(f"{identifier} has {row['labels']!r} in the column labels.", 'Write "whole" or leave it empty.')
     t1, flair, t1c = (Path(row[name]) for name in ("t1", "flair", "t1c"))
+    adc, swi = (Path(row[name]) if row.get(name) else None for name in FURTHER_CONTRASTS)
     return Patient(
         identifier,
         t1,
@@ -157,6 +168,8 @@ def _patient(row: dict[str, str]) -> Patient:
         split,
         int(stated) if stated else None,
         row.get("labels") == "whole",
+        adc,
+        swi,
     )
 
 
@@ -237,7 +250,7 @@ def _manifest_rows(path: Path) -> list[dict[str, str]]:
     for number, row in enumerate(rows, start=2):
         if not row["id"]:
             raise D3MError(f"Line {number} of the manifest has no id.", "Give each visit an id of its own.")
-        for name in (*IMAGES, "seg"):
+        for name in (*IMAGES, *FURTHER_CONTRASTS, "seg"):
             if row.get(name):
                 row[name] = str(path.parent / row[name])
     return rows
@@ -338,8 +351,8 @@ def _look(patient: Patient) -> _Look:
     except D3MError as error:
         return _Look(patient.id, tuple(_all_faults(patient, error.message)), None, ())
     hashes = [v.sha256 for v in (*case.contrasts(), t1c)] + ([seg.sha256] if seg else [])
-    given = [v for name, v in zip(CONTRASTS, case.contrasts(), strict=True) if name not in case.missing]
-    marks = tuple(voxel_fingerprint(v.data) for v in (*given, t1c))
+    hashes += [f"{name} {volume.sha256}" for name, volume in case.further.items()]
+    marks = tuple(voxel_fingerprint(v.data) for v in (*case.given().values(), t1c))
     return _Look(patient.id, (), values, tuple(hashes), marks)
 
 
@@ -347,7 +360,7 @@ def _all_faults(patient: Patient, first: str) -> list[str]:
     """What is wrong with each file by itself, after reading them together failed for the reason `first`."""
     faults: list[str] = []
     volumes: dict[str, Volume] = {}
-    for name in (*IMAGES, "seg"):
+    for name in (*IMAGES, *FURTHER_CONTRASTS, "seg"):
         path: Path | None = getattr(patient, name)
         if path is None:
             continue
@@ -379,13 +392,14 @@ def read_patient(patient: Patient, relabel: Callable[[Floats], Floats]) -> tuple
     Raises:
         D3MError: a file cannot be used, T1c or labels lie on another grid than T1, or T1c is T1 again.
     """
-    case = read_case(patient.t1, patient.t2, patient.flair)
+    case = read_case(patient.t1, patient.t2, patient.flair, further=patient.further)
     t1c = read_volume(patient.t1c, "t1c")
     _check_same_grid(case.t1, t1c, _CALLED["t1c"])
-    for name, volume in zip(("T1", "T2", "FLAIR"), case.contrasts(), strict=True):
+    for name, volume in case.given().items():
         if volume.data.shape == t1c.data.shape and _same_image(volume.data[case.brain], t1c.data[case.brain]):
             raise D3MError(
-                f"T1c and {name} hold the same image.", "The target would be part of the input: give the right file."
+                f"T1c and {name.upper()} hold the same image.",
+                "The target would be part of the input: give the right file.",
             )
     if patient.seg is None:
         return case, t1c, None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from d3m.errors import D3MError
 from d3m.models.recipes import RECIPES
@@ -17,6 +18,7 @@ from d3m.system.locks import held
 from d3m.system.own_files import write_own
 from d3m.system.storage import replace_text, writing
 from d3m.system.text import read_object
+from d3m.volumes.types import FURTHER_CONTRASTS
 from d3m_training.data.cache import check_place, fingerprint, is_whole, prepare, write_entry
 from d3m_training.data.datasets import Checked, Fault, Patient, check, find_patients, in_processes, left, read_patient
 from d3m_training.data.labels import Scheme, unify
@@ -24,6 +26,8 @@ from d3m_training.data.splits import PARTS, Split, check_split, conflicts, make_
 
 SPLIT_NAME = "split.json"
 GRID_NAME = "grid.json"
+FURTHER = "further"
+"""Where it names the further contrasts; older caches have none."""
 LOCK_NAME = ".d3m-prepare.lock"
 
 
@@ -36,6 +40,8 @@ class _Work:
     key: str
     recipe_name: str
     cache: Path
+    further: tuple[str, ...]
+    """What all entries of the cache have room for."""
 
 
 def network_stride(recipe_name: str) -> int:
@@ -137,13 +143,17 @@ def _fill(
     """Prepare what is missing, stale or damaged; returns the number of patients in the cache."""
     recipe, stride = RECIPES[recipe_name], network_stride(recipe_name)
     wanted = split.ids()
+    used = [patient for patient in checked.patients if patient.id in wanted]
+    further = tuple(name for name in FURTHER_CONTRASTS if any(name in patient.further for patient in used))
     works = []
-    for patient in checked.patients:
+    for patient in used:
         scheme = checked.schemes.get(patient.id)
-        hashes = [*checked.hashes[patient.id], scheme.name if scheme else ""]
+        hashes = [*checked.hashes[patient.id], scheme.name if scheme else "", *further]
         key = fingerprint(hashes, recipe.grid, stride)
-        if patient.id in wanted and not is_whole(cache, patient.id, key, thorough=True):
-            works.append(_Work(patient, scheme, key, recipe_name, cache))
+        if not is_whole(cache, patient.id, key, thorough=True):
+            works.append(_Work(patient, scheme, key, recipe_name, cache, further))
+    for name in further:
+        report(f"{name.upper()}: {sum(name in patient.further for patient in used)} of {len(used)} patients have it.")
     report(f"{len(wanted)} patients, {len(works)} of them to be prepared.")
     with writing():
         if works:  # until all are there this is no cache: entries of two grids must not be trained on together
@@ -155,7 +165,7 @@ def _fill(
     for number, identifier in enumerate(in_processes(_prepare_one, works, workers), start=1):
         report(f"{number}/{len(works)} {identifier}{left(remaining, number / len(works))}")
     with writing():
-        replace_text(cache / GRID_NAME, json.dumps(_grid(recipe_name)) + "\n")
+        replace_text(cache / GRID_NAME, json.dumps(_grid(recipe_name) | {FURTHER: further}) + "\n")
     return len(wanted)
 
 
@@ -165,17 +175,31 @@ def _grid(recipe_name: str) -> dict[str, object]:
     return dict(json.loads(json.dumps(grid)))
 
 
+def further_of(cache: Path) -> tuple[str, ...]:
+    """The further contrasts that the entries of a prepared cache have room for.
+
+    Raises:
+        D3MError: it is not prepared.
+    """
+    found = _read_grid(cache).get(FURTHER, ())
+    return tuple(name for name in FURTHER_CONTRASTS if isinstance(found, list) and name in found)
+
+
+def _read_grid(cache: Path) -> dict[str, Any]:
+    try:
+        return read_object(cache / GRID_NAME, "The grid of the cache")
+    except D3MError as error:
+        raise D3MError("The cache is not prepared.", "Run `d3m-training prepare` first.") from error
+
+
 def check_grid(cache: Path, recipe_name: str) -> None:
     """Find out whether a cache was prepared for a recipe.
 
     Raises:
         D3MError: it was prepared on another grid or scale, or not at all.
     """
-    try:
-        grid = read_object(cache / GRID_NAME, "The grid of the cache")
-    except D3MError as error:
-        raise D3MError("The cache is not prepared.", "Run `d3m-training prepare` first.") from error
-    if grid != _grid(recipe_name):
+    grid = _read_grid(cache)
+    if {name: value for name, value in grid.items() if name != FURTHER} != _grid(recipe_name):
         raise D3MError(
             f"The cache was prepared on another grid than that of the recipe {recipe_name}.",
             f"Run `d3m-training prepare --recipe {recipe_name}`, into another folder if you need both.",
@@ -278,7 +302,8 @@ def _prepare_one(work: _Work) -> str:
     relabel = partial(unify, scheme=work.scheme) if work.scheme else lambda data: data
     case, t1c, labels = read_patient(work.patient, relabel)
     recipe = RECIPES[work.recipe_name]
-    entry = prepare(work.patient.id, case, t1c, labels, recipe.grid, network_stride(work.recipe_name))
+    stride = network_stride(work.recipe_name)
+    entry = prepare(work.patient.id, case, t1c, labels, recipe.grid, stride, work.further)
     with writing():
         write_entry(work.cache, entry, work.key)
     return work.patient.id

@@ -22,6 +22,8 @@ LEAST_TUMOUR, LEAST_INSIDE = 30, 0.93
 """Pixels of the tumour, and share of them that must lie in the host's brain."""
 LEAST_BRAIN = 2000
 SAMPLED_SLICES = 24
+TARGET = 3
+"""Channel of the target in an entry of the cache."""
 EDGE_PIXELS, EDGE_SIGMA = 2, 1.2
 
 
@@ -30,9 +32,15 @@ class SliceStack:
     """A slice of a patient with the neighbours that the network sees."""
 
     planes: np.ndarray
-    """(C, 4 + maps, H, W) float32: t1, t2, flair, the target t1c and the maps of each slice of the context."""
+    """(C, 4 + further + maps, H, W) float32: t1, t2, flair, the target t1c, further contrasts and the maps of each
+    slice of the context."""
     regions: np.ndarray
     """(C, 2, H, W) uint8: brain and label."""
+
+
+def contrasts_in(further: int) -> list[int]:
+    """Where the contrasts stand among an entry's channels: those before the target, and so many after it."""
+    return [*range(TARGET), *range(TARGET + 1, TARGET + 1 + further)]
 
 
 def gather(entry: Entry, z: int, context: Sequence[int]) -> SliceStack:
@@ -49,11 +57,11 @@ class NormalBrain:
     """What the normal brain of a patient looks like in each contrast."""
 
     median: np.ndarray
-    """(3,) of t1, t2, flair."""
+    """(3 + further,) of t1, t2, flair and further contrasts."""
     quartile_range: np.ndarray
-    """(3,), at least 0.001."""
+    """(3 + further,), at least 0.001."""
     present: np.ndarray
-    """(3,) bool: whether the contrast is there; a missing one is 0 everywhere."""
+    """(3 + further,) bool: whether the contrast is there; a missing one is 0 everywhere."""
 
     @staticmethod
     def of(entry: Entry) -> NormalBrain:
@@ -61,8 +69,8 @@ class NormalBrain:
         index = np.unique(np.linspace(0, len(entry.scans) - 1, SAMPLED_SLICES).astype(int))
         regions = np.asarray(entry.regions[index])
         normal = (regions[:, 0] > 0) & ~ndimage.binary_dilation(regions[:, 1] > 0, np.ones((1, 5, 5)))
-        scans = np.asarray(entry.scans[index, :3], np.float32)
-        quartiles = np.stack([np.percentile(scans[:, c][normal], (25, 50, 75)) for c in range(3)])
+        scans = np.asarray(entry.scans[index], np.float32)[:, contrasts_in(entry.further)]
+        quartiles = np.stack([np.percentile(scan[normal], (25, 50, 75)) for scan in scans.swapaxes(0, 1)])
         spread = np.maximum(quartiles[:, 2] - quartiles[:, 0], 1e-3)
         return NormalBrain(quartiles[:, 1], spread, np.asarray(scans.any(axis=(0, 2, 3))))
 
@@ -111,6 +119,8 @@ class Transplanter:
     def _blended(self, donor: SliceStack, host: SliceStack, theirs: NormalBrain, own: NormalBrain) -> SliceStack:
         gain = (own.quartile_range / theirs.quartile_range)[:, None, None]
         planes, regions = host.planes.copy(), host.regions.copy()
+        contrasts = contrasts_in(len(own.median) - TARGET)
+        maps = donor.planes.shape[1] - len(contrasts) - 1
         for c in range(len(planes)):
             brain = (donor.regions[c, 0] > 0) & (host.regions[c, 0] > 0)
             tumour = (donor.regions[c, 1] > 0) & brain
@@ -118,14 +128,15 @@ class Transplanter:
                 continue
             wide = ndimage.binary_dilation(tumour, iterations=EDGE_PIXELS).astype(np.float32)
             share = np.where(brain, ndimage.gaussian_filter(wide, EDGE_SIGMA), 0)
-            scans = (donor.planes[c, :3] - theirs.median[:, None, None]) * gain + own.median[:, None, None]
-            enhancement = (donor.planes[c, 3:4] - donor.planes[c, :1]) * gain[:1]
-            new = np.concatenate([scans, scans[:1] + enhancement, donor.planes[c, 4:]])
+            scans = (donor.planes[c, contrasts] - theirs.median[:, None, None]) * gain + own.median[:, None, None]
+            enhancement = (donor.planes[c, TARGET] - donor.planes[c, 0]) * gain[0]
+            seen = donor.planes[c, donor.planes.shape[1] - maps :]
+            new = np.concatenate([np.insert(scans, TARGET, scans[0] + enhancement, axis=0), seen])
             planes[c] = (1 - share) * host.planes[c] + share * new
             kept = np.where(share > 0.5, 0, host.regions[c, 1])
             regions[c, 1] = np.where(tumour, donor.regions[c, 1], kept)
-        planes[:, :3] = planes[:, :3].clip(0, 1) * (theirs.present & own.present)[:, None, None]
-        planes[:, 3] = planes[:, 3].clip(0, self._target_upper)
+        planes[:, contrasts] = planes[:, contrasts].clip(0, 1) * (theirs.present & own.present)[:, None, None]
+        planes[:, TARGET] = planes[:, TARGET].clip(0, self._target_upper)
         return SliceStack((planes * (regions[:, :1] > 0)).astype(np.float32), regions)
 
 

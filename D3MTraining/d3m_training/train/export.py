@@ -12,6 +12,7 @@ from d3m.models.recipes import CURRENT_NAME, RECIPES, Recipe
 from d3m.models.store import CARD_NAME, MODEL, read_card
 from d3m.system.folders import check_output
 from d3m.system.text import read_object
+from d3m.volumes.types import CONTRASTS
 from d3m_training.train.checkpoint import read_weights
 from d3m_training.train.trainer import RUN_NAME
 
@@ -32,8 +33,9 @@ def export_run(run: Path, out: Path, name: str, texts: dict[str, str]) -> Card:
     try:
         description = read_object(run / RUN_NAME, "The description of the training")
         recipe: Recipe = RECIPES[CURRENT_NAME.get(description["recipe"], description["recipe"])]
-        if maps := int(description.get("maps", 0)):
-            recipe = replace(recipe, network=replace(recipe.network, maps=maps))
+        further = tuple(str(name) for name in description.get("further", ()))
+        sizes = replace(recipe.network, further=len(further), maps=int(description.get("maps", 0)))
+        recipe = replace(recipe, network=sizes)
         training = (
             f"Recipe {recipe.name}, {int(description['patients'])} patients, "
             f"{int(description['train']['iterations'])} iterations of {int(description['batch']['size'])} slices, "
@@ -48,6 +50,7 @@ def export_run(run: Path, out: Path, name: str, texts: dict[str, str]) -> Card:
         raise D3MError("The training has no weights yet.", "Train at least until the first save.")
     try:
         known = {"title": name, "training": training, "optional_contrasts": optional, "whole_brain": _stage(out)}
+        known["contrasts"] = (*CONTRASTS, *further)
         card = Card(**known | texts, name=name, recipe=recipe, weights_sha256="0" * 64)  # type: ignore[arg-type]
     except TypeError as error:
         raise D3MError(f"The card has no such field ({error}).", "Check the file of texts.") from error

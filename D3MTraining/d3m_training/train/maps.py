@@ -18,7 +18,7 @@ from d3m.errors import D3MError
 from d3m.system.devices import fastest_dtype
 from d3m.system.storage import writing
 from d3m_training.data.cache import Entry, Prepared, entry_key, open_entry, write_entry
-from d3m_training.data.preparation import SPLIT_NAME
+from d3m_training.data.preparation import SPLIT_NAME, further_of
 from d3m_training.data.splits import group_of, read_split
 from d3m_training.train.whole_brain_stage import read_folds
 
@@ -40,14 +40,15 @@ def add_maps(cache: Path, runs: Sequence[Path], report: Callable[[str], None]) -
     folds = read_folds(runs)
     split = read_split(cache / SPLIT_NAME)
     identifiers = [*split.train, *split.validation, *split.test]
+    further = len(further_of(cache))
     for number, identifier in enumerate(identifiers, start=1):
         group = group_of(identifier)
         unseen = [fold for fold in folds if group not in fold.seen]
         if not unseen:
             raise D3MError(f"Every member has seen {identifier}.", "Give all folds of one cross-validation.")
-        entry = open_entry(cache, identifier)
+        entry = open_entry(cache, identifier, further=further)
         maps = np.mean([_maps(entry, fold.member) for fold in unseen], axis=0)
-        scans = np.concatenate([entry.scans[:, : CONDITION_CHANNELS + 1], maps.astype(np.float16)], axis=1)
+        scans = np.concatenate([entry.scans, maps.astype(np.float16)], axis=1)
         with writing():
             prepared = Prepared(identifier, scans, np.asarray(entry.regions), entry.labelled)
             write_entry(cache, prepared, entry_key(cache, identifier))

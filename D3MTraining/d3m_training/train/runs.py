@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from d3m.diffusion.networks.slice import build_network
-from d3m.diffusion.recipe import REGIONS, NetworkSizes
+from d3m.diffusion.recipe import CONDITION_CHANNELS, REGIONS, NetworkSizes
 from d3m.errors import D3MError
 from d3m.models.load import load_model
 from d3m.models.recipes import RECIPES, Recipe
@@ -67,15 +67,17 @@ class Task:
     """The model's recipe, if it can be validated by sampling."""
 
 
-def recipe_task(name: str, init: Path | None = None, maps: bool = False) -> Task:
+def recipe_task(name: str, init: Path | None = None, maps: bool = False, further: Sequence[str] = ()) -> Task:
     """The training of a recipe's own model.
 
     Args:
         name: One of `RECIPES`.
         init: Model whose weights training starts from.
         maps: Whether the maps of the whole-brain stage are part of the condition.
+        further: Those of `FURTHER_CONTRASTS` that the cache has: part of the condition, too.
     """
     recipe = RECIPES[name]
+    recipe = replace(recipe, network=replace(recipe.network, further=len(further)))
     if maps:
         recipe = replace(recipe, network=replace(recipe.network, maps=len(REGIONS)))
     settings, batches, loss = recipe_settings(name)
@@ -88,8 +90,8 @@ def recipe_task(name: str, init: Path | None = None, maps: bool = False) -> Task
         return NetworkWithLoss(network, recipe.diffusion, loss, fastest_dtype(training_device()))
 
     described = {
-        "recipe": name, "maps": recipe.network.maps, "loss": asdict(loss), "init": None if init is None else init.name,
-        "dropout": DROPOUT,
+        "recipe": name, "further": list(further), "maps": recipe.network.maps, "loss": asdict(loss),
+        "init": None if init is None else init.name, "dropout": DROPOUT,
     }  # fmt: skip
     return Task(f"Recipe {name}", recipe, settings, batches, build, described, recipe)
 
@@ -150,7 +152,8 @@ def run_training(task: Task, options: TrainOptions, report: Callable[[str], None
     split = read_split(options.cache / SPLIT_NAME)
     used = (split.train, split.validation if task.sampled else ())
     try:
-        entries, held_out = ([open_entry(options.cache, i, task.recipe.network.maps) for i in ids] for ids in used)
+        sizes = task.recipe.network
+        entries, held_out = ([open_entry(options.cache, i, sizes.maps, sizes.further) for i in ids] for ids in used)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise D3MError("An entry of the cache is damaged or missing.", "Run `d3m-training prepare` again.") from error
     if not entries:
@@ -181,8 +184,9 @@ def start_from(network: torch.nn.Module, folder: Path, sizes: NetworkSizes) -> N
     """
     model = load_model(folder)
     weights = model.network.state_dict()
-    if sizes.maps > model.card.recipe.network.maps and STEM in weights:
-        weights[STEM] = _with_maps(weights[STEM], sizes)
+    known = model.card.recipe.network
+    if (sizes.further, sizes.maps) != (known.further, known.maps) and STEM in weights:
+        weights[STEM] = _with_room(weights[STEM], known, sizes)
     try:
         missing, unexpected = network.load_state_dict(weights, strict=False)
     except RuntimeError:  # sizes of tensors
@@ -191,14 +195,20 @@ def start_from(network: torch.nn.Module, folder: Path, sizes: NetworkSizes) -> N
         raise D3MError("The weights given with --init belong to another network.", "Choose a model of the same recipe.")
 
 
-def _with_maps(weight: Tensor, sizes: NetworkSizes) -> Tensor:
-    """The first convolution of the compact network with maps among its inputs, which count for nothing yet.
+def _with_room(weight: Tensor, known: NetworkSizes, sizes: NetworkSizes) -> Tensor:
+    """The first convolution of the compact network with further contrasts and maps among its inputs, which count for
+    nothing yet.
 
     Args:
-        weight: (outputs, 4 * (2 + 3 * context), kernel, kernel); the states, then each slice's contrasts.
-        sizes: Of the network with maps.
+        weight: (outputs, 4 * (2 + (3 + further + maps) * context), kernel, kernel); the states, then each slice's
+            channels.
+        known: Sizes of the network that it belongs to.
+        sizes: Those of the network that shall start from it.
     """
     by_channel = weight.unflatten(1, (-1, 4))
-    states, contrasts = by_channel[:, :2], by_channel[:, 2:].unflatten(1, (len(sizes.context), -1))
-    maps = contrasts.new_zeros(*contrasts.shape[:2], sizes.maps, *contrasts.shape[3:])
-    return torch.cat([states, torch.cat([contrasts, maps], dim=2).flatten(1, 2)], dim=1).flatten(1, 2)
+    states, seen = by_channel[:, :2], by_channel[:, 2:].unflatten(1, (len(known.context), -1))
+    parts = seen.split((CONDITION_CHANNELS, known.further, known.maps), dim=2)
+    wanted = (CONDITION_CHANNELS, sizes.further, sizes.maps)
+    filled = [part if part.shape[2] else part.new_zeros(*part.shape[:2], n, *part.shape[3:])
+              for part, n in zip(parts, wanted, strict=True)]  # fmt: skip
+    return torch.cat([states, torch.cat(filled, dim=2).flatten(1, 2)], dim=1).flatten(1, 2)

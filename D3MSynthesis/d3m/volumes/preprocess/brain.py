@@ -17,7 +17,7 @@ from d3m.volumes.grid import resample
 from d3m.volumes.io.files import label
 from d3m.volumes.preprocess.checks import share_of_smaller
 from d3m.volumes.preprocess.coverage import acquired, gap_notice, gap_of, left_out, reaching, without_filling
-from d3m.volumes.types import Affine, Floats, Mask, Volume
+from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS, Affine, Floats, Mask, Volume
 
 MIN_EMPTY_FACES = 0.5
 """Share of a stripped volume's faces that is background; 0.986 to 1 in 79 patients, 0.2 in a defaced head."""
@@ -176,7 +176,7 @@ def _skull_darkness(values: Floats, mask: Mask, shown: Mask, spacing: np.ndarray
 def settle(
     volume: Volume, contrast: str, seen: Seen, brain: Mask | None = None, t1_affine: Affine | None = None
 ) -> Volume:
-    """Make all values finite, and the background of T2 and FLAIR a little darker than the brain.
+    """Make all values finite, and the background of all contrasts but T1 a little darker than the brain.
 
     Args:
         volume: As read.
@@ -205,7 +205,7 @@ def settle(
         data = np.where(bad, np.float32(fill), data)
         text = f"{name} has {count} voxels outside the brain that are NaN or infinite; they become background."
         notices = (*notices, Notice("nan-background", text, contrast))
-    if contrast in ("t2", "flair") and not seen.problem and np.isfinite(seen.background):
+    if contrast in (*CONTRASTS[1:], *FURTHER_CONTRASTS) and not seen.problem and np.isfinite(seen.background):
         # a background far from the brain's values, on either side, would bleed into its border when resampled
         darkest, brightest = np.percentile(data[seen.inside], (1, 99))
         if not 2 * darkest - brightest <= seen.background <= darkest:

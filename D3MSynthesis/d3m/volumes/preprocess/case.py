@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from d3m.volumes.preprocess.extraction import extract_brain
 from d3m.volumes.preprocess.given import enhancement_from_file, segment_names
 from d3m.volumes.preprocess.registration import align
 from d3m.volumes.preprocess.values import check_values
-from d3m.volumes.types import CONTRASTS, GIVEN, STRIPPED, Case, Mask, Volume
+from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS, GIVEN, STRIPPED, Case, Mask, Volume
 
 SNAP_VOXELS = 0.25
 """Scans of one shape whose headers agree to this everywhere share T1's grid: the rest is rounding."""
@@ -58,6 +59,7 @@ def read_case(
     extractor: str = "auto",
     enhancement_mask: Source | None = None,
     enhancing_label: str | None = None,
+    further: Mapping[str, Source] | None = None,
 ) -> Case:
     """Read the scans of a patient, check that they belong together, and find the brain.
 
@@ -72,9 +74,11 @@ def read_case(
         enhancement_mask: The enhancing tumour as a person sees it, a label map in T1's frame of reference: the picture
             follows it. None: the model predicts it.
         enhancing_label: Which label that is; see `enhancement_from_file`.
+        further: Those of `FURTHER_CONTRASTS` that there are, by name; they are registered to T1 and not looked at for
+            the brain.
 
     Returns:
-        The scans on their own grids (T2 and FLAIR registered to T1 if they were not), the brain on T1's, and how the
+        The scans on their own grids (all registered to T1 if they were not), the brain on T1's, and how the
         head is tilted; notices of the scans included. What is missing is zero.
 
     Raises:
@@ -86,6 +90,7 @@ def read_case(
     missing = tuple(name for name in CONTRASTS if name not in sources)
     if "t1" in missing or len(missing) > 1:
         raise D3MError("T1 is needed, and T2 or FLAIR or both.", "Give the scans that are missing.")
+    sources |= {name: further[name] for name in FURTHER_CONTRASTS if further and name in further}
     checks.check_paths({name: Path(one) for name, one in sources.items() if isinstance(one, (str, Path))})
     sources = {name: resolve(one, name) for name, one in sources.items()}
     notices = check_one_patient({name: one for name, one in sources.items() if isinstance(one, Series)})
@@ -100,19 +105,20 @@ def read_case(
     if brain_mask is not None:
         source = GIVEN
         mask = mask_from_file(_snapped(read_raw(brain_mask, "brain_mask"), volumes["t1"]), volumes["t1"])
-    if mask is None and all(one.problem for one in seen.values()):
+    main = [name for name in volumes if name in CONTRASTS]
+    if mask is None and all(seen[name].problem for name in main):
         found_brain = extract_brain(volumes["t1"], extractor)
         mask, source = found_brain.mask, found_brain.how
         notices += found_brain.notices
     volumes, said = align(volumes, _compared(volumes, seen, mask))
     notices += said
-    brain, found = find_brain(volumes, seen, mask)
+    brain, found = find_brain({name: volumes[name] for name in main}, seen, mask)
     settled = {name: settle(volume, name, seen[name], brain, volumes["t1"].affine) for name, volume in volumes.items()}
     notices += [notice for volume in settled.values() for notice in volume.notices]
     notices += found
     notices += checks.thick_slices(settled)
     notices += checks.compare_contrasts(settled, brain)
-    pose, said = find_pose(settled["t1"], brain, tuple(settled[name] for name in settled if name != "t1"))
+    pose, said = find_pose(settled["t1"], brain, tuple(settled[name] for name in main if name != "t1"))
     notices += said
     drawn = None
     if enhancement_mask is not None:
@@ -133,6 +139,7 @@ def read_case(
         pose,
         source,
         missing,
+        {name: one for name, one in settled.items() if name not in CONTRASTS},
         None if drawn is None else drawn.mask,
         "" if drawn is None else drawn.sha256,
     )

@@ -11,7 +11,7 @@ from scipy import ndimage
 from d3m.errors import D3MError, Notice
 from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.io.files import label
-from d3m.volumes.types import CONTRASTS, Affine, Floats, Mask, Volume
+from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS, Affine, Floats, Mask, Volume
 
 MIN_OVERLAP = 0.5
 """Share of the smaller field of view that must lie in the other one."""
@@ -111,13 +111,13 @@ def compare_contrasts(volumes: dict[str, Volume], brain: Mask) -> list[Notice]:
     T1 does (oedema); what T1 shows darkest T2 shows brighter than FLAIR does (fluid).
 
     Args:
-        volumes: t1, and t2 and flair or one of them; finite.
+        volumes: t1, and t2 and flair or one of them, and further ones; finite.
         brain: (X, Y, Z) on T1's grid.
 
     Raises:
         D3MError: two contrasts hold one image; a contrast is a label map.
     """
-    names = [name for name in CONTRASTS if name in volumes]
+    names = [name for name in (*CONTRASTS, *FURTHER_CONTRASTS) if name in volumes]
     values, known = _at_brain([volumes[name] for name in names], brain)
     if known.sum() < 500:
         return []
@@ -133,7 +133,7 @@ def compare_contrasts(volumes: dict[str, Volume], brain: Mask) -> list[Notice]:
     for one, other in itertools.combinations(range(len(names)), 2):
         if correlation[one, other] > SAME_CORRELATION:
             raise same_image(names[one], names[other])
-    return _swaps(values) if len(names) == len(CONTRASTS) else []
+    return _swaps(values[: len(CONTRASTS)]) if set(CONTRASTS) <= set(names) else []
 
 
 def _at_brain(volumes: list[Volume], brain: Mask) -> tuple[Floats, Mask]:

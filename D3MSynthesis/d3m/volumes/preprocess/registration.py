@@ -71,10 +71,10 @@ MIN_MASK_VOXELS = 200
 
 
 def align(volumes: Mapping[str, Volume], shown: Mapping[str, Mask]) -> tuple[dict[str, Volume], list[Notice]]:
-    """Correct where T2 and FLAIR lie, so that they agree with T1.
+    """Correct where the other scans lie, so that they agree with T1.
 
     Args:
-        volumes: t1, and t2 and flair or one of them.
+        volumes: t1, and any others.
         shown: For each the part that is compared, on its own grid: of T1 the brain; of the others the brain, or all
             that they show.
 
