@@ -370,6 +370,11 @@ def test_packed_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "zip/study.zip").write_bytes(b"PK\x03\x04" + bytes(200))
     with pytest.raises(D3MError, match="holds a ZIP archive, but no DICOM image"):
         read_volume(tmp_path / "zip", "t1")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/t1.nii.gz").write_bytes(gzip.compress(bytes(400)))
+    with pytest.raises(D3MError, match="a folder without any DICOM image") as caught:
+        read_volume(tmp_path / "images", "t1")
+    assert "Unpack" not in caught.value.hint
     (tmp_path / "slice.dcm.gz").write_bytes(gzip.compress((folder / "0001.dcm").read_bytes()))
     with pytest.raises(D3MError, match="packed DICOM file"):
         read_volume(tmp_path / "slice.dcm.gz", "t1")

@@ -130,6 +130,11 @@ def test_refusals(made: tuple[Result, Case], tmp_path: Path) -> None:
     ended = CliRunner().invoke(app, [*words, "--after", str(damaged)])
     assert ended.exit_code == 2
     assert "not a complete result" in " ".join(ended.output.split())
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    (strange / "T1 Monday.nii.gz").write_bytes(b"anything")
+    said = " ".join(CliRunner().invoke(app, [*words, "--after", str(strange)]).output.split())
+    assert "no BraTS-named cases; found T1 Monday.nii.gz. Name the files" in said
     result, case = made
     write_result(tmp_path / "c", replace(result, sample_volumes_ml=(1.0,)), case, 1.0)
     with pytest.raises(D3MError, match="single sample"):

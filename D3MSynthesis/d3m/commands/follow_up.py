@@ -119,7 +119,8 @@ def _case(place: Path, extractor: str) -> Case:
         raise D3MError(
             f"{place} is not a folder.", "Give a result's folder, a DICOM study's, or one with a case's scans."
         )
-    if not assign([path.name for path in place.iterdir() if path.is_file()]):
+    names = [path.name for path in place.iterdir() if path.is_file()]
+    if not assign(names) and not any(name.endswith((".nii", ".nii.gz")) for name in names):
         chosen = choose_series(place)
         return read_case(chosen.t1, chosen.t2, chosen.flair, extractor=extractor)
     cases = find_cases(place)

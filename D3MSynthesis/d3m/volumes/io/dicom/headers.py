@@ -122,7 +122,8 @@ def find_series(place: Path, name: str = "The study") -> list[Series]:
     broken: dict[Path, int] = {}
     for path, start in _files(place, deep, broken):
         if not starts_like_dicom(start):
-            packed = packed or next((kind for magic, kind in PACKED.items() if start.startswith(magic)), "")
+            if not path.name.endswith(".nii.gz"):  # an image, nothing to unpack
+                packed = packed or next((kind for magic, kind in PACKED.items() if start.startswith(magic)), "")
             continue
         header = _read_header(path, start)
         try:
