@@ -147,6 +147,16 @@ def test_only_the_scan_is_referred_to(tmp_path: Path) -> None:
     assert not set(scouts) & set(referred)
 
 
+def test_further_contrasts_are_referred_to(tmp_path: Path) -> None:
+    """SWI comes after T1, T2, FLAIR and ADC; each of its slices is a source of a slice."""
+    t1, swi = source(tmp_path / "t1"), source(tmp_path / "swi", "AX SWI")
+    made = on_grid_of(read_volume(t1, "t1"), content())
+    write_dicom(tmp_path / "out", made, [t1, None, None, None, swi])
+    referred = [i.ReferencedSOPInstanceUID for one in images(tmp_path / "out") for i in one.SourceImageSequence]
+    for folder in (t1, swi):
+        assert {pydicom.dcmread(path).SOPInstanceUID for path in folder.iterdir()} <= set(referred)
+
+
 def test_losses_are_passed_on(tmp_path: Path) -> None:
     """What was compressed with losses stays so called (DICOM PS3.3, C.7.6.1.1.5)."""
     slices, _, _ = written(

@@ -144,7 +144,7 @@ def _refuse(found: Standing, kind: FolderKind, force: bool) -> None:
             f"{found.name!r} in the output folder was changed after it was written; it will not be replaced.", ANOTHER
         )
     if found.state == "ours" and not force:
-        raise D3MError("The output folder exists already.", "Choose another --out, or add --force to replace it.")
+        raise D3MError("The output folder exists already.", "Choose another folder, or add --force to replace it.")
 
 
 def _keep_inputs(place: Path, inputs: Iterable[Path]) -> None:
