@@ -1,0 +1,52 @@
+"""What tests of the panel do with it: scans are loaded, the button is pressed, and an image lies in a view."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from slicer_helpers import MadeOutput, fake_engine
+
+import slicer
+
+if TYPE_CHECKING:
+    from qt_host import Host
+
+SCANS = ("t1", "t2", "flair")
+MARK = "synthetic, research use only"
+
+
+def opened(host: Host, made: MadeOutput, names: tuple[str, str, str] = ("p_t1", "p_t2", "p_flair")) -> object:
+    """The panel with three scans of these names chosen, and an engine that gives `made`."""
+    panel = host.openModule("D3MSynthesis").panel
+    for number, (scan, name) in enumerate(zip(SCANS, names, strict=True)):
+        array = np.ascontiguousarray(made.t1.T + number)
+        node = slicer.util.addVolumeFromArray(array, ijkToRAS=made.matrix, name=name)
+        node.SetName(name)  # an empty name, too
+        setattr(panel.parameters, scan, node)
+    host.settle()
+    panel.logic._engine = fake_engine(made.folder.parent / "engine", "finish", made.folder)
+    return panel
+
+
+def press(host: Host, panel: object) -> None:
+    """Press the button and wait until the run has ended."""
+    assert panel.ui.applyButton.enabled, panel.ui.stateLabel.text
+    panel.ui.applyButton.click()
+    host.until(lambda: not panel.logic.running, 30)
+
+
+def slow(host: Host, panel: object, made: MadeOutput, button: object = None) -> Path:
+    """Start a run that goes on until it is let go; returns the engine's folder."""
+    engine = fake_engine(made.folder.parent / "slow", "waits", made.folder)
+    panel.logic._engine = engine
+    (button or panel.ui.applyButton).click()
+    host.until((engine / "pid.txt").exists, 20)
+    return engine
+
+
+def background(host: Host) -> object:
+    """The image in the red view."""
+    composite = host.views["Red"].logic.GetSliceCompositeNode()
+    return host.scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
