@@ -37,7 +37,15 @@ class D3MSynthesis(ScriptedLoadableModule):
             "The method is D3M: Deformation-Driven Diffusion Model for Synthesis of Contrast-Enhanced MRI with Brain "
             "Tumors (Pang et al., MICCAI 2025). Please cite it. This is an independent implementation."
         )
+        self.marks = None
         slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", self.keepMarks)
+
+    def keepMarks(self):
+        """Mark what is synthetic in the views from now on, in scenes that are opened without the panel, too."""
+        from D3MSynthesisLib.Marks import Marks
+
+        self.marks = Marks(slicer.mrmlScene)
 
 
 def sampleFolder() -> Path:

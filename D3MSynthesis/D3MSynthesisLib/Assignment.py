@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from D3MSynthesisLib.Identity import groupOf
 
 SYNTHETIC = "D3M.Synthetic"
 """Attribute of every node that this module made."""
+OURS = re.compile(r"(?i)synthetic[ _,]+(?:cemri|subtraction|first[ _]sample)")
+"""Names that results have in the scene and in files; scanners make synthetic contrasts of their own."""
 NEEDED = ("t1", "t2", "flair")
 
 
@@ -25,6 +28,11 @@ class Assignment:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.t1, self.t2, self.flair, self.t1c))
+
+
+def isSynthetic(node: Any) -> bool:
+    """Whether a node was made by a synthesis, or is named so: in a file a volume loses its attributes, not its name."""
+    return node is not None and (node.GetAttribute(SYNTHETIC) is not None or bool(OURS.search(node.GetName() or "")))
 
 
 def contrastOf(description: str) -> str | None:
@@ -69,7 +77,7 @@ def assignInputs(
         return Assignment()
     groups: dict[tuple[str, str], dict[str, list[Any]]] = {}
     for node in nodes:
-        if node is None or node.GetAttribute(SYNTHETIC):
+        if node is None or isSynthetic(node):
             continue
         kind = contrastOf(describe(node))
         if kind is not None:

@@ -11,7 +11,7 @@ import vtk
 
 import slicer
 from D3MSynthesisLib import Frames
-from D3MSynthesisLib.Assignment import SYNTHETIC
+from D3MSynthesisLib.Assignment import isSynthetic
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Grids import gridPoints, matrixOf, resampledOn, transformed, voxelMl
 from D3MSynthesisLib.Identity import identityOf
@@ -19,11 +19,16 @@ from D3MSynthesisLib.Inputs import maskOnGrid
 from D3MSynthesisLib.Masks import maskOf, measure
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, Nodes, alive, brainOf
 from D3MSynthesisLib.Texts import _
+from D3MSynthesisLib.Views import CHANGED
 
 LEAST_VOXELS = 1000
 """Of the brain that the real T1c must show."""
 COMPARED = PREFIX + "ComparedT1c"
 """Attribute of a run: the imprint of the real T1c that was compared."""
+MADE_FROM = PREFIX + "MadeFromT1"
+"""Attribute of a run: the imprint of T1 when the run was started."""
+COMPARED_TUMOUR = PREFIX + "ComparedTumour"
+"""Attribute of a run: the imprint of the real tumour that its mask was compared with."""
 SAME_MM = 1e-3
 """Places that are nearer to each other are the same: files keep numbers of limited precision."""
 
@@ -49,7 +54,7 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None, acrossSt
             _("The T1 of this run is no longer in the scene."), _("Load it again and run the synthesis again.")
         )
     mine = identityOf(nodes.t1)
-    if reference.GetAttribute(SYNTHETIC) or (referenceMask is not None and referenceMask is nodes.segmentation):
+    if isSynthetic(reference) or isSynthetic(referenceMask):
         raise SynthesisError(
             _("The real T1c and its tumour cannot be what a synthesis made."), _("Choose an acquired scan and its own.")
         )
@@ -92,11 +97,16 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None, acrossSt
     content["real_enhancement"] = "estimated" if referenceMask is None else "labels"
     measure(nodes, predicted)
     nodes.cemri.SetAttribute(PREFIX + "ComparedMask", nodes.maskDigest)
-    reference = _kept(nodes, reference)
-    nodes.cemri.SetAttribute(COMPARED, imprint(reference, nodes.cemri))
     nodes.cemri.SetAttribute(PREFIX + "Comparison", json.dumps(content))
-    nodes.cemri.SetNodeReferenceID(PREFIX + INPUTS["reference"], reference.GetID())
-    nodes.reference = reference
+    nodes.reference = reference = _kept(nodes, reference)
+    nodes.cemri.SetAttribute(COMPARED, imprint(reference, nodes.cemri))
+    nodes.referenceMask = referenceMask = _keptMask(nodes, referenceMask)
+    mark = None if referenceMask is None else maskImprint(referenceMask, nodes.cemri)
+    nodes.cemri.SetAttribute(COMPARED_TUMOUR, mark)
+    for name in ("reference", "referenceMask"):
+        node = getattr(nodes, name)
+        nodes.cemri.SetNodeReferenceID(PREFIX + INPUTS[name], None if node is None else node.GetID())
+    lookAtScans(nodes)
     return content
 
 
@@ -114,11 +124,24 @@ def _kept(nodes: Nodes, reference: Any) -> Any:
     return scans["reference"]
 
 
+def _keptMask(nodes: Nodes, mask: Any) -> Any:
+    """The real tumour, or of a frame of a sequence a copy, as `_kept` has it."""
+    if mask is None or Frames.frameOf(mask) is None:
+        return mask
+    last = nodes.referenceMask
+    own = alive(last) and Frames.frameOf(last) is None and last.GetClassName() == mask.GetClassName()
+    if own and maskImprint(last, nodes.cemri) == maskImprint(mask, nodes.cemri):
+        return last
+    scans = {"referenceMask": mask}
+    Frames.keep(scans)
+    return scans["referenceMask"]
+
+
 def imprint(reference: Any, target: Any) -> str:
-    """What tells a real T1c, where it lies, from others and other places, as JSON.
+    """What tells a scan, where it lies, from others and other places, as JSON.
 
     Args:
-        reference: The real T1c.
+        reference: The real T1c, or T1.
         target: The volume whose local frame counts: both may move together.
     """
     import numpy as np
@@ -130,14 +153,52 @@ def imprint(reference: Any, target: Any) -> str:
     )
 
 
+def maskImprint(mask: Any, target: Any) -> str:
+    """What tells a mask, volume or segmentation, as it lies on a volume's grid, from others."""
+    import numpy as np
+
+    if not mask.IsA("vtkMRMLSegmentationNode") and mask.GetImageData() is None:
+        return "empty"
+    return hashlib.blake2b(np.packbits(maskOnGrid(mask, target)).tobytes(), digest_size=8).hexdigest()
+
+
+def tumourChanged(nodes: Nodes) -> bool:
+    """Whether the real tumour is no longer what, or where, it was when it was compared, as far as it can be told."""
+    kept = nodes.cemri.GetAttribute(COMPARED_TUMOUR)
+    return bool(kept and alive(nodes.referenceMask) and maskImprint(nodes.referenceMask, nodes.cemri) != kept)
+
+
+def lookAtScans(nodes: Nodes) -> dict[str, bool]:
+    """Look which scans are no longer what, or where, they were, and keep it with the run, so that views can tell it.
+
+    Returns:
+        "reference": the real T1c since it was compared; "t1": T1 since the run; as far as it can be told.
+    """
+    changed = {"reference": referenceChanged(nodes), "t1": _changed(nodes, nodes.t1, MADE_FROM)}
+    for name, is_so in changed.items():
+        nodes.cemri.SetAttribute(CHANGED[name], getattr(nodes, name).GetID() if is_so else None)
+    return changed
+
+
+def errorIsOld(nodes: Nodes) -> bool:
+    """Whether the map of differences is of another real T1c, or of another place of it."""
+    kept = nodes.error.GetAttribute(COMPARED)
+    now = nodes.cemri.GetAttribute(COMPARED) or imprint(nodes.reference, nodes.cemri)
+    return kept is None or not _same(json.loads(kept), json.loads(now))
+
+
 def referenceChanged(nodes: Nodes) -> bool:
     """Whether the real T1c is no longer what, or where, it was when it was compared, as far as it can be told."""
-    kept, reference = nodes.cemri.GetAttribute(COMPARED), nodes.reference
-    if not kept or not alive(reference):
+    return _changed(nodes, nodes.reference, COMPARED)
+
+
+def _changed(nodes: Nodes, scan: Any, attribute: str) -> bool:
+    kept = nodes.cemri.GetAttribute(attribute)
+    if not kept or not alive(scan):
         return False
-    if reference.GetImageData() is None:
+    if scan.GetImageData() is None:
         return True
-    return not _same(json.loads(kept), json.loads(imprint(reference, nodes.cemri)))
+    return not _same(json.loads(kept), json.loads(imprint(scan, nodes.cemri)))
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

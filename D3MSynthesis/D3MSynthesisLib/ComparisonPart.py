@@ -20,7 +20,11 @@ SAME_ML = 0.05
 
 
 def comparisonRows(
-    comparison: dict[str, Any] | None, maskMl: float | None = None, changed: bool = False, moved: bool = False
+    comparison: dict[str, Any] | None,
+    maskMl: float | None = None,
+    changed: bool = False,
+    moved: bool = False,
+    tumour: bool = False,
 ) -> list[tuple[str, str, str]]:
     """Rows of the table beside a real T1c: name, synthetic image, what to compare it with.
 
@@ -29,6 +33,7 @@ def comparisonRows(
         maskMl: Volume of the mask as it is now: numbers of a mask that was another one are not told.
         changed: The mask is another one, whatever its volume.
         moved: The real T1c is another one, or elsewhere.
+        tumour: The real tumour is another one, or elsewhere.
     """
     if moved and comparison:
         return [(_("The real T1c has moved or changed since: press Compare again."), "", "")]
@@ -47,7 +52,11 @@ def comparisonRows(
         (_("SSIM, brain"), text("ssim_brain", ".3f"), text("ssim_brain_t1", ".3f", copied)),
     ]
     if changed:
-        return [row for row in [*rows, (_("Mask changed since"), _("compare again"), "")] if row[1]]
+        rows.append((_("Mask changed since"), _("compare again"), ""))
+    if tumour:
+        rows.append((_("Real tumour changed since"), _("compare again"), ""))
+    if changed or tumour:
+        return [row for row in rows if row[1]]
     rows += [
         (
             _("Enhancing tumour (ml)"),
@@ -83,6 +92,10 @@ class ComparisonPart:
         self.nodes: Any = None
         self.referenceChanged = False
         """Whether the real T1c is no longer what, or where, it was when it was compared."""
+        self.tumourChanged = False
+        """The same of the real tumour."""
+        self.t1Changed = False
+        """Whether T1 is no longer what, or where, it was when the run was started."""
         self.parameters: Any = None
         self._filling = False
         table = ui.comparisonTable
@@ -104,10 +117,13 @@ class ComparisonPart:
         self.tell()
 
     def look(self) -> bool:
-        """Look whether the real T1c is still what was compared; returns whether that is another answer than before."""
-        before = self.referenceChanged
-        self.referenceChanged = self.nodes is not None and Comparison.referenceChanged(self.nodes)
-        return self.referenceChanged != before
+        """Look whether scans and tumour are what they were; returns whether the answer is another than before."""
+        before = (self.referenceChanged, self.tumourChanged, self.t1Changed)
+        there = self.nodes is not None and alive(self.nodes.cemri)
+        found = Comparison.lookAtScans(self.nodes) if there else {"reference": False, "t1": False}
+        self.referenceChanged, self.t1Changed = found["reference"], found["t1"]
+        self.tumourChanged = there and Comparison.tumourChanged(self.nodes)
+        return (self.referenceChanged, self.tumourChanged, self.t1Changed) != before
 
     def tell(self) -> None:
         """Numbers of the run, and whether it can be compared with what is chosen now."""
@@ -115,7 +131,11 @@ class ComparisonPart:
         rows = []
         if nodes is not None:
             rows = comparisonRows(
-                nodes.comparison, nodes.enhancingVolumeMl, not nodes.maskCompared, self.referenceChanged
+                nodes.comparison,
+                nodes.enhancingVolumeMl,
+                not nodes.maskCompared,
+                self.referenceChanged,
+                self.tumourChanged,
             )
         table.setVisible(bool(rows))
         table.setRowCount(len(rows))

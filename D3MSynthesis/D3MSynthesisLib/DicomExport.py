@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from D3MSynthesisLib import Inputs, Masks, Results
+from D3MSynthesisLib import Inputs, Masks
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Grids import matrixOf
 from D3MSynthesisLib.Runs import alive
@@ -72,7 +72,7 @@ class DicomExport:
         try:
             Inputs.writeInput(nodes.cemri, nodes.cemri, temporary / "cemri.nrrd")
             Inputs.writeInput(_wholeMask(nodes), nodes.cemri, temporary / "mask.nrrd")
-            content = nodes.provenance | {"mask": Results.maskRecord(nodes)}
+            content = nodes.provenance | {"mask": Masks.record(nodes)}
             (temporary / "provenance.json").write_text(json.dumps(content), encoding="utf-8")
             arguments = ["dicom", "cemri.nrrd", "mask.nrrd", "--provenance", "provenance.json", "--json",
                          "--out", str(self._folder / FOLDER)]  # fmt: skip

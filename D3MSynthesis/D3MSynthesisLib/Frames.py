@@ -49,10 +49,10 @@ def frameOf(node: Any) -> FrameOfSequence | None:
 
 
 def keep(scans: dict[str, Any]) -> list[Any]:
-    """Replace scans that are frames of sequences by copies, which bear the frame in their names.
+    """Replace scans and masks that are frames of sequences by copies, which bear the frame in their names.
 
     Args:
-        scans: By role; changed in place.
+        scans: Volumes or segmentations by role; changed in place.
 
     Returns:
         The copies. They stay where the proxies are, under the same transforms.
@@ -65,11 +65,14 @@ def keep(scans: dict[str, Any]) -> list[Any]:
         scene = node.GetScene()
         name = scene.GenerateUniqueName(f"{node.GetName()} ({frame.title})")
         copy = scene.AddNewNodeByClass(node.GetClassName(), name)
-        image = node.GetImageData().NewInstance()
-        image.DeepCopy(node.GetImageData())
-        copy.CopyOrientation(node)
-        copy.SetAndObserveImageData(image)
-        copy.CreateDefaultDisplayNodes()
+        if node.IsA("vtkMRMLSegmentationNode"):
+            _copySegments(node, copy)
+        else:
+            image = node.GetImageData().NewInstance()
+            image.DeepCopy(node.GetImageData())
+            copy.CopyOrientation(node)
+            copy.SetAndObserveImageData(image)
+            copy.CreateDefaultDisplayNodes()
         copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
         for attribute in ("DICOM.instanceUIDs",):
             copy.SetAttribute(attribute, node.GetAttribute(attribute))
@@ -77,6 +80,17 @@ def keep(scans: dict[str, Any]) -> list[Any]:
         scans[role] = copy
         copies.append(copy)
     return copies
+
+
+def _copySegments(node: Any, copy: Any) -> None:
+    """Segments with their visibility, which decides whether they belong to the mask; not shown beside the others."""
+    copy.GetSegmentation().DeepCopy(node.GetSegmentation())
+    copy.CreateDefaultDisplayNodes()
+    copy.GetDisplayNode().SetVisibility(False)
+    display = node.GetDisplayNode()
+    for index in range(node.GetSegmentation().GetNumberOfSegments() if display is not None else 0):
+        segment = node.GetSegmentation().GetNthSegmentID(index)
+        copy.GetDisplayNode().SetSegmentVisibility(segment, display.GetSegmentVisibility(segment))
 
 
 def select(frame: FrameOfSequence, number: int) -> None:

@@ -100,8 +100,8 @@ class InputPart(VTKObservationMixin):
         if t1 is None or slicer.mrmlScene.IsImporting():  # a scene's file brings T1 with masks of its own
             return
         before, self._last = self._last, (t1, groupOf(t1))
-        if before is not None and before[0] is not t1 and before[1] != self._last[1]:
-            self._forget()
+        if before is not None and before[0] is not t1 and (before[1] != self._last[1] or not before[1][1]):
+            self._forget()  # two T1 that say nothing of a patient may be of two
 
     def _forget(self) -> None:
         self.parameters.emptied = ""  # what one patient's scans lack says nothing of another's
@@ -140,8 +140,13 @@ class InputPart(VTKObservationMixin):
         return Inputs.readiness(p.t1, p.t2, p.flair, p.brainMask, p.reference, p.referenceMask, p.acrossStudies,
                                 optional=optional)  # fmt: skip
 
-    def tell(self, optional: Collection[str]) -> None:
-        """Whose scans they are, which one is left out, and what is done about transforms and sequences."""
+    def tell(self, optional: Collection[str], cost: Callable[[str], str]) -> None:
+        """Whose scans they are, which one is left out, and what is done about transforms and sequences.
+
+        Args:
+            optional: "t2" and "flair", where the model can do without.
+            cost: Gives what was measured without one of them, in a sentence, or nothing.
+        """
         ui, p = self.ui, self.parameters
         scans = self.chosen()
         text = Inputs.whose(scans)
@@ -152,7 +157,7 @@ class InputPart(VTKObservationMixin):
         ui.whoseLabel.setVisible(bool(text))
         missing = Inputs.leftOut(*scans[:3], optional)
         text = _("{scan} is left out: the picture is made without it, and will be less exact.")
-        ui.leftOutLabel.setText(text.format(scan=missing) if missing else "")
+        ui.leftOutLabel.setText(f"{text.format(scan=missing)} {cost(missing.lower())}".strip() if missing else "")
         ui.leftOutLabel.setVisible(bool(missing))
         ui.acrossBox.setVisible(Inputs.studiesDiffer(scans))
         ui.allFramesBox.setVisible(frame is not None and frame.count > 1)
@@ -190,5 +195,8 @@ class InputPart(VTKObservationMixin):
         p = self.parameters
         names = [name for name in SCANS[:3] if getattr(p, name) is not None
                  and getattr(p, name).GetParentTransformNode() is not None]  # fmt: skip
+        kept = {name: getattr(p, name) for name in (*MASKS, "acrossStudies", "emptied")}
         for name, copy in zip(names, Inputs.hardenedCopies([getattr(p, name) for name in names]), strict=True):
             setattr(p, name, copy)
+        for name, value in kept.items():  # the patient is the same
+            setattr(p, name, value)

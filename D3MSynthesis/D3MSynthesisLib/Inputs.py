@@ -14,9 +14,10 @@ from typing import Any
 import vtk
 
 import slicer
-from D3MSynthesisLib.Assignment import SYNTHETIC, contrastOf, nodeDescription
+from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
 from D3MSynthesisLib.Identity import identityOf, putBeside, stemOf
+from D3MSynthesisLib.Runs import ROLE
 from D3MSynthesisLib.Texts import _
 
 MAX_SHEAR = 1e-3
@@ -63,8 +64,10 @@ def readiness(
         if fault:
             return fault
     for name, node in named:
-        if node is not None and node.GetAttribute(SYNTHETIC):
+        if isSynthetic(node):
             return _("{scan} is a synthetic image; choose an acquired scan.").format(scan=name)
+    if isSynthetic(referenceMask):
+        return _("The real tumour is what a synthesis made; choose what a person drew on an acquired scan.")
     if contrastOf(nodeDescription(t1)) == "t1c":
         return _("The volume chosen as T1 says that it is with contrast; choose the T1 before contrast.")
     others = [*named[1:], *masks]
@@ -227,7 +230,7 @@ def _maskOnT1(segmentation: Any, t1: Any) -> Any:
 def maskOnGrid(node: Any, target: Any) -> Any:
     """A mask, (K, J, I) bool, on a volume's grid: what is not zero of a volume, all visible segments of a segmentation.
 
-    Transforms that both are under count.
+    Transforms that both are under count. A run's own mask is whole, whatever is hidden of it, as its volume is told.
     """
     import numpy as np
 
@@ -235,7 +238,7 @@ def maskOnGrid(node: Any, target: Any) -> Any:
     if not node.IsA("vtkMRMLSegmentationNode"):
         return resampledOn(node, target, nearest=True) != 0
     mask = np.zeros(shape, bool)
-    display = node.GetDisplayNode()
+    display = node.GetDisplayNode() if node.GetAttribute(ROLE) != "segmentation" else None
     for index in range(node.GetSegmentation().GetNumberOfSegments()):
         identifier = node.GetSegmentation().GetNthSegmentID(index)
         if display is None or display.GetSegmentVisibility(identifier):

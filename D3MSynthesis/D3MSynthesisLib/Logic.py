@@ -12,7 +12,7 @@ from typing import Any
 import slicer
 from D3MSynthesisLib import Frames, Identity, Inputs, Scene
 from D3MSynthesisLib.Assignment import assignInputs
-from D3MSynthesisLib.Comparison import imprint
+from D3MSynthesisLib.Comparison import imprint, maskImprint
 from D3MSynthesisLib.Engine import Cost, Device, EngineInfo, ModelInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Grids import matrixOf
 from D3MSynthesisLib.Inputs import readiness, transformNotice
@@ -171,10 +171,10 @@ class SynthesisLogic:
         self._stopInfo()
         scans = {"t1": t1, "t2": t2, "flair": flair}
         identity = Identity.agreement(scans | {"reference": reference})
-        kept = scans | {"reference": reference}
+        kept = scans | {"reference": reference, "brainMask": brainMask, "referenceMask": referenceMask}
         named = [node.GetName() for node in kept.values() if node is not None]
         copies = Frames.keep(kept)
-        t1, t2, flair, reference = kept.values()
+        t1, t2, flair, reference, brainMask, referenceMask = kept.values()
         scans = {"t1": t1, "t2": t2, "flair": flair}
         given = scans | {"brain-mask": brainMask, "reference": reference, "reference-mask": referenceMask,
                          "enhancement-mask": enhancementMask}  # fmt: skip
@@ -182,7 +182,8 @@ class SynthesisLogic:
         notices = [text for text in (transformNotice(t1, t2, flair),) if text]
         frame = Frame(
             t1.GetName() or "", matrixOf(t1).copy(), t1, t1.GetParentTransformNode(), t2, flair, identity,
-            tuple(notices), brainMask, None if reference is None else imprint(reference, t1),
+            tuple(notices), brainMask, None if reference is None else imprint(reference, t1), referenceMask,
+            None if referenceMask is None else maskImprint(referenceMask, t1), imprint(t1, t1),
         )  # fmt: skip
         names = [*named, *(node.GetName() for node in given.values() if node is not None)]
         times = {name: node.GetImageData().GetMTime() for name, node in scans.items() if node is not None}
@@ -346,8 +347,9 @@ class SynthesisLogic:
     def _frameNow(self, run: _Run) -> Frame:
         """Where the result goes: T1 may be under another transform by now, and scans may be gone or others."""
         frame, notices, there = run.frame, list(run.frame.notices), {}
-        if frame.brainMask is not None:
-            there["brainMask"] = frame.brainMask if frame.brainMask.GetScene() is self.scene else None
+        for name in ("brainMask", "referenceMask"):
+            node = getattr(frame, name)
+            there[name] = node if node is not None and node.GetScene() is self.scene else None
         for name in ("t1", "t2", "flair"):
             node = getattr(frame, name)
             there[name] = node if node is not None and node.GetScene() is self.scene else None

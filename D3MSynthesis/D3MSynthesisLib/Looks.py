@@ -22,7 +22,7 @@ MASK_PERCENTILE = 95
 """Of the synthetic image in its mask: so much of a large lesion keeps its shades."""
 MOTION_PERCENTILE = 99.9
 """Of the lengths that are not zero: a lesion of one part in a hundred keeps its colours apart."""
-MOTION_FLOOR = 0.2
+MOTION_FLOOR = 0.3
 """Of the longest: below it nothing is coloured, or the whole brain would be."""
 GREY = "vtkMRMLColorTableNodeGrey"
 TITLES = {
@@ -172,10 +172,11 @@ def legend(volume: Any, title: str, visible: bool) -> None:
         node = logic.AddDefaultColorLegendDisplayNode(volume)
         if node is None:
             return
-        node.SetLabelFormat("%6.3g")  # letters are as large as the longest label leaves room: the same everywhere
         node.SetNumberOfLabels(5)
         node.SetSize(0.12, 0.45)
         node.SetPosition(0.97, 0.5)
     node.SetSaveWithScene(volume.GetSaveWithScene())
+    # letters are as large as the longest label leaves room: as many everywhere, and none for an exponent
+    node.SetLabelFormat("%6.0f" if volume.GetDisplayNode().GetWindowLevelMax() >= 100 else "%6.3g")
     node.SetTitleText(title)
     node.SetVisibility(visible)

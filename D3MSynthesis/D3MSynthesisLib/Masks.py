@@ -12,6 +12,8 @@ from D3MSynthesisLib.Runs import PREFIX, Nodes, alive
 SEGMENT_NAME = "Enhancing tumour (predicted)"
 EDITED_NAME = "Enhancing tumour (edited)"
 GIVEN_NAME = "Enhancing tumour (given)"
+ROUNDING = 1e-6
+"""The threshold is kept with so many digits: which side of it a voxel is on cannot be told when it is nearer."""
 SEGMENT_COLOUR = (0.95, 0.35, 0.15)
 TERMINOLOGY = (
     "Segmentation category and type - DICOM master list"
@@ -48,7 +50,7 @@ def maskOf(nodes: Nodes) -> Any:
 def predictedMask(nodes: Nodes) -> Any:
     """The mask that the probability gives at the threshold, (K, J, I) bool."""
     probability = slicer.util.arrayFromVolume(nodes.probability)
-    return (probability >= nodes.threshold - 1e-6) & (probability > 0)
+    return (probability >= nodes.threshold) & (probability > 0)
 
 
 def setThreshold(nodes: Nodes, threshold: float) -> float:
@@ -93,11 +95,15 @@ def noticeEdit(nodes: Nodes) -> bool:
     Returns:
         Whether the mask is now another one than before.
     """
+    import numpy as np
+
     before = (nodes.edited, nodes.enhancingVolumeMl, nodes.maskDigest)
     mask = maskOf(nodes)
     now = measure(nodes, mask)
     if alive(nodes.probability):
-        edited = bool((mask != originalMask(nodes)).any())
+        changed = mask != originalMask(nodes)
+        near = np.abs(slicer.util.arrayFromVolume(nodes.probability) - nodes.threshold) <= ROUNDING
+        edited = bool((changed & ~near).any())
     else:  # it was deleted: what was edited stays so, and a mask that is not the one before is another one
         moved = bool(before[2]) and nodes.maskDigest != before[2]
         edited = before[0] or moved or abs(now - before[1]) > 1e-3 * voxelMl(nodes.cemri)
@@ -110,6 +116,16 @@ def noticeEdit(nodes: Nodes) -> bool:
         if segment.GetName() in (SEGMENT_NAME, EDITED_NAME, GIVEN_NAME) and segment.GetName() != name:
             segment.SetName(name)
     return (nodes.edited, nodes.enhancingVolumeMl, nodes.maskDigest) != before
+
+
+def record(nodes: Nodes) -> dict[str, Any]:
+    """What the mask is as it is now, for the provenance of files: predicted, or changed by a person."""
+    noticeEdit(nodes)
+    return {
+        "edited": nodes.edited,
+        "threshold": nodes.threshold,
+        "enhancing_volume_ml": round(nodes.enhancingVolumeMl, 3),
+    }
 
 
 def originalMask(nodes: Nodes) -> Any:

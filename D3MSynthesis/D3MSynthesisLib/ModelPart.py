@@ -18,6 +18,10 @@ ROWS = ("psnr_brain", "psnr_tumour", "ssim_brain", "ssim_tumour", "dice", "false
 """Rows of a card's validation that are told in the panel; the card has them all."""
 
 
+WITHOUT_ROWS = {"psnr_tumour": ".1f", "dice": ".2f", "false_negative_ml": ".1f"}
+"""What is told of a scan that is left out, and how it is written."""
+
+
 def rowName(name: str) -> str:
     """What the panel calls a measured quantity."""
     return {
@@ -112,6 +116,25 @@ class ModelPart:
     def optional(self) -> tuple[str, ...]:
         """Of "t2" and "flair" those that the chosen model can do without, one at a time."""
         return () if self.card is None else tuple(self.card.optional_contrasts)
+
+    def costWithout(self, contrast: str) -> str:
+        """What leaving "t2" or "flair" out has cost on the card's patients, in a sentence; empty if it is not known."""
+        card = self.card
+        found = [one.rows for one in card.validation_without if one.contrast == contrast] if card is not None else []
+        if not found:
+            return ""
+        whole, less = ({row.name: row for row in rows} for rows in (card.validation, found[0]))
+        parts = [
+            _("{quantity} {less} instead of {whole}").format(
+                quantity=rowName(name), less=format(less[name].mean, form), whole=format(whole[name].mean, form)
+            )
+            for name, form in WITHOUT_ROWS.items()
+            if name in whole and name in less
+        ]
+        if not parts:
+            return ""
+        count = max(less[name].n for name in WITHOUT_ROWS if name in whole and name in less)
+        return _("On {n} patients: {parts}.").format(n=count, parts=", ".join(parts))
 
     def reason(self, name: str) -> str | None:
         """Why the chosen model cannot be used; None if it can."""

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import slicer
-from D3MSynthesisLib import Field, Looks, Views
+from D3MSynthesisLib import Comparison, Field, Looks, Views
+from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.Grids import resampledOn
 from D3MSynthesisLib.Identity import putBeside
-from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, brainOf, findRuns, proxies, updateProxies
+from D3MSynthesisLib.Runs import ROLE, RUN, Nodes, alive, brainOf, findRuns, proxies, updateProxies
 from D3MSynthesisLib.Texts import _
 
 OVERLAYS = ("none", "subtraction", "probability", "uncertainty", "wholeTumour")
@@ -86,7 +87,7 @@ def show(nodes: Nodes, look: Look) -> int:
     if look.fade > 0 and not inspecting and alive(nodes.reference):
         over, share = (nodes.reference, look.fade) if look.fade < 1 else (None, 0.0)
         picture = picture if look.fade < 1 else nodes.reference
-    Views.setImages(scene, _backgrounds(nodes, look, done), picture, over, share)
+    Views.setImages(scene, _backgrounds(nodes, look), picture, over, share)
     showMask(nodes, look)
     factor = draw(nodes, look)
     _legends(nodes, over, look)
@@ -138,7 +139,8 @@ def _picture(nodes: Nodes, look: Look, done: int | None) -> Any:
     if look.picture == "sample" and canInspect(nodes):
         node = nodes.sample if done is None else proxies(nodes)[look.stepImage]
         Looks.window(node, *window)
-        node.SetAttribute(Views.CAPTION, sampleText(nodes) if done is None else stepText(nodes, done, look.stepImage))
+        if done is None:
+            node.SetAttribute(Views.CAPTION, sampleText(nodes))
         return node
     return nodes.cemri
 
@@ -154,6 +156,15 @@ def stepText(nodes: Nodes, done: int | None, when: str) -> str:
     """Which image of which step a node of the replay shows; `when` is "before" or "after"."""
     form = {"before": _("{sample}, before the warp of {step}"), "after": _("{sample}, after the warp of {step}")}[when]
     return form.format(sample=sampleText(nodes), step=Field.stepName(nodes, done))
+
+
+def nameStep(nodes: Nodes) -> None:
+    """Write into the views which step the nodes of the replay show now, whoever chose it."""
+    done = int(nodes.stepAfter.GetNthIndexValue(max(nodes.browser.GetSelectedItemNumber(), 0)))
+    found = proxies(nodes)
+    for name in ("before", "after"):
+        if name in found:
+            found[name].SetAttribute(Views.CAPTION, stepText(nodes, done, name))
 
 
 def _over(nodes: Nodes, look: Look, done: int | None, inspecting: bool) -> tuple[Any, float]:
@@ -173,7 +184,7 @@ def _over(nodes: Nodes, look: Look, done: int | None, inspecting: bool) -> tuple
     return (chosen, look.overlayOpacity) if alive(chosen) else (None, 0.0)
 
 
-def _backgrounds(nodes: Nodes, look: Look, done: int | None) -> dict[str, Any]:
+def _backgrounds(nodes: Nodes, look: Look) -> dict[str, Any]:
     """Views with an image of their own: acquired scans, and what else the layout compares with."""
     if look.layout == "sideBySide":
         return {"Red": nodes.t1}
@@ -182,7 +193,6 @@ def _backgrounds(nodes: Nodes, look: Look, done: int | None) -> dict[str, Any]:
         display = nodes.cemri.GetDisplayNode()
         for name in ("before", "after"):
             Looks.window(found[name], display.GetWindowLevelMin(), display.GetWindowLevelMax())
-            found[name].SetAttribute(Views.CAPTION, stepText(nodes, done, name))
         return {"Red": found["before"], "Yellow": found["after"]}
     if look.layout == "contrasts":
         return dict(zip(Views.FOUR[:3], (nodes.t1, nodes.t2, nodes.flair), strict=True))
@@ -190,8 +200,8 @@ def _backgrounds(nodes: Nodes, look: Look, done: int | None) -> dict[str, Any]:
         scans = (nodes.t1, nodes.t2, nodes.flair)
         if look.referenceChanged:
             return dict(zip(Views.SIX[:3], scans, strict=True)) | {Views.SIX[4]: nodes.reference, Views.SIX[5]: None}
-        if alive(nodes.reference) and not alive(nodes.error):  # another run than that whose layout was chosen
-            makeError(nodes)
+        if alive(nodes.reference) and (not alive(nodes.error) or Comparison.errorIsOld(nodes)):
+            makeError(nodes)  # another run than that whose layout was chosen, or another place of the scan
         return dict(zip(Views.SIX[:3], scans, strict=True)) | {Views.SIX[4]: nodes.reference, Views.SIX[5]: nodes.error}
     return {}
 
@@ -234,6 +244,7 @@ def selectStep(nodes: Nodes, done: int) -> None:
     if nodes.browser.GetSelectedItemNumber() != number:
         nodes.browser.SetSelectedItemNumber(number)
     updateProxies(nodes)
+    nameStep(nodes)
 
 
 def first(nodes: Nodes) -> None:
@@ -244,6 +255,8 @@ def first(nodes: Nodes) -> None:
     for other in findRuns(nodes.cemri.GetScene()):
         if other.runID != nodes.runID:
             hide(other)
+    if alive(nodes.t1):
+        Views.dropLabels(nodes.t1)
     Looks.windowInputs(nodes)
     Views.lookAt(nodes)
 
@@ -314,7 +327,7 @@ def makeError(nodes: Nodes) -> Any:
         scene = nodes.cemri.GetScene()
         name = scene.GenerateUniqueName(f"{nodes.cemri.GetName()} minus real T1c")
         node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-        for key, value in ((RUN, nodes.runID), (ROLE, "error"), (PREFIX + "Synthetic", "yes")):
+        for key, value in ((RUN, nodes.runID), (ROLE, "error"), (SYNTHETIC, "yes")):
             node.SetAttribute(key, value)
         node.SetAttribute(Views.CAPTION, _("difference from the real T1c"))
         putBeside(node, nodes.cemri)
@@ -323,6 +336,7 @@ def makeError(nodes: Nodes) -> Any:
     matrix = slicer.util.vtkMatrixFromArray(np.eye(4))
     nodes.cemri.GetIJKToRASMatrix(matrix)
     node.SetIJKToRASMatrix(matrix)
+    node.SetAttribute(Comparison.COMPARED, Comparison.imprint(nodes.reference, nodes.cemri))
     follow(nodes)
     node.CreateDefaultDisplayNodes()
     Looks.colours(node, "sequential", 0.0, Looks.upper(error[brain]))
@@ -348,7 +362,7 @@ def show3D(nodes: Nodes) -> None:
     if not alive(nodes.brain):
         name = scene.GenerateUniqueName(f"{nodes.cemri.GetName()} brain surface")
         node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-        for key, value in ((RUN, nodes.runID), (ROLE, "brain"), (PREFIX + "Synthetic", "yes")):
+        for key, value in ((RUN, nodes.runID), (ROLE, "brain"), (SYNTHETIC, "yes")):
             node.SetAttribute(key, value)
         node.CreateDefaultDisplayNodes()
         putBeside(node, nodes.cemri)

@@ -94,6 +94,8 @@ class ResultPart(VTKObservationMixin):
         self._lastT1: Any = None
         """T1 of that run."""
         self._flipped = False
+        self.away = False
+        """Another module is shown; what is in the views is followed all the same."""
         self._filling = False
         self._moving = False
         self._looking = False
@@ -119,7 +121,7 @@ class ResultPart(VTKObservationMixin):
 
     def bind(self, parameters: Any) -> None:
         """Follow these parameters (None: no scene), and the run that the views show, without touching the views."""
-        self.parameters = parameters
+        self.parameters, self.away = parameters, False
         self.refresh()
         self._adopt()
         self._known = self._values()
@@ -194,22 +196,25 @@ class ResultPart(VTKObservationMixin):
             self.addObserver(nodes.browser, vtk.vtkCommand.ModifiedEvent, self._onBrowser)
         for node in {nodes.cemri, nodes.deformation} - {None}:
             self.addObserver(node, node.TransformModifiedEvent, self._onMoved)
-        if Runs.alive(nodes.segmentation):
-            for event in (
-                nodes.segmentation.DisplayModifiedEvent,
-                slicer.vtkSegmentation.ContainedRepresentationNamesModified,  # its surface was made, or dropped
-            ):
-                self.addObserver(nodes.segmentation, event, self._onMaskShown)
         self._observeReference()
         if self.comparison.referenceChanged:
             Pictures.hideError(nodes)
 
     def _observeReference(self) -> None:
-        real = self.nodes.reference
-        if Runs.alive(real):
-            for event in (real.TransformModifiedEvent, real.ImageDataModifiedEvent, vtk.vtkCommand.ModifiedEvent):
-                if not self.hasObserver(real, event, self._onReference):
-                    self.addObserver(real, event, self._onReference)
+        for real in (self.nodes.t1, self.nodes.reference, self.nodes.referenceMask):
+            if not Runs.alive(real):
+                continue
+            followed = [(real, real.TransformModifiedEvent), (real, vtk.vtkCommand.ModifiedEvent)]
+            if real.IsA("vtkMRMLSegmentationNode"):
+                segmentation, kind = real.GetSegmentation(), slicer.vtkSegmentation
+                followed.append((real, real.DisplayModifiedEvent))  # hidden segments do not count
+                for event in (kind.SourceRepresentationModified, kind.SegmentAdded, kind.SegmentRemoved):
+                    followed.append((segmentation, event))
+            else:
+                followed.append((real, real.ImageDataModifiedEvent))
+            for caller, event in followed:
+                if not self.hasObserver(caller, event, self._onReference):
+                    self.addObserver(caller, event, self._onReference)
 
     def _letMaskGo(self, nodes: Any) -> None:
         """A mask to synthesize from was chosen for the run before: it is not put on another T1 unasked."""
@@ -219,9 +224,6 @@ class ResultPart(VTKObservationMixin):
         mine = Identity.groupOf(nodes.t1) if Runs.alive(nodes.t1) else ("", "")
         if not mine[1] or not Runs.alive(before) or Identity.groupOf(before) != mine:
             p.enhancementMask = None
-
-    def _onMaskShown(self, _caller: Any, _event: str) -> None:
-        Views.markViews()  # over an acquired scan its outline is told to be predicted
 
     def present(self, nodes: Any) -> None:
         """Show a run that has just ended, in the views too."""
@@ -269,6 +271,8 @@ class ResultPart(VTKObservationMixin):
         if chosen is not None and nodes.t1 is not None and chosen is not nodes.t1:
             name = html.escape(nodes.t1.GetName() or "")
             text += "<br>" + _("This is a result of {name}, not of the T1 that is chosen now.").format(name=name)
+        if self.comparison.t1Changed:
+            text += "<br>" + _("T1 has moved or changed since: it is no longer what this result was made from.")
         return text
 
     def _tellPicture(self) -> None:
@@ -369,7 +373,8 @@ class ResultPart(VTKObservationMixin):
             p.deformation = Deformation.OFF
 
     def _active(self) -> bool:
-        return self.nodes is not None and self.parameters is not None and not self._filling
+        there = self.nodes is not None and Runs.alive(self.nodes.cemri)
+        return there and self.parameters is not None and not self._filling
 
     def _choose(self, picture: Picture) -> None:
         """Another picture, without showing it yet."""
@@ -394,8 +399,10 @@ class ResultPart(VTKObservationMixin):
             self.apply()
 
     def _onBrowser(self, _caller: Any, _event: str) -> None:
-        """The Sequences toolbar chose a step, or plays them: the slider follows."""
+        """The Sequences toolbar chose a step, or plays them: slider and drawing follow, where this run is looked at."""
         if self.nodes is None or self.nodes.browser is None or self._filling:
+            return
+        if self.away and self.nodes.runID not in Views.runsShown(slicer.mrmlScene):
             return
         done = self.nodes.browser.GetSelectedItemNumber() + 1
         if 1 <= done <= self.nodes.steps and done != self._step and self.parameters is not None:
@@ -422,10 +429,12 @@ class ResultPart(VTKObservationMixin):
             qt.QTimer.singleShot(0, guarded(self._lookAtReference))
 
     def _lookAtReference(self) -> None:
-        """The real T1c may have moved or changed since it was compared."""
+        """A scan may have moved or changed since it was compared, or since the run."""
         self._looking = False
         if self.nodes is not None and Runs.alive(self.nodes.cemri) and self.comparison.look():
             self.comparison.tell()
+            self.tellOwner()
+            Views.markViews()
             if self.comparison.referenceChanged:
                 Pictures.hideError(self.nodes)
             elif self._layout == "comparison":

@@ -12,7 +12,7 @@ import qt
 from slicer.i18n import tr as _
 
 import slicer
-from D3MSynthesisLib import Frames, Inputs, Install
+from D3MSynthesisLib import Frames, Inputs, Install, Views
 from D3MSynthesisLib.Engine import Cost, EngineInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
 from D3MSynthesisLib.Parameters import Quality
@@ -60,7 +60,7 @@ class RunPart:
         confirm: Asks the user a question.
         acknowledge: Shows a text that is read before the user goes on; None: there is nobody to read it.
         reason: Gives why the run cannot start.
-        ended: Called with the nodes of a result, and whether its T1 is still the chosen one.
+        ended: Called with the nodes of a result.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RunPart:
         confirm: Callable[[str], bool],
         acknowledge: Callable[[str], bool | None],
         reason: Callable[[], str | None],
-        ended: Callable[[Any, bool], None],
+        ended: Callable[[Any], None],
     ) -> None:
         self.logic, self.ui, self.requirements, self.models = logic, ui, requirements, models
         self.confirm, self.acknowledge, self._reason, self._ended = confirm, acknowledge, reason, ended
@@ -308,13 +308,20 @@ class RunPart:
         if self.closing:
             return
         self.fail(error if error is not None and error.kind != "interrupted" else None)
-        chosen = None if self.parameters is None else self.parameters.t1
         if nodes is not None:
             self._learn()
-            self._ended(nodes, chosen is None or chosen is self._startedWith or chosen is nodes.t1)
+            self._ended(nodes)
         self.update()
         if self.info is None:
             self.requestInfoSoon()
+
+    def isLookedAt(self, nodes: Any) -> bool:
+        """Whether a result is of the T1 that is chosen now; without one, whether no view has another acquired scan."""
+        chosen = self.parameters.t1
+        if chosen is not None:
+            return chosen is self._startedWith or chosen is nodes.t1
+        own = (nodes.t1, nodes.t2, nodes.flair, nodes.reference)
+        return all(image in own for image in Views.acquired(slicer.mrmlScene))
 
     def _learn(self) -> None:
         """The engine measures its speed in a moment, in which the machine may be busy: a whole run tells it better."""

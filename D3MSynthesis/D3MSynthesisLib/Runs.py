@@ -12,7 +12,8 @@ from D3MSynthesisLib.Results import STEP_IMAGES
 PREFIX = "D3M."
 RUN, ROLE = PREFIX + "Run", PREFIX + "Role"
 SEGMENT_ID = "EnhancingTumour"
-INPUTS = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "reference": "T1c", "brainMask": "BrainMask"}
+INPUTS = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "reference": "T1c", "brainMask": "BrainMask",
+          "referenceMask": "Tumour"}  # fmt: skip
 """Scans that a run refers to, and the names of the references."""
 NOT_MADE = {"runID", "folderItem", "segmentID", *INPUTS}
 """Of a run's fields those that no node was made for."""
@@ -41,6 +42,8 @@ class Nodes:
     reference: Any = None
     """The real T1c that the run was compared with."""
     brainMask: Any = None
+    referenceMask: Any = None
+    """The real enhancing tumour that the run's mask was compared with."""
     drawn: Any = None
     """What grid and arrows are drawn from: a field in world coordinates, under no transform."""
     fieldMap: Any = None

@@ -9,7 +9,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 import slicer
-from D3MSynthesisLib import DicomExport, Results, Scene
+from D3MSynthesisLib import DicomExport, Saving, Scene
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect
 
@@ -63,7 +63,7 @@ class SavePart:
         """Save the run as files, and as DICOM if wanted."""
         try:
             with slicer.util.WaitCursor():
-                saved = Results.saveRun(self.nodes, folder)
+                saved = Saving.saveRun(self.nodes, folder)
             self._fail(None)
             self._tell(_("Saved in {folder}").format(folder=saved))
             if dicom:

@@ -16,7 +16,7 @@ from typing import Any
 import slicer
 from D3MSynthesisLib import Looks, Masks
 from D3MSynthesisLib.Assignment import SYNTHETIC
-from D3MSynthesisLib.Comparison import COMPARED
+from D3MSynthesisLib.Comparison import COMPARED, COMPARED_TUMOUR, MADE_FROM
 from D3MSynthesisLib.Grids import gridTransform, thresholdOf, writeMask
 from D3MSynthesisLib.Results import STEP_IMAGES, Image, Output, readOutput
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, RUN, SEGMENT_ID, Nodes, proxies, updateProxies
@@ -43,11 +43,11 @@ class Frame:
     brainMask: Any = None
     compared: str | None = None
     """`Comparison.imprint` of the real T1c at the start of the run."""
-
-
-def isSynthetic(node: Any) -> bool:
-    """Whether a node was made by a synthesis."""
-    return node is not None and node.GetAttribute(SYNTHETIC) is not None
+    referenceMask: Any = None
+    comparedTumour: str | None = None
+    """`Comparison.maskImprint` of the real tumour at the start of the run."""
+    madeFrom: str | None = None
+    """`Comparison.imprint` of T1 at the start of the run."""
 
 
 def addRun(scene: Any, folder: Path, frame: Frame, reference: Any = None, threshold: float | None = None) -> Nodes:
@@ -116,7 +116,7 @@ class _Builder:
         cemri.SetAttribute(PREFIX + "Provenance", json.dumps(self.provenance(), ensure_ascii=False))
         nodes = Nodes(
             self.runID, 0, self.frame.t1, cemri, subtraction, probability, None, deformation, magnitude, uncertainty,
-            whole, sample, self.frame.t2, self.frame.flair, reference, self.frame.brainMask,
+            whole, sample, self.frame.t2, self.frame.flair, reference, self.frame.brainMask, self.frame.referenceMask,
         )  # fmt: skip
         nodes.segmentation = self.segmentation(cemri, mask, Masks.GIVEN_NAME if nodes.given else Masks.SEGMENT_NAME)
         if output.steps:
@@ -131,6 +131,8 @@ class _Builder:
         if output.comparison is not None:
             cemri.SetAttribute(PREFIX + "ComparedMask", nodes.maskDigest)
             cemri.SetAttribute(COMPARED, self.frame.compared)
+            cemri.SetAttribute(COMPARED_TUMOUR, self.frame.comparedTumour)
+        cemri.SetAttribute(MADE_FROM, self.frame.madeFrom)
         nodes.folderItem = self.hierarchy(nodes)
         Looks.applyDefaults(nodes)
         return nodes

@@ -6,15 +6,16 @@ Views are reached through their composite and slice nodes, so this works in the 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import vtk
 
 import slicer
-from D3MSynthesisLib.Assignment import SYNTHETIC
+from D3MSynthesisLib.Assignment import isSynthetic
 from D3MSynthesisLib.Grids import gridPoints, rasBounds, transformed, worldFrom
-from D3MSynthesisLib.Runs import ROLE, RUN, Nodes, alive, brainOf
+from D3MSynthesisLib.Identity import groupOf, identityOf
+from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, brainOf
 from D3MSynthesisLib.Texts import _
 
 MARK = "synthetic, research use only"
@@ -26,8 +27,14 @@ UPPER_EDGE = 7
 """Place in a view's corner annotation that Slicer's own annotations leave free (vtkCornerAnnotation::UpperEdge)."""
 LOWER_EDGE = 4
 """Another such place (vtkCornerAnnotation::LowerEdge)."""
+ABOVE_NAMES = "\n "
+"""A line below what is written at the lower edge: beside it, Slicer has the name of the image, which would join it."""
 MASK = "mask of a synthesis"
 """Beginning of what is written there where a run's mask lies over acquired scans alone."""
+CHANGED = {"reference": PREFIX + "ChangedT1c", "t1": PREFIX + "ChangedT1"}
+"""Attributes of a synthetic image: identifier of a scan that is no longer what was compared, or synthesised from."""
+SINCE = "moved or changed since"
+"""Part of what is written there where such a scan is seen."""
 MARGIN = 1.35
 """Views that are fitted are so much larger than the brain: the legend is beside it."""
 TWO = ("Red", "Yellow")
@@ -81,6 +88,15 @@ def setImages(scene: Any, background: dict[str, Any], default: Any, foreground: 
         composite.SetForegroundOpacity(opacity if alive(over) else 0.0)
 
 
+def dropLabels(t1: Any) -> None:
+    """Take label maps of another patient or examination, where that is known, out of the views of a result of T1."""
+    mine = identityOf(t1)
+    for composite in composites(t1.GetScene()):
+        label = t1.GetScene().GetNodeByID(composite.GetLabelVolumeID() or "")
+        if mine.known and label is not None and identityOf(label).known and groupOf(label) != groupOf(t1):
+            composite.SetLabelVolumeID(None)
+
+
 def runsShown(scene: Any) -> set[str]:
     """The runs of which an image is in a slice view."""
     found = set()
@@ -89,6 +105,12 @@ def runsShown(scene: Any) -> set[str]:
             node = scene.GetNodeByID(identity or "")
             found.add("" if node is None else node.GetAttribute(RUN) or "")
     return found - {""}
+
+
+def acquired(scene: Any) -> list[Any]:
+    """Images in the slice views that no synthesis has made."""
+    shown = [node for view in composites(scene) for node in _images(scene, view.GetLayoutName())[:2]]
+    return [node for node in shown if node is not None and not isSynthetic(node)]
 
 
 def layoutNode(scene: Any) -> Any:
@@ -284,65 +306,78 @@ def markViews() -> None:
         if widget is None:
             continue
         view = widget.sliceView()
-        for place, own, wanted in (
-            (UPPER_EDGE, MARK, "\n".join(caption(slicer.mrmlScene, name))),
-            (LOWER_EDGE, MASK, maskCaption(slicer.mrmlScene, name)),
-        ):
-            _write(view, place, own, wanted)
+        _write(view, UPPER_EDGE, (MARK,), "\n".join(caption(slicer.mrmlScene, name)))
+        lower = (maskCaption(slicer.mrmlScene, name), changedCaption(slicer.mrmlScene, name))
+        text = "\n".join(text for text in lower if text)
+        _write(view, LOWER_EDGE, (MASK, SINCE), text + ABOVE_NAMES if text else "")
     for index in range(manager.threeDViewCount):
         widget = manager.threeDWidget(index)
         if widget is not None:
             view = widget.threeDView()
-            _write(view, UPPER_EDGE, MARK, surfaceCaption(slicer.mrmlScene, view.mrmlViewNode()))
+            _write(view, UPPER_EDGE, (MARK,), surfaceCaption(slicer.mrmlScene, view.mrmlViewNode()))
 
 
-def _write(view: Any, place: int, own: str, wanted: str) -> None:
+def _write(view: Any, place: int, own: tuple[str, ...], wanted: str) -> None:
     written = view.cornerAnnotation().GetText(place) or ""
-    if wanted != written and (not written or own in written):  # another module's text stays
+    if wanted != written and (not written or any(one in written for one in own)):  # another module's text stays
         view.cornerAnnotation().SetText(place, wanted)
         view.scheduleRender()
 
 
 def caption(scene: Any, view: str) -> list[str]:
     """Lines at the upper edge of a view; none where only acquired images are seen."""
+    under, over, share = _images(scene, view)
+    shown = [node for node in (under, over) if isSynthetic(node)]
+    drawings = _drawings(scene, {node.GetAttribute(RUN) for node in shown})
+    if not shown:  # over an acquired scan the drawing alone is ours
+        return [f"drawing: {MARK}", *drawings] if drawings else []
+    lines = [MARK]
+    if over is not None and len([node for node in (under, over) if node is not None and not isSynthetic(node)]) == 1:
+        lines.append(_("{n} % of it real").format(n=round(100 * (share if not isSynthetic(over) else 1 - share))))
+    return lines + [text for node in shown if (text := node.GetAttribute(CAPTION))] + drawings
+
+
+def _images(scene: Any, view: str) -> tuple[Any, Any, float]:
+    """What is seen in a view: the image below, the one over it, and how much of that one; None where none is."""
     composite = _named(composites(scene), view)
     if composite is None:
-        return []
+        return None, None, 0.0
     share = composite.GetForegroundOpacity()
     under = scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
     over = scene.GetNodeByID(composite.GetForegroundVolumeID() or "") if share > 0 else None
-    if over is not None and share >= 1 and not _synthetic(over) and _covers(over, under):
+    if over is not None and share >= 1 and not isSynthetic(over) and _covers(over, under):
         under = None  # nothing is left of it
-    shown = [node for node in (under, over) if _synthetic(node)]
-    drawings = _drawings(scene)
-    if not shown:  # over an acquired scan the drawing alone is ours
-        return [f"drawing: {MARK}", *(node.GetAttribute(CAPTION) for node in drawings)] if drawings else []
-    lines = [MARK]
-    if over is not None and len([node for node in (under, over) if node is not None and not _synthetic(node)]) == 1:
-        lines.append(_("{n} % of it real").format(n=round(100 * (share if not _synthetic(over) else 1 - share))))
-    return lines + [text for node in [*shown, *drawings] if (text := node.GetAttribute(CAPTION))]
+    return under, over, share
+
+
+def changedCaption(scene: Any, view: str) -> str:
+    """That a scan which is seen is no longer what was compared, or what a run was made from; else empty."""
+    seen = {node.GetID() for node in _images(scene, view)[:2] if node is not None and not isSynthetic(node)}
+    results = [node for node in _volumes(scene) if node.GetAttribute(ROLE) == "cemri"]
+    texts = {"reference": f"real T1c {SINCE} it was compared", "t1": f"T1 {SINCE} the synthesis"}
+    found = [texts[name] for name, key in CHANGED.items() if seen & {node.GetAttribute(key) for node in results}]
+    return "\n".join(found)
 
 
 def maskCaption(scene: Any, view: str) -> str:
-    """What lies over acquired scans, and of which synthetic image it is; empty elsewhere.
+    """What lies over images of anything but its own run, and of which synthetic image it is; empty elsewhere.
 
-    An outline alone looks as if somebody had drawn it by the scan, and the scan may be the next patient's.
+    An outline alone looks as if somebody had drawn it by the scan, and the picture may be the next patient's.
     """
-    composite = _named(composites(scene), view)
-    background = None if composite is None else scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
-    if background is None or MARK in caption(scene, view):
+    images = [node for node in _images(scene, view)[:2] if node is not None]
+    if not images:
         return ""
 
     def outlined(_node: Any, display: Any, _segment: str) -> bool:
         drawn = display.GetVisibility2DFill() or display.GetVisibility2DOutline()
         return bool(display.GetVisibility2D() and drawn)
 
-    names, owners = _masksShown(scene, outlined)
+    names, owners = _masksShown(scene, outlined, {node.GetAttribute(RUN) for node in images})
     return "\n".join([f"{MASK}: {', '.join(names)}", *owners]) if names else ""
 
 
 def surfaceCaption(scene: Any, view: Any) -> str:
-    """The mark of a 3-D view with the surface of a run's mask, and what it is of which synthetic image; else empty."""
+    """The mark of a 3-D view, and what is synthetic in it: slices, volumes that are rendered, surfaces of masks."""
 
     def solid(node: Any, display: Any, segment: str) -> bool:
         return bool(
@@ -353,23 +388,44 @@ def surfaceCaption(scene: Any, view: Any) -> str:
             and node.GetSegmentation().ContainsRepresentation("Closed surface")
         )
 
+    images = _imagesIn3D(scene, None if view is None else view.GetID())
+    lines = [MARK, *images] if images else []
     names, owners = _masksShown(scene, solid)
-    return "\n".join([f"surface: {MARK}", ", ".join(names), *owners]) if names else ""
+    return "\n".join([*lines, f"surface: {MARK}", ", ".join(names), *owners] if names else lines)
 
 
-def _masksShown(scene: Any, shown: Callable[[Any, Any, str], bool]) -> tuple[list[str], list[str]]:
+def _imagesIn3D(scene: Any, view: str | None) -> list[str]:
+    """Names of synthetic images in a 3-D view: of slices that are shown there, and of volumes that are rendered."""
+    found = []
+    for node in sliceNodes(scene):
+        if node.GetSliceVisible() and (view is None or node.IsDisplayableInThreeDView(view)):
+            found += [image for image in _images(scene, node.GetLayoutName())[:2] if isSynthetic(image)]
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLVolumeRenderingDisplayNode")):
+        display = scene.GetNthNodeByClass(index, "vtkMRMLVolumeRenderingDisplayNode")
+        visible = display.GetVisibility() and (view is None or display.IsDisplayableInView(view))
+        if visible and isSynthetic(display.GetDisplayableNode()):
+            found.append(display.GetDisplayableNode())
+    return list(dict.fromkeys(node.GetName() for node in found))
+
+
+def _masksShown(
+    scene: Any, shown: Callable[[Any, Any, str], bool], without: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
     """Segments of the runs' masks that are shown in such a way, and names of the synthetic images that they are of.
 
     Args:
         scene: The scene.
         shown: Whether of a segmentation, with its display node, a segment that is not hidden is shown so.
+        without: Runs that are of no interest.
     """
     names: list[str] = []
     runs: set[str] = set()
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")):
         node = scene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
         display = node.GetDisplayNode()
-        if not _synthetic(node) or node.GetAttribute(ROLE) == "brain" or display is None:
+        if not isSynthetic(node) or node.GetAttribute(ROLE) == "brain" or display is None:
+            continue
+        if node.GetAttribute(RUN) in without or not slicer.vtkMRMLFolderDisplayNode.GetHierarchyVisibility(node):
             continue
         segmentation = node.GetSegmentation()
         found = [segmentation.GetNthSegmentID(number) for number in range(segmentation.GetNumberOfSegments())]
@@ -381,16 +437,23 @@ def _masksShown(scene: Any, shown: Callable[[Any, Any, str], bool]) -> tuple[lis
         names += [segmentation.GetSegment(one).GetName() for one in seen]
         if seen:
             runs.add(node.GetAttribute(RUN))
-    volumes = [scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
-               for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"))]  # fmt: skip
-    owners = [
-        node.GetName() for node in volumes if node.GetAttribute(ROLE) == "cemri" and node.GetAttribute(RUN) in runs
+    return names, _owners(scene, runs)
+
+
+def _volumes(scene: Any) -> list[Any]:
+    return [
+        scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
+        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"))
     ]
-    return names, owners
 
 
-def _synthetic(node: Any) -> bool:
-    return node is not None and node.GetAttribute(SYNTHETIC) is not None
+def _owners(scene: Any, runs: set[str]) -> list[str]:
+    """Names of the synthetic images of runs."""
+    return [
+        node.GetName()
+        for node in _volumes(scene)
+        if node.GetAttribute(ROLE) == "cemri" and node.GetAttribute(RUN) in runs
+    ]
 
 
 def _covers(over: Any, under: Any) -> bool:
@@ -408,12 +471,19 @@ def _covers(over: Any, under: Any) -> bool:
     return bool((outer[::2] <= inner[::2] + 1).all() and (outer[1::2] >= inner[1::2] - 1).all())
 
 
-def _drawings(scene: Any) -> list[Any]:
-    """Transform nodes with a caption that are drawn in the slice views."""
+def _drawings(scene: Any, runs: set[str]) -> list[str]:
+    """Captions of transforms that are drawn in the slice views, with the synthetic image that they are of.
+
+    Args:
+        scene: The scene.
+        runs: Of which an image is seen: their own drawings need no name.
+    """
     found = []
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformNode")):
         node = scene.GetNthNodeByClass(index, "vtkMRMLTransformNode")
         display = node.GetDisplayNode() if node.GetAttribute(CAPTION) else None
         if display is not None and display.GetVisibility() and display.GetVisibility2D():
-            found.append(node)
+            found.append(node.GetAttribute(CAPTION))
+            if node.GetAttribute(RUN) not in runs:
+                found += _owners(scene, {node.GetAttribute(RUN)})
     return found

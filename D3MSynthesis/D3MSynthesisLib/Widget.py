@@ -54,7 +54,7 @@ class Panel(VTKObservationMixin):
         self._coming = False
         self._going = False
         self._arrived: Any = None
-        """A result that came while another module was shown, and whether its T1 was still chosen."""
+        """A result that came while another module was shown."""
 
         def ask(question: str) -> bool:
             return bool(self.confirm(question))
@@ -74,8 +74,6 @@ class Panel(VTKObservationMixin):
         self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._onNodeLeaves)
         self.addObserver(scene, scene.NodeRemovedEvent, self._onNodeRemoved)
-        for view in Views.composites(scene):
-            self.addObserver(view, vtk.vtkCommand.ModifiedEvent, self._onView)
         layout = Views.layoutNode(scene)
         if layout is not None:
             self.addObserver(layout, vtk.vtkCommand.ModifiedEvent, self._onArranged)
@@ -91,9 +89,10 @@ class Panel(VTKObservationMixin):
             self.run.requestInfoSoon()
 
     def exit(self) -> None:
-        """The module is left; a run goes on."""
+        """The module is left; a run goes on, and what its result has in the views stays true."""
         self._entered = False
-        self._unbind()
+        self._unbind(self.result)
+        self.result.away = True
 
     def cleanup(self) -> None:
         """Reload or end of the application: stop everything, let go of everything."""
@@ -114,16 +113,20 @@ class Panel(VTKObservationMixin):
         self._assign()
         self.update()
         arrived, self._arrived = self._arrived, None
-        if arrived is not None and arrived[0].cemri.GetScene() is slicer.mrmlScene:
-            self._ended(*arrived)
+        if arrived is not None and arrived.cemri.GetScene() is slicer.mrmlScene:
+            self._ended(arrived)
 
-    def _unbind(self) -> None:
+    def _unbind(self, but: Any = None) -> None:
+        """Let go of the scene's parameters; `but`: a part that keeps them."""
+        if self.parameters is None and but is None:
+            self.result.bind(None)
         if self.parameters is not None:
             self.parameters.disconnectGui(self._guiTag)
             self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameters)
             self.parameters = None
             for part in (self.inputs, self.run, self.result):
-                part.bind(None)
+                if part is not but:
+                    part.bind(None)
 
     def _onSceneChanges(self, _caller: Any, _event: str) -> None:
         """A scene is closed or read: selectors drop all rows and list them again (qMRMLSceneModel.cxx, updateScene).
@@ -136,15 +139,12 @@ class Panel(VTKObservationMixin):
     def _onSceneChanged(self, _caller: Any, _event: str) -> None:
         if not self._closing:
             self._unbind()
-            Views.markViews()  # the views were restored before their images were there
             if self._entered:
                 self._bind()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeAdded(self, _caller: Any, _event: str, node: Any) -> None:
-        if node.IsA("vtkMRMLSliceCompositeNode"):
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onView)
-        elif node.IsA("vtkMRMLScalarVolumeNode") and not self._coming and not slicer.mrmlScene.IsBatchProcessing():
+        if node.IsA("vtkMRMLScalarVolumeNode") and not self._coming and not slicer.mrmlScene.IsBatchProcessing():
             self._coming = True
             qt.QTimer.singleShot(0, guarded(self._assign))  # the node has no image yet when it is announced
 
@@ -172,12 +172,8 @@ class Panel(VTKObservationMixin):
             self.result.refresh(nodes)  # the user deleted the run, or a part of it, in the data tree
         self.update()
 
-    def _onView(self, _caller: Any, _event: str) -> None:
-        Views.markViews()
-
     def _onArranged(self, layout: Any, _event: str) -> None:
         self.result.onArranged(layout.GetViewArrangement())
-        qt.QTimer.singleShot(0, guarded(Views.markViews))  # views may be made after their nodes have told it
 
     def _onParameters(self, _caller: Any, _event: str) -> None:
         self.inputs.watch()
@@ -206,7 +202,7 @@ class Panel(VTKObservationMixin):
 
     def update(self, *_arguments: Any) -> None:
         """Everything that depends on what is chosen and on what goes on."""
-        self.inputs.tell(self.models.optional)
+        self.inputs.tell(self.models.optional, self.models.costWithout)
         self.run.update()
         self.result.tellOwner()
         self.result.comparison.tell()
@@ -238,19 +234,20 @@ class Panel(VTKObservationMixin):
                 nodes.t1, nodes.t2, nodes.flair, brainMask=brain, reference=nodes.reference, enhancementMask=mask
             )
 
-    def _ended(self, nodes: Any, chosen: bool) -> None:
+    def _ended(self, nodes: Any) -> None:
         """A run has ended; the views are left alone if another patient is looked at by now."""
         if self.parameters is None:
             Pictures.hide(nodes)  # until it is shown, its mask would lie over whatever is
-            self._arrived = (nodes, chosen)
+            self._arrived = nodes
             return
         for name in BEFORE_A_RUN:
             getattr(self.ui, name).collapsed = True
-        if chosen or self.result.nodes is None:
+        if self.run.isLookedAt(nodes):
             self.result.present(nodes)
         else:
             Pictures.hide(nodes)
             self.result.refresh(self.result.nodes)
+        self._assign()
 
     def _fail(self, error: SynthesisError | None) -> None:
         self.run.fail(error)

@@ -138,3 +138,55 @@ def test_plain_volumes_are_no_frames(case: tuple[MRMLHost, MadeOutput, list[obje
     scans = {"t1": volume}
     assert Frames.keep(scans) == []
     assert scans["t1"] is volume
+
+
+@pytest.mark.parametrize("kind", ["vtkMRMLLabelMapVolumeNode", "vtkMRMLSegmentationNode"])
+def test_the_frame_of_a_mask_is_kept(
+    case: tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic], kind: str
+) -> None:
+    """Brain and real tumour of a sequence stay those of the run's frame; hidden segments stay hidden in the copy."""
+    from D3MSynthesisLib import Grids, Inputs
+
+    host, made, proxies, logic = case
+    browser = Frames.frameOf(proxies[0]).browser
+    real = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="t1c")
+    masks = []
+    for name in ("brain", "tumour"):
+        sequence = host.scene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
+        for frame in range(3):
+            mask = np.ascontiguousarray(np.roll(made.mask.T, frame, 0))
+            node = host.scene.AddNewNodeByClass(kind)
+            if node.IsA("vtkMRMLSegmentationNode"):
+                for segment, voxels in (("a", mask), ("b", np.ones_like(mask))):
+                    node.GetSegmentation().AddEmptySegment(segment, segment, (1, 0, 0))
+                    Grids.writeMask(node, segment, voxels, made.matrix)
+            else:
+                slicer.util.updateVolumeFromArray(node, mask.astype(np.uint8))
+                node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(made.matrix))
+            sequence.SetDataNodeAtValue(node, str(30 * frame))
+            host.scene.RemoveNode(node)
+        browser.AddSynchronizedSequenceNode(sequence)
+        browser.SetSaveChanges(sequence, False)
+        masks.append(sequence)
+
+    def chosen(frame: int) -> list[object]:
+        show(host, browser, frame)
+        found = [browser.GetProxyNode(sequence) for sequence in masks]
+        if kind == "vtkMRMLSegmentationNode":
+            for node in found:
+                node.CreateDefaultDisplayNodes()
+                node.GetDisplayNode().SetSegmentVisibility("b", False)
+        return found
+
+    brain, tumour = chosen(1)
+    nodes = logic.run(*proxies, brainMask=brain, reference=real, referenceMask=tumour)
+    Comparison.compareRun(nodes, real, tumour)
+    kept = nodes.referenceMask
+    show(host, browser, 2)
+    for node in (nodes.brainMask, nodes.referenceMask):
+        np.testing.assert_array_equal(Inputs.maskOnGrid(node, nodes.cemri), np.roll(made.mask.T, 1, 0))
+    assert not Comparison.tumourChanged(nodes)
+    Comparison.compareRun(nodes, real, chosen(1)[1])
+    assert nodes.referenceMask is kept, "no copy of the same frame for every comparison"
+    Comparison.compareRun(nodes, real, chosen(0)[1])
+    np.testing.assert_array_equal(Inputs.maskOnGrid(nodes.referenceMask, nodes.cemri), made.mask.T)

@@ -112,6 +112,8 @@ def test_pictures_exist() -> None:
     assert all(address.startswith(RAW) for address in (icon, *screenshots))
     assert png_size(CHECKOUT / icon.removeprefix(RAW)) == (128, 128)
     assert all(min(png_size(CHECKOUT / address.removeprefix(RAW))) >= 400 for address in screenshots)
+    film = CHECKOUT / "Resources/Screenshots/panel.gif"
+    assert film.stat().st_size <= 3_000_000, "it is loaded with the page"
     for name in ("D3MSynthesis", "D3MTraining"):
         assert png_size(CHECKOUT / name / "Resources" / "Icons" / f"{name}.png") == (128, 128)
 

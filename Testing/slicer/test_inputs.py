@@ -12,7 +12,7 @@ slicer = pytest.importorskip("slicer")
 from mrml_host import MRMLHost  # noqa: E402
 
 from d3m.volumes.preprocess.case import read_volume  # noqa: E402
-from D3MSynthesisLib import Inputs  # noqa: E402
+from D3MSynthesisLib import Assignment, Inputs  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +60,10 @@ def test_readiness_gives_one_reason(host: MRMLHost) -> None:
     flat = slicer.util.addVolumeFromArray(np.zeros((1, 5, 6), np.float32), name="f")
     assert "single slice" in Inputs.readiness(t1, flat, flair)
     assert "with contrast" in Inputs.readiness(volume("x_t1ce"), t2, flair)
-    t2.SetAttribute(Inputs.SYNTHETIC, "yes")
+    t2.SetAttribute(Assignment.SYNTHETIC, "yes")
     assert "synthetic" in Inputs.readiness(t1, t2, flair)
     segmentation = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mask")
-    t2.RemoveAttribute(Inputs.SYNTHETIC)
+    t2.RemoveAttribute(Assignment.SYNTHETIC)
     assert "no segment" in Inputs.readiness(t1, t2, flair, segmentation)
 
 

@@ -57,6 +57,7 @@ def test_one_scan_may_be_left_out_if_the_card_says_so(
     assert seen(ui.leftOutLabel)
     assert ui.stateLabel.text.startswith("Ready")
     assert f"{left_out} is left out" in ui.stateLabel.text
+    assert "patients" not in ui.leftOutLabel.text, "this card has no numbers of it"
     assert left_out in ui.cardText.toPlainText()
     panel.models.importFrom(tiny_model)
     assert not ui.applyButton.enabled
@@ -209,3 +210,25 @@ def test_the_result_says_it(host: Host, able_model: Path, tiny_model: Path, tiny
     written = DicomExport.saveDicom(nodes, tmp_path)
     header = pydicom.dcmread(next((written.folder / "cemri").glob("*.dcm")), stop_before_pixels=True)
     assert "FLAIR was not given" in str(header)
+
+
+@pytest.mark.parametrize("left_out", ["T2", "FLAIR"])
+def test_what_leaving_out_costs_is_told(host: Host, left_out: str) -> None:
+    """The sentence has the numbers of the default model's card, beside those with all three scans."""
+    import json
+    import re
+    from pathlib import Path
+
+    panel = host.openModule("D3MSynthesis").panel
+    for name in (f"p_{n}" for n in SCANS if n != left_out.lower()):
+        volume(name)
+    host.settle()
+    card = json.loads((Path(__file__).parents[2] / "Resources/Models/default/card.json").read_text())
+    rows = next(one["rows"] for one in card["validation_without"] if one["contrast"] == left_out.lower())
+    text = panel.ui.leftOutLabel.text
+    for name, title, digits in (("psnr_tumour", "PSNR, tumour (dB)", 1), ("dice", "Dice of the mask", 2)):
+        less, whole = (next(r["mean"] for r in found if r["name"] == name) for found in (rows, card["validation"]))
+        found = re.search(rf"{re.escape(title)} ([\d.]+) instead of ([\d.]+)", text)
+        assert found, text
+        assert [float(number) for number in found.groups()] == [round(less, digits), round(whole, digits)]
+    assert f"On {max(row['n'] for row in rows)} patients" in text

@@ -11,7 +11,7 @@ from slicer_helpers import MadeOutput, make_output, save, write_provenance
 slicer = pytest.importorskip("slicer")
 from mrml_host import MRMLHost  # noqa: E402
 
-from D3MSynthesisLib import Grids, Masks, Results, Runs, Scene  # noqa: E402
+from D3MSynthesisLib import Grids, Masks, Runs, Scene  # noqa: E402
 
 
 @pytest.fixture
@@ -40,11 +40,33 @@ def test_an_edit_is_named_and_measured(made: tuple[Runs.Nodes, MadeOutput]) -> N
     assert nodes.edited
     assert nodes.enhancingVolumeMl == pytest.approx(edited.sum() * 1.0 * 1.1 * 1.4 / 1000, rel=1e-4)
     assert nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID).GetName() == Masks.EDITED_NAME
-    assert Results.maskRecord(nodes)["edited"]
+    assert Masks.record(nodes)["edited"]
+    paint(nodes, output.mask.T)
+    assert not Masks.record(nodes)["edited"], "nobody has looked since, as in a script"
+    paint(nodes, edited)
+    assert Masks.record(nodes)["edited"]
     paint(nodes, output.mask.T)
     assert Masks.noticeEdit(nodes)
     assert not nodes.edited
     assert nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID).GetName() == Masks.SEGMENT_NAME
+
+
+def test_a_voxel_at_the_threshold_is_no_edit(tmp_path: Path) -> None:
+    """Of a real patient's voxels one may lie within a millionth of the threshold; nobody has edited the mask then."""
+    MRMLHost()
+    output = make_output(tmp_path / "made")
+    probability = output.probability.copy()
+    edge = tuple(np.argwhere(~output.mask & (probability > 0.2))[0])
+    probability[edge] = np.float32(0.3) - np.float32(5e-7)
+    save(output.folder / "enhancement_probability.nii.gz", probability, output.matrix)
+    (output.folder / "provenance.json").unlink()
+    write_provenance(output.folder)
+    t1 = slicer.util.addVolumeFromArray(output.t1.T, ijkToRAS=output.matrix, name="T1")
+    frame = Scene.Frame("T1", output.matrix, t1)
+    nodes = Scene.addRun(slicer.mrmlScene, output.folder, frame)
+    assert nodes.threshold == 0.3
+    assert not Masks.noticeEdit(nodes)
+    assert not nodes.edited
 
 
 def test_segments_that_were_added_count(made: tuple[Runs.Nodes, MadeOutput]) -> None:

@@ -160,6 +160,21 @@ def test_legend_follows_the_overlay(shown: tuple[MRMLHost, Runs.Nodes]) -> None:
     assert not slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(nodes.fieldMap).GetVisibility()
 
 
+@pytest.mark.parametrize(("top", "wanted"), [(1480.0, "1480"), (21.3, "21.3"), (0.385, "0.385")])
+def test_legend_has_no_exponents(shown: tuple[MRMLHost, Runs.Nodes], top: float, wanted: str) -> None:
+    """Scanners' units go into thousands: "1.48e+03" would be read by nobody, and its letters are tiny."""
+    _, nodes = shown
+    display = nodes.subtraction.GetDisplayNode()
+    before = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+    display.SetWindowLevelMinMax(-top, top)
+    Looks.legend(nodes.subtraction, "CEMRI - T1", True)
+    found = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(nodes.subtraction)
+    told = (found.GetLabelFormat() % top).strip()
+    display.SetWindowLevelMinMax(*before)
+    Looks.legend(nodes.subtraction, "CEMRI - T1", False)
+    assert told == wanted
+
+
 def background(host: MRMLHost, view: str = "Red") -> object:
     """The image in a view."""
     composite = host.views[view].logic.GetSliceCompositeNode()

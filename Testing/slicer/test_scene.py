@@ -12,7 +12,7 @@ slicer = pytest.importorskip("slicer")
 import vtk  # noqa: E402
 from mrml_host import MRMLHost  # noqa: E402
 
-from D3MSynthesisLib import Inputs, Masks, Results, Runs, Scene  # noqa: E402
+from D3MSynthesisLib import Assignment, Inputs, Masks, Runs, Saving, Scene  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +101,10 @@ def test_marks_and_terminology(host: MRMLHost, tmp_path: Path) -> None:
     nodes = add(host, make_output(tmp_path / "out"))
     assert nodes.cemri.GetName() == "T1 synthetic CEMRI"
     for node in [*nodes.all(), *Runs.proxies(nodes).values()]:
-        assert Scene.isSynthetic(node), node.GetName()
+        assert Assignment.isSynthetic(node), node.GetName()
         assert (node.GetAttribute("D3M.Seed"), node.GetAttribute("D3M.Quality")) == ("7", "standard")
         assert (node.GetAttribute("D3M.Model"), node.GetAttribute("D3M.ModelSha256")) == ("tiny", "ab" * 32)
-    assert not Scene.isSynthetic(nodes.t1)
+    assert not Assignment.isSynthetic(nodes.t1)
     segment = nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID)
     value = vtk.reference("")
     assert segment.GetTag(segment.GetTerminologyEntryTagName(), value)
@@ -226,7 +226,7 @@ def test_saving_and_reopening_the_scene(host: MRMLHost, tmp_path: Path, kind: st
     (again,) = Runs.findRuns(scene)
     assert sorted(node.GetName() for node in again.all()) == names
     assert again.t1.GetName() == 'T1/ax: "Ö" [1]*?'
-    assert all(Scene.isSynthetic(node) for node in again.all())
+    assert all(Assignment.isSynthetic(node) for node in again.all())
     assert again.threshold == pytest.approx(0.6)
     back = slicer.util.arrayFromSegmentBinaryLabelmap(again.segmentation, again.segmentID, again.cemri)
     np.testing.assert_array_equal(back, mask)
@@ -261,7 +261,7 @@ def test_odd_names(host: MRMLHost, tmp_path: Path, name: str) -> None:
     t1 = t1_node(made, "T1")
     t1.SetName(name)
     nodes = Scene.addRun(host.scene, made.folder, Scene.Frame(name, made.matrix, t1))
-    saved = Results.saveRun(nodes, tmp_path)
+    saved = Saving.saveRun(nodes, tmp_path)
     assert saved.parent == tmp_path
     t1.SetName("T1")  # its own name is the user's affair
     assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
@@ -299,7 +299,7 @@ def test_saved_files_are_read_by_others(host: MRMLHost, tmp_path: Path) -> None:
     host.openScene()
     made = make_output(tmp_path / "out", "oblique")
     nodes = add(host, made)
-    first, second = Results.saveRun(nodes, tmp_path), Results.saveRun(nodes, tmp_path)
+    first, second = Saving.saveRun(nodes, tmp_path), Saving.saveRun(nodes, tmp_path)
     assert first != second
     image = sitk.ReadImage(str(first / "synthetic_cemri.nrrd"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), made.cemri.T)

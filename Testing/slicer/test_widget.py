@@ -397,3 +397,22 @@ def test_masks_of_an_earlier_patient_are_not_kept(host: Host) -> None:
     assert panel.parameters.brainMask is None
     assert panel.parameters.enhancementMask is None
     assert panel.parameters.referenceMask is not mask
+
+
+def test_an_error_in_a_handler_is_shown(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect behind a button is told with its details in the application, and is an error where tests run."""
+    from D3MSynthesisLib.Handlers import guarded
+
+    def fails() -> None:
+        raise RuntimeError("a defect of ours")
+
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        slicer.util, "errorDisplay", lambda text, detailedText="", **_: told.append((str(text), str(detailedText)))
+    )
+    monkeypatch.setattr(host.application, "testingEnabled", lambda: False)
+    with pytest.raises(RuntimeError):  # the console has it, too
+        guarded(fails)()
+    ((text, details),) = told
+    assert "this did not work" in text
+    assert "a defect of ours" in text + details

@@ -20,7 +20,9 @@ def test_a_mask_over_an_acquired_scan_is_named(host: Host, made: MadeOutput) -> 
     from D3MSynthesisLib import Grids
 
     def told(view: str = "Red") -> str:
-        return host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation().GetText(4) or ""
+        return (
+            host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation().GetText(4) or ""
+        ).rstrip()
 
     panel = opened(host, made)
     press(host, panel)
@@ -152,3 +154,150 @@ def test_mark_follows_the_scene(host: Host, made: MadeOutput, tmp_path: Path) ->
     assert mark() == MARK
     panel.exit()
     assert mark() == MARK
+
+
+def corner(host: Host, place: int, view: str = "Red") -> str:
+    """What is written at a place of a view's corner annotation."""
+    return (
+        host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation().GetText(place) or ""
+    ).rstrip()
+
+
+def show(host: Host, background: object, foreground: object = None, opacity: float = 0.0) -> None:
+    """Put images into all views, as the slice views' own selectors do."""
+    slicer.util.setSliceViewerLayers(background=background, foreground=foreground, foregroundOpacity=opacity)
+
+
+def test_a_scene_is_marked_without_the_panel(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """Who opens a saved scene and never the module sees the mark, too; a file's name is enough for it."""
+    from D3MSynthesisLib import Saving
+
+    widget = host.openModule("D3MSynthesis")
+    panel = opened(host, made)
+    press(host, panel)
+    saved = Saving.saveRun(panel.result.nodes, tmp_path)
+    assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    for found in (widget, slicer.modules.d3msynthesis.widgetRepresentation().self()):
+        host.closeModule(found)
+    host.clear()
+    assert corner(host, 7) == ""
+    host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    show(host, next(node for node in volumes if node.GetName() == "p_t1 synthetic CEMRI"))
+    assert corner(host, 7) == MARK
+    acquired = next(node for node in volumes if node.GetName() == "p_t1")
+    show(host, acquired)
+    assert corner(host, 7) == ""
+    segmentation = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")[0]
+    segmentation.GetDisplayNode().SetVisibility(False)
+    assert corner(host, 4) == ""
+    segmentation.GetDisplayNode().SetVisibility(True)
+    assert corner(host, 4).startswith("mask of a synthesis")
+    for name in ("synthetic_cemri", "synthetic_subtraction", "synthetic_first_sample"):
+        show(host, acquired)
+        show(host, slicer.util.loadVolume(str(saved / f"{name}.nrrd")))
+        assert corner(host, 7) == MARK, name
+
+
+def test_other_modules_change_what_is_marked(host: Host, made: MadeOutput) -> None:
+    """In Segment Editor or Segmentations a mask is edited, hidden and shown; the panel is not looked at then."""
+    from D3MSynthesisLib import Grids
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    panel.ui.sideBySideButton.click()
+    panel.exit()
+    nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    assert corner(host, 4) == ""
+    nodes.segmentation.GetDisplayNode().SetVisibility(True)
+    assert "(predicted)" in corner(host, 4)
+    Grids.writeMask(nodes.segmentation, nodes.segmentID, made.mask.T[::-1].copy(), Grids.matrixOf(nodes.cemri))
+    host.settle()
+    assert "(edited)" in corner(host, 4)
+    panel.enter()
+    assert panel.result.nodes.edited
+
+
+def test_what_lies_over_another_result_is_named(host: Host, made: MadeOutput) -> None:
+    """One patient's outline or drawing over another one's synthetic image, or scan, says whose it is."""
+    panel = opened(host, made)
+    press(host, panel)
+    first = panel.result.nodes
+    for scan in ("t1", "t2", "flair"):
+        node = slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name=f"q_{scan}")
+        setattr(panel.parameters, scan, node)
+    press(host, panel)
+    second = panel.result.nodes
+    assert corner(host, 4) == "", "its own mask"
+    panel.ui.deformationBox.setCurrentIndex(3)
+    assert "q_t1 synthetic CEMRI" not in corner(host, 7), "its own drawing"
+    show(host, first.cemri)
+    second.segmentation.GetDisplayNode().SetVisibility2D(True)
+    assert corner(host, 4) == "mask of a synthesis: Enhancing tumour (predicted)\nq_t1 synthetic CEMRI"
+    assert corner(host, 7).startswith(f"{MARK}\ndeformation of the last step")
+    assert corner(host, 7).endswith("\nq_t1 synthetic CEMRI")
+    show(host, first.t1)
+    assert corner(host, 7).startswith(f"drawing: {MARK}\ndeformation of the last step")
+    assert corner(host, 7).endswith("\nq_t1 synthetic CEMRI")
+
+
+def test_synthetic_images_in_3d_are_marked(host: Host, made: MadeOutput, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice that is shown in a 3-D view, and a volume that is rendered there, are as synthetic as in the slices.
+
+    vtkMRMLColorLegendDisplayableManager.cxx (UpdateActor) finds slices in a 3-D view in the same way.
+    """
+    text, node = vtk.vtkCornerAnnotation(), host.scene.AddNewNodeByClass("vtkMRMLViewNode")
+    view = SimpleNamespace(cornerAnnotation=lambda: text, mrmlViewNode=lambda: node, scheduleRender=lambda: None)
+    manager = host.application.layoutManager()
+    monkeypatch.setattr(manager, "threeDViewCount", 1, raising=False)
+    monkeypatch.setattr(manager, "threeDWidget", lambda _index: SimpleNamespace(threeDView=lambda: view), raising=False)
+    panel = opened(host, made)
+    press(host, panel)
+    nodes, red = panel.result.nodes, host.views["Red"].node
+    told = f"{MARK}\np_t1 synthetic CEMRI"
+    assert not text.GetText(7)
+    red.SetSliceVisible(True)
+    assert text.GetText(7) == told
+    show(host, nodes.t1)
+    assert not text.GetText(7), "an acquired scan"
+    show(host, nodes.cemri)
+    red.AddThreeDViewID("vtkMRMLViewNodeOther")
+    assert not text.GetText(7), "it is in another view"
+    red.RemoveAllThreeDViewIDs()
+    assert text.GetText(7) == told
+    red.SetSliceVisible(False)
+    assert not text.GetText(7)
+    host.scene.RegisterNodeClass(slicer.vtkMRMLGPURayCastVolumeRenderingDisplayNode())  # the application's module does
+    display = host.scene.AddNewNodeByClass("vtkMRMLGPURayCastVolumeRenderingDisplayNode")
+    display.SetVisibility(False)
+    nodes.cemri.AddAndObserveDisplayNodeID(display.GetID())
+    display.SetVisibility(True)
+    assert text.GetText(7) == told
+    display.SetVisibility(False)
+    assert not text.GetText(7)
+
+
+def test_a_step_that_another_module_chose_is_named_and_drawn(host: Host, made: MadeOutput) -> None:
+    """The Sequences toolbar plays a run's steps while another module is shown: text and drawing are of that step."""
+    panel = opened(host, made)
+    press(host, panel)
+    nodes, ui = panel.result.nodes, panel.ui
+    ui.stepSlider.setValue(3)
+    ui.deformationBox.setCurrentIndex(3)
+    ui.stepImageBox.setCurrentIndex(0)
+    assert "before the warp of the last step" in corner(host, 7)
+    panel.exit()
+    nodes.browser.SetSelectedItemNumber(0)
+    host.settle()
+    written = corner(host, 7)
+    assert "before the warp of step 1 of 3" in written
+    assert "deformation of step 1 of 3" in written
+    show(host, nodes.t2)
+    nodes.browser.SetSelectedItemNumber(1)
+    host.settle()
+    composite = host.views["Red"].logic.GetSliceCompositeNode()
+    assert composite.GetBackgroundVolumeID() == nodes.t2.GetID(), "nothing of the run was looked at"
+    proxy = nodes.browser.GetProxyNode(nodes.stepBefore)
+    show(host, proxy)
+    assert "before the warp of step 2 of 3" in corner(host, 7)

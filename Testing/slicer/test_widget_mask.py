@@ -400,3 +400,209 @@ def test_masks_of_an_earlier_patient_are_not_kept(host: Host, made: MadeOutput) 
     panel.enter()
     assert panel.parameters.t1 is other
     assert panel.parameters.brainMask is mask
+
+
+def drawn(made: MadeOutput, name: str = "p_tumour") -> object:
+    """What a person drew as the real tumour: a segmentation on the scans' grid."""
+    from D3MSynthesisLib import Grids
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    for segment, mask in (("a", made.mask), ("b", np.roll(made.mask, 2, 0))):
+        node.GetSegmentation().AddEmptySegment(segment, segment, (1, 0, 0))
+        Grids.writeMask(node, segment, np.ascontiguousarray(mask.T), made.matrix)
+    return node
+
+
+@pytest.mark.parametrize("how", ["edited", "moved", "hidden", "volume"])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_real_tumour_that_changed_is_not_told_with_old_numbers(
+    host: Host, made: MadeOutput, how: str, before: bool
+) -> None:
+    """False and missed enhancement are of the tumour as it was drawn then; those of the whole image stay."""
+    from D3MSynthesisLib import Grids
+
+    panel = opened(host, made)
+    p, ui = panel.parameters, panel.ui
+    p.reference = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
+    if how == "volume":
+        real = slicer.util.addVolumeFromArray(made.mask.T.astype(np.uint8), ijkToRAS=made.matrix, name="p_tumour")
+    else:
+        real = drawn(made)
+    p.referenceMask = real
+    if before:
+        numbers = '{"psnr_brain": 30.0, "false_positive_ml": 1.0, "predicted_enhancing_volume_ml": %s}'
+        (made.folder / "comparison.json").write_text(numbers % (made.mask.sum() * 1.54 / 1000))
+    press(host, panel)
+    if not before:
+        ui.compareButton.click()
+
+    def rows() -> list[str]:
+        return [ui.comparisonTable.item(row, 0).text() for row in range(ui.comparisonTable.rowCount)]
+
+    assert "falsely enhancing (ml)" in rows()
+    panel.exit()
+    if how == "edited":
+        Grids.writeMask(real, "b", np.ascontiguousarray(made.mask.T[::-1]), made.matrix)
+    elif how == "hidden":
+        real.GetDisplayNode().SetSegmentVisibility("b", False)
+    elif how == "volume":
+        slicer.util.arrayFromVolume(real)[:4] = 1
+        slicer.util.arrayFromVolumeModified(real)
+    else:
+        moved(real, "transform")
+    host.settle()
+    panel.enter()
+    assert "falsely enhancing (ml)" not in rows()
+    assert "Real tumour changed since" in rows()
+    assert "PSNR, brain (dB)" in rows()
+    ui.compareButton.click()
+    assert "falsely enhancing (ml)" in rows()
+    if how == "moved":
+        real.SetAndObserveTransformNodeID(None)
+        host.settle()
+        assert "Real tumour changed since" in rows()
+
+
+def test_views_say_that_a_real_scan_changed(host: Host, made: MadeOutput) -> None:
+    """Faded to, or beside the synthetic image, it is no longer what the numbers were of; nowhere else it is written."""
+
+    def told(view: str) -> str:
+        return (
+            host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation().GetText(4) or ""
+        ).rstrip()
+
+    panel = opened(host, made)
+    real = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
+    press(host, panel)
+    panel.parameters.maskVisible = False
+    panel.parameters.reference = real
+    panel.ui.compareButton.click()
+    panel.ui.fadeSlider.setValue(0.5)
+    assert told("Red") == ""
+    moved(real, "transform")
+    host.settle()
+    sentence = "real T1c moved or changed since it was compared"
+    assert told("Red") == sentence
+    panel.ui.fadeSlider.setValue(1)
+    assert told("Red") == sentence
+    panel.ui.comparisonButton.click()
+    assert (told("Green+"), told("Red"), told("Red+")) == (sentence, "", "")
+    panel.ui.compareButton.click()
+    assert told("Green+") == ""
+    panel.exit()
+    real.SetAndObserveTransformNodeID(None)
+    host.settle()
+    assert told("Green+") == sentence, "another module may be shown"
+
+
+def test_a_difference_is_of_the_place_that_is_told(host: Host, made: MadeOutput) -> None:
+    """The scan is moved, the layout chosen, the scan moved back: the difference is the one at its place."""
+    panel = opened(host, made)
+    real = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
+    press(host, panel)
+    panel.parameters.reference = real
+    panel.ui.compareButton.click()
+    moved(real, "transform")
+    host.settle()
+    panel.ui.comparisonButton.click()
+    real.SetAndObserveTransformNodeID(None)
+    host.settle()
+    composite = host.views["Yellow+"].logic.GetSliceCompositeNode()
+    assert composite.GetBackgroundVolumeID() == panel.result.nodes.error.GetID()
+    assert slicer.util.arrayFromVolume(panel.result.nodes.error).max() < 0.1, "it is the synthetic image itself"
+
+
+def test_a_difference_goes_while_another_module_is_shown(host: Host, made: MadeOutput) -> None:
+    """Scans are moved in the module Transforms: the difference from where it was does not stay in the view."""
+    panel = opened(host, made)
+    real = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
+    press(host, panel)
+    panel.parameters.reference = real
+    panel.ui.compareButton.click()
+    panel.ui.comparisonButton.click()
+    composite = host.views["Yellow+"].logic.GetSliceCompositeNode()
+    assert composite.GetBackgroundVolumeID() == panel.result.nodes.error.GetID()
+    panel.exit()
+    moved(real, "transform")
+    host.settle()
+    assert not composite.GetBackgroundVolumeID()
+
+
+def test_a_predicted_mask_is_no_real_tumour(host: Host, made: MadeOutput) -> None:
+    """What another run has predicted is refused, before a run and after it; so is a synthetic image from a file."""
+    panel = opened(host, made)
+    press(host, panel)
+    first = panel.result.nodes
+    p, ui = panel.parameters, panel.ui
+    p.reference = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
+    press(host, panel)
+    p.referenceMask = first.segmentation
+    ui.compareButton.click()
+    assert "what a synthesis made" in ui.errorLabel.text
+    assert panel.result.nodes.comparison is None
+    assert not ui.applyButton.enabled
+    assert "what a synthesis made" in ui.stateLabel.text
+    p.referenceMask = None
+    p.reference = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="synthetic_cemri")
+    ui.compareButton.click()
+    assert "what a synthesis made" in ui.errorLabel.text
+    assert "synthetic image" in ui.stateLabel.text
+
+
+def test_a_hidden_part_of_the_mask_is_synthesized_from(host: Host, made: MadeOutput) -> None:
+    """The volume that is told is of the whole mask, and so is the picture, whatever the eye of a segment says."""
+    import json
+
+    from d3m.volumes.preprocess.case import read_volume
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    nodes.segmentation.GetDisplayNode().SetSegmentVisibility(nodes.segmentID, False)
+    engine = slow(host, panel, made, panel.ui.steerButton)
+    host.until((engine / "arguments.json").exists, 20)
+    arguments = json.loads((engine / "arguments.json").read_text())
+    given = read_volume(Path(arguments[arguments.index("--enhancement-mask") + 1]), "brain_mask")
+    (engine / "go.txt").write_text("")
+    host.until(lambda: not panel.logic.running, 30)
+    np.testing.assert_array_equal(given.data > 0, made.mask)
+
+
+def test_masks_of_scans_without_names_are_not_kept(host: Host, made: MadeOutput) -> None:
+    """Two T1 that say nothing of a patient may be of two; the same T1 with its transform applied is one."""
+    panel = opened(host, made, ("T1", "T2", "FLAIR"))
+    p = panel.parameters
+    p.brainMask = mask = slicer.util.addVolumeFromArray(made.mask.T.astype(np.uint8), ijkToRAS=made.matrix, name="m")
+    moved(p.t1, "transform")
+    panel.ui.hardenButton.click()
+    assert p.t1.GetName() == "T1 hardened"
+    assert p.brainMask is mask
+    p.t1 = slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name="T1 (2)")
+    assert p.brainMask is None
+
+
+def test_a_label_of_another_patient_leaves_the_views(host: Host, made: MadeOutput) -> None:
+    """A result takes image and overlay of every view; a label map that is known to be somebody else's goes, too."""
+    panel = opened(host, made)
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(host.scene)
+    studies = {name: tree.CreateStudyItem(tree.CreateSubjectItem(tree.GetSceneItemID(), name), "1") for name in "pq"}
+
+    def belong(node: object, patient: str) -> object:
+        item = tree.GetItemByDataNode(node) or tree.CreateItem(tree.GetSceneItemID(), node)
+        tree.SetItemParent(item, studies[patient])
+        return node
+
+    def label(name: str) -> object:
+        array = made.mask.T.astype(np.uint8)
+        kind = "vtkMRMLLabelMapVolumeNode"
+        return slicer.util.addVolumeFromArray(array, ijkToRAS=made.matrix, name=name, nodeClassName=kind)
+
+    for scan in ("t1", "t2", "flair"):
+        belong(getattr(panel.parameters, scan), "p")
+    labels = [belong(label("p"), "p"), belong(label("q"), "q"), label("nobody's")]
+    views = [host.views[name].logic.GetSliceCompositeNode() for name in ("Red", "Yellow", "Green")]
+    for view, node in zip(views, labels, strict=True):
+        view.SetLabelVolumeID(node.GetID())
+    press(host, panel)
+    assert [view.GetLabelVolumeID() for view in views] == [labels[0].GetID(), None, labels[2].GetID()]

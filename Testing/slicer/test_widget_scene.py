@@ -292,6 +292,7 @@ def test_inputs_fold_after_a_run(host: Host, made: MadeOutput) -> None:
     host.settle()
     widget = slicer.modules.d3msynthesis.widgetRepresentation().self()
     assert len(host.panelPicture(widget)) <= 800, "it fits a screen of 800 pixels"
+    assert panel.ui.overlayOpacitySlider._slider.width() >= 60, "a longer name of an overlay leaves it no room"
 
 
 @pytest.mark.parametrize("scan", ["t1", "t2"])
@@ -408,3 +409,69 @@ def test_engine_that_reads_its_input_does_not_wait(host: Host, made: MadeOutput)
     panel.logic._engine = fake_engine(made.folder.parent / "asks", "asks", made.folder)
     press(host, panel)
     assert panel.result.nodes is not None
+
+
+def test_the_first_result_does_not_take_the_next_patients_views(host: Host, made: MadeOutput) -> None:
+    """The next patient is chosen, or seen with nothing chosen, when the first run ends: it is listed, and no more."""
+    panel = opened(host, made)
+    engine = slow(host, panel, made)
+    others = [slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name=f"q_{scan}") for scan in SCANS]
+    for scan, node in zip(SCANS, others, strict=True):
+        setattr(panel.parameters, scan, node)
+    slicer.util.setSliceViewerLayers(background=others[0])
+    (engine / "go.txt").write_text("")
+    host.until(lambda: not panel.logic.running, 20)
+    assert background(host) is others[0]
+    assert not panel.result.nodes.segmentation.GetDisplayNode().GetVisibility()
+    assert "result of p_t1" in panel.ui.volumeLabel.text
+
+
+def test_a_result_of_a_patient_who_is_gone_does_not_take_the_views(host: Host, made: MadeOutput) -> None:
+    """Scans are deleted while they are used, and the next patient's loaded: these are chosen, and stay in the views."""
+    panel = opened(host, made)
+    engine = slow(host, panel, made)
+    for scan in SCANS:
+        host.scene.RemoveNode(getattr(panel.parameters, scan))
+    others = [slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name=f"q_{scan}") for scan in SCANS]
+    slicer.util.setSliceViewerLayers(background=others[0])
+    host.settle()
+    (engine / "go.txt").write_text("")
+    host.until(lambda: not panel.logic.running, 20)
+    assert background(host) is others[0]
+    assert panel.ui.runBox.count == 1
+    assert [getattr(panel.parameters, scan) for scan in SCANS] == others
+
+
+@pytest.mark.parametrize("how", ["moved", "voxels"])
+def test_a_t1_that_is_no_longer_what_the_result_was_made_from(host: Host, made: MadeOutput, how: str) -> None:
+    """The panel says so, and so does every view that shows it; moved with its result it is where it was."""
+
+    def told(view: str = "Red") -> str:
+        return (
+            host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation().GetText(4) or ""
+        ).rstrip()
+
+    panel = opened(host, made)
+    press(host, panel)
+    panel.parameters.maskVisible = False
+    panel.ui.sideBySideButton.click()
+    nodes = panel.result.nodes
+    assert (told(), "since" in panel.ui.volumeLabel.text) == ("", False)
+    panel.exit()
+    node = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    matrix = np.eye(4)
+    matrix[0, 3] = 4
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    if how == "moved":
+        nodes.t1.SetAndObserveTransformNodeID(node.GetID())
+    else:
+        slicer.util.arrayFromVolume(nodes.t1)[4] += 5
+        slicer.util.arrayFromVolumeModified(nodes.t1)
+    host.settle()
+    panel.enter()
+    assert (told("Red"), told("Yellow")) == ("T1 moved or changed since the synthesis", "")
+    assert "no longer what this result was made from" in panel.ui.volumeLabel.text
+    if how == "moved":
+        nodes.cemri.SetAndObserveTransformNodeID(node.GetID())
+        host.settle()
+        assert (told(), "since" in panel.ui.volumeLabel.text) == ("", False)

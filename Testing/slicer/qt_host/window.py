@@ -141,7 +141,7 @@ def made(panel: Any, folder: Path) -> None:
 
     p = panel.parameters
     frame = Scene.Frame(p.t1.GetName(), matrixOf(p.t1), p.t1, t2=p.t2, flair=p.flair)
-    panel._ended(Scene.addRun(slicer.mrmlScene, folder, frame, p.reference), True)
+    panel._ended(Scene.addRun(slicer.mrmlScene, folder, frame, p.reference))
 
 
 def main(out: Path, case: Path | None, result_folder: Path | None, quality: str, count: int, wanted: str) -> None:
