@@ -41,7 +41,8 @@ sys.path[:0] = [str(CHECKOUT / "D3MSynthesis"), str(CHECKOUT / "Testing")]
 SECONDS = 60
 MEMORY_BYTES = 6 * 2**30
 """Address space: torch takes most of it, and no input of a few kilobytes may ask for the rest."""
-HANG_S = 20
+HANG_S, PATIENCE = 20, 10
+"""Seconds of processor time that an input may take, and how many times as long by the clock: a machine may be busy."""
 MAX_BYTES = 6000
 TARGETS = ("volume", "dicom", "card", "weights", "table", "provenance", "flipped", "rights", "bombs")
 WRITING = ("rights",)
@@ -187,6 +188,18 @@ def reader_of(target: str, place: Path) -> Callable[[bytes], None]:
     return {"volume": volume, "dicom": dicom, "card": card, "weights": weights, "table": table}.get(target, provenance)
 
 
+def limit_time(seconds: float) -> None:
+    """End what follows by `EscapedError` when it has taken so much processor time, or hangs; 0: no more."""
+
+    def hang(*_: object) -> None:
+        raise EscapedError("took too long")
+
+    for number in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(number, hang)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE * seconds)
+
+
 def guarded(read: Callable[[bytes], None], place: Path, changing: bool = False) -> Callable[[bytes], None]:
     """One input: anything but an end without error or a `D3MError` with a way out is passed on."""
     from d3m.errors import D3MError
@@ -204,16 +217,12 @@ def guarded(read: Callable[[bytes], None], place: Path, changing: bool = False) 
         elif event in FORBIDDEN or (event in CHANGES and not changing):
             raise EscapedError(event)
 
-    def hang(*_: object) -> None:
-        raise EscapedError("took too long")
-
     sys.addaudithook(watch)
-    signal.signal(signal.SIGALRM, hang)
 
     def one(data: bytes) -> None:
         nonlocal watching
         watching = True
-        signal.alarm(HANG_S)
+        limit_time(HANG_S)
         try:
             read(data)
         except D3MError as error:
@@ -221,7 +230,7 @@ def guarded(read: Callable[[bytes], None], place: Path, changing: bool = False) 
                 raise EscapedError("an error without a way out") from error
         finally:
             watching = False
-            signal.alarm(0)
+            limit_time(0)
 
     return one
 
@@ -320,9 +329,6 @@ def try_bombs(place: Path) -> int:
     """Each hostile input in a process of its own, so that what it takes is seen; returns their number."""
     from d3m.errors import D3MError
 
-    def hang(*_: object) -> None:
-        raise EscapedError("took too long")
-
     found = bombs(place)
     for name, read in found.items():
         number = os.fork()
@@ -333,8 +339,7 @@ def try_bombs(place: Path) -> int:
             continue
         code = 1
         try:
-            signal.signal(signal.SIGALRM, hang)
-            signal.alarm(3 * HANG_S)
+            limit_time(3 * HANG_S)
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             try:
                 read()

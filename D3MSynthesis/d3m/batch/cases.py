@@ -46,19 +46,21 @@ def find_cases(place: Path) -> list[CaseFiles]:
     Raises:
         D3MError: there are no cases, two have one id, a folder cannot be looked into, or the table lacks a column.
     """
-    if place.is_dir():
-        try:
+    try:
+        if place.is_dir():
             cases = _from_folder(place)
-        except OSError as error:
+        elif place.is_file() and place.suffix.lower() == ".csv":
+            cases = _from_table(place)
+        else:
             raise D3MError(
-                f"A folder of cases cannot be read ({error.strerror}: {plain(error.filename)!r}).",
-                "Change its permissions, or give another folder.",
-                "machine",
-            ) from error
-    elif place.is_file() and place.suffix.lower() == ".csv":
-        cases = _from_table(place)
-    else:
-        raise D3MError("CASES is neither a folder nor a .csv table.", "Give a folder of BraTS-named cases or a table.")
+                "CASES is neither a folder nor a .csv table.", "Give a folder of BraTS-named cases or a table."
+            )
+    except OSError as error:  # of a folder above, too
+        raise D3MError(
+            f"A folder of cases cannot be read ({error.strerror}: {plain(error.filename)!r}).",
+            "Change its permissions, or give another folder.",
+            "machine",
+        ) from error
     seen: set[str] = set()
     for case in cases:
         if case.id.lower() in seen:  # folders of some systems do not tell upper from lower case

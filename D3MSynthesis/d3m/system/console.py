@@ -163,6 +163,10 @@ def session(reporter: Reporter, parent_pid: int | None = None) -> Iterator[None]
         if _of_a_package(defect):
             reporter.failed(_unusable_package(defect))
             sys.exit(EXIT_CODES["machine"])
+        if isinstance(defect, PermissionError) and defect.filename:
+            message = f"A file or folder cannot be used ({defect.strerror}: {plain(defect.filename)!r})."
+            reporter.failed(D3MError(message, "Change its permissions, or choose another one.", "machine"))
+            sys.exit(EXIT_CODES["machine"])
         if isinstance(defect, OSError) and defect.errno in OF_THE_MACHINE:
             reporter.failed(disk_error(defect))
             sys.exit(EXIT_CODES["machine"])
