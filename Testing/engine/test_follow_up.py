@@ -95,12 +95,13 @@ def test_staying(made: tuple[Result, Case], tmp_path: Path) -> None:
 
 
 def test_command(made: tuple[Result, Case], tmp_path: Path) -> None:
-    """Two result folders in, one folder out; a second run needs --force."""
+    """Two result folders in, one folder out; a second run needs --force. One examination under two names is said."""
     one, other = visit(tmp_path / "a", made, 5.0, False), visit(tmp_path / "b", made, 7.0, False)
     words = ["follow-up", "--before", str(one), "--after", str(other), "--out", str(tmp_path / "out")]
     ended = CliRunner().invoke(app, words)
     assert ended.exit_code == 0, ended.output
     assert "changed by +0." in ended.output
+    assert "from the same T1, T2, FLAIR" in " ".join(ended.output.split())
     assert CliRunner().invoke(app, words).exit_code == 2
     assert CliRunner().invoke(app, [*words, "--force"]).exit_code == 0
 
@@ -116,7 +117,7 @@ def test_studies(tiny_case: TinyCase, tiny_model: Path, tmp_path: Path) -> None:
     for name in ("earlier", "later"):
         stated = json.loads((tmp_path / f"out-{name}" / "provenance.json").read_text())
         assert len(stated["sample_volumes_ml"]) == 2
-    assert (tmp_path / "out" / "follow_up.json").is_file()
+    assert "same-image" not in (tmp_path / "out" / "follow_up.json").read_text()
 
 
 def test_refusals(made: tuple[Result, Case], tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from d3m.system.storage import write_text
 from d3m.system.text import for_json
 from d3m.volumes.geometry import spacing_mm, volume_ml, voxel_mm3
 from d3m.volumes.grid import resample
+from d3m.volumes.io.files import label
 from d3m.volumes.io.read import read_raw
 from d3m.volumes.preprocess.brain import solid
 from d3m.volumes.preprocess.registration import align
-from d3m.volumes.types import Affine, Floats, Mask, Volume
+from d3m.volumes.types import CONTRASTS, Affine, Floats, Mask, Volume
 
 FOLLOW_UP = FolderKind("follow-up", "an earlier comparison of two dates")
 LEVEL, WIDTH = 0.8, 1.2816
@@ -128,6 +129,10 @@ def compare_visits(before: Visit, after: Visit) -> Change:
     _check_alike(before.stated, after.stated)
     shown = {"t1": _without_tumour(before), "after": _without_tumour(after)}
     placed, notices = align({"t1": before.t1, "after": after.t1}, shown)
+    same = [label(name) for name in CONTRASTS if _same_image(before.stated, after.stated, name)]
+    if same:
+        text = f"Both results were made from the same {', '.join(same)}: they may not be of two dates."
+        notices.append(Notice("same-image", text))
     affine = placed["after"].affine
     shape = before.t1.data.shape
     later, later_brain = (
@@ -166,6 +171,11 @@ def _check_alike(before: dict[str, Any], after: dict[str, Any]) -> None:
                 f"The two results were made with different {name}: their difference says nothing about the patient.",
                 "Make both in the same way.",
             )
+
+
+def _same_image(before: dict[str, Any], after: dict[str, Any], contrast: str) -> bool:
+    one, other = (stated.get("inputs", {}).get(contrast) for stated in (before, after))
+    return isinstance(one, dict) and isinstance(other, dict) and one.get("sha256") == other.get("sha256")
 
 
 def _without_tumour(visit: Visit) -> Mask:
