@@ -29,7 +29,7 @@ SAMPLE_LABELS = ROOT / "Resources/SampleData/sample_seg.nii.gz"
 PICTURE = ROOT / "Resources/Screenshots/sample.png"
 PICTURE_FACTS = PICTURE.with_suffix(".json")
 ENHANCING = 4
-BLOCK = re.compile(r"(<!-- numbers (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- numbers ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 ROWS = (
     ("psnr_brain", "PSNR brain, fitted (dB)", 2),
@@ -181,7 +181,7 @@ def limits() -> str:
     trained = card["data"].split(",")[0].split(" from ")[0]
     return f"""- **It misses and invents enhancement.** Mean Dice {dice["mean"]:.2f} on {dice["n"]} patients with \
 enhancing tumour;
-  {poor} of them have 0.3 or less. In the mean of {false["n"]} patients {missed["mean"]:.1f} ml are missed and \
+  {poor} of them have 0.3 or less. On average over {false["n"]} patients, {missed["mean"]:.1f} ml are missed and \
 {false["mean"]:.1f} ml are false.
 - **It shows too little contrast:** {contrast:.1f} against {real:.1f} in the real scans. In the tumour its PSNR is
   {tumour["mean"]:.1f} dB; a mere copy of T1 has {tumour["t1_copy"]:.1f} dB.
@@ -196,8 +196,8 @@ def sample_caption() -> str:
     voxel_ml = abs(np.linalg.det(labels.affine[:3, :3])) / 1000
     truth = float((np.asarray(labels.dataobj) == ENHANCING).sum()) * voxel_ml
     return (
-        "*The bundled sample, a simulated patient, through the default model (`make demo`). The predicted enhancing "
-        f"tumour\nhas {facts['enhancing_volume_ml']:.1f} ml; the truth is {truth:.1f} ml.*"
+        "*The bundled sample, a simulated patient, through the default model (`make demo`). Its predicted enhancing "
+        f"tumour\nmeasures {facts['enhancing_volume_ml']:.1f} ml; the true one measures {truth:.1f} ml.*"
     )
 
 

@@ -45,7 +45,9 @@ class SynthesisOptions:
     model: str | None = _option(None, "Name or folder of a model (default: the one that ships).")
     """See `d3m models` for the names."""
     quality: str = _option(
-        "standard", "How much sampling: preview is fastest, best averages several samples.", choices=QUALITY_NAMES
+        "standard",
+        "How much sampling: preview is one sample, fastest; standard and best average several.",
+        choices=QUALITY_NAMES,
     )
     """One of `QUALITY_NAMES`."""
     steps: int | None = _option(None, "Number of reverse steps (default: the quality's).")

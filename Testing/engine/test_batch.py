@@ -93,7 +93,7 @@ def test_table_of_cases(tmp_path: Path) -> None:
         ("", "no rows"),
         ("t1,t2,flair\n", "no rows"),
         ("t1,t2,flair,id\na,b,c,X\nd,e,f,x\n", "Two cases"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        (b"\xff\xfe\x00", "not UTF-8 text"),
     ],
 )
 def test_tables_that_are_no_tables(content: str | bytes, message: str, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_folder_without_cases_names_what_was_found(tmp_path: Path) -> None:
     touch(tmp_path / "a", "scan_post.nii.gz")
     with pytest.raises(D3MError, match=r"scan_post\.nii\.gz"):
         find_cases(tmp_path)
-    with pytest.raises(D3MError, match="neither a folder"):
+    with pytest.raises(D3MError, match="does not exist"):
         find_cases(tmp_path / "nosuch")
 
 

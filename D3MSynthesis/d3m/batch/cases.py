@@ -52,9 +52,8 @@ def find_cases(place: Path) -> list[CaseFiles]:
         elif place.is_file() and place.suffix.lower() == ".csv":
             cases = _from_table(place)
         else:
-            raise D3MError(
-                "CASES is neither a folder nor a .csv table.", "Give a folder of BraTS-named cases or a table."
-            )
+            fault = "is neither a folder nor a .csv table" if place.exists() else "does not exist"
+            raise D3MError(f"{plain(place.name)!r} {fault}.", "Give a folder of BraTS-named cases, or a table.")
     except OSError as error:  # of a folder above, too
         raise D3MError(
             f"A folder of cases cannot be read ({error.strerror}: {plain(error.filename)!r}).",

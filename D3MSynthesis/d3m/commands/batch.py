@@ -20,7 +20,10 @@ def batch(
     options: SynthesisOptions,
     cases: Annotated[
         Path,
-        typer.Argument(metavar="CASES", help="A folder of BraTS-named cases, or a CSV with columns t1,t2,flair[,id]."),
+        typer.Argument(
+            metavar="CASES",
+            help="A folder of BraTS-named cases, or a CSV table with t1, t2, flair, perhaps id, ...",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the results, one folder per case.", rich_help_panel=OUTPUT)],
     naming: Annotated[

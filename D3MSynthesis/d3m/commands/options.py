@@ -37,9 +37,7 @@ ProgressOption = Annotated[
 ]
 ParentOption = Annotated[
     int | None,
-    typer.Option(
-        "--parent-pid", min=1, help="Stop when this process has ended.", rich_help_panel=RUNNING, show_default=False
-    ),
+    typer.Option("--parent-pid", min=1, help="For programs: stop when this process has ended.", hidden=True),
 ]
 
 

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from importlib import metadata
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import FrameType
@@ -36,6 +38,9 @@ PARENT_POLL_S = 0.5
 GRACE_S = 5.0
 """Time for the main thread to clean up before the process is ended without it."""
 INTERRUPTED = "The run was stopped."
+DISTRIBUTION, SOURCE = "slicer-d3m", "git+https://github.com/SlicerD3M/SlicerD3M"
+DEVELOPERS = ("docs", "test")
+"""Extras that nobody needs for running it."""
 
 
 class Reporter:
@@ -253,6 +258,13 @@ def _of_a_package(error: BaseException) -> bool:
 def _unusable_package(error: BaseException) -> D3MError:
     """What a user is told when a package that we need is missing, damaged, or another program's."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
+    extra = _extra_with(error.name or "") if isinstance(error, ModuleNotFoundError) else None
+    if extra is not None:
+        return D3MError(
+            f"This needs the extra {extra} ({reason}).",
+            f'Install it: pip install "{DISTRIBUTION}[{extra}] @ {SOURCE}", or pip install ".[{extra}]" in a checkout.',
+            "machine",
+        )
     return D3MError(f"A Python package that is needed cannot be used ({reason}).", _repair(), "machine")
 
 
@@ -262,6 +274,19 @@ def _repair() -> str:
     if where:
         return f"The environment variable PYTHONPATH names other packages ({where}): unset it."
     return "Install the package again into an environment of its own."
+
+
+def _extra_with(module: str) -> str | None:
+    """The extra of this program that brings a package, if one does."""
+    try:
+        wanted = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:  # used from a folder
+        return None
+    for line in wanted:
+        named = re.match(r"([\w.-]+).*extra == ['\"]([\w-]+)", line)
+        if named and named[1].lower().replace("-", "_") == module.split(".")[0].lower() and named[2] not in DEVELOPERS:
+            return named[2]
+    return None
 
 
 def _foreign_place(package: str) -> str | None:

@@ -133,7 +133,7 @@ def check_space(out: Path, needed: int) -> None:
 
 def _refuse(found: Standing, kind: FolderKind, force: bool) -> None:
     if found.state == "file":
-        raise D3MError("The output folder is a file.", ANOTHER)
+        raise D3MError(f"{found.name!r} is a file, not a folder for the output.", ANOTHER)
     if found.state == "foreign" or (found.state == "changed" and found.added):
         raise D3MError(
             f"The output folder holds something other than {kind.title} ({found.name!r}); it will not be replaced.",
