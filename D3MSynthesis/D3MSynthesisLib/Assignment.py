@@ -12,8 +12,12 @@ from D3MSynthesisLib.Identity import groupOf
 
 SYNTHETIC = "D3M.Synthetic"
 """Attribute of every node that this module made."""
-OURS = re.compile(r"(?i)synthetic[ _,]+(?:cemri|subtraction|first[ _]sample)")
-"""Names that results have in the scene and in files; scanners make synthetic contrasts of their own."""
+OURS = re.compile(
+    r"(?i)synthetic[ _,]+(?:cemri|subtraction|first[ _]sample|predicted|(?:before|after)[ _]warp)"
+    r"|desc-synth(?:t1c|subtraction|spread|firstsample)|enhancing tumour \(predicted\)"
+)
+"""Names that results have in the scene, in files, BIDS derivatives and DICOM; scanners make synthetic contrasts of
+their own."""
 NEEDED = ("t1", "t2", "flair")
 
 
@@ -31,8 +35,17 @@ class Assignment:
 
 
 def isSynthetic(node: Any) -> bool:
-    """Whether a node was made by a synthesis, or is named so: in a file a volume loses its attributes, not its name."""
-    return node is not None and (node.GetAttribute(SYNTHETIC) is not None or bool(OURS.search(node.GetName() or "")))
+    """Whether a node was made by a synthesis, or is named so: in a file a volume loses its attributes, not its name.
+
+    Of a segmentation the names of its segments count, too.
+    """
+    if node is None or node.GetAttribute(SYNTHETIC) is not None:
+        return node is not None
+    names = [node.GetName() or ""]
+    if node.IsA("vtkMRMLSegmentationNode"):
+        segments = node.GetSegmentation()
+        names += [segments.GetNthSegment(index).GetName() or "" for index in range(segments.GetNumberOfSegments())]
+    return any(OURS.search(name) for name in names)
 
 
 def contrastOf(description: str) -> str | None:

@@ -17,7 +17,7 @@ from D3MSynthesisLib.Grids import gridPoints, matrixOf, resampledOn, transformed
 from D3MSynthesisLib.Identity import identityOf
 from D3MSynthesisLib.Inputs import maskOnGrid
 from D3MSynthesisLib.Masks import maskOf, measure
-from D3MSynthesisLib.Runs import INPUTS, PREFIX, Nodes, alive, brainOf
+from D3MSynthesisLib.Runs import INPUTS, PREFIX, Nodes, alive, brainOf, findRuns
 from D3MSynthesisLib.Texts import _
 from D3MSynthesisLib.Views import CHANGED
 
@@ -174,9 +174,17 @@ def lookAtScans(nodes: Nodes) -> dict[str, bool]:
     Returns:
         "reference": the real T1c since it was compared; "t1": T1 since the run; as far as it can be told.
     """
+    changed = _lookAt(nodes)
+    for other in findRuns(nodes.cemri.GetScene()):  # what was told of them may be over: scans are moved back
+        if other.runID != nodes.runID and any(other.cemri.GetAttribute(key) is not None for key in CHANGED.values()):
+            _lookAt(other)
+    return changed
+
+
+def _lookAt(nodes: Nodes) -> dict[str, bool]:
     changed = {"reference": referenceChanged(nodes), "t1": _changed(nodes, nodes.t1, MADE_FROM)}
     for name, is_so in changed.items():
-        nodes.cemri.SetAttribute(CHANGED[name], getattr(nodes, name).GetID() if is_so else None)
+        nodes.cemri.SetAttribute(CHANGED[name], "yes" if is_so else None)
     return changed
 
 

@@ -9,8 +9,11 @@ import vtk
 from slicer.util import VTKObservationMixin
 
 import slicer
-from D3MSynthesisLib import Pictures, Runs, Views
+from D3MSynthesisLib import Masks, Pictures, Runs, Views
 from D3MSynthesisLib.Handlers import guarded
+
+BUSY_MS = 500
+"""A scene that is being read or closed is looked at later."""
 
 
 class Marks(VTKObservationMixin):
@@ -25,8 +28,11 @@ class Marks(VTKObservationMixin):
         self._scene = scene
         self._in3D: dict[str, tuple[Any, ...]] = {}
         """Of each slice view whether it is shown in 3-D views, and in which."""
+        self._edited: list[Any] = []
+        """Segmentations that have changed since masks were looked at."""
+        self._coming = False
         self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
-        for event in (scene.EndCloseEvent, scene.EndImportEvent):
+        for event in (scene.EndCloseEvent, scene.EndImportEvent, scene.EndRestoreEvent):
             self.addObserver(scene, event, self._mark)  # views are restored before their images are there
         for index in range(scene.GetNumberOfNodes()):
             self._follow(scene.GetNthNode(index))
@@ -36,21 +42,51 @@ class Marks(VTKObservationMixin):
         self._follow(node)
 
     def _follow(self, node: Any) -> None:
+        """Observe a node as VTK does: `VTKObservationMixin` would keep every node, and its voxels, for ever."""
         if node.IsA("vtkMRMLSliceCompositeNode") or node.IsA("vtkMRMLVolumeRenderingDisplayNode"):
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._mark)
+            node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._mark)
         elif node.IsA("vtkMRMLSliceNode"):
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onSlice)
+            node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onSlice)
         elif node.IsA("vtkMRMLLayoutNode"):
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onArranged)
+            node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onArranged)
         elif node.IsA("vtkMRMLSequenceBrowserNode"):
-            self.addObserver(node, vtk.vtkCommand.ModifiedEvent, self._onBrowser)
+            node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onBrowser)
         elif node.IsA("vtkMRMLSegmentationNode"):
-            self.addObserver(node, node.DisplayModifiedEvent, self._mark)
-            kind = slicer.vtkSegmentation
+            node.AddObserver(node.DisplayModifiedEvent, self._markSoon)
+            segmentation, kind = node.GetSegmentation(), slicer.vtkSegmentation
             for event in (kind.ContainedRepresentationNamesModified, kind.SegmentModified):
-                self.addObserver(node.GetSegmentation(), event, self._mark)
+                segmentation.AddObserver(event, self._markSoon)
+            for event in (kind.SourceRepresentationModified, kind.SegmentAdded, kind.SegmentRemoved):
+                segmentation.AddObserver(event, self._onEdited)
+
+    def _onEdited(self, segmentation: Any, _event: str) -> None:
+        """Who edits a mask without the panel, or another run's than it shows, has it named and measured, too."""
+        if not self._edited:
+            qt.QTimer.singleShot(0, guarded(self._lookAtMasks))
+        if not any(known is segmentation for known in self._edited):
+            self._edited.append(segmentation)
+
+    def _lookAtMasks(self) -> None:
+        if self._scene.IsBatchProcessing():
+            qt.QTimer.singleShot(BUSY_MS, guarded(self._lookAtMasks))
+            return
+        edited, self._edited = self._edited, []
+        for nodes in Runs.findRuns(self._scene) if edited else ():
+            there = Runs.alive(nodes.segmentation) and nodes.cemri.GetImageData() is not None
+            if there and any(nodes.segmentation.GetSegmentation() is one for one in edited):
+                Masks.noticeEdit(nodes)
 
     def _mark(self, _caller: Any = None, _event: str = "") -> None:
+        Views.markViews()
+
+    def _markSoon(self, _caller: Any, _event: str) -> None:
+        """Segmentations of other modules have hundreds of segments, which are shown and named one by one."""
+        if not self._coming:
+            self._coming = True
+            qt.QTimer.singleShot(0, guarded(self._markNow))
+
+    def _markNow(self) -> None:
+        self._coming = False
         Views.markViews()
 
     def _onSlice(self, node: Any, _event: str) -> None:

@@ -34,6 +34,8 @@ class MaskPart(VTKObservationMixin):
         self.parameters: Any = None
         self._filling = False
         self._coming = False
+        self._seen: tuple[Any, ...] = ()
+        """Of the mask what is told: others may have noticed an edit first."""
         connect(ui.thresholdSlider, "valueChanged(double)", self.onThreshold)
         connect(ui.steerButton, "clicked(bool)", self.onSteer)
 
@@ -45,6 +47,7 @@ class MaskPart(VTKObservationMixin):
             return
         if alive(nodes.cemri):
             Masks.noticeEdit(nodes)  # in Segment Editor, say: nobody looks while another module is open
+            self._seen = self._state()
         self._slide(nodes.threshold)
         self.ui.thresholdSlider.setEnabled(alive(nodes.probability) and not nodes.given)
         if alive(nodes.segmentation):
@@ -68,9 +71,15 @@ class MaskPart(VTKObservationMixin):
         self._coming = False
         if self.nodes is None:
             return  # the panel may be gone by now
-        if self.nodes.cemri.GetScene() is not None and Masks.noticeEdit(self.nodes):
-            self._changed()
+        if self.nodes.cemri.GetScene() is not None:
+            Masks.noticeEdit(self.nodes)
+            before, self._seen = self._seen, self._state()
+            if self._seen != before:
+                self._changed()
         self._tell()
+
+    def _state(self) -> tuple[Any, ...]:
+        return self.nodes.edited, self.nodes.enhancingVolumeMl, self.nodes.maskDigest
 
     def _tell(self) -> None:
         text = ""

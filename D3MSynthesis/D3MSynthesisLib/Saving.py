@@ -42,13 +42,13 @@ def saveRun(nodes: Any, folder: Path) -> Path:
     temporary = folder / f".d3m-partial-{secrets.token_hex(6)}"
     temporary.mkdir()  # with the rights that any folder gets there
     try:
+        content = nodes.provenance | {"mask": Masks.record(nodes)}  # it names an edited mask so, before it is written
         for name, node in savedNodes(nodes):
             storage = _storageFor(node)
             storage.SetFileName(str(temporary / name))
             storage.SetUseCompression(True)
             if not storage.WriteData(node):
                 raise OSError(f"{name} cannot be written.")
-        content = nodes.provenance | {"mask": Masks.record(nodes)}
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         (temporary / "provenance.json").write_text(text, encoding="utf-8", newline="\n")
         temporary.rename(target)

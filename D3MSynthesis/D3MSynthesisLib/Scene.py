@@ -203,8 +203,8 @@ class _Builder:
         """Sequences of every step: image before and after the warp, mask, field; in one browser."""
         browser = self.node("vtkMRMLSequenceBrowserNode", "browser", "steps")
         texts = {
-            "before": "before warp", "after": "after warp", "mask": "enhancement probability at step",
-            "field": "deformation at step",
+            "before": "synthetic, before warp", "after": "synthetic, after warp",
+            "mask": "enhancement probability at step", "field": "deformation at step",
         }  # fmt: skip
         sequences = {}
         for name in STEP_IMAGES:

@@ -15,7 +15,7 @@ import slicer
 from D3MSynthesisLib.Assignment import isSynthetic
 from D3MSynthesisLib.Grids import gridPoints, rasBounds, transformed, worldFrom
 from D3MSynthesisLib.Identity import groupOf, identityOf
-from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, brainOf
+from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, Nodes, alive, brainOf
 from D3MSynthesisLib.Texts import _
 
 MARK = "synthetic, research use only"
@@ -32,7 +32,7 @@ ABOVE_NAMES = "\n "
 MASK = "mask of a synthesis"
 """Beginning of what is written there where a run's mask lies over acquired scans alone."""
 CHANGED = {"reference": PREFIX + "ChangedT1c", "t1": PREFIX + "ChangedT1"}
-"""Attributes of a synthetic image: identifier of a scan that is no longer what was compared, or synthesised from."""
+"""Attributes of a synthetic image: "yes" where a scan is no longer what was compared, or what it was made from."""
 SINCE = "moved or changed since"
 """Part of what is written there where such a scan is seen."""
 MARGIN = 1.35
@@ -327,12 +327,13 @@ def _write(view: Any, place: int, own: tuple[str, ...], wanted: str) -> None:
 def caption(scene: Any, view: str) -> list[str]:
     """Lines at the upper edge of a view; none where only acquired images are seen."""
     under, over, share = _images(scene, view)
-    shown = [node for node in (under, over) if isSynthetic(node)]
+    shown = [node for node in (under, over, *_further(scene, view)) if isSynthetic(node)]
     drawings = _drawings(scene, {node.GetAttribute(RUN) for node in shown})
     if not shown:  # over an acquired scan the drawing alone is ours
         return [f"drawing: {MARK}", *drawings] if drawings else []
     lines = [MARK]
-    if over is not None and len([node for node in (under, over) if node is not None and not isSynthetic(node)]) == 1:
+    real = [node for node in (under, over) if node is not None and not isSynthetic(node)]
+    if over is not None and len(real) == 1 and _blended(scene, view):
         lines.append(_("{n} % of it real").format(n=round(100 * (share if not isSynthetic(over) else 1 - share))))
     return lines + [text for node in shown if (text := node.GetAttribute(CAPTION))] + drawings
 
@@ -345,17 +346,45 @@ def _images(scene: Any, view: str) -> tuple[Any, Any, float]:
     share = composite.GetForegroundOpacity()
     under = scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
     over = scene.GetNodeByID(composite.GetForegroundVolumeID() or "") if share > 0 else None
-    if over is not None and share >= 1 and not isSynthetic(over) and _covers(over, under):
+    if over is not None and share >= 1 and _blended(scene, view) and not isSynthetic(over) and _covers(over, under):
         under = None  # nothing is left of it
     return under, over, share
 
 
+def _further(scene: Any, view: str) -> list[Any]:
+    """What newer versions of Slicer have seen over background, foreground and labels, in layers of its own."""
+    composite = _named(composites(scene), view)
+    if composite is None or not hasattr(composite, "GetNumberOfAdditionalLayers"):
+        return []
+    first = composite.LayerLabel + 1
+    layers = range(first, first + composite.GetNumberOfAdditionalLayers())
+    seen = [composite.GetNthLayerVolumeID(layer) for layer in layers if composite.GetNthLayerOpacity(layer) > 0]
+    return [scene.GetNodeByID(identity or "") for identity in seen]
+
+
+def _blended(scene: Any, view: str) -> bool:
+    """Whether the image over the other one covers it by its opacity: Slicer can add and subtract them, too."""
+    composite = _named(composites(scene), view)
+    return bool(composite.GetCompositing() == composite.Alpha)
+
+
 def changedCaption(scene: Any, view: str) -> str:
-    """That a scan which is seen is no longer what was compared, or what a run was made from; else empty."""
+    """That a scan which is seen is no longer what was compared, or what a run was made from; else empty.
+
+    Of a scan that several runs have in common it is said of which synthetic image it is so.
+    """
     seen = {node.GetID() for node in _images(scene, view)[:2] if node is not None and not isSynthetic(node)}
-    results = [node for node in _volumes(scene) if node.GetAttribute(ROLE) == "cemri"]
+    results: dict[str, Any] = {}
+    for node in _volumes(scene) if seen else []:
+        if node.GetAttribute(ROLE) == "cemri":
+            results.setdefault(node.GetAttribute(RUN), node)  # not copies that a person made
     texts = {"reference": f"real T1c {SINCE} it was compared", "t1": f"T1 {SINCE} the synthesis"}
-    found = [texts[name] for name, key in CHANGED.items() if seen & {node.GetAttribute(key) for node in results}]
+    found = []
+    for name, key in CHANGED.items():
+        of = [node for node in results.values() if node.GetNodeReferenceID(PREFIX + INPUTS[name]) in seen]
+        changed = [node for node in of if node.GetAttribute(key) is not None]
+        if changed:
+            found += [texts[name], *(node.GetName() for node in changed if len(of) > 1)]
     return "\n".join(found)
 
 
@@ -423,20 +452,19 @@ def _masksShown(
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")):
         node = scene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
         display = node.GetDisplayNode()
-        if not isSynthetic(node) or node.GetAttribute(ROLE) == "brain" or display is None:
+        if display is None or not display.GetVisibility() or node.GetAttribute(ROLE) == "brain":
             continue
-        if node.GetAttribute(RUN) in without or not slicer.vtkMRMLFolderDisplayNode.GetHierarchyVisibility(node):
+        run = node.GetAttribute(RUN) or ""  # none in a mask from a file
+        if run in without or not isSynthetic(node):
+            continue
+        if not slicer.vtkMRMLFolderDisplayNode.GetHierarchyVisibility(node):
             continue
         segmentation = node.GetSegmentation()
         found = [segmentation.GetNthSegmentID(number) for number in range(segmentation.GetNumberOfSegments())]
-        seen = [
-            one
-            for one in found
-            if display.GetVisibility() and display.GetSegmentVisibility(one) and shown(node, display, one)
-        ]
+        seen = [one for one in found if display.GetSegmentVisibility(one) and shown(node, display, one)]
         names += [segmentation.GetSegment(one).GetName() for one in seen]
         if seen:
-            runs.add(node.GetAttribute(RUN))
+            runs.add(run)
     return names, _owners(scene, runs)
 
 
@@ -451,7 +479,7 @@ def _owners(scene: Any, runs: set[str]) -> list[str]:
     """Names of the synthetic images of runs."""
     return [
         node.GetName()
-        for node in _volumes(scene)
+        for node in (_volumes(scene) if runs else [])
         if node.GetAttribute(ROLE) == "cemri" and node.GetAttribute(RUN) in runs
     ]
 

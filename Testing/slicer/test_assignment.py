@@ -31,6 +31,9 @@ class Named:
     def GetAttribute(self, name: str) -> str | None:
         return self.attributes.get(name.replace(".", "_"))
 
+    def IsA(self, name: str) -> bool:
+        return name == "vtkMRMLScalarVolumeNode"
+
 
 SPOKEN = {
     "t1": """BraTS2021_00000_t1 | BraTS-GLI-00001-000-t1n | case_T1 | t1 | 3: T1 AX | AX T1 PRE | T1 pre contrast
@@ -54,6 +57,17 @@ def test_contrast_by_name(kind: str | None, texts: str) -> None:
     """Names of data sets, scanners and hospitals; a T1 with contrast is never a T1."""
     names = [name.strip() for name in texts.split("|")]
     assert {name: Assignment.contrastOf(name) for name in names} == dict.fromkeys(names, kind)
+
+
+@pytest.mark.parametrize(
+    "result", ["sub-01_desc-synthT1c_T1w", "sub-01_t1 synthetic, after warp", "SYNTHETIC CEMRI (D3M)"]
+)
+def test_results_from_files_are_no_scans(result: str) -> None:
+    """A BIDS derivative beside its participant's scans is not taken for the real T1c, nor a step's image for T1."""
+    scans = [Named(f"sub-01_{name}") for name in ("T1w", "T2w", "FLAIR")]
+    assert list(Assignment.assignInputs([Named(result), *scans], Named.GetName)) == [*scans, None]
+    assert Assignment.isSynthetic(Named(result))
+    assert not Assignment.isSynthetic(Named("sub-01_ce-gadolinium_T1w"))
 
 
 def test_one_patients_scans_are_taken_together() -> None:

@@ -148,3 +148,16 @@ def test_edits_survive_a_saved_scene(made: tuple[Runs.Nodes, MadeOutput], tmp_pa
     assert again.edited
     assert not Masks.noticeEdit(again)
     np.testing.assert_array_equal(Masks.maskOf(again), edited)
+
+
+def test_an_edit_that_nobody_has_noticed_is_named_in_the_file(
+    made: tuple[Runs.Nodes, MadeOutput], tmp_path: Path
+) -> None:
+    """A script edits the mask and saves the run at once."""
+    from D3MSynthesisLib import Saving
+
+    nodes, output = made
+    paint(nodes, output.mask.T[::-1].copy())
+    header = (Saving.saveRun(nodes, tmp_path) / "enhancement.seg.nrrd").read_bytes()[:4000]
+    assert b"Enhancing tumour (edited)" in header
+    assert b"predicted" not in header

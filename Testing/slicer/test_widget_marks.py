@@ -20,6 +20,7 @@ def test_a_mask_over_an_acquired_scan_is_named(host: Host, made: MadeOutput) -> 
     from D3MSynthesisLib import Grids
 
     def told(view: str = "Red") -> str:
+        host.settle()
         return (
             host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation().GetText(4) or ""
         ).rstrip()
@@ -67,6 +68,11 @@ def test_a_surface_in_a_3d_view_is_marked(host: Host, made: MadeOutput, monkeypa
     corner, other = vtk.vtkCornerAnnotation(), vtk.vtkCornerAnnotation()
     nodes = [host.scene.AddNewNodeByClass("vtkMRMLViewNode") for _ in range(2)]
     widgets = []
+
+    def written() -> str:
+        host.settle()
+        return corner.GetText(7) or ""
+
     for text, node in zip((corner, other), nodes, strict=True):
         view = SimpleNamespace(
             cornerAnnotation=lambda text=text: text,
@@ -84,31 +90,31 @@ def test_a_surface_in_a_3d_view_is_marked(host: Host, made: MadeOutput, monkeypa
     press(host, panel)
     result = panel.result.nodes
     display = result.segmentation.GetDisplayNode()
-    assert not corner.GetText(7), "no surface was made yet"
+    assert not written(), "no surface was made yet"
     result.segmentation.CreateClosedSurfaceRepresentation()
     told = f"surface: {MARK}\nEnhancing tumour (predicted)\np_t1 synthetic CEMRI"
-    assert corner.GetText(7) == told
+    assert written() == told
     result.segmentation.RemoveClosedSurfaceRepresentation()
-    assert not corner.GetText(7)
+    assert not written()
     panel.ui.show3DButton.click()
-    assert (corner.GetText(7), other.GetText(7)) == (told, "of another module")
+    assert (written(), other.GetText(7)) == (told, "of another module")
     display.SetVisibility3D(False)
-    assert not corner.GetText(7), "the brain alone is not predicted"
+    assert not written(), "the brain alone is not predicted"
     display.SetVisibility3D(True)
-    assert corner.GetText(7) == told
+    assert written() == told
     display.SetSegmentVisibility(result.segmentID, False)
-    assert not corner.GetText(7)
+    assert not written()
     display.SetSegmentVisibility(result.segmentID, True)
     display.SetSegmentVisibility3D(result.segmentID, False)
-    assert not corner.GetText(7)
+    assert not written()
     display.SetSegmentVisibility3D(result.segmentID, True)
     display.AddViewNodeID(nodes[1].GetID())
-    assert not corner.GetText(7), "it is in the other view alone"
+    assert not written(), "it is in the other view alone"
     display.RemoveAllViewNodeIDs()
-    assert corner.GetText(7) == told
+    assert written() == told
     host.scene.Clear(0)
     host.settle()
-    assert not corner.GetText(7)
+    assert not written()
 
 
 def test_views_that_come_later_are_marked(host: Host, made: MadeOutput, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +163,8 @@ def test_mark_follows_the_scene(host: Host, made: MadeOutput, tmp_path: Path) ->
 
 
 def corner(host: Host, place: int, view: str = "Red") -> str:
-    """What is written at a place of a view's corner annotation."""
+    """What is written at a place of a view's corner annotation, once the application had time to."""
+    host.settle()
     return (
         host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation().GetText(place) or ""
     ).rstrip()
@@ -301,3 +308,89 @@ def test_a_step_that_another_module_chose_is_named_and_drawn(host: Host, made: M
     proxy = nodes.browser.GetProxyNode(nodes.stepBefore)
     show(host, proxy)
     assert "before the warp of step 2 of 3" in corner(host, 7)
+
+
+def test_an_edit_is_named_without_the_panel(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """The mask of a run that the panel does not show, or of a scene that is opened without it, is edited."""
+    from D3MSynthesisLib import Grids, Runs
+
+    def edit(nodes: object) -> str:
+        Grids.writeMask(nodes.segmentation, nodes.segmentID, made.mask.T[::-1].copy(), Grids.matrixOf(nodes.cemri))
+        host.settle()
+        return nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID).GetName()
+
+    widget = host.openModule("D3MSynthesis")
+    panel = opened(host, made)
+    press(host, panel)
+    press(host, panel)
+    other, shown = Runs.findRuns(host.scene)
+    assert panel.result.nodes.runID == shown.runID
+    assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    assert edit(other) == "Enhancing tumour (edited)"
+    assert (other.edited, shown.edited) == (True, False)
+    assert edit(shown) == "Enhancing tumour (edited)"
+    assert "edited" in panel.ui.volumeLabel.text, "the panel tells its own, whoever has noticed it first"
+    for found in (widget, slicer.modules.d3msynthesis.widgetRepresentation().self()):
+        host.closeModule(found)
+    host.clear()
+    host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    host.settle()
+    nodes = Runs.findRuns(host.scene)[0]
+    assert not nodes.edited
+    assert edit(nodes) == "Enhancing tumour (edited)"
+
+
+def test_images_that_are_added_or_subtracted_are_marked(host: Host, made: MadeOutput) -> None:
+    """Slicer can add two images, and newer versions show further layers: a real scan then covers nothing."""
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    composite = host.views["Red"].logic.GetSliceCompositeNode()
+    show(host, nodes.cemri, nodes.t2, 1.0)
+    assert corner(host, 7) == ""
+    composite.SetCompositing(composite.Add)
+    assert corner(host, 7) == MARK
+    composite.SetCompositing(composite.Alpha)
+    if hasattr(composite, "GetNumberOfAdditionalLayers"):
+        show(host, nodes.t1)
+        assert corner(host, 7) == ""
+        composite.SetNthLayerVolumeID(composite.LayerLabel + 1, nodes.cemri.GetID())
+        composite.SetNthLayerOpacity(composite.LayerLabel + 1, 0.5)
+        assert corner(host, 7) == MARK
+
+
+def test_a_restored_view_of_the_scene_is_marked(host: Host, made: MadeOutput) -> None:
+    """A scene view brings an image back that was removed since: nodes that are there are restored before it.
+
+    The order is that of vtkMRMLSceneViewNode.cxx, RestoreScene.
+    """
+    panel = opened(host, made)
+    press(host, panel)
+    cemri = panel.result.nodes.cemri
+    composite = host.views["Red"].logic.GetSliceCompositeNode()
+    assert corner(host, 7) == MARK
+    identifier = cemri.GetID()
+    host.scene.RemoveNode(cemri)
+    show(host, panel.parameters.t1)
+    host.settle()
+    assert corner(host, 7) == ""
+    host.scene.StartState(host.scene.RestoreState)
+    composite.SetBackgroundVolumeID(identifier)
+    host.scene.AddNode(cemri)
+    host.scene.EndState(host.scene.RestoreState)
+    assert host.scene.GetNodeByID(composite.GetBackgroundVolumeID()) is cemri
+    assert corner(host, 7) == MARK
+
+
+def test_what_is_marked_is_not_kept_for_ever(host: Host) -> None:
+    """Marks live as long as Slicer; segmentations of other modules, with their voxels, go with their scene."""
+    host.openModule("D3MSynthesis")
+    kept = vtk.vtkWeakReference()
+    node = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "of another module")
+    node.GetSegmentation().AddEmptySegment("a", "Tumour", (1, 0, 0))
+    host.settle()
+    kept.Set(node.GetSegmentation())
+    del node
+    host.clear()
+    host.settle()
+    assert kept.Get() is None

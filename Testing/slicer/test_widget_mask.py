@@ -606,3 +606,82 @@ def test_a_label_of_another_patient_leaves_the_views(host: Host, made: MadeOutpu
         view.SetLabelVolumeID(node.GetID())
     press(host, panel)
     assert [view.GetLabelVolumeID() for view in views] == [labels[0].GetID(), None, labels[2].GetID()]
+
+
+def test_a_scan_that_changed_for_one_run_alone(host: Host, made: MadeOutput) -> None:
+    """T1 is moved between two runs: the second one is of it as it is, and the views say whose T1 it no longer is."""
+
+    def told() -> str:
+        return (
+            host.application.layoutManager().sliceWidget("Red").sliceView().cornerAnnotation().GetText(4) or ""
+        ).rstrip()
+
+    panel = opened(host, made)
+    panel.parameters.maskVisible = False
+    press(host, panel)
+    first, t1 = panel.result.nodes, panel.parameters.t1
+    before = slicer.util.arrayFromVolume(t1).copy()
+    slicer.util.arrayFromVolume(t1)[:] += 1
+    slicer.util.arrayFromVolumeModified(t1)
+    host.settle()
+    panel.ui.sideBySideButton.click()
+    assert told() == "T1 moved or changed since the synthesis"
+    press(host, panel)
+    second = panel.result.nodes
+    assert second.runID != first.runID
+    panel.ui.sideBySideButton.click()
+    assert told() == f"T1 moved or changed since the synthesis\n{first.cemri.GetName()}"
+    slicer.util.arrayFromVolume(t1)[:] = before
+    slicer.util.arrayFromVolumeModified(t1)
+    host.settle()
+    assert told() == f"T1 moved or changed since the synthesis\n{second.cemri.GetName()}"
+
+
+def test_a_scan_that_changed_is_known_in_an_imported_scene(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """Identifiers are others after an import: no scan of another patient is said to have changed."""
+    from D3MSynthesisLib import Runs, Views
+
+    panel = opened(host, made)
+    panel.parameters.maskVisible = False
+    press(host, panel)
+    t1 = panel.parameters.t1
+    slicer.util.arrayFromVolume(t1)[:] += 1
+    slicer.util.arrayFromVolumeModified(t1)
+    host.settle()
+    identifier = t1.GetID()
+    assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    panel.exit()
+    host.clear()
+    others = []
+    while not others or others[-1].GetID() != identifier:
+        others.append(slicer.util.addVolumeFromArray(made.t1.T.copy(), ijkToRAS=made.matrix, name="q_t2"))
+        assert len(others) < 50
+    host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    host.settle()
+    (run,) = Runs.findRuns(host.scene)
+    assert run.t1.GetID() != identifier
+    slicer.util.setSliceViewerLayers(background=others[-1])
+    assert Views.changedCaption(host.scene, "Red") == ""
+    slicer.util.setSliceViewerLayers(background=run.t1)
+    assert Views.changedCaption(host.scene, "Red") == "T1 moved or changed since the synthesis"
+
+
+def test_a_predicted_mask_from_a_file_is_no_real_tumour(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """Saved and loaded again it has no attributes; its segment's name is enough, and it is told over a scan."""
+    from D3MSynthesisLib import Saving
+
+    panel = opened(host, made)
+    press(host, panel)
+    saved = Saving.saveRun(panel.result.nodes, tmp_path)
+    loaded = slicer.util.loadSegmentation(str(saved / "enhancement.seg.nrrd"))
+    assert loaded.GetAttribute("D3M.Synthetic") is None
+    panel.parameters.reference = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
+    panel.parameters.referenceMask = loaded
+    panel.ui.compareButton.click()
+    assert "what a synthesis made" in panel.ui.errorLabel.text
+    panel.result.nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    loaded.CreateDefaultDisplayNodes()
+    loaded.GetDisplayNode().SetVisibility(True)
+    slicer.util.setSliceViewerLayers(background=panel.parameters.t1)
+    text = host.application.layoutManager().sliceWidget("Red").sliceView().cornerAnnotation().GetText(4)
+    assert text.rstrip() == "mask of a synthesis: Enhancing tumour (predicted)"
