@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import slicer
@@ -18,6 +19,14 @@ OURS = re.compile(
 )
 """Names that results have in the scene, in files, BIDS derivatives and DICOM; scanners make synthetic contrasts of
 their own."""
+PROVENANCE = "provenance.json"
+"""Lies in the folder of every result."""
+IN_RESULT = re.compile(
+    r"(?i)(?:cemri|subtraction|first_sample|enhancement_(?:probability|mask)|uncertainty|whole_tumour_probability"
+    r"|step_\d+_(?:before|after|mask))(?:_\d+)?|(?P<case>.+)-t1c(?:_\d+)?"
+)
+"""Names of the engine's files and of a batch's copies: others may use them, too, so their folder is looked at. Slicer
+numbers a second node of a name."""
 NEEDED = ("t1", "t2", "flair")
 
 
@@ -45,7 +54,18 @@ def isSynthetic(node: Any) -> bool:
     if node.IsA("vtkMRMLSegmentationNode"):
         segments = node.GetSegmentation()
         names += [segments.GetNthSegment(index).GetName() or "" for index in range(segments.GetNumberOfSegments())]
-    return any(OURS.search(name) for name in names)
+    return any(OURS.search(name) for name in names) or _isOfResult(node)
+
+
+def _isOfResult(node: Any) -> bool:
+    """Whether a node was read from a file of a result's folder, or from a batch's copy beside one."""
+    named = IN_RESULT.fullmatch(node.GetName() or "")
+    storage = node.GetStorageNode() if named and node.IsA("vtkMRMLStorableNode") else None
+    if storage is None or not storage.GetFileName():
+        return False
+    place = Path(storage.GetFileName()).parent
+    near = (place / named["case"],) if named["case"] else (place, place.parent)  # steps lie one folder deeper
+    return any((folder / PROVENANCE).is_file() for folder in near)
 
 
 def contrastOf(description: str) -> str | None:

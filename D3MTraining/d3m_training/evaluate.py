@@ -39,7 +39,7 @@ THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 19))
 """Probabilities among which the mask's threshold is chosen."""
 EQUAL_DICE = 0.02
 """Dice that differ by no more are equal: their standard error over a dozen patients is three times that, and the
-stricter threshold takes away a third of the false enhancement."""
+stricter threshold takes away a fifth of the false enhancement."""
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,33 @@ def test_field_agrees_with_simpleitk(host: MRMLHost, tmp_path: Path) -> None:
         np.testing.assert_allclose(ours.TransformPoint(point), expected, atol=2e-3)
 
 
+def test_files_of_a_result_are_known_by_their_folder(host: MRMLHost, tmp_path: Path) -> None:
+    """Loaded by drag and drop, the engine's files and a batch's BraTS-named copies are synthetic; a real scan of such a
+    name is not, and none of them is taken for the real T1c."""
+    host.openScene()
+    made = make_output(tmp_path / "case")
+    trace = made.folder / "trace"
+    trace.mkdir(exist_ok=True)
+
+    def read(path: Path, name: str) -> object:
+        node = slicer.util.addVolumeFromArray(made.t1.T.copy(), ijkToRAS=made.matrix, name=name)
+        node.AddDefaultStorageNode()
+        node.GetStorageNode().SetFileName(str(path))
+        return node
+
+    ours = [
+        read(made.folder / "cemri.nii.gz", "cemri"), read(made.folder / "cemri.nii.gz", "cemri_1"),
+        read(trace / "step_001_after.nii.gz", "step_001_after"), read(tmp_path / "case-t1c.nii.gz", "case-t1c"),
+    ]  # fmt: skip
+    real = [
+        read(tmp_path / "cemri.nii.gz", "cemri_2"), read(tmp_path / "other-t1c.nii.gz", "other-t1c"),
+        slicer.util.addVolumeFromArray(made.t1.T.copy(), ijkToRAS=made.matrix, name="case-t1c"),
+    ]  # fmt: skip
+    assert [Assignment.isSynthetic(node) for node in (*ours, *real)] == [True] * 4 + [False] * 3
+    t1 = t1_node(made, "case-t1n")
+    assert Assignment.assignInputs([ours[3], t1]).t1c is None
+
+
 def test_marks_and_terminology(host: MRMLHost, tmp_path: Path) -> None:
     """Every node says that it is synthetic and how it was made; the segment has name, colour and a SNOMED code."""
     host.openScene()
