@@ -66,7 +66,7 @@ def test_wrong_requests_end_with_a_sentence(tmp_path: Path) -> None:
     assert call().returncode == 2
     ended = call(tmp_path / "nothing", tmp_path / "out")
     assert ended.returncode == 2
-    assert "CASES" in ended.stderr
+    assert "'nothing' does not exist" in ended.stderr
     assert "Traceback" not in ended.stderr
     ended = call(tmp_path, tmp_path / "out", "--python", tmp_path / "python-that-is-not-there")
     assert ended.returncode == 3

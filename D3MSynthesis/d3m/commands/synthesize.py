@@ -75,14 +75,12 @@ def synthesize(
     The scans must be of one examination. Their grids and orientations may differ: T2 and FLAIR are registered to T1.
     """
     with scratch_beside(out):
-        from d3m.models.store import find_model, find_sample
+        require_torch()  # first: with little memory it is torch that cannot be loaded
+        from d3m import api
+        from d3m.models.store import find_sample
         from d3m.volumes.io.dicom.series import Series
 
-        find_model(options.model)  # what is wrong is said before torch is loaded
         scans = _scans((t1, t2, flair), dicom, example, reporter)
-        require_torch()
-        from d3m import api
-
         real_mask: Path | Volume | None = reference_mask
         if example and reference is None:
             reference = find_sample().t1c
