@@ -70,7 +70,7 @@ HOSTILE = {
     "32767 voxels along each axis": nifti(sizes(3, 32767, 32767, 32767)),
     "negative size": nifti(sizes(3, -16, 16, 16)),
     "no axes": nifti(sizes(0, 16, 16, 16)),
-    "bomb": gzip.compress(nifti(sizes(3, 640, 640, 640), 2_000_000)),
+    "bomb": gzip.compress(nifti(sizes(3, 640, 640, 640), 2_000_000), mtime=0),
     "NaN in the affine": nifti(field(280, NAN)),
     "infinite offset of the voxels": nifti(field(108, struct.pack("<f", float("inf")))),
     "voxels at minus one": nifti(field(108, struct.pack("<f", -1.0))),
@@ -79,7 +79,7 @@ HOSTILE = {
     + b" 9 9\nspace directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\nencoding: raw\nendian: little\n\n",
     "NRRD that skips for ever": b"NRRD0004\ntype: float\ndimension: 3\nspace: RAS\nsizes: 9 9 9\n"
     b"space directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\nencoding: gzip\nendian: little\n"
-    b"byte skip: 99999999999999\n\n" + gzip.compress(bytes(3000)),
+    b"byte skip: 99999999999999\n\n" + gzip.compress(bytes(3000), mtime=0),
     "MetaImage of 10^30 voxels": b"ObjectType = Image\nNDims = 3\nDimSize = 9999999999 9999999999 9999999999\n"
     b"TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\nElementSpacing = 1 1 1\nElementType = MET_FLOAT\n"
     b"CompressedData = True\nElementDataFile = LOCAL\n" + bytes(99),

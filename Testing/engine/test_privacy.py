@@ -102,7 +102,7 @@ def test_batch_names_nobody_but_by_the_ids_it_was_given(tmp_path: Path, tiny_cas
     bad = {
         "cut": good["t2"].read_bytes()[:2000], "text": b"MUELLER ANNA 19500131",
         "dicom": b"\0" * 128 + b"DICM" + b"x" * 99,
-        "gzip": gzip.compress(b"MUELLER"), "nrrd": b"NRRD0004\ntype: MUELLER\ncontent: ANNA\n\n",
+        "gzip": gzip.compress(b"MUELLER", mtime=0), "nrrd": b"NRRD0004\ntype: MUELLER\ncontent: ANNA\n\n",
         "flat": nibabel.Nifti1Image(np.zeros((9, 9, 9), np.float32), AFFINE).to_bytes(),
     }  # fmt: skip
     rows = ["id,t1,t2,flair", f"whole,{good['t1']},{good['t2']},{good['flair']}"]
