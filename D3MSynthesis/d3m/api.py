@@ -21,9 +21,9 @@ from d3m.system.folders import check_output, check_space, claim
 from d3m.volumes.io.dicom.series import Series
 from d3m.volumes.io.read import Scan, Source, read_raw, resolve
 from d3m.volumes.preprocess.case import read_case, read_volume
-from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS
+from d3m.volumes.types import ALL_CONTRASTS, CONTRASTS, FURTHER_CONTRASTS
 
-INPUT_NAMES = (*CONTRASTS, *FURTHER_CONTRASTS, "brain_mask", "t1c", "labels", "enhancement_mask")
+INPUT_NAMES = (*ALL_CONTRASTS, "brain_mask", "t1c", "labels", "enhancement_mask")
 
 
 def synthesize(
@@ -114,7 +114,7 @@ def synthesize(
             seconds = time.monotonic() - started
             write_result(result_folder, result, case, seconds, real, real_mask, replace=force)
         if dicom_folder is not None:
-            sources = [inputs.get(name) for name in (*CONTRASTS, *FURTHER_CONTRASTS)]
+            sources = [inputs.get(name) for name in ALL_CONTRASTS]
             said = write_dicom(dicom_folder, content_of(result), sources, force)
             result = replace(result, notices=(*result.notices, *said))
     return result

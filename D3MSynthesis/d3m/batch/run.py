@@ -27,7 +27,7 @@ from d3m.system.storage import writing
 from d3m.system.text import for_csv
 from d3m.volumes.io.read import read_raw
 from d3m.volumes.preprocess.case import read_case
-from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS, Case
+from d3m.volumes.types import ALL_CONTRASTS, CONTRASTS, FURTHER_CONTRASTS, Case
 
 Status = Literal["done", "skipped", "kept", "failed", "elsewhere"]
 """`kept`: somebody changed the result, so it stays as it is; `elsewhere`: another run has this case in hand."""
@@ -136,8 +136,8 @@ def run_case(
             verb = "is" if len(missing) == 1 else "are"
             names = " and ".join(name.upper() for name in missing)
             raise D3MError(f"{names} {verb} missing.", "Add the file, or leave the case out.")
-        paths = list(_files(case).values())
-        further = {name: path for name, path in _files(case).items() if name in FURTHER_CONTRASTS}
+        files = _files(case)
+        paths, further = list(files.values()), {name: files[name] for name in FURTHER_CONTRASTS if name in files}
         check_further(synthesis.model.card, further)
         progress(Progress("read", 0.0, message="Reading the scans"))
         whole = read_provenance(folder)
@@ -192,8 +192,7 @@ def _without_paths(text: str, case: CaseFiles) -> str:
 
 def _files(case: CaseFiles) -> dict[str, Path]:
     """What a case is made from, by the names of the contrasts and "enhancement_mask"."""
-    names = (*CONTRASTS, *FURTHER_CONTRASTS, "enhancement_mask")
-    return {name: path for name in names if (path := getattr(case, name)) is not None}
+    return {name: path for name in (*ALL_CONTRASTS, "enhancement_mask") if (path := getattr(case, name)) is not None}
 
 
 def _text(notices: Sequence[Notice]) -> str:

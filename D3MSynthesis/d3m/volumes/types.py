@@ -18,6 +18,7 @@ CONTRASTS = ("t1", "t2", "flair")
 """Order of the condition's channels in every model."""
 FURTHER_CONTRASTS = ("adc", "swi")
 """What a model's card may name beside them, in the order of its channels; always optional."""
+ALL_CONTRASTS = (*CONTRASTS, *FURTHER_CONTRASTS)
 
 STRIPPED, GIVEN = "skull-stripped scans", "given mask"
 """Where a case's brain comes from, when no extractor was needed."""

@@ -102,7 +102,7 @@ def folds_of(patients: list[CoarsePatient], count: int, groups: Mapping[str, str
         groups: Whose visits they are: visits of a patient are in one fold.
     """
     strata = {p.id: 3 if p.partial else 2 if not p.labelled else int(p.enhancing_ml >= 5) for p in patients}
-    return make_folds(strata, {name: groups[name] for name in strata}, count)
+    return make_folds(strata, groups, count)
 
 
 def train_fold(

@@ -31,14 +31,13 @@ from d3m.volumes.io.dicom.headers import require_pydicom
 from d3m.volumes.io.dicom.series import Frame, Series
 from d3m.volumes.io.dicom.study import sorted_frames
 from d3m.volumes.io.read import Source, read_raw, resolve
-from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS, Affine, Floats, Mask
+from d3m.volumes.types import ALL_CONTRASTS, Affine, Floats, Mask
 
 if TYPE_CHECKING:
     from d3m.synthesis import Result
 
 SERIES_FOLDER, SEG_NAME = "cemri", "enhancement_seg.dcm"
 MAX_PROVENANCE_BYTES = 10_000_000
-INPUTS = (*CONTRASTS, *FURTHER_CONTRASTS)
 TOLD = ("given-mask", "contrast-missing")
 """Notices that a series carries with it: without them its picture would be misread."""
 MAX_TEXT = 400
@@ -142,7 +141,7 @@ def write_dicom(
     Args:
         out: The folder: `cemri/0001.dcm`, ... and `enhancement_seg.dcm` (none for an empty mask).
         content: Image and mask on one grid.
-        sources: T1, T2 and FLAIR as they were read, and further contrasts in the order of `INPUTS`; those of DICOM
+        sources: T1, T2 and FLAIR as they were read, and further contrasts as in `ALL_CONTRASTS`; those of DICOM
             are referred to, and T1's decides patient, study, frame of reference, and how slices, rows and columns run.
         replace: Whether the folder may be there; ask `check_dicom_output` before.
 
@@ -179,10 +178,11 @@ def _datasets(
     """
     series = [
         None if source is None else _series_of(source, contrast)
-        for source, contrast in zip(sources, INPUTS, strict=False)
+        for source, contrast in zip(sources, ALL_CONTRASTS, strict=False)
     ]
     frames = [
-        [] if one is None else sorted_frames(one, contrast) for one, contrast in zip(series, INPUTS, strict=False)
+        [] if one is None else sorted_frames(one, contrast)
+        for one, contrast in zip(series, ALL_CONTRASTS, strict=False)
     ]
     headers = [None if one is None else read_header(one.files[0]) for one in series]
     t1 = frames[0] if frames else []

@@ -17,7 +17,7 @@ from d3m.volumes.grid import resample
 from d3m.volumes.io.files import label
 from d3m.volumes.preprocess.checks import share_of_smaller
 from d3m.volumes.preprocess.coverage import acquired, gap_notice, gap_of, left_out, reaching, without_filling
-from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS, Affine, Floats, Mask, Volume
+from d3m.volumes.types import ALL_CONTRASTS, Affine, Floats, Mask, Volume
 
 MIN_EMPTY_FACES = 0.5
 """Share of a stripped volume's faces that is background; 0.986 to 1 in 79 patients, 0.2 in a defaced head."""
@@ -205,7 +205,7 @@ def settle(
         data = np.where(bad, np.float32(fill), data)
         text = f"{name} has {count} voxels outside the brain that are NaN or infinite; they become background."
         notices = (*notices, Notice("nan-background", text, contrast))
-    if contrast in (*CONTRASTS[1:], *FURTHER_CONTRASTS) and not seen.problem and np.isfinite(seen.background):
+    if contrast in ALL_CONTRASTS[1:] and not seen.problem and np.isfinite(seen.background):
         # a background far from the brain's values, on either side, would bleed into its border when resampled
         darkest, brightest = np.percentile(data[seen.inside], (1, 99))
         if not 2 * darkest - brightest <= seen.background <= darkest:

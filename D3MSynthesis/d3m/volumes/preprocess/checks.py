@@ -11,7 +11,7 @@ from scipy import ndimage
 from d3m.errors import D3MError, Notice
 from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.io.files import label
-from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS, Affine, Floats, Mask, Volume
+from d3m.volumes.types import ALL_CONTRASTS, CONTRASTS, Affine, Floats, Mask, Volume
 
 MIN_OVERLAP = 0.5
 """Share of the smaller field of view that must lie in the other one."""
@@ -117,7 +117,7 @@ def compare_contrasts(volumes: dict[str, Volume], brain: Mask) -> list[Notice]:
     Raises:
         D3MError: two contrasts hold one image; a contrast is a label map.
     """
-    names = [name for name in (*CONTRASTS, *FURTHER_CONTRASTS) if name in volumes]
+    names = [name for name in ALL_CONTRASTS if name in volumes]
     values, known = _at_brain([volumes[name] for name in names], brain)
     if known.sum() < 500:
         return []
