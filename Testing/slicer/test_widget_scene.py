@@ -40,6 +40,17 @@ def test_names_of_nodes_are_only_names(
     np.testing.assert_allclose(slicer.util.arrayFromVolume(panel.result.nodes.cemri), made.cemri.T)
 
 
+def next_patient_during_the_run(host: Host, panel: object, made: MadeOutput, engine: Path) -> list[object]:
+    """Scans of the next patient, which are chosen and seen before the run that goes on ends."""
+    others = [slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name=f"q_{scan}") for scan in SCANS]
+    for scan, node in zip(SCANS, others, strict=True):
+        setattr(panel.parameters, scan, node)
+    slicer.util.setSliceViewerLayers(background=others[0])
+    (engine / "go.txt").write_text("")
+    host.until(lambda: not panel.logic.running, 20)
+    return others
+
+
 def test_second_run_of_equal_names_is_a_second_result(host: Host, made: MadeOutput) -> None:
     """Two runs of nodes that are all called MR have two results with names of their own."""
     panel = opened(host, made, ("MR", "MR", "MR"))
@@ -206,12 +217,7 @@ def test_a_run_is_not_taken_for_another_patients(host: Host, made: MadeOutput) -
     first = panel.result.nodes
     engine = slow(host, panel, made)
     host.until(lambda: "p_t1: " in panel.ui.stateLabel.text, 20)
-    others = [slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name=f"q_{scan}") for scan in SCANS]
-    for scan, node in zip(SCANS, others, strict=True):
-        setattr(panel.parameters, scan, node)
-    slicer.util.setSliceViewerLayers(background=others[0])
-    (engine / "go.txt").write_text("")
-    host.until(lambda: not panel.logic.running, 20)
+    others = next_patient_during_the_run(host, panel, made, engine)
     assert background(host) is others[0]
     from D3MSynthesisLib import Runs
 
@@ -415,12 +421,7 @@ def test_the_first_result_does_not_take_the_next_patients_views(host: Host, made
     """The next patient is chosen, or seen with nothing chosen, when the first run ends: it is listed, and no more."""
     panel = opened(host, made)
     engine = slow(host, panel, made)
-    others = [slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name=f"q_{scan}") for scan in SCANS]
-    for scan, node in zip(SCANS, others, strict=True):
-        setattr(panel.parameters, scan, node)
-    slicer.util.setSliceViewerLayers(background=others[0])
-    (engine / "go.txt").write_text("")
-    host.until(lambda: not panel.logic.running, 20)
+    others = next_patient_during_the_run(host, panel, made, engine)
     assert background(host) is others[0]
     assert not panel.result.nodes.segmentation.GetDisplayNode().GetVisibility()
     assert "result of p_t1" in panel.ui.volumeLabel.text
