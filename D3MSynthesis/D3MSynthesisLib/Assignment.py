@@ -15,7 +15,7 @@ SYNTHETIC = "D3M.Synthetic"
 """Attribute of every node that this module made."""
 OURS = re.compile(
     r"(?i)synthetic[ _,]+(?:cemri|subtraction|first[ _]sample|predicted|(?:before|after)[ _]warp)"
-    r"|desc-synth(?:t1c|subtraction|spread|firstsample)|enhancing tumour \(predicted\)"
+    r"|desc-synth(?:t1c|subtraction|spread|firstsample)|enhancing tumour \((?:predicted|edited)\)"
 )
 """Names that results have in the scene, in files, BIDS derivatives and DICOM; scanners make synthetic contrasts of
 their own."""

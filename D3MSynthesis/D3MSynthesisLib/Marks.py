@@ -9,11 +9,11 @@ import vtk
 from slicer.util import VTKObservationMixin
 
 import slicer
-from D3MSynthesisLib import Masks, Pictures, Runs, Views
+from D3MSynthesisLib import Comparison, Masks, Pictures, Runs, Views
 from D3MSynthesisLib.Handlers import guarded
 
 BUSY_MS = 500
-"""A scene that is being read or closed is looked at later."""
+"""A scene that is being read or closed is looked at later; scans, which may be dragged, at most so often."""
 
 
 class Marks(VTKObservationMixin):
@@ -30,6 +30,8 @@ class Marks(VTKObservationMixin):
         """Of each slice view whether it is shown in 3-D views, and in which."""
         self._edited: list[Any] = []
         """Segmentations that have changed since masks were looked at."""
+        self._moved: list[Any] = []
+        """Volumes that were moved or changed since scans were looked at."""
         self._coming = False
         self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
         for event in (scene.EndCloseEvent, scene.EndImportEvent, scene.EndRestoreEvent):
@@ -51,6 +53,9 @@ class Marks(VTKObservationMixin):
             node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onArranged)
         elif node.IsA("vtkMRMLSequenceBrowserNode"):
             node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onBrowser)
+        elif node.IsA("vtkMRMLScalarVolumeNode"):
+            for event in (vtk.vtkCommand.ModifiedEvent, node.TransformModifiedEvent, node.ImageDataModifiedEvent):
+                node.AddObserver(event, self._onMoved)
         elif node.IsA("vtkMRMLSegmentationNode"):
             node.AddObserver(node.DisplayModifiedEvent, self._markSoon)
             segmentation, kind = node.GetSegmentation(), slicer.vtkSegmentation
@@ -60,7 +65,7 @@ class Marks(VTKObservationMixin):
                 segmentation.AddObserver(event, self._onEdited)
 
     def _onEdited(self, segmentation: Any, _event: str) -> None:
-        """Who edits a mask without the panel, or another run's than it shows, has it named and measured, too."""
+        """Who edits a mask without the panel, another run's than it shows, or a copy, has it named, too."""
         if not self._edited:
             qt.QTimer.singleShot(0, guarded(self._lookAtMasks))
         if not any(known is segmentation for known in self._edited):
@@ -71,10 +76,38 @@ class Marks(VTKObservationMixin):
             qt.QTimer.singleShot(BUSY_MS, guarded(self._lookAtMasks))
             return
         edited, self._edited = self._edited, []
-        for nodes in Runs.findRuns(self._scene) if edited else ():
-            there = Runs.alive(nodes.segmentation) and nodes.cemri.GetImageData() is not None
-            if there and any(nodes.segmentation.GetSegmentation() is one for one in edited):
-                Masks.noticeEdit(nodes)
+        runs = {nodes.segmentation: nodes for nodes in Runs.findRuns(self._scene) if Runs.alive(nodes.segmentation)}
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", self._scene):
+            if not any(node.GetSegmentation() is one for one in edited):
+                continue
+            if node not in runs:
+                Masks.noticeCopies(node)
+            elif runs[node].cemri.GetImageData() is not None:
+                Masks.noticeEdit(runs[node])
+
+    def _onMoved(self, volume: Any, event: str) -> None:
+        """A run's T1 or real T1c may be moved or changed while no panel follows it: right after a scene was read, say.
+
+        A panel that is shown looks at once, and says more.
+        """
+        if event == "ModifiedEvent" and volume.GetAttribute(Runs.RUN):
+            return  # what is kept with a result changes often; only where it lies is of interest
+        if not self._moved:
+            qt.QTimer.singleShot(BUSY_MS, guarded(self._lookAtScans))
+        if not any(known is volume for known in self._moved):
+            self._moved.append(volume)
+
+    def _lookAtScans(self) -> None:
+        if self._scene.IsBatchProcessing():
+            qt.QTimer.singleShot(BUSY_MS, guarded(self._lookAtScans))
+            return
+        moved, self._moved = self._moved, []
+        for nodes in Runs.findRuns(self._scene):
+            there = nodes.cemri.GetImageData() is not None
+            if there and any(scan in (nodes.t1, nodes.reference, nodes.cemri) for scan in moved):
+                if Comparison.lookAtScans(nodes)["reference"]:
+                    Pictures.hideError(nodes)
+                Views.markViews()
 
     def _mark(self, _caller: Any = None, _event: str = "") -> None:
         Views.markViews()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
+
+import vtk
 
 import slicer
 from D3MSynthesisLib.Grids import matrixOf, segmentOn, voxelMl, writeMask
@@ -12,6 +15,10 @@ from D3MSynthesisLib.Runs import PREFIX, Nodes, alive
 SEGMENT_NAME = "Enhancing tumour (predicted)"
 EDITED_NAME = "Enhancing tumour (edited)"
 GIVEN_NAME = "Enhancing tumour (given)"
+NAMED = re.compile(r"(?i)(?<=enhancing tumour) \((?:predicted|edited|given)\)")
+"""What says in the name of a segment, or of a node, where its mask comes from."""
+ORIGINAL = PREFIX + "Original"
+"""Tag of a segment: what tells the mask that the synthesis gave, and if a person had; copies and files have it, too."""
 ROUNDING = 1e-6
 """The threshold is kept with so many digits: which side of it a voxel is on cannot be told when it is nearer."""
 SEGMENT_COLOUR = (0.95, 0.35, 0.15)
@@ -71,8 +78,7 @@ def setThreshold(nodes: Nodes, threshold: float) -> float:
             segmentation.RemoveSegment(segmentation.GetNthSegmentID(index))
     if segmentation.GetSegment(nodes.segmentID) is None:
         addSegment(nodes.segmentation, nodes.segmentID)
-    segmentation.GetSegment(nodes.segmentID).SetName(SEGMENT_NAME)
-    writeMask(nodes.segmentation, nodes.segmentID, mask, matrixOf(nodes.probability))
+    writeOriginal(nodes.segmentation, nodes.segmentID, mask, matrixOf(nodes.probability), SEGMENT_NAME)
     nodes.cemri.SetAttribute(PREFIX + "MaskEdited", None)
     nodes.cemri.SetAttribute(PREFIX + "Threshold", f"{threshold:.6g}")
     return measure(nodes, mask)
@@ -108,14 +114,60 @@ def noticeEdit(nodes: Nodes) -> bool:
         moved = bool(before[2]) and nodes.maskDigest != before[2]
         edited = before[0] or moved or abs(now - before[1]) > 1e-3 * voxelMl(nodes.cemri)
     nodes.cemri.SetAttribute(PREFIX + "MaskEdited", "yes" if edited else None)
-    segment = None
     if alive(nodes.segmentation):
-        segment = nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID)
-    if segment is not None:
         name = EDITED_NAME if edited else (GIVEN_NAME if nodes.given else SEGMENT_NAME)
-        if segment.GetName() in (SEGMENT_NAME, EDITED_NAME, GIVEN_NAME) and segment.GetName() != name:
-            segment.SetName(name)
+        for named in (nodes.segmentation, nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID)):
+            _call(named, name)
     return (nodes.edited, nodes.enhancingVolumeMl, nodes.maskDigest) != before
+
+
+def _call(named: Any, name: str) -> None:
+    """Say in the name of a segment or node, where it speaks of our mask, what `name` says of it."""
+    old = (named.GetName() or "") if named is not None else ""
+    new = NAMED.sub(NAMED.search(name).group(), old)  # type: ignore[union-attr]
+    if new != old:
+        named.SetName(new)
+
+
+def writeOriginal(segmentation: Any, identifier: str, mask: Any, ijkToRAS: Any, name: str) -> None:
+    """Make a mask that a synthesis gave, (K, J, I) bool, the contents of a segment, which remembers it."""
+    writeMask(segmentation, identifier, mask, ijkToRAS)
+    segment = segmentation.GetSegmentation().GetSegment(identifier)
+    segment.SetName(name)
+    segment.SetTag(ORIGINAL, f"{_shapeOf(segment)} given" if name == GIVEN_NAME else _shapeOf(segment))
+    _call(segmentation, name)
+
+
+def _shapeOf(segment: Any) -> str:
+    """What tells a segment's voxels from others, as a text; where they lie does not count."""
+    import numpy as np
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    image = segment.GetRepresentation("Binary labelmap")
+    if image is None or image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
+        return "empty"
+    array = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    mask = array == segment.GetLabelValue()  # segments may share an image
+    if not mask.any():
+        return "empty"
+    found = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    mask = mask[tuple(slice(index[0], index[-1] + 1) for index in found)]
+    return hashlib.blake2b(repr(mask.shape).encode() + np.packbits(mask).tobytes(), digest_size=8).hexdigest()
+
+
+def noticeCopies(segmentation: Any) -> None:
+    """Name the copies of runs' masks in a segmentation node by what they are now: as they were given, or edited."""
+    segments = segmentation.GetSegmentation()
+    names = []
+    for index in range(segments.GetNumberOfSegments()):
+        segment, kept = segments.GetNthSegment(index), vtk.reference("")
+        if not segment.GetTag(ORIGINAL, kept):
+            continue
+        shape, *given = str(kept).split()
+        names.append(EDITED_NAME if _shapeOf(segment) != shape else GIVEN_NAME if given else SEGMENT_NAME)
+        _call(segment, names[-1])
+    if names:
+        _call(segmentation, EDITED_NAME if EDITED_NAME in names else names[0])
 
 
 def record(nodes: Nodes) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import slicer
 from D3MSynthesisLib import Looks, Masks
 from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.Comparison import COMPARED, COMPARED_TUMOUR, MADE_FROM
-from D3MSynthesisLib.Grids import gridTransform, thresholdOf, writeMask
+from D3MSynthesisLib.Grids import gridTransform, thresholdOf
 from D3MSynthesisLib.Results import STEP_IMAGES, Image, Output, readOutput
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, RUN, SEGMENT_ID, Nodes, proxies, updateProxies
 
@@ -196,7 +196,7 @@ class _Builder:
         node.SetReferenceImageGeometryParameterFromVolumeNode(cemri)
         node.GetSegmentation().SetSourceRepresentationName("Binary labelmap")
         Masks.addSegment(node, SEGMENT_ID, name)
-        writeMask(node, SEGMENT_ID, mask, self.frame.ijkToRAS)
+        Masks.writeOriginal(node, SEGMENT_ID, mask, self.frame.ijkToRAS, name)
         return node
 
     def steps(self, nodes: Nodes) -> None:

@@ -27,8 +27,8 @@ UPPER_EDGE = 7
 """Place in a view's corner annotation that Slicer's own annotations leave free (vtkCornerAnnotation::UpperEdge)."""
 LOWER_EDGE = 4
 """Another such place (vtkCornerAnnotation::LowerEdge)."""
-ABOVE_NAMES = "\n "
-"""A line below what is written at the lower edge: beside it, Slicer has the name of the image, which would join it."""
+LINE_SPACING = 1.25
+"""Of the texts in a view with a text of ours: by VTK's own, letters that hang down touch the line below."""
 MASK = "mask of a synthesis"
 """Beginning of what is written there where a run's mask lies over acquired scans alone."""
 CHANGED = {"reference": PREFIX + "ChangedT1c", "t1": PREFIX + "ChangedT1"}
@@ -309,7 +309,7 @@ def markViews() -> None:
         _write(view, UPPER_EDGE, (MARK,), "\n".join(caption(slicer.mrmlScene, name)))
         lower = (maskCaption(slicer.mrmlScene, name), changedCaption(slicer.mrmlScene, name))
         text = "\n".join(text for text in lower if text)
-        _write(view, LOWER_EDGE, (MASK, SINCE), text + ABOVE_NAMES if text else "")
+        _write(view, LOWER_EDGE, (MASK, SINCE), text + _aboveNames(slicer.mrmlScene, name) if text else "")
     for index in range(manager.threeDViewCount):
         widget = manager.threeDWidget(index)
         if widget is not None:
@@ -320,8 +320,23 @@ def markViews() -> None:
 def _write(view: Any, place: int, own: tuple[str, ...], wanted: str) -> None:
     written = view.cornerAnnotation().GetText(place) or ""
     if wanted != written and (not written or any(one in written for one in own)):  # another module's text stays
-        view.cornerAnnotation().SetText(place, wanted)
+        annotation = view.cornerAnnotation()
+        annotation.SetText(place, wanted)
+        ours = any(annotation.GetText(edge) for edge in (UPPER_EDGE, LOWER_EDGE))
+        spacing = LINE_SPACING if ours else vtk.vtkTextProperty().GetLineSpacing()
+        annotation.GetTextProperty().SetLineSpacing(spacing)
         view.scheduleRender()
+
+
+def _aboveNames(scene: Any, view: str) -> str:
+    """Lines below what is written at the lower edge: Slicer's own names of the images would lie over it.
+
+    They stand in the corner beside it, a line for each of label, foreground and background, and an empty one
+    (SliceViewAnnotations.py, makeAnnotationText and drawCornerAnnotations).
+    """
+    composite = _named(composites(scene), view)
+    shown = (composite.GetLabelVolumeID(), composite.GetForegroundVolumeID(), composite.GetBackgroundVolumeID())
+    return "\n " * (1 + sum(scene.GetNodeByID(identity or "") is not None for identity in shown))
 
 
 def caption(scene: Any, view: str) -> list[str]:

@@ -13,6 +13,7 @@ vtk = pytest.importorskip("vtk")
 pytest.importorskip("PySide6.QtUiTools")
 from panel_helpers import MARK, opened, press  # noqa: E402
 from qt_host import Host  # noqa: E402
+from qt_host.host import PANEL_WIDTH  # noqa: E402
 
 
 def test_a_mask_over_an_acquired_scan_is_named(host: Host, made: MadeOutput) -> None:
@@ -394,3 +395,138 @@ def test_what_is_marked_is_not_kept_for_ever(host: Host) -> None:
     host.clear()
     host.settle()
     assert kept.Get() is None
+
+
+def clone(host: Host, node: object) -> object:
+    """What Clone of the data tree does (vtkSlicerSubjectHierarchyModuleLogic.cxx, lines 390 to 441)."""
+    copy = host.scene.AddNewNodeByClass(node.GetClassName())
+    copy.CreateDefaultDisplayNodes()
+    copy.CopyContent(node)
+    copy.SetName(f"{node.GetName()} Copy")
+    host.settle()
+    return copy
+
+
+def test_an_edited_copy_of_a_mask_is_named_so(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """Cloned, copied into another segmentation, or read from a file: a mask is called predicted as long as it is."""
+    from D3MSynthesisLib import Grids
+
+    def names(node: object) -> tuple[str, str]:
+        host.settle()
+        return node.GetName(), node.GetSegmentation().GetNthSegment(0).GetName()
+
+    def write(node: object, mask: object) -> None:
+        identifier = node.GetSegmentation().GetNthSegmentID(0)
+        Grids.writeMask(node, identifier, mask, Grids.matrixOf(nodes.cemri))
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    original = slicer.util.arrayFromVolume(nodes.probability) >= nodes.threshold
+    edited = original.copy()
+    edited[tuple(index[0] for index in original.nonzero())] = False
+    copy = clone(host, nodes.segmentation)
+    predicted = ("p_t1 enhancing tumour (predicted) Copy", "Enhancing tumour (predicted)")
+    assert names(copy) == predicted
+    panel.ui.thresholdSlider.setValue(0.9)
+    assert names(copy) == predicted, "the copy is of the threshold before"
+    panel.exit()
+    write(copy, edited)
+    assert names(copy) == ("p_t1 enhancing tumour (edited) Copy", "Enhancing tumour (edited)")
+    assert names(nodes.segmentation) == ("p_t1 enhancing tumour (predicted)", "Enhancing tumour (predicted)")
+    nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    show(host, nodes.t1)
+    assert corner(host, 4).startswith("mask of a synthesis: Enhancing tumour (edited)")
+    write(copy, original)
+    assert names(copy) == predicted, "the edit was undone"
+
+    own = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn by hand")
+    source = nodes.segmentation.GetSegmentation()
+    assert own.GetSegmentation().CopySegmentFromSegmentation(source, nodes.segmentID)
+    assert names(own) == ("drawn by hand", "Enhancing tumour (predicted)")
+    write(own, edited)
+    assert names(own) == ("drawn by hand", "Enhancing tumour (edited)")
+
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(tmp_path / "mask.seg.nrrd"))
+    assert storage.WriteData(nodes.segmentation)
+    write(nodes.segmentation, edited)
+    assert names(nodes.segmentation) == ("p_t1 enhancing tumour (edited)", "Enhancing tumour (edited)")
+    read = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "read")
+    assert storage.ReadData(read)
+    assert names(read) == ("read", "Enhancing tumour (predicted)")
+    write(read, edited)
+    assert names(read) == ("read", "Enhancing tumour (edited)")
+    read.CreateDefaultDisplayNodes()
+    copy.GetDisplayNode().SetVisibility(False)
+    assert corner(host, 4) == "mask of a synthesis: Enhancing tumour (edited)", "it is still not what a person drew"
+
+
+def test_a_moved_scan_is_told_whichever_module_is_shown(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """T1 or the real T1c is moved in a scene that was just read: the views say so, and no old difference is seen."""
+    panel = opened(host, made)
+    press(host, panel)
+    panel.parameters.reference = slicer.util.addVolumeFromArray(made.cemri.T, ijkToRAS=made.matrix, name="p_t1c")
+    panel.ui.compareButton.click()
+    panel.ui.comparisonButton.click()
+    assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    panel.exit()
+    host.clear()
+    host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    assert panel.result.nodes is None, "nothing of the scene is followed by the panel"
+    volumes = {node.GetName(): node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")}
+    difference = volumes["p_t1 synthetic CEMRI minus real T1c"]
+
+    def move(node: object) -> None:
+        transform = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        matrix = vtk.vtkMatrix4x4()
+        matrix.SetElement(0, 3, 4)
+        transform.SetMatrixTransformToParent(matrix)
+        node.SetAndObserveTransformNodeID(transform.GetID())
+        node.HardenTransform()
+
+    def told(name: str) -> str:
+        show(host, volumes[name])
+        return " ".join(line for line in corner(host, 4).splitlines() if "since" in line)
+
+    move(volumes["p_t2"])
+    host.settle(0.8)
+    assert (told("p_t1"), told("p_t1c")) == ("", "")
+    move(volumes["p_t1"])
+    host.until(lambda: told("p_t1") == "T1 moved or changed since the synthesis", 5)
+    assert told("p_t1c") == ""
+    show(host, difference)
+    volumes["p_t1c"].SetOrigin(1, 2, 3)
+    composite = host.views["Red"].logic.GetSliceCompositeNode()
+    host.until(lambda: composite.GetBackgroundVolumeID() != difference.GetID(), 5)
+    assert told("p_t1c") == "real T1c moved or changed since it was compared"
+
+
+def test_lines_in_a_view_do_not_touch(made: MadeOutput) -> None:
+    """What is written over a scan stands above Slicer's own names of the images, each line by itself."""
+
+    def lines() -> int:
+        """How many rows of letters there are, with dark pixels between them; all else in the view is grey or black."""
+        picture = host.window(widget, [["Red"]])[:, PANEL_WIDTH:].astype(int)
+        letters = ((picture[..., 0] - picture[..., 2] > 60) & (picture[..., 1] > 0.75 * picture[..., 0])).any(1)
+        return int((letters[1:] & ~letters[:-1]).sum())
+
+    with Host((400, 390)) as host:
+        widget = host.openModule("D3MSynthesis")
+        panel = opened(host, made)
+        press(host, panel)
+        nodes = panel.result.nodes
+        spacing = host.application.layoutManager().sliceWidget("Red").sliceView().cornerAnnotation().GetTextProperty()
+        show(host, nodes.t1)
+        assert lines() == 3, "mask, whose, background"
+        show(host, nodes.t1, nodes.t2, 0.4)
+        assert lines() == 4, "and foreground"
+        label = host.scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "drawn")
+        slicer.util.setSliceViewerLayers(label=label)
+        assert lines() == 5, "and label"
+        assert spacing.GetLineSpacing() > 1
+        slicer.util.setSliceViewerLayers(label=None)
+        nodes.segmentation.GetDisplayNode().SetVisibility(False)
+        show(host, nodes.t2)
+        host.settle()
+        assert spacing.GetLineSpacing() == vtk.vtkTextProperty().GetLineSpacing(), "Slicer's own, without ours"

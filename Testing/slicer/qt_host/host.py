@@ -225,15 +225,23 @@ class Host:
         return np.concatenate(window, 1)
 
     def _tellVolumes(self, name: str) -> None:
-        """In the lower left corner of a view, the images in it, as Slicer's own annotations have them."""
+        """In the lower left corner of a view, the images in it, as Slicer's own annotations have them.
+
+        SliceViewAnnotations.py, makeAnnotationText (an image with no share is named, too) and drawCornerAnnotations
+        (there is an empty line at the end).
+        """
         composite = self.views[name].logic.GetSliceCompositeNode()
-        shown = [("B", composite.GetBackgroundVolumeID(), 1.0)]
-        shown.append(("F", composite.GetForegroundVolumeID(), composite.GetForegroundOpacity()))
-        texts = [
-            f"{layer}: {self.scene.GetNodeByID(found).GetName()}" for layer, found, share in shown if found and share
-        ]
+        label, over = composite.GetLabelOpacity(), composite.GetForegroundOpacity()
+        shown = (
+            ("L", composite.GetLabelVolumeID(), f" ({int(100 * label)}%)"),
+            ("F", composite.GetForegroundVolumeID(), f" ({int(100 * over)}%)"),
+            ("B", composite.GetBackgroundVolumeID(), ""),
+        )
+        text = "".join(
+            f"{layer}: {self.scene.GetNodeByID(found).GetName()}{share}\n" for layer, found, share in shown if found
+        )
         view = self.application.layoutManager().sliceWidget(name).sliceView()
-        view.cornerAnnotation().SetText(vtk.vtkCornerAnnotation.LowerLeft, "\n".join(reversed(texts)))
+        view.cornerAnnotation().SetText(vtk.vtkCornerAnnotation.LowerLeft, text)
 
     def panelPicture(self, widget: Any) -> np.ndarray:
         """The panel alone, (height, width, 3) uint8."""
