@@ -103,14 +103,21 @@ class MaskPart(VTKObservationMixin):
             return
         if self._coming:
             self.look()
-        if nodes.edited and not self._confirm(
-            _("The mask was edited. Make it again from the probability, and lose the edits?")
-        ):
+        question = self._question()
+        if question and not self._confirm(question):
             self._slide(nodes.threshold)
             return
         Masks.setThreshold(nodes, value)
         self._changed()
         self._tell()
+
+    def _question(self) -> str:
+        """What is asked before the mask is made again; empty where nobody has drawn in it."""
+        edited, added = Masks.drawnBy(self.nodes)
+        if added:
+            text = _("Segments were added to the mask ({names}). Make it again from the probability, and lose them?")
+            return text.format(names=", ".join(added))
+        return _("The mask was edited. Make it again from the probability, and lose the edits?") if edited else ""
 
     # A picture from the mask
 

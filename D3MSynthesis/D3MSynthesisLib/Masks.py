@@ -61,7 +61,7 @@ def predictedMask(nodes: Nodes) -> Any:
 
 
 def setThreshold(nodes: Nodes, threshold: float) -> float:
-    """Make the mask again from the probability; what a person changed is gone.
+    """Make the mask again from the probability; what a person drew is gone (`drawnBy`), names and colours stay.
 
     Args:
         nodes: The run.
@@ -78,7 +78,10 @@ def setThreshold(nodes: Nodes, threshold: float) -> float:
             segmentation.RemoveSegment(segmentation.GetNthSegmentID(index))
     if segmentation.GetSegment(nodes.segmentID) is None:
         addSegment(nodes.segmentation, nodes.segmentID)
-    writeOriginal(nodes.segmentation, nodes.segmentID, mask, matrixOf(nodes.probability), SEGMENT_NAME)
+    name = segmentation.GetSegment(nodes.segmentID).GetName() or ""
+    named = SEGMENT_NAME if NAMED.search(name) else name  # a person may have given it another one
+    writeOriginal(nodes.segmentation, nodes.segmentID, mask, matrixOf(nodes.probability), named)
+    _call(nodes.segmentation, SEGMENT_NAME)
     nodes.cemri.SetAttribute(PREFIX + "MaskEdited", None)
     nodes.cemri.SetAttribute(PREFIX + "Threshold", f"{threshold:.6g}")
     return measure(nodes, mask)
@@ -95,6 +98,24 @@ def measure(nodes: Nodes, mask: Any) -> float:
     return volume
 
 
+def drawnBy(nodes: Nodes) -> tuple[bool, list[str]]:
+    """What a person has made of the run's mask and a new threshold would wipe.
+
+    Returns:
+        Whether voxels were changed, and the names of segments that were added.
+    """
+    own = nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID)
+    return nodes.edited, [segment.GetName() or "" for segment in _segments(nodes) if segment is not own]
+
+
+def _segments(nodes: Nodes) -> list[Any]:
+    """The segments of the run's segmentation, those of a person, too; none where it was deleted."""
+    if not alive(nodes.segmentation):
+        return []
+    segmentation = nodes.segmentation.GetSegmentation()
+    return [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
+
+
 def noticeEdit(nodes: Nodes) -> bool:
     """Look whether a person has changed the mask; if so its volume follows, and its segment is named so.
 
@@ -107,7 +128,11 @@ def noticeEdit(nodes: Nodes) -> bool:
     mask = maskOf(nodes)
     now = measure(nodes, mask)
     if alive(nodes.probability):
-        changed = mask != originalMask(nodes)
+        original = originalMask(nodes)
+        changed = mask != original
+        if len(_segments(nodes)) > 1:  # voxels that were given to another segment are still in the whole
+            own = nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID) is not None
+            changed |= (segmentOn(nodes.segmentation, nodes.segmentID, nodes.cemri) if own else False) != original
         near = np.abs(slicer.util.arrayFromVolume(nodes.probability) - nodes.threshold) <= ROUNDING
         edited = bool((changed & ~near).any())
     else:  # it was deleted: what was edited stays so, and a mask that is not the one before is another one
@@ -116,14 +141,14 @@ def noticeEdit(nodes: Nodes) -> bool:
     nodes.cemri.SetAttribute(PREFIX + "MaskEdited", "yes" if edited else None)
     if alive(nodes.segmentation):
         name = EDITED_NAME if edited else (GIVEN_NAME if nodes.given else SEGMENT_NAME)
-        for named in (nodes.segmentation, nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID)):
+        for named in (nodes.segmentation, *_segments(nodes)):
             _call(named, name)
     return (nodes.edited, nodes.enhancingVolumeMl, nodes.maskDigest) != before
 
 
 def _call(named: Any, name: str) -> None:
     """Say in the name of a segment or node, where it speaks of our mask, what `name` says of it."""
-    old = (named.GetName() or "") if named is not None else ""
+    old = named.GetName() or ""
     new = NAMED.sub(NAMED.search(name).group(), old)  # type: ignore[union-attr]
     if new != old:
         named.SetName(new)
@@ -135,7 +160,6 @@ def writeOriginal(segmentation: Any, identifier: str, mask: Any, ijkToRAS: Any, 
     segment = segmentation.GetSegmentation().GetSegment(identifier)
     segment.SetName(name)
     segment.SetTag(ORIGINAL, f"{_shapeOf(segment)} given" if name == GIVEN_NAME else _shapeOf(segment))
-    _call(segmentation, name)
 
 
 def _shapeOf(segment: Any) -> str:

@@ -161,3 +161,39 @@ def test_an_edit_that_nobody_has_noticed_is_named_in_the_file(
     header = (Saving.saveRun(nodes, tmp_path) / "enhancement.seg.nrrd").read_bytes()[:4000]
     assert b"Enhancing tumour (edited)" in header
     assert b"predicted" not in header
+
+
+def test_voxels_of_a_segment_of_its_own_are_an_edit(made: tuple[Runs.Nodes, MadeOutput]) -> None:
+    """Segment Editor takes the voxels of a new segment from the others: the whole mask is then as large as before."""
+    nodes, output = made
+    core = output.mask.T.copy()
+    core[:, :, : core.shape[2] // 2] = False
+    assert core.any()
+    segments = nodes.segmentation.GetSegmentation()
+    segments.AddEmptySegment("mine", "necrotic core")
+    paint(nodes, core, "mine")
+    Masks.noticeEdit(nodes)
+    assert not nodes.edited, "it only lies over the predicted one"
+    assert Masks.drawnBy(nodes) == (False, ["necrotic core"])
+    paint(nodes, output.mask.T & ~core)
+    Masks.noticeEdit(nodes)
+    assert nodes.edited
+    np.testing.assert_array_equal(Masks.maskOf(nodes), output.mask.T)
+    segments.RemoveSegment(nodes.segmentID)
+    paint(nodes, output.mask.T, "mine")
+    Masks.noticeEdit(nodes)
+    segments.AddEmptySegment("other", "other")
+    Masks.noticeEdit(nodes)
+    assert nodes.edited, "the predicted segment is gone"
+
+
+def test_a_name_and_a_colour_that_a_person_chose_stay(made: tuple[Runs.Nodes, MadeOutput]) -> None:
+    """Another threshold changes voxels alone."""
+    nodes, _ = made
+    segment = nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID)
+    segment.SetName("rim of the left lesion")
+    segment.SetColor(0.0, 0.5, 1.0)
+    Masks.setThreshold(nodes, 0.6)
+    segment = nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID)
+    assert segment.GetName() == "rim of the left lesion"
+    assert segment.GetColor() == (0.0, 0.5, 1.0)

@@ -49,6 +49,28 @@ def test_a_mask_that_is_edited_is_kept(host: Host, made: MadeOutput) -> None:
     assert nodes.enhancingVolumeMl > 0
 
 
+def test_segments_that_were_added_are_not_lost_unasked(host: Host, made: MadeOutput) -> None:
+    """A segment of its own, whether it takes voxels from the predicted one or not, is asked about by its name."""
+    from D3MSynthesisLib import Grids
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes, asked = panel.result.nodes, []
+    panel.confirm = lambda question: bool(asked.append(question))
+    segments = nodes.segmentation.GetSegmentation()
+    segments.AddEmptySegment("core", "necrotic core")
+    for mask, identifier in ((made.mask.T & (made.t1.T > 100), "core"), (made.mask.T, nodes.segmentID)):
+        Grids.writeMask(nodes.segmentation, identifier, mask, made.matrix)
+    host.settle()
+    panel.ui.thresholdSlider.setValue(0.5)
+    assert len(asked) == 1
+    assert "necrotic core" in asked[0]
+    assert segments.GetSegment("core") is not None
+    panel.confirm = lambda question: True
+    panel.ui.thresholdSlider.setValue(0.5)
+    assert segments.GetNumberOfSegments() == 1
+
+
 def test_a_mask_that_is_edited_in_another_module(host: Host, made: MadeOutput) -> None:
     """Back from Segment Editor, the panel tells the volume of what was drawn there, and asks before it wipes it."""
     from D3MSynthesisLib import Grids
