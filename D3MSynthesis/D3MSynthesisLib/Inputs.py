@@ -15,6 +15,7 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
+from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
 from D3MSynthesisLib.Identity import identityOf, putBeside, stemOf
 from D3MSynthesisLib.Runs import ROLE
@@ -158,7 +159,9 @@ def hardenedCopies(nodes: Iterable[Any]) -> list[Any]:
     """Copies of volume nodes with the transforms that they are under applied to them; the nodes stay as they are."""
     copies = []
     for node in nodes:
-        copy = slicer.mrmlScene.AddNewNodeByClass(node.GetClassName(), f"{node.GetName()} hardened")
+        frame = frameOf(node)
+        name = f"{node.GetName()} ({frame.title})" if frame is not None else node.GetName()
+        copy = slicer.mrmlScene.AddNewNodeByClass(node.GetClassName(), f"{name} hardened")
         image = vtk.vtkImageData()
         image.DeepCopy(node.GetImageData())
         copy.CopyOrientation(node)

@@ -190,3 +190,96 @@ def test_the_frame_of_a_mask_is_kept(
     assert nodes.referenceMask is kept, "no copy of the same frame for every comparison"
     Comparison.compareRun(nodes, real, chosen(0)[1])
     np.testing.assert_array_equal(Inputs.maskOnGrid(nodes.referenceMask, nodes.cemri), made.mask.T)
+
+
+def added(host: MRMLHost, browser: object, made: MadeOutput, name: str, times: tuple[int, ...]) -> object:
+    """A sequence of constant volumes whose value is their time."""
+    sequence = host.scene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
+    sequence.SetIndexName("trigger")
+    sequence.SetIndexUnit("")
+    for time in times:
+        volume = slicer.vtkMRMLScalarVolumeNode()
+        volume.SetName(name)
+        slicer.util.updateVolumeFromArray(volume, np.full(made.t1.T.shape, time, np.float32))
+        volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(made.matrix))
+        sequence.SetDataNodeAtValue(volume, str(time))
+    browser.AddSynchronizedSequenceNode(sequence)
+    browser.SetSaveChanges(sequence, False)
+    return sequence
+
+
+def test_a_frame_is_counted_in_its_own_sequence(
+    case: tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic],
+) -> None:
+    """The browser's master has frames that T1 lacks: name and voxels are of one frame, and every frame is run once."""
+    host, made, proxies, logic = case
+    browser = host.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "perfusion")
+    added(host, browser, made, "master", (0, 10, 20, 30))
+    sequence = added(host, browser, made, "dynamic_t1", (10, 30))
+    show(host, browser, 3)
+    t1 = browser.GetProxyNode(sequence)
+    for item, title in (
+        (1, "frame 1 of 2, trigger 10"),
+        (2, "frame 1 of 2, trigger 10"),
+        (3, "frame 2 of 2, trigger 30"),
+    ):
+        show(host, browser, item)
+        assert Frames.frameOf(t1).title == title
+        assert slicer.util.arrayFromVolume(t1)[0, 0, 0] == int(title.split()[-1])
+    t2 = browser.GetProxyNode(browser.GetMasterSequenceNode())
+    results = Frames.runFrames(logic, t1, t2, proxies[2])
+    assert [slicer.util.arrayFromVolume(nodes.t2)[0, 0, 0] for nodes in results] == [10, 30], "of the same times"
+    assert [slicer.util.arrayFromVolume(nodes.t1)[0, 0, 0] for nodes in results] == [10, 30]
+    assert [f"trigger {time}" in nodes.cemri.GetName() for nodes, time in zip(results, (10, 30), strict=True)] == [
+        True
+    ] * 2
+    assert browser.GetSelectedItemNumber() == 3
+
+
+def test_a_frame_that_the_browser_lacks_is_told(
+    case: tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic],
+) -> None:
+    """A frame that no item of the browser shows is not run as another one."""
+    host, made, proxies, logic = case
+    browser = host.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "perfusion")
+    added(host, browser, made, "master", (0, 10, 20, 30))
+    sequence = added(host, browser, made, "dynamic_t1", (10, 15, 17, 30))
+    show(host, browser, 1)
+    runs = len(Runs.findRuns(host.scene))
+    with pytest.raises(SynthesisError, match="1 of the 4 frames"):
+        Frames.runFrames(logic, browser.GetProxyNode(sequence), *proxies[1:])
+    assert len(Runs.findRuns(host.scene)) == runs
+
+
+def test_a_proxy_that_was_left_as_it_was_is_named_by_its_voxels(
+    case: tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic],
+) -> None:
+    """Where a sequence ignores a missing item, or two browsers share a proxy, its voxels tell the frame."""
+    host, made, _, _ = case
+    browser = host.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "perfusion")
+    added(host, browser, made, "master", (0, 10, 20, 30))
+    sequence = added(host, browser, made, "dynamic_t1", (10, 30))
+    browser.SetMissingItemMode(sequence, browser.MissingItemIgnore)
+    show(host, browser, 3)
+    t1 = browser.GetProxyNode(sequence)
+    show(host, browser, 2)
+    assert slicer.util.arrayFromVolume(t1)[0, 0, 0] == 30
+    assert Frames.frameOf(t1).number == 1
+    other = host.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "second")
+    other.AddSynchronizedSequenceNode(sequence)
+    other.SetSaveChanges(sequence, False)
+    other.AddProxyNode(t1, sequence, False)
+    for item, chosen in ((0, other), (3, browser), (0, other)):
+        show(host, chosen, item)
+        assert Frames.frameOf(t1).title.endswith(f"{int(slicer.util.arrayFromVolume(t1)[0, 0, 0])}")
+
+
+def test_a_hardened_copy_of_a_frame_is_named_by_it(
+    case: tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic],
+) -> None:
+    """The copy is no frame any more, and the result bears its name."""
+    from D3MSynthesisLib.Inputs import hardenedCopies
+
+    _, _, proxies, _ = case
+    (copy,) = hardenedCopies(proxies[:1])
+    assert "frame 2 of 3, time 30 s" in copy.GetName()
