@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,13 @@ IN_RESULT = re.compile(
 """Names of the engine's files and of a batch's copies: others may use them, too, so their folder is looked at. Slicer
 numbers a second node of a name."""
 NEEDED = ("t1", "t2", "flair")
+FURTHER = {
+    "adc": re.compile(r"(?<![a-z])adc(?![a-z])|apparent[ _-]?diffusion"),
+    "swi": re.compile(r"(?<![a-z])sw(?:i|an)(?![a-z])|susceptibility[ _-]?weighted"),
+}
+"""What some models take as well, and names of it."""
+_PARTS = re.compile(r"(?<![a-z])(?:seg|mask|label|mi?n?ip|pha(?:se)?|mag(?:nitude)?)(?![a-z])")
+"""Words of images that belong to one of these, and are none."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,11 @@ class Assignment:
     t2: Any = None
     flair: Any = None
     t1c: Any = None
+    adc: Any = None
+    swi: Any = None
 
     def __iter__(self) -> Iterator[Any]:
+        """T1, T2, FLAIR and T1c."""
         return iter((self.t1, self.t2, self.flair, self.t1c))
 
 
@@ -75,6 +85,13 @@ def contrastOf(description: str) -> str | None:
     return contrast_of(description)
 
 
+def furtherOf(description: str) -> str | None:
+    """Which of `FURTHER` a name or description speaks of."""
+    text = description.lower()
+    found = [name for name, words in FURTHER.items() if words.search(text)]
+    return found[0] if len(found) == 1 and not _PARTS.search(text) else None
+
+
 def nodeDescription(node: Any) -> str:
     """What a node says about itself: its name, and the descriptions of its DICOM series if it came from one."""
     texts = [node.GetName() or ""]
@@ -89,7 +106,10 @@ def nodeDescription(node: Any) -> str:
 
 
 def assignInputs(
-    nodes: Iterable[Any], describe: Callable[[Any], str] = nodeDescription, chosen: Iterable[Any] = ()
+    nodes: Iterable[Any],
+    describe: Callable[[Any], str] = nodeDescription,
+    chosen: Iterable[Any] = (),
+    further: Collection[str] = (),
 ) -> Assignment:
     """Find T1, T2, FLAIR, and a real T1 with contrast, among volume nodes, by what they say about themselves.
 
@@ -100,10 +120,11 @@ def assignInputs(
         nodes: In the order of the scene; nodes made by this module are left out.
         describe: Gives the text for a node.
         chosen: Nodes that the user has chosen: only their group is looked at, none if they are of several.
+        further: Those of `FURTHER` that are looked for.
 
     Returns:
-        Of the group that fills most places the first node of a kind. Nodes that say nothing about a patient are one
-        group if each kind is there once; else nobody can tell which belong together.
+        Of the group that fills most places the first node of a kind, and what it has once of `further`. Nodes that say
+        nothing about a patient are one group if each kind is there once; else nobody can tell which belong together.
     """
     wanted = {groupOf(node) for node in chosen if node is not None}
     if len(wanted) > 1:
@@ -112,20 +133,25 @@ def assignInputs(
     for node in nodes:
         if node is None or isSynthetic(node):
             continue
-        kind = contrastOf(describe(node))
-        if kind is not None:
+        text = describe(node)
+        kind = contrastOf(text) or furtherOf(text)
+        if kind is not None and (kind not in FURTHER or kind in further):
             groups.setdefault(groupOf(node), {}).setdefault(kind, []).append(node)
     unknown = groups.pop(("", ""), {})
-    clear = all(len(found) == 1 for found in unknown.values())
+    clear = all(len(found) == 1 for kind, found in unknown.items() if kind not in FURTHER)
+
+    def first(group: dict[str, list[Any]]) -> Assignment:
+        return Assignment(**{kind: found[0] for kind, found in group.items() if kind not in FURTHER or len(found) == 1})
+
     if wanted:
         group = next(iter(wanted))
         mine = groups.get(group, {}) if group != ("", "") else (unknown if clear else {})
-        return Assignment(**{kind: found[0] for kind, found in mine.items()})
+        return first(mine)
     if clear and unknown and len(groups) <= 1 and not any(group[0] in ("study", "patient") for group in groups):
         named = next(iter(groups.values()), {})
         if not named.keys() & unknown.keys():
-            return Assignment(**{kind: found[0] for kind, found in (unknown | named).items()})
+            return first(unknown | named)
     if clear and unknown:
         groups[("", "")] = unknown
     best = max(groups.values(), key=lambda found: sum(kind in found for kind in NEEDED), default={})
-    return Assignment(**{kind: found[0] for kind, found in best.items()})
+    return first(best)

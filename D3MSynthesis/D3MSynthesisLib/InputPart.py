@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,14 @@ from slicer.util import VTKObservationMixin
 
 import slicer
 from D3MSynthesisLib import Frames, Inputs, SampleCase
-from D3MSynthesisLib.Assignment import Assignment, assignInputs
+from D3MSynthesisLib.Assignment import FURTHER, assignInputs
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect
 from D3MSynthesisLib.Identity import groupOf
 
 SCANS = ("t1", "t2", "flair", "reference")
 MASKS = ("brainMask", "referenceMask", "enhancementMask")
-CHOSEN = (*SCANS, *MASKS)
+CHOSEN = (*SCANS, *FURTHER, *MASKS)
 """Parameters that are nodes."""
 
 
@@ -30,6 +30,7 @@ class InputPart(VTKObservationMixin):
         sample: Folder of the sample case.
         fail: Shows an error, or takes it away.
         changed: Called when a chosen scan is another one, or lies elsewhere.
+        taken: Gives those of `FURTHER` that the chosen model takes; selectors of others are hidden and do not count.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class InputPart(VTKObservationMixin):
         sample: Path,
         fail: Callable[[SynthesisError | None], None],
         changed: Callable[..., None],
+        taken: Callable[[], Collection[str]],
     ) -> None:
         VTKObservationMixin.__init__(self)
-        self.ui, self.sample, self._fail, self._changed = ui, sample, fail, changed
+        self.ui, self.sample, self._fail, self._changed, self._taken = ui, sample, fail, changed, taken
         self.parameters: Any = None
         self._watched: list[Any] = []
         self._before: dict[str, Any] = {}
@@ -56,15 +58,20 @@ class InputPart(VTKObservationMixin):
         self.parameters, self._before, self._last = parameters, {}, None
         self.watch()
 
-    def chosen(self) -> list[Any]:
-        """T1, T2, FLAIR and the real T1c, None where nothing is chosen."""
-        return [None] * len(SCANS) if self.parameters is None else [getattr(self.parameters, name) for name in SCANS]
+    def chosen(self) -> dict[str, Any]:
+        """T1, T2, FLAIR, the real T1c and what else the model takes, None where nothing is chosen."""
+        names = (*SCANS, *self._taken())
+        return {name: None if self.parameters is None else getattr(self.parameters, name) for name in names}
+
+    def further(self) -> dict[str, Any]:
+        """What else the model takes, None where nothing is chosen."""
+        return {name: node for name, node in self.chosen().items() if name in FURTHER}
 
     def watch(self) -> None:
         """Follow the chosen scans: voxels may arrive late, and a scan may be put under a transform."""
         self._noticeEmptied()
         self._leave()
-        chosen = [node for node in self.chosen() if node is not None]
+        chosen = [node for node in self.chosen().values() if node is not None]
         for nodes, others, change in (
             (self._watched, chosen, self.removeObserver),
             (chosen, self._watched, self.addObserver),
@@ -76,12 +83,13 @@ class InputPart(VTKObservationMixin):
 
     def _noticeEmptied(self) -> None:
         """Remember which selectors the user emptied: a scan may be left out on purpose."""
-        chosen = dict(zip(SCANS, self.chosen(), strict=True))
+        names = (*SCANS, *FURTHER)
+        chosen = {name: None if self.parameters is None else getattr(self.parameters, name) for name in names}
         before, self._before = self._before, chosen
         if self.parameters is None or slicer.mrmlScene.IsBatchProcessing():
             return  # a scene is read or restored
         known = self.parameters.emptied.split()
-        emptied = [name for name in SCANS if chosen[name] is None and (name in known or before.get(name) is not None)]
+        emptied = [name for name in names if chosen[name] is None and (name in known or before.get(name) is not None)]
         if emptied != known:
             self.parameters.emptied = " ".join(emptied)
 
@@ -105,8 +113,8 @@ class InputPart(VTKObservationMixin):
 
     def _forget(self) -> None:
         self.parameters.emptied = ""  # what one patient's scans lack says nothing of another's
-        for name in MASKS:
-            setattr(self.parameters, name, None)
+        for name in (*FURTHER, *MASKS):
+            self._set(name, None)
         self.parameters.acrossStudies = False
 
     def letGo(self, node: Any) -> None:
@@ -120,17 +128,17 @@ class InputPart(VTKObservationMixin):
         if self.parameters is None:
             return
         emptied = self.parameters.emptied.split()
-        for name, node in zip(SCANS, self._found(self.chosen()), strict=True):
+        for name, node in self._found(self.chosen().values()).items():
             if node is not None and getattr(self.parameters, name) is None and name not in emptied:
                 setattr(self.parameters, name, node)
 
-    @staticmethod
-    def _found(chosen: list[Any]) -> Assignment:
+    def _found(self, chosen: Iterable[Any]) -> dict[str, Any]:
         """Among what the selectors list: label maps and other volumes that only inherit from scans are none."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         listed = [node for node in volumes
                   if node.GetClassName() == "vtkMRMLScalarVolumeNode" and not node.GetHideFromEditors()]  # fmt: skip
-        return assignInputs(listed, chosen=chosen)
+        found = assignInputs(listed, chosen=chosen, further=self._taken())
+        return dict(zip(SCANS, found, strict=True)) | {name: getattr(found, name) for name in self._taken()}
 
     def reason(self, optional: Collection[str]) -> str | None:
         """Why these scans cannot be used yet; `optional`: those that the model can do without."""
@@ -138,7 +146,7 @@ class InputPart(VTKObservationMixin):
         if p is None:
             return _("The scene is closing.")
         return Inputs.readiness(p.t1, p.t2, p.flair, p.brainMask, p.reference, p.referenceMask, p.acrossStudies,
-                                optional=optional)  # fmt: skip
+                                optional=optional, further=self.further())  # fmt: skip
 
     def tell(self, optional: Collection[str], cost: Callable[[str], str]) -> None:
         """Whose scans they are, which one is left out, and what is done about transforms and sequences.
@@ -148,20 +156,24 @@ class InputPart(VTKObservationMixin):
             cost: Gives what was measured without one of them, in a sentence, or nothing.
         """
         ui, p = self.ui, self.parameters
-        scans = self.chosen()
+        scans, further = list(self.chosen().values()), self.further()
+        for name in FURTHER:
+            for widget in (getattr(ui, f"{name}Selector"), getattr(ui, f"{name}SelectorTitle")):
+                widget.setVisible(name in further)
         text = Inputs.whose(scans)
         frame = None if p is None else Frames.frameOf(p.t1)
         if frame is not None:
             text = f"{text} {_('T1 is {frame}.').format(frame=frame.title)}".strip()
         ui.whoseLabel.setText(text)
         ui.whoseLabel.setVisible(bool(text))
-        missing = Inputs.leftOut(*scans[:3], optional)
+        missing = Inputs.leftOut(*scans[:3], optional, further)
         text = _("{scan} is left out: the picture is made without it, and will be less exact.")
-        ui.leftOutLabel.setText(f"{text.format(scan=missing)} {cost(missing.lower())}".strip() if missing else "")
+        told = [f"{text.format(scan=name)} {cost(name.lower())}".strip() for name in missing]
+        ui.leftOutLabel.setText("\n".join(told))
         ui.leftOutLabel.setVisible(bool(missing))
         ui.acrossBox.setVisible(Inputs.studiesDiffer(scans))
         ui.allFramesBox.setVisible(frame is not None and frame.count > 1)
-        notice = None if p is None else Inputs.transformNotice(p.t1, p.t2, p.flair)
+        notice = None if p is None else Inputs.transformNotice(p.t1, p.t2, p.flair, further)
         ui.transformLabel.setText(notice or "")
         for widget in (ui.transformLabel, ui.hardenButton):
             widget.setVisible(notice is not None)
@@ -169,7 +181,7 @@ class InputPart(VTKObservationMixin):
     def onAssign(self, *_arguments: Any) -> None:
         """Choose again by names and descriptions, whatever was chosen before."""
         if self.parameters is not None:
-            self._takeAll(dict(zip(SCANS, self._found([]), strict=True)))
+            self._takeAll(self._found([]))
 
     def _takeAll(self, nodes: dict[str, Any]) -> None:
         """Choose scans; masks of an earlier patient are not kept."""
@@ -193,10 +205,11 @@ class InputPart(VTKObservationMixin):
     def onHarden(self, *_arguments: Any) -> None:
         """Choose copies that have their transforms applied."""
         p = self.parameters
-        names = [name for name in SCANS[:3] if getattr(p, name) is not None
+        names = [name for name in (*SCANS[:3], *self._taken()) if getattr(p, name) is not None
                  and getattr(p, name).GetParentTransformNode() is not None]  # fmt: skip
-        kept = {name: getattr(p, name) for name in (*MASKS, "acrossStudies", "emptied")}
+        kept = {name: getattr(p, name) for name in (*FURTHER, *MASKS, "acrossStudies", "emptied")}
         for name, copy in zip(names, Inputs.hardenedCopies([getattr(p, name) for name in names]), strict=True):
             setattr(p, name, copy)
+            kept.pop(name, None)
         for name, value in kept.items():  # the patient is the same
             setattr(p, name, value)

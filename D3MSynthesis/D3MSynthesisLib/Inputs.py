@@ -7,7 +7,7 @@ transform of T1. So nothing is used untransformed in silence, and nothing is tra
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from D3MSynthesisLib.Texts import _
 MAX_SHEAR = 1e-3
 """Cosine between two axes above which a volume is resampled rather than written with its own axes."""
 CONTRASTS = ("T1", "T2", "FLAIR", "T1 with contrast")
+NOTHING: Mapping[str, Any] = {}
 
 
 def readiness(
@@ -36,11 +37,12 @@ def readiness(
     acrossStudies: bool = False,
     enhancementMask: Any = None,
     optional: Collection[str] = (),
+    further: Mapping[str, Any] = NOTHING,
 ) -> str | None:
     """Why the synthesis cannot run with these nodes yet, in one sentence; None if it can.
 
     Scans of two patients never run; scans of two examinations of one patient only with `acrossStudies`. Of `optional`
-    ("t2", "flair": what the model's card allows) one may be None.
+    ("t2", "flair": what the model's card allows) one may be None, and every one of `further` ("adc", "swi").
     """
     scans = list(zip(CONTRASTS, (t1, t2, flair), strict=False))
     missing = [name for name, node in scans if node is None]
@@ -51,7 +53,7 @@ def readiness(
         return _("Choose {first} or {last}, or both.").format(first=missing[0], last=missing[1])
     if missing:
         return _("Choose {scans}.").format(scans=_and(missing))
-    named = [*scans, ("The real T1c", reference)]
+    named = [*scans, *_named(further), ("The real T1c", reference)]
     seen: dict[str, str] = {}
     masks = [("The brain mask", brainMask), ("The real tumour", referenceMask), ("The given mask", enhancementMask)]
     for name, node in [*named, *masks]:
@@ -81,10 +83,19 @@ def readiness(
     return None
 
 
-def leftOut(t1: Any, t2: Any, flair: Any, optional: Collection[str]) -> str:
-    """The one scan that is not chosen and that the model can do without, "T2" or "FLAIR"; empty if it is not so."""
+def leftOut(t1: Any, t2: Any, flair: Any, optional: Collection[str], further: Mapping[str, Any] = NOTHING) -> list[str]:
+    """Scans that are not chosen and that the model can do without: "T2" or "FLAIR", and those of `further`.
+
+    None where too many are missing.
+    """
     missing = [name for name, node in zip(CONTRASTS, (t1, t2, flair), strict=False) if node is None]
-    return missing[0] if len(missing) == 1 and missing[0].lower() in optional else ""
+    if len(missing) > 1 or not {name.lower() for name in missing} <= set(optional):
+        return []
+    return missing + [name for name, node in _named(further) if node is None]
+
+
+def _named(further: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [(name.upper(), node) for name, node in further.items()]
 
 
 def _otherThanT1(t1: Any, others: list[tuple[str, Any]], what: str) -> str | None:
@@ -139,9 +150,10 @@ def _and(names: list[str]) -> str:
     return _("{first} and {last}").format(first=", ".join(names[:-1]), last=names[-1])
 
 
-def transformNotice(t1: Any, t2: Any, flair: Any) -> str | None:
+def transformNotice(t1: Any, t2: Any, flair: Any, further: Mapping[str, Any] = NOTHING) -> str | None:
     """A sentence for the panel when inputs are under transforms: what is done about it; None if none is."""
-    named = [(name, node) for name, node in zip(CONTRASTS, (t1, t2, flair), strict=False) if node is not None]
+    scans = [*zip(CONTRASTS, (t1, t2, flair), strict=False), *_named(further)]
+    named = [(name, node) for name, node in scans if node is not None]
     under = [name for name, node in named if node.GetParentTransformNode() is not None]
     if not under:
         return None

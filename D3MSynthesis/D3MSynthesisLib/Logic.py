@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,7 @@ class SynthesisLogic:
         reference: Any = None,
         referenceMask: Any = None,
         enhancementMask: Any = None,
+        further: Mapping[str, Any] | None = None,
         acrossStudies: bool = False,
         model: str | None = None,
         steps: int | None = None,
@@ -145,6 +146,7 @@ class SynthesisLogic:
             reference: A real T1c, to compare with.
             referenceMask: The real enhancing tumour, volume or segmentation node: false and missed enhancement.
             enhancementMask: Where the picture is to enhance, volume or segmentation node; for models that can.
+            further: "adc" and "swi" by name, for models that take them; None: left out.
             acrossStudies: The scans may be of several examinations of one patient.
             model: A model's name or folder; the one that ships by default.
             steps: Reverse steps instead of the quality's.
@@ -165,25 +167,30 @@ class SynthesisLogic:
         if self.running:
             raise SynthesisError(_("A synthesis is already running."), _("Wait for it, or cancel it."))
         optional = _optionalContrasts(model) if t2 is None or flair is None else ()
-        fault = readiness(t1, t2, flair, brainMask, reference, referenceMask, acrossStudies, enhancementMask, optional)
+        further = {name: node for name, node in (further or {}).items() if node is not None}
+        fault = readiness(
+            t1, t2, flair, brainMask, reference, referenceMask, acrossStudies, enhancementMask, optional, further
+        )
         if fault:
             raise SynthesisError(fault)
         self._stopInfo()
-        scans = {"t1": t1, "t2": t2, "flair": flair}
+        scans = {"t1": t1, "t2": t2, "flair": flair, **further}
         identity = Identity.agreement(scans | {"reference": reference})
         kept = scans | {"reference": reference, "brainMask": brainMask, "referenceMask": referenceMask}
         named = [node.GetName() for node in kept.values() if node is not None]
         copies = Frames.keep(kept)
-        t1, t2, flair, reference, brainMask, referenceMask = kept.values()
-        scans = {"t1": t1, "t2": t2, "flair": flair}
+        scans = {name: kept[name] for name in scans}
+        further = {name: kept[name] for name in further}
+        t1, t2, flair, reference = (kept[name] for name in ("t1", "t2", "flair", "reference"))
+        brainMask, referenceMask = kept["brainMask"], kept["referenceMask"]
         given = scans | {"brain-mask": brainMask, "reference": reference, "reference-mask": referenceMask,
                          "enhancement-mask": enhancementMask}  # fmt: skip
         folder = newFolder()
-        notices = [text for text in (transformNotice(t1, t2, flair),) if text]
+        notices = [text for text in (transformNotice(t1, t2, flair, further),) if text]
         frame = Frame(
             t1.GetName() or "", matrixOf(t1).copy(), t1, t1.GetParentTransformNode(), t2, flair, identity,
             tuple(notices), brainMask, None if reference is None else imprint(reference, t1), referenceMask,
-            None if referenceMask is None else maskImprint(referenceMask, t1), imprint(t1, t1),
+            None if referenceMask is None else maskImprint(referenceMask, t1), imprint(t1, t1), **further,
         )  # fmt: skip
         names = [*named, *(node.GetName() for node in given.values() if node is not None)]
         times = {name: node.GetImageData().GetMTime() for name, node in scans.items() if node is not None}
@@ -350,7 +357,7 @@ class SynthesisLogic:
         for name in ("brainMask", "referenceMask"):
             node = getattr(frame, name)
             there[name] = node if node is not None and node.GetScene() is self.scene else None
-        for name in ("t1", "t2", "flair"):
+        for name in ("t1", "t2", "flair", "adc", "swi"):
             node = getattr(frame, name)
             there[name] = node if node is not None and node.GetScene() is self.scene else None
             image = None if there[name] is None else node.GetImageData()

@@ -11,6 +11,7 @@ import qt
 from slicer.i18n import tr as _
 
 import slicer
+from D3MSynthesisLib.Assignment import FURTHER
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect
 
@@ -35,6 +36,11 @@ def rowName(name: str) -> str:
     }.get(name, name.replace("_", " "))
 
 
+def furtherOf(card: Any) -> tuple[str, ...]:
+    """What a model takes beside T1, T2 and FLAIR: "adc", "swi"."""
+    return tuple(name for name in card.contrasts if name in FURTHER)
+
+
 def cardText(card: Any) -> str:
     """A model's card in short, as HTML; what the card says is text, never markup."""
 
@@ -54,6 +60,7 @@ def cardText(card: Any) -> str:
             paragraph(_("Use:"), card.intended_use),
             paragraph(_("Expects:"), card.expected),
             paragraph(_("One of these may be left out:"), ", ".join(name.upper() for name in card.optional_contrasts)),
+            paragraph(_("Takes as well, if there:"), ", ".join(name.upper() for name in furtherOf(card))),
             paragraph(_("Limits:"), card.limits),
             paragraph(_("Validated:"), card.validation_note),
             f"<table>{head}{rows}</table>" if rows else "",
@@ -116,6 +123,11 @@ class ModelPart:
     def optional(self) -> tuple[str, ...]:
         """Of "t2" and "flair" those that the chosen model can do without, one at a time."""
         return () if self.card is None else tuple(self.card.optional_contrasts)
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """What the chosen model takes beside T1, T2 and FLAIR."""
+        return () if self.card is None else furtherOf(self.card)
 
     def costWithout(self, contrast: str) -> str:
         """What leaving "t2" or "flair" out has cost on the card's patients, in a sentence; empty if it is not known."""

@@ -104,11 +104,14 @@ class D3MSynthesisParameterNode:
     t1: slicer.vtkMRMLScalarVolumeNode
     t2: slicer.vtkMRMLScalarVolumeNode
     flair: slicer.vtkMRMLScalarVolumeNode
+    adc: slicer.vtkMRMLScalarVolumeNode
+    """For models that take it; likewise `swi`."""
+    swi: slicer.vtkMRMLScalarVolumeNode
     brainMask: MaskNode
     reference: slicer.vtkMRMLScalarVolumeNode
     referenceMask: MaskNode
     emptied: str
-    """Of t1, t2, flair and reference those that the user emptied, separated by spaces: they are not filled by names."""
+    """Scans whose selectors the user emptied, separated by spaces: they are not filled by names."""
     acrossStudies: bool
     """Scans may be of several examinations of one patient."""
     allFrames: bool

@@ -147,8 +147,13 @@ class RunPart:
     def _ready(self) -> str:
         """The forecast, and which scan is left out: the inputs may be folded away."""
         p = self.parameters
-        missing = Inputs.leftOut(p.t1, p.t2, p.flair, self.models.optional)
-        return f"{self.forecast()} {_('{scan} is left out.').format(scan=missing)}" if missing else self.forecast()
+        missing = Inputs.leftOut(p.t1, p.t2, p.flair, self.models.optional, self._further())
+        told = [_("{scan} is left out.").format(scan=name) for name in missing]
+        return " ".join([self.forecast(), *told])
+
+    def _further(self) -> dict[str, Any]:
+        """What the model takes beside T1, T2 and FLAIR, None where nothing is chosen."""
+        return {name: getattr(self.parameters, name) for name in self.models.further}
 
     def update(self) -> None:
         """Button, and the sentence above it."""
@@ -234,7 +239,8 @@ class RunPart:
             return
         p = self.parameters
         self.start(p.t1, p.t2, p.flair, brainMask=p.brainMask, reference=p.reference,
-                   referenceMask=p.referenceMask if p.reference is not None else None)  # fmt: skip
+                   referenceMask=p.referenceMask if p.reference is not None else None,
+                   further=self._further())  # fmt: skip
 
     def start(self, t1: Any, t2: Any, flair: Any, **given: Any) -> None:
         """Start a run with the settings of the panel.
@@ -320,7 +326,7 @@ class RunPart:
         chosen = self.parameters.t1
         if chosen is not None:
             return chosen is self._startedWith or chosen is nodes.t1
-        own = (nodes.t1, nodes.t2, nodes.flair, nodes.reference)
+        own = (nodes.t1, nodes.t2, nodes.flair, nodes.adc, nodes.swi, nodes.reference)
         return all(image in own for image in Views.acquired(slicer.mrmlScene))
 
     def _learn(self) -> None:

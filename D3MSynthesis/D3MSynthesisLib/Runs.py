@@ -12,8 +12,8 @@ from D3MSynthesisLib.Results import STEP_IMAGES
 PREFIX = "D3M."
 RUN, ROLE = PREFIX + "Run", PREFIX + "Role"
 SEGMENT_ID = "EnhancingTumour"
-INPUTS = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "reference": "T1c", "brainMask": "BrainMask",
-          "referenceMask": "Tumour"}  # fmt: skip
+INPUTS = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "adc": "ADC", "swi": "SWI", "reference": "T1c",
+          "brainMask": "BrainMask", "referenceMask": "Tumour"}  # fmt: skip
 """Scans that a run refers to, and the names of the references."""
 NOT_MADE = {"runID", "folderItem", "segmentID", *INPUTS}
 """Of a run's fields those that no node was made for."""
@@ -44,6 +44,8 @@ class Nodes:
     brainMask: Any = None
     referenceMask: Any = None
     """The real enhancing tumour that the run's mask was compared with."""
+    adc: Any = None
+    swi: Any = None
     drawn: Any = None
     """What grid and arrows are drawn from: a field in world coordinates, under no transform."""
     fieldMap: Any = None
@@ -127,7 +129,7 @@ class Nodes:
 
     @property
     def missing(self) -> list[str]:
-        """Of "t2" and "flair" those that the run was made without."""
+        """Of "t2", "flair" and what else the model takes those that the run was made without."""
         return [str(name) for name in self.provenance.get("missing", [])]
 
     @property

@@ -48,6 +48,8 @@ class Frame:
     """`Comparison.maskImprint` of the real tumour at the start of the run."""
     madeFrom: str | None = None
     """`Comparison.imprint` of T1 at the start of the run."""
+    adc: Any = None
+    swi: Any = None
 
 
 def addRun(scene: Any, folder: Path, frame: Frame, reference: Any = None, threshold: float | None = None) -> Nodes:
@@ -118,6 +120,7 @@ class _Builder:
             self.runID, 0, self.frame.t1, cemri, subtraction, probability, None, deformation, magnitude, uncertainty,
             whole, sample, self.frame.t2, self.frame.flair, reference, self.frame.brainMask, self.frame.referenceMask,
         )  # fmt: skip
+        nodes.adc, nodes.swi = self.frame.adc, self.frame.swi
         nodes.segmentation = self.segmentation(cemri, mask, Masks.GIVEN_NAME if nodes.given else Masks.SEGMENT_NAME)
         if output.steps:
             self.steps(nodes)

@@ -60,7 +60,7 @@ class Panel(VTKObservationMixin):
             return bool(self.confirm(question))
 
         self.models = ModelPart(ui, self._chooseModel, ask, self._fail)
-        self.inputs = InputPart(ui, sample, self._fail, self.update)
+        self.inputs = InputPart(ui, sample, self._fail, self.update, lambda: self.models.further)
         self.run = RunPart(
             logic, ui, requirements, self.models, ask, lambda text: self.acknowledge(text), self.reason, self._ended
         )
@@ -193,6 +193,8 @@ class Panel(VTKObservationMixin):
             self.parameters.model = name
             self.models.show(name)
             self.run.bind(self.parameters)
+            self.inputs.watch()
+            self._assign()  # it may take further scans
             self.update()
 
     def reason(self) -> str | None:
@@ -217,10 +219,13 @@ class Panel(VTKObservationMixin):
         nodes = self.result.nodes
         if nodes is None or self.parameters is None:
             return _("There is no result yet.")
-        if not all(alive(getattr(nodes, name)) for name in SCANS[:3] if name not in nodes.missing):
+        used = nodes.provenance.get("inputs", {})
+        further = [name for name in self.models.further if name in used]
+        if not all(alive(getattr(nodes, name)) for name in (*SCANS[:3], *further) if name not in nodes.missing):
             return _("A scan of this run is no longer in the scene: load it and run the synthesis again.")
-        if not set(nodes.missing) <= set(self.models.optional):
-            scan = ", ".join(nodes.missing).upper()
+        needed = [name for name in nodes.missing if name in SCANS and name not in self.models.optional]
+        if needed:
+            scan = ", ".join(needed).upper()
             return _("This result was made without {scan}, which the chosen model needs: choose another model.").format(
                 scan=scan
             )
@@ -231,8 +236,9 @@ class Panel(VTKObservationMixin):
         if nodes is not None and not self.logic.running:
             brain = nodes.brainMask if alive(nodes.brainMask) else None
             self.run.start(
-                nodes.t1, nodes.t2, nodes.flair, brainMask=brain, reference=nodes.reference, enhancementMask=mask
-            )
+                nodes.t1, nodes.t2, nodes.flair, brainMask=brain, reference=nodes.reference, enhancementMask=mask,
+                further={name: getattr(nodes, name) for name in self.models.further},
+            )  # fmt: skip
 
     def _ended(self, nodes: Any) -> None:
         """A run has ended; the views are left alone if another patient is looked at by now."""
