@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from d3m.batch.bids_choice import SUFFIXES, Filters, Image, Sidecars, choose, parse
+from d3m.batch.bids_choice import CONTRAST_OF, FURTHER_SUFFIXES, Choice, Filters, Image, Sidecars, choose, parse
 from d3m.batch.cases import CaseFiles
-from d3m.errors import D3MError
+from d3m.errors import D3MError, Notice
 from d3m.system.folders import followed
 from d3m.system.text import read_object
 from d3m.volumes.types import CONTRASTS
@@ -40,7 +40,11 @@ class BidsCase(CaseFiles):
 
 
 def find_bids_cases(
-    root: Path, participants: Sequence[str] = (), sessions: Sequence[str] = (), filters: Filters | None = None
+    root: Path,
+    participants: Sequence[str] = (),
+    sessions: Sequence[str] = (),
+    filters: Filters | None = None,
+    further: Collection[str] = (),
 ) -> list[BidsCase]:
     """The cases of a BIDS data set.
 
@@ -49,6 +53,7 @@ def find_bids_cases(
         participants: Labels, with or without `sub-`; none: all.
         sessions: Labels, with or without `ses-`; none: all.
         filters: Which images may be used; a case that they leave no image of is none.
+        further: Of `FURTHER_CONTRASTS` those that the model takes.
 
     Raises:
         D3MError: it is no BIDS data set, it is empty, or a label does not exist; the filters leave nothing.
@@ -70,7 +75,8 @@ def find_bids_cases(
     wanted_sessions = _labels(sessions, "ses")
     _check_known(wanted_sessions, {session for _, session, _ in found}, "session")
     sidecars, allowed = Sidecars(root), filters or Filters()
-    cases = [_case(*one, sidecars, allowed) for one in found if not wanted_sessions or one[1] in wanted_sessions]
+    wanted_places = [one for one in found if not wanted_sessions or one[1] in wanted_sessions]
+    cases = [_case(*one, sidecars, allowed, further) for one in wanted_places]
     if not any(cases):
         raise D3MError("The filter file leaves no image.", "Check its values against the names of the files.")
     return [case for case in cases if case is not None]
@@ -167,19 +173,23 @@ def _check_known(wanted: set[str], known: dict[str, Path] | set[str], kind: str)
         )
 
 
-def _case(subject: str, session: str, folder: Path, sidecars: Sidecars, filters: Filters) -> BidsCase | None:
+def _case(
+    subject: str, session: str, folder: Path, sidecars: Sidecars, filters: Filters, further: Collection[str]
+) -> BidsCase | None:
     """One participant's examination; None if the filters leave nothing of what it has."""
     identifier = f"sub-{subject}" + (f"_ses-{session}" if session else "")
-    anat = folder / "anat"
-    images: dict[str, list[Image]] = {contrast: [] for contrast in CONTRASTS}
+    places = [folder / name for name in ("anat", *(FURTHER_SUFFIXES[one][0] for one in further))]
+    images: dict[str, list[Image]] = {contrast: [] for contrast in (*CONTRASTS, *further)}
     filtered = False
-    for path in sorted(anat.iterdir()) if anat.is_dir() else ():
+    for path in (path for place in places if place.is_dir() for path in sorted(place.iterdir())):
         image = parse(path)
         if image is None or image.extension == ".json" or not path.name.startswith(f"{identifier}_"):
             continue
         if image.entity("ce") or image.entity("part") not in ("", "mag"):  # a contrast agent was given; a phase image
             continue
-        contrast = next(name for name, suffix in SUFFIXES.items() if suffix == image.suffix)
+        contrast = CONTRAST_OF[image.suffix.lower()]
+        if contrast not in images:
+            continue
         if filters.allow(image, contrast):
             images[contrast].append(image)
         else:
@@ -187,12 +197,18 @@ def _case(subject: str, session: str, folder: Path, sidecars: Sidecars, filters:
     if filtered and not any(images.values()):
         return None
     chosen = {contrast: choose(contrast, found, sidecars, filters) for contrast, found in images.items()}
+    for name in further:  # nobody needs it: a case does not fail for it
+        if chosen[name].problem:
+            notice = Notice("not-chosen", chosen[name].problem, name)
+            chosen[name] = Choice(None, (*chosen[name].notices, notice))
     return BidsCase(
         identifier,
         chosen["t1"].path,
         chosen["t2"].path,
         chosen["flair"].path,
         notices=tuple(notice for choice in chosen.values() for notice in choice.notices),
+        adc=chosen["adc"].path if "adc" in chosen else None,
+        swi=chosen["swi"].path if "swi" in chosen else None,
         problem=" ".join(choice.problem for choice in chosen.values() if choice.problem),
         subject=subject,
         session=session,

@@ -16,6 +16,13 @@ from d3m.system.text import plain, read_object
 from d3m.volumes.io.dicom.descriptions import contrast_of
 
 SUFFIXES = {"t1": "T1w", "t2": "T2w", "flair": "FLAIR"}
+FURTHER_SUFFIXES = {"adc": ("dwi", "ADC"), "swi": ("swi", "swi")}
+"""Folder, beside anat, and suffix of what some models take as well. Of these BIDS knows ADC alone, which scanners make
+(dwi); SWI is named as data sets name it, in small letters or capitals."""
+CONTRAST_OF = {suffix.lower(): name for name, suffix in SUFFIXES.items()} | {
+    suffix.lower(): name for name, (_, suffix) in FURTHER_SUFFIXES.items()
+}
+"""By suffix in small letters."""
 LONG_NAMES = {
     "subject": "sub", "session": "ses", "acquisition": "acq", "ceagent": "ce", "reconstruction": "rec",
     "direction": "dir", "run": "run", "echo": "echo", "flip": "flip", "inversion": "inv", "mt": "mt", "part": "part",
@@ -25,7 +32,7 @@ LONG_NAMES = {
 NUMBERS = ("run", "echo", "flip", "inv", "chunk")
 """Entities that are numbers: run-01 and run-1 are one."""
 OTHER_KEYS = ("datatype", "suffix", "extension")
-_NAME = re.compile(r"((?:[a-zA-Z]+-[a-zA-Z0-9+]+_)*)(T1w|T2w|FLAIR)\.(nii\.gz|nii|json)")
+_NAME = re.compile(r"((?:[a-zA-Z]+-[a-zA-Z0-9+]+_)*)(T1w|T2w|FLAIR|ADC|SWI|swi)\.(nii\.gz|nii|json)")
 _CHOSEN_BY = ("rec", "acq", "run")
 """Entities in which images of one kind may differ; where they differ in another one nothing can be chosen."""
 _WORDS = (re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+"), re.compile(r"[A-Z]+|[a-z]{2,}"))
@@ -83,7 +90,7 @@ class Image:
 
 
 def parse(path: Path) -> Image | None:
-    """What a file's name says, or None if it is neither an anatomical image nor the sidecar of one."""
+    """What a file's name says, or None if it is neither an image of these kinds nor the sidecar of one."""
     match = _NAME.fullmatch(path.name)
     if match is None:
         return None
@@ -161,8 +168,7 @@ def read_filters(path: Path) -> Filters:
     content = read_object(path, "The filter file", MAX_SIDECAR)
     if not all(isinstance(value, dict) for value in content.values()):
         raise D3MError("The filter file must name images and, for each, entities.", hint)
-    contrasts = {suffix.lower(): contrast for contrast, suffix in SUFFIXES.items()}
-    wanted = {contrasts[key.lower()]: value for key, value in content.items() if key.lower() in contrasts}
+    wanted = {CONTRAST_OF[key.lower()]: value for key, value in content.items() if key.lower() in CONTRAST_OF}
     if not wanted:
         raise D3MError("The filter file names none of t1w, t2w and flair.", hint)
     for contrast, entities in wanted.items():
@@ -182,7 +188,7 @@ def read_filters(path: Path) -> Filters:
 def _fits(image: Image, key: str, value: object) -> bool:
     values = value if isinstance(value, list) else [value]
     if key == "datatype":
-        return "anat" in values
+        return image.path.parent.name in values
     if key == "suffix":
         return image.suffix in values
     if key == "extension":
@@ -218,7 +224,7 @@ def choose(contrast: str, found: Sequence[Image], sidecars: Sidecars, filters: F
     The last one, since a scan is repeated when the one before was bad.
 
     Args:
-        contrast: t1, t2 or flair.
+        contrast: t1, t2, flair, or what else the model takes.
         found: Its images in one session that the filters leave in; without `ce-` and phase images.
         sidecars: Of the data set.
         filters: What was asked for.

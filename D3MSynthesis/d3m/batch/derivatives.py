@@ -26,7 +26,7 @@ from d3m.system.own_files import write_own
 from d3m.system.storage import replace_text, writing
 from d3m.system.text import for_json, read_object
 from d3m.volumes.geometry import spacing_mm
-from d3m.volumes.types import CONTRASTS, Case, Floats
+from d3m.volumes.types import ALL_CONTRASTS, Case, Floats
 
 BIDS_VERSION = "1.10.0"
 NAMES = {
@@ -174,7 +174,7 @@ def _to_bids(made: Path, case: BidsCase, root: Path, result: Result, scans: Case
     """Give a result's files their BIDS names and sidecars, and add the thumbnail."""
     uris = {
         contrast: f"bids:raw:{path.relative_to(root).as_posix()}"
-        for contrast in CONTRASTS
+        for contrast in ALL_CONTRASTS
         if (path := getattr(case, contrast)) is not None
     }
     outside = ~scans.brain

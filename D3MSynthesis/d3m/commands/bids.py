@@ -92,7 +92,8 @@ def bids(
 
     bids_dir, output_dir = bids_dir.absolute(), output_dir.absolute()
     filters = None if bids_filter_file is None else read_filters(bids_filter_file)
-    cases = find_bids_cases(bids_dir, participant_label or (), session_label or (), filters)
+    further = () if level is Level.group else _further(options)
+    cases = find_bids_cases(bids_dir, participant_label or (), session_label or (), filters, further)
     if enhancement_masks is not None:
         cases = with_masks(cases, enhancement_masks.absolute())
     check_places(bids_dir, output_dir)
@@ -117,6 +118,15 @@ def bids(
     reporter.done(out=str(output_dir))
     if not reporter.json:
         typer.echo(f"{len(rows)} cases: {counts(rows)}. Next: d3m bids {bids_dir} {output_dir} group")
+
+
+def _further(options: SynthesisOptions) -> tuple[str, ...]:
+    """What the model takes beside T1, T2 and FLAIR."""
+    from d3m.models.store import find_model, read_card
+    from d3m.volumes.types import FURTHER_CONTRASTS
+
+    card = read_card(find_model(options.model))
+    return tuple(name for name in FURTHER_CONTRASTS if name in card.contrasts)
 
 
 def _check_cases(cases: list[BidsCase], optional: tuple[str, ...]) -> None:
