@@ -172,6 +172,7 @@ def main(out: Path, case: Path | None, result_folder: Path | None, quality: str,
                 take("running", PAIR)
             host.until(lambda: not panel.logic.running, 1800)
         else:
+            panel.logic.requestInfo = lambda *_arguments, **_named: None  # nothing is run: no time of this machine
             take("loaded", PAIR)
             made(panel, result_folder)
         print(panel.ui.stateLabel.text, panel.ui.errorLabel.text)
