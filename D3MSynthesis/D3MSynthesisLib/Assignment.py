@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from D3MSynthesisLib.Identity import groupOf
+from D3MSynthesisLib.Belonging import groups, placeOf
 
 SYNTHETIC = "D3M.Synthetic"
 """Attribute of every node that this module made."""
@@ -35,6 +35,10 @@ FURTHER = {
 """What some models take as well, and names of it."""
 _PARTS = re.compile(r"(?<![a-z])(?:seg|mask|label|mi?n?ip|pha(?:se)?|mag(?:nitude)?)(?![a-z])")
 """Words of images that belong to one of these, and are none."""
+SURE = ("study", "patient", "name")
+"""What of `Belonging.groups` tells patients apart by itself."""
+SAYS = ("", "folder", "name")
+"""What tells them apart otherwise, the least first."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,9 @@ def assignInputs(
 ) -> Assignment:
     """Find T1, T2, FLAIR, and a real T1 with contrast, among volume nodes, by what they say about themselves.
 
-    Nodes are grouped by examination (data tree, DICOM), else by the patient's part of their names. A gap in one group
-    is never filled from another: it is left to the user.
+    Nodes are grouped by examination (data tree, DICOM), else by the patient's part of their names, else by the folder
+    that they were read from (see `Belonging.groups`). A gap in one group is never filled from another: it is left to
+    the user.
 
     Args:
         nodes: In the order of the scene; nodes made by this module are left out.
@@ -123,35 +128,48 @@ def assignInputs(
         further: Those of `FURTHER` that are looked for.
 
     Returns:
-        Of the group that fills most places the first node of a kind, and what it has once of `further`. Nodes that say
-        nothing about a patient are one group if each kind is there once; else nobody can tell which belong together.
+        Of the group that fills most places the first node of a kind, and what it has once of `further`. Nodes whose
+        names say nothing about a patient are one group if each kind is there once; else nobody can tell which belong
+        together.
     """
-    wanted = {groupOf(node) for node in chosen if node is not None}
-    if len(wanted) > 1:
-        return Assignment()
-    groups: dict[tuple[str, str], dict[str, list[Any]]] = {}
+    wanted = [node for node in chosen if node is not None]
+    scans = []
     for node in nodes:
         if node is None or isSynthetic(node):
             continue
         text = describe(node)
         kind = contrastOf(text) or furtherOf(text)
         if kind is not None and (kind not in FURTHER or kind in further):
-            groups.setdefault(groupOf(node), {}).setdefault(kind, []).append(node)
-    unknown = groups.pop(("", ""), {})
-    clear = all(len(found) == 1 for kind, found in unknown.items() if kind not in FURTHER)
-
-    def first(group: dict[str, list[Any]]) -> Assignment:
-        return Assignment(**{kind: found[0] for kind, found in group.items() if kind not in FURTHER or len(found) == 1})
-
+            scans.append((kind, node))
+    found = groups([*scans, *(("", node) for node in wanted if not any(node is one for _kind, one in scans))])
+    mine = [group for group in found.items() if any(one is node for some in group[1].values() for one in some
+                                                    for node in wanted)]  # fmt: skip
     if wanted:
-        group = next(iter(wanted))
-        mine = groups.get(group, {}) if group != ("", "") else (unknown if clear else {})
-        return first(mine)
-    if clear and unknown and len(groups) <= 1 and not any(group[0] in ("study", "patient") for group in groups):
-        named = next(iter(groups.values()), {})
-        if not named.keys() & unknown.keys():
-            return first(unknown | named)
-    if clear and unknown:
-        groups[("", "")] = unknown
-    best = max(groups.values(), key=lambda found: sum(kind in found for kind in NEEDED), default={})
-    return first(best)
+        return _first(*mine[0]) if len(mine) == 1 else Assignment()
+    found = _joined({key: some for key, some in found.items() if key[0] in SURE or _isClear(some)})
+    best = max(found, key=lambda key: sum(kind in found[key] for kind in NEEDED), default=None)
+    return Assignment() if best is None else _first(best, found[best])
+
+
+def _isClear(group: dict[str, list[Any]]) -> bool:
+    """Whether each kind is there once."""
+    return all(len(found) == 1 for kind, found in group.items() if kind and kind not in FURTHER)
+
+
+def _first(key: tuple[str, str, str], group: dict[str, list[Any]]) -> Assignment:
+    if key[0] not in SURE and not _isClear(group):
+        return Assignment()
+    taken = {kind: found[0] for kind, found in group.items() if kind and (kind not in FURTHER or len(found) == 1)}
+    return Assignment(**taken)
+
+
+def _joined(
+    found: dict[tuple[str, str, str], dict[str, list[Any]]],
+) -> dict[tuple[str, str, str], dict[str, list[Any]]]:
+    """Of two groups the one without names of a patient fills the other's gaps, unless its folder is another one."""
+    if len(found) != 2 or any(key[0] in ("study", "patient") for key in found):
+        return found
+    (bare, some), (key, other) = sorted(found.items(), key=lambda group: (SAYS.index(group[0][0]), group[0][2]))
+    places = {placeOf(node) for nodes in other.values() for node in nodes}
+    apart = bare[0] == "name" or bare[2] or (bare[0] == "folder" and places != {bare[1]})
+    return found if apart or some.keys() & other.keys() else {key: some | other}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from slicer.util import VTKObservationMixin
 import slicer
 from D3MSynthesisLib import Frames, Inputs, SampleCase
 from D3MSynthesisLib.Assignment import FURTHER, assignInputs
+from D3MSynthesisLib.Belonging import placeOf
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect
 from D3MSynthesisLib.Identity import groupOf
@@ -20,6 +22,16 @@ SCANS = ("t1", "t2", "flair", "reference")
 MASKS = ("brainMask", "referenceMask", "enhancementMask")
 CHOSEN = (*SCANS, *FURTHER, *MASKS)
 """Parameters that are nodes."""
+LAST = "D3M.LastT1"
+"""Reference and attribute of the parameter node: the T1 that the masks were chosen with, and whose it is."""
+NOBODY = "nobody"
+
+
+def _whose(t1: Any) -> str:
+    """What tells a T1's patient and examination from others; `NOBODY` where it says nothing of them."""
+    group = groupOf(t1)
+    text = " ".join((*group, placeOf(t1) if group[0] == "name" else ""))
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if group[1] else NOBODY
 
 
 class InputPart(VTKObservationMixin):
@@ -47,15 +59,13 @@ class InputPart(VTKObservationMixin):
         self._watched: list[Any] = []
         self._before: dict[str, Any] = {}
         """What was chosen when it was looked at last."""
-        self._last: tuple[Any, tuple[str, str]] | None = None
-        """The T1 that was chosen last, and whose it is (`groupOf`); None: none was."""
         connect(ui.sampleButton, "clicked(bool)", self.onSample)
         connect(ui.assignButton, "clicked(bool)", self.onAssign)
         connect(ui.hardenButton, "clicked(bool)", self.onHarden)
 
     def bind(self, parameters: Any) -> None:
         """Follow these parameters; None lets go of everything."""
-        self.parameters, self._before, self._last = parameters, {}, None
+        self.parameters, self._before = parameters, {}
         self.watch()
 
     def chosen(self) -> dict[str, Any]:
@@ -107,8 +117,13 @@ class InputPart(VTKObservationMixin):
         t1 = None if self.parameters is None else self.parameters.t1
         if t1 is None or slicer.mrmlScene.IsImporting():  # a scene's file brings T1 with masks of its own
             return
-        before, self._last = self._last, (t1, groupOf(t1))
-        if before is not None and before[0] is not t1 and (before[1] != self._last[1] or not before[1][1]):
+        kept = self.parameters.parameterNode  # with the scene: it may change while another module is shown
+        before, whose = kept.GetNodeReference(LAST), kept.GetAttribute(LAST)
+        now = _whose(t1)
+        if before is not t1 or whose != now:
+            kept.SetNodeReferenceID(LAST, t1.GetID())
+            kept.SetAttribute(LAST, now)
+        if whose is not None and before is not t1 and (whose != now or now == NOBODY):
             self._forget()  # two T1 that say nothing of a patient may be of two
 
     def _forget(self) -> None:

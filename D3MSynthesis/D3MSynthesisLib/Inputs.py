@@ -15,9 +15,10 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
+from D3MSynthesisLib.Belonging import doubt, keepPlace
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
-from D3MSynthesisLib.Identity import identityOf, putBeside, stemOf
+from D3MSynthesisLib.Identity import identityOf, putBeside
 from D3MSynthesisLib.Runs import ROLE
 from D3MSynthesisLib.Texts import _
 
@@ -124,11 +125,7 @@ def whose(nodes: Iterable[Any]) -> str:
         return _("Scans of {patient}.").format(patient="; ".join(titles))
     if titles:
         return _("Scans of {patient}, and scans that do not say whose they are.").format(patient="; ".join(titles))
-    stems = sorted({stem for node in chosen if (stem := stemOf(node.GetName() or ""))})
-    if len(stems) > 1:
-        text = _("The names speak of different patients ({names}): make sure that they are one.")
-        return text.format(names=", ".join(stems[:4]))
-    return ""
+    return "" if all(identity.known for identity in identities) else doubt(chosen)
 
 
 def _fault(name: str, node: Any) -> str | None:
@@ -182,6 +179,7 @@ def hardenedCopies(nodes: Iterable[Any]) -> list[Any]:
         copy.SetAndObserveTransformNodeID(node.GetTransformNodeID())
         copy.HardenTransform()
         putBeside(copy, node)
+        keepPlace(copy, like=node)
         copies.append(copy)
     return copies
 

@@ -10,6 +10,7 @@ from slicer.util import VTKObservationMixin
 
 import slicer
 from D3MSynthesisLib import Comparison, Masks, Pictures, Runs, Views
+from D3MSynthesisLib.Belonging import keepPlace
 from D3MSynthesisLib.Handlers import guarded
 
 BUSY_MS = 500
@@ -33,15 +34,38 @@ class Marks(VTKObservationMixin):
         self._moved: list[Any] = []
         """Volumes that were moved or changed since scans were looked at."""
         self._coming = False
+        self._arrived: list[Any] = []
+        """Volumes and segmentations that nobody has looked at yet."""
         self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
         for event in (scene.EndCloseEvent, scene.EndImportEvent, scene.EndRestoreEvent):
             self.addObserver(scene, event, self._mark)  # views are restored before their images are there
         for index in range(scene.GetNumberOfNodes()):
             self._follow(scene.GetNthNode(index))
+            self._welcome(scene.GetNthNode(index))
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeAdded(self, _caller: Any, _event: str, node: Any) -> None:
         self._follow(node)
+        self._welcome(node)
+
+    def _welcome(self, node: Any) -> None:
+        """What a file tells of a node is kept with it, before the scene is saved, or the node renamed or copied."""
+        if not node.IsA("vtkMRMLScalarVolumeNode"):
+            return
+        if self._scene.IsImporting():
+            keepPlace(node, fromScene=True)
+        if not self._arrived:
+            qt.QTimer.singleShot(0, guarded(self._lookAtArrived))  # a node has no file yet when it is announced
+        self._arrived.append(node)
+
+    def _lookAtArrived(self) -> None:
+        if self._scene.IsBatchProcessing():
+            qt.QTimer.singleShot(BUSY_MS, guarded(self._lookAtArrived))
+            return
+        arrived, self._arrived = self._arrived, []
+        for node in arrived:
+            if node.GetScene() is not None:
+                keepPlace(node)
 
     def _follow(self, node: Any) -> None:
         """Observe a node as VTK does: `VTKObservationMixin` would keep every node, and its voxels, for ever."""

@@ -301,4 +301,5 @@ def test_panel_can_say_whose_scans_they_are(database: Database) -> None:
     assert Inputs.whose(nodes) == "Scans of Doe^John, MR Brain."
     assert "do not say" in Inputs.whose([*nodes, volume("flair")])
     assert "different patients" in Inputs.whose([volume("A_t1"), volume("B_t2")])
-    assert Inputs.whose([volume("t1"), volume("t2")]) == ""
+    assert "Nothing says" in Inputs.whose([volume("t1"), volume("t2")])
+    assert Inputs.whose([volume("C_t1"), volume("C_t2")]) == ""

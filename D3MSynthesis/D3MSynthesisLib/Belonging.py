@@ -1,0 +1,153 @@
+"""What folders and names say about whether scans are of one patient, where no identifier does."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from D3MSynthesisLib.Identity import groupOf, stemOf
+from D3MSynthesisLib.Texts import _
+
+ORIGIN = "D3M.Origin"
+"""Attribute of a volume: a hash of the folder that it was read from first, since saving a scene gathers the files of
+all patients in one folder; `UNKNOWN` where it came with a scene that does not tell."""
+UNKNOWN = "unknown"
+SEQUENCES = re.compile(
+    r"t[12](?:w|n|f|c|ce|gd|gad|km|post|flair|tse|fse)?|flair|mprage|mp2rage|bravo|f?spgr|vibe|tfe|tfl|tirm|dark|fluid"
+    r"|space|cube|vista|fse|tse|se|gre|ffe|ir|fs|fatsat|dixon|propeller|blade|dwi|adc|swi|ax|axial|sag|sagittal|cor"
+    r"|coronal|tra|transversal|obl|[23]d|iso|p[2-4]|\d+mm|the|scan|series|img|image|volume|mri?|brain|nii|gz|nrrd|copy"
+    r"|hardened|reg|registered|resampled|stripped|bet|norm|nd|dis[23]d|desc|preproc|acq|run|space|rec|acquisition|new"
+)
+"""Words of a name that say nothing about a patient."""
+
+
+def placeOf(node: Any) -> str:
+    """What tells the folder that a volume was read from first from others; empty where it is not known."""
+    kept = node.GetAttribute(ORIGIN)
+    if kept:
+        return "" if kept == UNKNOWN else str(kept)
+    path = fileOf(node)
+    return "" if path is None else hashlib.sha256(str(path.parent).encode()).hexdigest()[:16]
+
+
+def keepPlace(node: Any, fromScene: bool = False, like: Any = None) -> None:
+    """Remember where a volume was read from.
+
+    Args:
+        node: The volume.
+        fromScene: It came with a scene, and lies where that was saved.
+        like: The volume that it was made from.
+    """
+    if node.GetAttribute(ORIGIN) is None:
+        place = UNKNOWN if fromScene else placeOf(node if like is None else like)
+        if place:
+            node.SetAttribute(ORIGIN, place)
+
+
+def fileOf(node: Any) -> Path | None:
+    """The file that a node was read from; None if there is none."""
+    storage = node.GetStorageNode() if node.IsA("vtkMRMLStorableNode") and hasattr(node, "GetStorageNode") else None
+    name = storage.GetFileName() if storage is not None else None
+    return Path(name) if name else None
+
+
+def nameOf(node: Any) -> str:
+    """A node's name without the number that Slicer puts behind the second node of a file's name."""
+    name, path = node.GetName() or "", fileOf(node)
+    base = "" if path is None else path.name.split(".")[0]
+    return base if base and re.fullmatch(rf"{re.escape(base)}_\d+", name) else name
+
+
+def markOf(node: Any) -> str:
+    """What a node's name says besides the scan, in small letters: "t1_smith" gives "smith", "001_t1" gives "001"."""
+    from d3m.volumes.io.dicom import descriptions
+
+    known = {*descriptions.CONTRAST_WORDS, *descriptions.AGENTS, *descriptions.ALONE_AFTER, *descriptions.WITHOUT_WORDS,
+             *descriptions.ALONE_WITHOUT, "c"}  # fmt: skip
+    text = re.sub(r"^\s*\d+\s*:\s*", "", nameOf(node))  # the series' number, as Slicer's DICOM module writes it
+    words = re.findall(r"[^\W_]+", text.lower())
+    return " ".join(word for word in words if word not in known and not SEQUENCES.fullmatch(word))
+
+
+def groups(nodes: Iterable[tuple[str, Any]]) -> dict[tuple[str, str, str], dict[str, list[Any]]]:
+    """Nodes by what says that they belong together, each group by kind.
+
+    Args:
+        nodes: Which scan it is ("t1" ...), and the node.
+
+    Returns:
+        By "study", "patient", "name", "folder" or "" (nothing is said), its value, and what else tells groups of
+        that value apart: the same mark in names of two kinds, or folders of nodes with equal names.
+    """
+    found: dict[tuple[str, str], list[tuple[str, Any]]] = {}
+    for kind, node in nodes:
+        key, place = groupOf(node), placeOf(node)
+        found.setdefault(("folder", place) if key == ("", "") and place else key, []).append((kind, node))
+    split: dict[tuple[str, str, str], dict[str, list[Any]]] = {}
+    for (what, value), members in found.items():
+        parts = _parts(members) if what in ("", "folder") else {"": members}
+        if what == "name":  # a patient's scans may lie in a folder for each kind, but two of a kind are of two patients
+            first: dict[str, str] = {}
+            if any(first.setdefault(kind, placeOf(node)) != placeOf(node) for kind, node in members):
+                parts = {}
+                for kind, node in members:
+                    parts.setdefault(placeOf(node), []).append((kind, node))
+        for part, some in parts.items():
+            for kind, node in some:
+                split.setdefault((what, value, part), {}).setdefault(kind, []).append(node)
+    return split
+
+
+def _parts(members: list[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
+    """Nodes by the marks of their names, where scans of two kinds have one in common; else all together."""
+    parts: dict[str, list[tuple[str, Any]]] = {}
+    for kind, node in members:
+        parts.setdefault(markOf(node), []).append((kind, node))
+    shared = any(mark and len({kind for kind, _node in some}) > 1 for mark, some in parts.items())
+    return parts if shared else {"": members}
+
+
+def doubt(nodes: Iterable[Any]) -> str:
+    """A sentence where names or folders speak of several patients, or nothing of one; empty if all is well.
+
+    Args:
+        nodes: Chosen scans; whether identifiers agree is asked elsewhere.
+    """
+    chosen = list(nodes)
+    if len(chosen) < 2:
+        return ""
+    stems = [stemOf(nameOf(node)) for node in chosen]
+    marks = [markOf(node) for node in chosen]
+    places = [placeOf(node) for node in chosen]
+    several = sorted({stem for stem in stems if stem})
+    if len(several) < 2:
+        several = _disagreeing(marks, several[0] if several else "")
+    if len(several) > 1:
+        text = _("The names speak of different patients ({names}): make sure that they are one.")
+        return text.format(names=", ".join(several[:4]))
+    if len(set(places) - {""}) > 1:
+        return _("The scans were read from different folders: make sure that they are of one patient.")
+    named, placed = [bool(stem) for stem in stems], [bool(place) for place in places]
+    either = [one or other for one, other in zip(named, placed, strict=True)]
+    linked = all(either) and any(one and other for one, other in zip(named, placed, strict=True))
+    if all(named) or all(placed) or linked or (marks[0] and len(set(marks)) == 1):
+        return ""
+    return _("Nothing says that these scans are of one patient: make sure that they are.")
+
+
+def _disagreeing(marks: list[str], stem: str) -> list[str]:
+    """What names say besides the scan, if it is not the same.
+
+    Args:
+        marks: `markOf` of each name; numbers that are all different are those of series.
+        stem: What the names begin with: then only what some share behind it and others have not is of interest.
+    """
+    begin = set(re.findall(r"[^\W_]+", stem))
+    behind = [" ".join(word for word in mark.split() if word not in begin) for mark in marks]
+    said = [mark for mark in behind if mark]
+    distinct = sorted(set(said))
+    numbers = all(re.fullmatch(r"[1-9]\d{0,2}", mark) for mark in said)
+    return [] if len(distinct) == len(said) and (stem or numbers) else distinct
