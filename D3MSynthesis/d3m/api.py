@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,17 +90,19 @@ def synthesize(
 
         check_dicom_output(dicom_folder, force, result_folder, kept)
     progress(Progress("read", 0.0, message="Reading the scans"))
-    case = read_case(
-        inputs["t1"],
-        inputs.get("t2"),
-        inputs.get("flair"),
-        inputs.get("brain_mask"),
-        wanted.brain,
-        inputs.get("enhancement_mask"),
-        wanted.enhancing_label,
-        further,
-    )
-    real = read_volume(inputs["t1c"], "t1c") if "t1c" in inputs else None
+    with ThreadPoolExecutor(1) as pool:  # what the result is compared with, beside the scans
+        beside = pool.submit(read_volume, inputs["t1c"], "t1c") if "t1c" in inputs else None
+        case = read_case(
+            inputs["t1"],
+            inputs.get("t2"),
+            inputs.get("flair"),
+            inputs.get("brain_mask"),
+            wanted.brain,
+            inputs.get("enhancement_mask"),
+            wanted.enhancing_label,
+            further,
+        )
+        real = None if beside is None else beside.result()
     real_mask = read_raw(inputs["labels"], "labels") if "labels" in inputs else None
     with contextlib.nullcontext() if result_folder is None else claim(result_folder):
         if result_folder is not None:  # an older result that a killed run was replacing may have come back

@@ -20,7 +20,7 @@ MIN_DICE_VOXELS = 50
 """Dice is defined for patients with at least this many enhancing voxels."""
 PERCENTILES = (0.5, 99.5)
 SSIM_REACH = 6
-"""Voxels: SSIM at a point depends on nothing farther away (scikit-image's Gaussian ends at 5)."""
+"""Voxels: SSIM at a point depends on nothing farther away (the Gaussian ends at 5)."""
 SURFACE_MM, VESSEL_MM, SMALLEST_ML = 5.0, 2.0, 0.5
 """Of `enhancing_in`: what it leaves out at the brain's surface, half the width of a vessel, the smallest tumour."""
 
@@ -81,7 +81,7 @@ def psnr(image: Image, real: Image, region: Mask) -> float:
 def ssim_map(image: Image, real: Image) -> Image:
     """Wang's SSIM of every axial slice (Gaussian 1.5, data range 1), the map over the whole slice.
 
-    Source: Wang et al. 2004, doi:10.1109/TIP.2003.819861; scikit-image's `structural_similarity`.
+    Source: Wang et al. 2004, doi:10.1109/TIP.2003.819861, eq. 13.
 
     Args:
         image: (X, Y, Z) in [0, 1].
@@ -90,17 +90,23 @@ def ssim_map(image: Image, real: Image) -> Image:
     Returns:
         (X, Y, Z) float32.
     """
-    from skimage.metrics import structural_similarity  # not needed unless there is a real T1c
+    first, second = (np.ascontiguousarray(one.transpose(2, 0, 1), np.float64) for one in (image, real))
+    slices = [_ssim_of_slice(x, y) for x, y in zip(first, second, strict=True)]
+    return np.stack(slices, axis=-1).astype(np.float32)
 
-    result = np.ones(image.shape, np.float32)
-    for z in range(image.shape[2]):
-        a, b = image[:, :, z].astype(np.float64), real[:, :, z].astype(np.float64)
-        if a.any() or b.any():
-            _, full = structural_similarity(
-                a, b, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
-            )
-            result[:, :, z] = full
-    return result
+
+def _ssim_of_slice(x: Image, y: Image) -> Image:
+    """(X, Y) float64; slice by slice all stays in the processor's cache."""
+    c1, c2 = 0.01**2, 0.03**2
+
+    def mean(values: Image) -> Image:
+        return np.asarray(ndimage.gaussian_filter(values, 1.5, truncate=3.5))
+
+    mean_x, mean_y = mean(x), mean(y)
+    product, squares = mean_x * mean_y, mean_x**2 + mean_y**2
+    covariance, variances = mean(x * y) - product, mean(x**2 + y**2) - squares
+    similarity: Image = (2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))
+    return similarity
 
 
 def _box(mask: Mask, margin: int) -> tuple[slice, ...]:

@@ -18,6 +18,8 @@ MAX_STEPS = 1000
 """Times of the longest schedule; a model's own may be shorter, which `Synthesis` checks."""
 MAX_SAMPLES = 64
 """More samples change the mean by less than its display shows."""
+MAX_SLICE_INTERVAL = 4
+"""At 1 mm the masks of every fourth slice still agree with those of all by a Dice of 0.90 and more."""
 MAX_SEED = 10**18
 """What the generator of the noise takes, in a number that a person can remember."""
 
@@ -54,6 +56,10 @@ class SynthesisOptions:
     """1 to `MAX_STEPS`; None takes the quality's."""
     samples: int | None = _option(None, "Number of samples, which are averaged (default: the quality's).")
     """1 to `MAX_SAMPLES`; None takes the quality's."""
+    slice_interval: int | None = _option(
+        None, "Compute every N-th slice and interpolate between them (default: the quality's; 1: every slice)."
+    )
+    """1 to `MAX_SLICE_INTERVAL`; None takes the quality's."""
     seed: int = _option(0, "Seed of the noise: the same seed gives the same image.")
     """-`MAX_SEED` to `MAX_SEED`."""
     brain: str = _option(
@@ -84,6 +90,7 @@ class SynthesisOptions:
                 raise D3MError(f"There is no {one.name} {value!r}.", f"Choose one of: {', '.join(choices)}.")
         check_range("steps", self.steps, 1, MAX_STEPS)
         check_range("samples", self.samples, 1, MAX_SAMPLES)
+        check_range("slice-interval", self.slice_interval, 1, MAX_SLICE_INTERVAL)
         check_range("seed", self.seed, -MAX_SEED, MAX_SEED)
 
     def arguments(self) -> list[str]:

@@ -122,7 +122,7 @@ class Result:
     notices: tuple[Notice, ...]
     enhancing_volume_ml: float
     options: SynthesisOptions
-    """As they were asked for, but with the number of steps and samples filled in."""
+    """As they were asked for, but with steps, samples and slice interval filled in."""
     computation: Computation
     timings: Timings
     model_name: str
@@ -137,6 +137,8 @@ class Result:
     """How the picture follows a mask that a person gave; None: the model predicted the mask."""
     whole_brain_sha256: str = ""
     """Of the whole-brain stage's weights; empty where the model has none."""
+    missing: tuple[str, ...] = ()
+    """Contrasts that the model takes and the case lacks."""
 
 
 class Synthesis:
@@ -153,7 +155,8 @@ class Synthesis:
     def __init__(self, model: Model, options: SynthesisOptions | None = None) -> None:
         recipe, options = model.card.recipe, options or SynthesisOptions()
         self.sampling = _sampling(recipe.quality(options.quality), options, recipe.diffusion.timesteps)
-        self.options = replace(options, steps=self.sampling.steps, samples=self.sampling.samples)
+        chosen = {name: getattr(self.sampling, name) for name in ("steps", "samples", "slice_interval")}
+        self.options = replace(options, **chosen)
         self.on = Placed(model, options.device)
         self._own_notices = self.on.notices
         most = max(one.steps for one in recipe.qualities)
@@ -256,7 +259,7 @@ class Synthesis:
         def on_step(done: int) -> None:
             fraction = begin + (0.95 - begin) * done / total
             step = done * steps // total
-            progress(Progress("sample", fraction, step, steps, remaining(fraction), f"Step {step} of {steps}"))
+            progress(Progress("sample", fraction, step, steps, remaining(fraction), "Computing the slices"))
 
         with torch.inference_mode():
             return maps, sampler(slices, brain, on_step)
@@ -367,6 +370,7 @@ class Synthesis:
             steering=steering,
             whole_tumour_probability=tumour,
             whole_brain_sha256=card.whole_brain.weights_sha256 if card.whole_brain else "",
+            missing=_missing(card, case),
         )
 
     def _trace_step(self, done: int, step: SampledStep, model_input: ModelInput) -> TraceStep:
@@ -383,9 +387,14 @@ def _without(card: Card, case: Case) -> tuple[Notice, ...]:
     """What is said of further contrasts that the model takes and the case lacks."""
     return tuple(
         Notice("contrast-missing", f"{name.upper()} was not given: the picture was made without it.", name)
-        for name in card.contrasts[len(CONTRASTS) :]
-        if name not in case.further
+        for name in _missing(card, case)
+        if name not in CONTRASTS  # of these the case itself says it
     )
+
+
+def _missing(card: Card, case: Case) -> tuple[str, ...]:
+    """Contrasts that the model takes and the case lacks."""
+    return tuple(name for name in card.contrasts if name not in case.given())
 
 
 def _millilitres(mask: Mask, t1: Volume) -> float:
@@ -421,4 +430,9 @@ def _inside(displacement: torch.Tensor, model_input: ModelInput) -> Floats:
 def _sampling(usual: Sampling, options: SynthesisOptions, timesteps: int) -> Sampling:
     """The quality's sampling with what the user set instead."""
     check_range("steps", options.steps, 1, timesteps)
-    return replace(usual, steps=options.steps or usual.steps, samples=options.samples or usual.samples)
+    return replace(
+        usual,
+        steps=options.steps or usual.steps,
+        samples=options.samples or usual.samples,
+        slice_interval=options.slice_interval or usual.slice_interval,
+    )

@@ -20,6 +20,7 @@ from d3m.models.needs import check_missing
 from d3m.models.store import CARD_NAME, find_model
 from d3m.options import SynthesisOptions
 from d3m.results.figure import draw_figure
+from d3m.results.provenance import sampling_in_words
 from d3m.synthesis import Result, Synthesis
 from d3m.system.folders import check_output, whole_folder
 from d3m.system.manifest import FolderKind, relist
@@ -340,7 +341,7 @@ def validate_run(
     if write_card:
         if without is None:
             s = synthesis.sampling
-            how = f"{options.quality}: {s.steps} steps, {s.samples} samples, {synthesis.on.dtype}"
+            how = f"{options.quality}: {sampling_in_words(asdict(s))}, {synthesis.on.dtype}"
             note = f"{len(rows)} patients, {how}; the mask's threshold was chosen on them."
             card = replace(
                 model.card,

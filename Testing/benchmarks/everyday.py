@@ -29,6 +29,7 @@ import time
 marks = [("start", time.perf_counter(), time.process_time())]
 import json, sys
 from d3m import api
+from d3m.commands.synthesize import _enhancing
 from d3m.models.store import find_sample
 
 def mark(event):
@@ -36,7 +37,10 @@ def mark(event):
         marks.append((event.stage, time.perf_counter(), time.process_time()))
 
 s = find_sample()
-api.synthesize(t1=s.t1, t2=s.t2, flair=s.flair, reference=s.t1c, out=sys.argv[1], quality="preview", progress=mark)
+api.synthesize(
+    t1=s.t1, t2=s.t2, flair=s.flair, reference=s.t1c, reference_mask=_enhancing(s.seg), out=sys.argv[1],
+    quality="preview", progress=mark,
+)
 marks.append(("end", time.perf_counter(), time.process_time()))
 print(json.dumps(marks))
 """

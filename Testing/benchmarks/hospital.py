@@ -363,6 +363,7 @@ def inputs(folder: Path, made: Visit, kind: Kind, brain: Volume | None = None) -
 def synthesize(arguments: Sequence[str], out: Path, quality: str, model: str | None) -> str:
     """Run `d3m synthesize`; its error, or nothing."""
     command = [sys.executable, "-m", "d3m", "synthesize", *arguments, "--out", str(out), "--quality", quality]
+    command += ["--slice-interval", "1"]  # measures the input's preparation, not the interpolation of `preview`
     if model is not None:
         command += ["--model", model]
     done = subprocess.run([*command, "--progress", "json"], capture_output=True, encoding="utf-8", check=False)

@@ -48,7 +48,7 @@ ALTERED: dict[str, Callable[[Mask], Mask]] = {
 def sample(model: Model, slices: Floats, brain: Mask, steps: int, mask: Floats | None) -> tuple[Floats, Floats]:
     """Image and probability, (S, H, W), of the slices that have some brain."""
     recipe = model.card.recipe
-    sampling = replace(recipe.quality("preview"), steps=steps)
+    sampling = replace(recipe.quality("preview"), steps=steps, slice_interval=1)
     given = None if mask is None else torch.from_numpy(mask)
     sampler = VolumeSampler(model.network, recipe.diffusion, recipe.network.context, sampling, mask=given)
     with torch.inference_mode():

@@ -17,7 +17,7 @@ from d3m.options import SynthesisOptions, flag
 @pytest.mark.parametrize(
     ("values", "message"),
     [({"quality": "superb"}, "no quality 'superb'"), ({"steps": 0}, "--steps 0"), ({"samples": 65}, "--samples 65"),
-     ({"seed": 10**19}, "--seed")],
+     ({"slice_interval": 5}, "--slice-interval 5"), ({"seed": 10**19}, "--seed")],
 )  # fmt: skip
 def test_impossible_options_are_refused_at_once(values: dict[str, object], message: str) -> None:
     """Before a model is loaded, with what can be chosen instead."""

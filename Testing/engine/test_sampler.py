@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from monai.networks.schedulers import DDIMScheduler
@@ -447,6 +448,41 @@ def test_slices_without_brain_cost_nothing_and_stay_empty() -> None:
     assert (sample.image[~brain] == 0).all()
     assert (sample.probability[~brain] == 0).all()
     assert _sampler(Scripted()).slice_steps(brain) == 8 * 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("interval", [2, 3])
+def test_slices_between_follow_their_neighbours(interval: int) -> None:
+    """Of the slices with brain every n-th and the last are those of a full run; between, numpy's interpolation of the
+    difference from T1, of the probability and of the field; nothing outside the brain, and the work is counted."""
+    slices, brain = _volume()
+    brain[4, 1:4], brain[5] = False, False  # a corner that a neighbour lacks, and a slice without brain
+    slices = slices * brain[:, None]
+    sampling = Sampling(3, slice_interval=interval)
+    full = _sampler(Scripted(), trace=True)(slices, brain)
+    found = _sampler(Scripted(), trace=True, sampling=sampling)(slices, brain)
+    wanted = [1, 2, 3, 4, 6, 7, 8]
+    computed = sorted({*wanted[::interval], 8})
+    assert _sampler(Scripted(), sampling=sampling).slice_steps(brain) == 3 * len(computed)
+    t1, inside = slices[:, 0].numpy(), brain.numpy()
+    for own, theirs in zip(found.trace, full.trace, strict=True):
+        for name in ("before", "after", "probability", "displacement"):
+            mine, all_of_it = getattr(own, name).numpy(), getattr(theirs, name).numpy()
+            np.testing.assert_array_equal(mine[computed], all_of_it[computed])
+            if name == "displacement":
+                continue
+            base = np.zeros_like(t1) if name == "probability" else t1
+            for index, row, column in np.argwhere(inside):
+                known = [k for k in computed if inside[k, row, column]]
+                low, high = (max(k for k in computed if k <= index), min(k for k in computed if k >= index))
+                known = [k for k in known if k in (low, high)]
+                values = [(all_of_it - base)[k, row, column] for k in known]
+                expected = np.interp(index, known, values) if known else 0.0
+                np.testing.assert_allclose(mine[index, row, column], base[index, row, column] + expected, atol=1e-5)
+            assert not mine[~inside].any()
+    assert torch.equal(found.image, found.trace[-1].after)
+    field = full.displacement[1] + (full.displacement[1 + interval] - full.displacement[1]) / interval
+    torch.testing.assert_close(found.displacement[2], field)
 
 
 def test_small_networks_meet_the_protocol() -> None:

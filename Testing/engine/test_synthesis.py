@@ -248,3 +248,20 @@ def test_published_recipes_run(tiny_case: TinyCase, tmp_path: Path, name: str, s
     assert np.isfinite(result.cemri).all()
     low, high = np.percentile(result.t1.data[result.brain], (0, 100))
     assert result.cemri[result.brain].min() >= low - 0.1 * (high - low)
+
+
+def test_the_interval_of_slices_is_the_qualitys_or_the_users(tiny_case: TinyCase, tiny_model: Path) -> None:
+    """A quality's interval is used and recorded, and an option overrides it; the progress ends at its end."""
+    case, model = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair), load_model(tiny_model)
+    qualities = tuple(replace(one, slice_interval=2) for one in model.card.recipe.qualities)
+    sparse = replace(model, card=replace(model.card, recipe=replace(model.card.recipe, qualities=qualities)))
+    seen: list[Progress] = []
+    options = SynthesisOptions(device="cpu", quality="preview")
+    full = Synthesis(model, options).run(case)
+    skipping = Synthesis(sparse, options).run(case, seen.append)
+    asked = Synthesis(sparse, replace(options, slice_interval=1)).run(case)
+    assert [one.options.slice_interval for one in (full, skipping, asked)] == [1, 2, 1]
+    np.testing.assert_array_equal(full.cemri, asked.cemri)
+    assert not np.array_equal(full.cemri, skipping.cemri)
+    last = [event for event in seen if event.stage == "sample"][-1]
+    assert last.step == last.steps == 1

@@ -187,7 +187,8 @@ def _to_bids(made: Path, case: BidsCase, root: Path, result: Result, scans: Case
         "SkullStripped": bool(np.count_nonzero(scans.t1.data[outside]) < 0.01 * outside.sum()),
         "Model": {"Name": result.model_name, "WeightsSHA256": result.model_sha256},
         "Sampling": {"Quality": result.options.quality, "Steps": result.options.steps,
-                     "Samples": result.options.samples, "Seed": result.options.seed},
+                     "Samples": result.options.samples, "SliceInterval": result.options.slice_interval,
+                     "Seed": result.options.seed},
     }  # fmt: skip
     for name, (ending, description) in NAMES.items():
         source = made / f"{name}.nii.gz"

@@ -246,11 +246,12 @@ def _same_request(provenance: dict[str, Any], synthesis: Synthesis, case: CaseFi
         D3MError: a scan cannot be read.
     """
     sampling, options = synthesis.sampling, synthesis.options
-    wanted = {"steps": sampling.steps, "samples": sampling.samples, "solver": sampling.solver, "seed": options.seed}
+    wanted = asdict(sampling) | {"seed": options.seed}
     try:
+        stated = {"slice_interval": 1} | provenance["settings"]  # versions before 0.2 computed every slice
         same = (
             provenance["model"]["weights_sha256"] == synthesis.model.card.weights_sha256
-            and {name: provenance["settings"][name] for name in wanted} == wanted
+            and {name: stated[name] for name in wanted} == wanted
             and (not options.trace or any(name.startswith("trace/") for name in provenance["files"]))
             and (not options.page or any(name.endswith(VIEW) for name in provenance["files"]))
         )

@@ -262,9 +262,8 @@ def _describe(reporter: Reporter, cases: list[BidsCase], work: BidsWork, workers
     cost = next(
         c for c in measure_costs(synthesis.model.folder, work.options.device) if c.quality == work.options.quality
     )
-    wanted = synthesis.sampling
     usual = synthesis.model.card.recipe.quality(work.options.quality)
-    share = wanted.steps * wanted.samples / (usual.steps * usual.samples)
+    share = synthesis.sampling.work / usual.work
     seconds = FIXED_SECONDS + (cost.seconds - FIXED_SECONDS) * share
     count = workers.count or cluster.count_workers(workers.device, cluster.worker_memory(work.options.model))
     typer.echo(

@@ -104,3 +104,10 @@ class Sampling:
     samples: int = 1
     """Samples that are averaged."""
     solver: Solver = "ddim"
+    slice_interval: int = 1
+    """Every how many slices are computed; between them the difference from T1 is interpolated."""
+
+    @property
+    def work(self) -> float:
+        """What the network has to do, in passes over a whole volume."""
+        return self.steps * self.samples / self.slice_interval

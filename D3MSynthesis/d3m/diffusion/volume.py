@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -146,18 +147,20 @@ class VolumeSampler:
 
     def slice_steps(self, brain: Tensor) -> int:
         """Reverse steps of single slices in all: what `on_step` counts up to."""
-        return int(brain.flatten(1).any(dim=1).sum()) * self.sampling.steps * self.sampling.samples
+        return len(self._computed(brain)) * self.sampling.steps * self.sampling.samples
+
+    def _computed(self, brain: Tensor) -> Tensor:
+        """(N,) the slices that the network sees: of those with brain every `slice_interval`-th, and the last."""
+        wanted = torch.nonzero(brain.flatten(1).any(dim=1))[:, 0]
+        chosen = wanted[:: self.sampling.slice_interval]
+        return chosen if len(chosen) == 0 or chosen[-1] == wanted[-1] else torch.cat([chosen, wanted[-1:]])
 
     def _sample(
         self, slices: Tensor, brain: Tensor, seed: int, batch: int, trace: bool, counter: _Counter
     ) -> VolumeSample:
         kept = self.sampling.steps if trace else 1
-        blank = slices[:, 0] * 0
-        traced = [
-            SampledStep(blank.clone(), blank.clone(), blank.clone(), torch.zeros(len(slices), 2, *blank.shape[1:]))
-            for _ in range(kept)
-        ]
-        wanted = torch.nonzero(brain.flatten(1).any(dim=1))[:, 0]
+        traced = [_nothing_yet(brain.shape) for _ in range(kept)]
+        wanted = self._computed(brain)
 
         def steps(index: Tensor, count: int) -> Iterator[None]:
             """The reverse steps of some slices, the first `count` of which are kept."""
@@ -177,6 +180,9 @@ class VolumeSampler:
                 # filled up, since the number of slices in a call shows in the last bits of each
                 for _ in steps(torch.cat([index, index[-1:].expand(batch - count)]), count):
                     counter.add(count)
+        if self.sampling.slice_interval > 1:
+            for one in traced:
+                interpolate_between(one, wanted, slices[:, 0], brain)
         last = traced[-1]
         every = tuple(traced) if trace else ()
         return VolumeSample(last.after, None, last.probability, last.after, last.displacement, every, batch=batch)
@@ -201,6 +207,36 @@ class VolumeSampler:
         into.after[index] = to_intensity(e.x0, self.recipe)[:count, 0].cpu() * inside
         into.probability[index] = to_probability(e.m0, self.recipe)[:count, 0].cpu() * inside
         into.displacement[index] = e.displacement[:count].cpu()
+
+
+def _nothing_yet(shape: tuple[int, ...]) -> SampledStep:
+    """A step of a volume of (S, H, W), to be filled slice by slice."""
+    before, after, probability = (torch.zeros(shape) for _ in range(3))
+    return SampledStep(before, after, probability, torch.zeros(shape[0], 2, *shape[1:]))
+
+
+def interpolate_between(step: SampledStep, computed: Tensor, t1: Tensor, brain: Tensor) -> None:
+    """Fill the slices between those that were computed, each from its two neighbours, by distance.
+
+    Of the images it is the difference from T1 that is interpolated, since T1 itself is known everywhere. What is not
+    brain in a neighbour does not count; where neither is brain there, T1 and an empty mask remain.
+
+    Args:
+        step: Is changed.
+        computed: (N,) slices, ascending.
+        t1: (S, H, W), scaled like the images.
+        brain: (S, H, W) bool.
+    """
+    for low, high in itertools.pairwise(computed.tolist()):
+        for index in range(low + 1, high):
+            share = (index - low) / (high - low)
+            weights = torch.stack([(1 - share) * brain[low], share * brain[high]])
+            weights = weights / weights.sum(0).clamp(min=1e-6) * brain[index]
+            for image in (step.before, step.after):
+                difference = (weights * (image - t1)[[low, high]]).sum(0)
+                image[index] = (t1[index] + difference) * brain[index]
+            step.probability[index] = (weights * step.probability[[low, high]]).sum(0)
+            step.displacement[index] = torch.lerp(step.displacement[low], step.displacement[high], share)
 
 
 @contextmanager

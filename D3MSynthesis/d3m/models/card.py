@@ -13,6 +13,7 @@ from d3m.diffusion.recipe import REGIONS, NetworkSizes, WholeBrainSizes
 from d3m.errors import D3MError
 from d3m.models.patient import PatientCalibration
 from d3m.models.recipes import CURRENT_NAME, Recipe
+from d3m.options import MAX_SAMPLES, MAX_SLICE_INTERVAL
 from d3m.volumes.input_check import InputLimits
 from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS
 
@@ -280,8 +281,10 @@ def _check(card: Card) -> None:
     if grid.size is not None and not 32 <= grid.size <= 1024:
         raise _fail("card.recipe.grid.size", "is not between 32 and 1024")
     for quality in card.recipe.qualities:
-        if not (1 <= quality.steps <= diffusion.timesteps and 1 <= quality.samples <= 64):
+        if not (1 <= quality.steps <= diffusion.timesteps and 1 <= quality.samples <= MAX_SAMPLES):
             raise _fail("card.recipe.qualities", "has steps or samples out of range")
+        if not 1 <= quality.slice_interval <= MAX_SLICE_INTERVAL:
+            raise _fail("card.recipe.qualities", "has a slice interval out of range")
 
 
 def _check_whole_brain(stage: WholeBrain, recipe: Recipe) -> None:

@@ -95,6 +95,6 @@ def measure_costs(folder: Path, device: str = "auto") -> list[Cost]:
                 break
     memory = case_memory(model.card, threads) / 2**20
     return [
-        Cost(name, str(chosen), FIXED_SECONDS + best / batch * SLICES * quality.steps * quality.samples, memory)
+        Cost(name, str(chosen), FIXED_SECONDS + best / batch * SLICES * quality.work, memory)
         for name, quality in zip(QUALITY_NAMES, recipe.qualities, strict=True)
     ]

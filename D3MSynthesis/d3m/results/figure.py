@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from d3m.results.provenance import sampling_in_words
 from d3m.synthesis import Result
 from d3m.volumes.geometry import middle_of_largest_slice
 from d3m.volumes.grid import resample
@@ -95,19 +97,9 @@ def draw_figure(path: Path, result: Result, case: Case) -> None:
             image = ax.imshow(picture, cmap=colours, vmin=lowest, vmax=max(highest, lowest + 1e-6), aspect=aspect)
             ax.set_axis_off()
             if row == 0:
-                ax.set_title(COLUMNS[column], color="white", fontsize=11)
+                _write(ax, 0.5, 1.03, COLUMNS[column], color="white", fontsize=11, va="bottom", ha="center")
             if column == 0:
-                ax.text(
-                    -0.03,
-                    0.5,
-                    name,
-                    color="0.8",
-                    fontsize=9,
-                    rotation=90,
-                    va="center",
-                    ha="right",
-                    transform=ax.transAxes,
-                )
+                _write(ax, -0.03, 0.5, name, color="0.8", fontsize=9, rotation=90, va="center", ha="right")
             _mark_sides(ax, sides)
             if column == 5:
                 _draw_mask(ax, cut(views.mask))
@@ -124,12 +116,11 @@ def draw_figure(path: Path, result: Result, case: Case) -> None:
 
 def _caption(result: Result, enlargement: int) -> str:
     s = result.options
-    steps = f"{s.steps} step{'' if s.steps == 1 else 's'}"
-    samples = "" if s.samples == 1 else f", mean of {s.samples} samples"
+    sampling = sampling_in_words(asdict(s))
     volume = "Predicted enhancing volume" if result.steering is None else "Mask given by a person,"
     return (
         f"{volume} {result.enhancing_volume_ml:.1f} ml. Model {result.model_name}, "
-        f"{s.quality}: {steps}{samples}, seed {s.seed}. Arrows: where tissue was moved to, x{enlargement}."
+        f"{s.quality}: {sampling}, seed {s.seed}. Arrows: where tissue was moved to, x{enlargement}."
     )
 
 
@@ -156,8 +147,13 @@ def _collect(result: Result, case: Case) -> _Views:
 
 
 def _mark_sides(ax: Axes, sides: tuple[str, str]) -> None:
-    ax.text(0.02, 0.5, sides[0], color="0.7", fontsize=8, va="center", transform=ax.transAxes)
-    ax.text(0.98, 0.5, sides[1], color="0.7", fontsize=8, va="center", ha="right", transform=ax.transAxes)
+    _write(ax, 0.02, 0.5, sides[0], color="0.7", fontsize=8, va="center")
+    _write(ax, 0.98, 0.5, sides[1], color="0.7", fontsize=8, va="center", ha="right")
+
+
+def _write(ax: Axes, x: float, y: float, words: str, **how: Any) -> None:
+    """Text at a place in parts of the axes. Not a title: matplotlib would make all ticks to find room for that."""
+    ax.text(x, y, words, transform=ax.transAxes, **how)
 
 
 def _draw_mask(ax: Axes, mask: Mask) -> None:
@@ -197,4 +193,4 @@ def _colour_bar(figure: Figure, image: object) -> None:
     place = figure.add_axes((0.875, 0.062, 0.1, 0.012))
     bar = figure.colorbar(image, cax=place, orientation="horizontal")  # type: ignore[arg-type]
     bar.ax.tick_params(colors="white", labelsize=7, length=2, pad=1)
-    bar.ax.set_title("mm", color="white", fontsize=7, pad=2)
+    _write(bar.ax, 0.5, 1.2, "mm", color="white", fontsize=7, va="bottom", ha="center")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,7 +18,7 @@ from d3m.errors import D3MError
 from d3m.synthesis import Result
 from d3m.system.devices import processor
 from d3m.system.manifest import Files, FolderKind, Written, file_sha256
-from d3m.system.text import for_json, read_object
+from d3m.system.text import counted, for_json, read_object
 from d3m.volumes.types import Case
 
 FILE_NAME = "provenance.json"
@@ -49,7 +50,7 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
         "inputs": {
             name: {"sha256": volume.sha256, "shape": list(volume.data.shape)} for name, volume in case.given().items()
         },
-        "missing": [notice.volume for notice in result.notices if notice.code == "contrast-missing"],
+        "missing": list(result.missing),
         "given_mask": None if result.steering is None else asdict(result.steering),
         "brain": {"source": case.brain_source, "volume_ml": round(case.brain_ml, 1)},
         # the model stands above; a device that was asked for gives way to the one that was used
@@ -77,6 +78,18 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
             "displacement": "RAS millimetres from a point of the result to the point its value was taken from",
         },
     }
+
+
+def sampling_in_words(settings: Mapping[str, Any]) -> str:
+    """How much was sampled: "1 step, 4 samples" or "1 step, 1 sample, every 2nd slice".
+
+    Args:
+        settings: Of the provenance, the options of a result, or a `Sampling`.
+    """
+    words = [counted(settings["steps"], "step"), counted(settings["samples"], "sample")]
+    interval = settings.get("slice_interval") or 1
+    ordinal = {2: "2nd", 3: "3rd"}.get(interval, f"{interval}th")
+    return ", ".join(words if interval == 1 else [*words, f"every {ordinal} slice"])
 
 
 def add_files(content: dict[str, Any], folder: Path) -> str:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import base64
 import gzip
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
 
 import d3m
-from d3m.results.provenance import STATEMENT
+from d3m.results.provenance import STATEMENT, sampling_in_words
 from d3m.results.view_html import PAGE
 from d3m.synthesis import Result
 from d3m.system.storage import write_text
@@ -125,7 +125,7 @@ def _sentence(result: Result) -> str:
     asked = result.options
     who = "Predicted enhancing volume" if result.steering is None else "Enhancing volume as a person gave it:"
     text = (
-        f"{who} {result.enhancing_volume_ml:.1f} ml. Model {result.model_name}, {asked.quality}; "
-        f"steps {asked.steps}, samples {asked.samples}, seed {asked.seed}."
+        f"{who} {result.enhancing_volume_ml:.1f} ml. Model {result.model_name}, {asked.quality}: "
+        f"{sampling_in_words(asdict(asked))}, seed {asked.seed}."
     )
     return f"{result.patient.sentence()} {text}" if result.patient is not None else text

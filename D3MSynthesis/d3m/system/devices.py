@@ -15,7 +15,7 @@ from torch import nn
 
 from d3m.errors import D3MError, Notice
 from d3m.system import limits
-from d3m.system.text import plain
+from d3m.system.text import counted, plain
 
 BF16_GAIN = 1.25
 """bfloat16 is chosen when it is this much faster: twice as fast on processors that have it, slower elsewhere."""
@@ -57,7 +57,7 @@ def list_devices() -> list[DeviceInfo]:
         reason = _why_unusable("mps")
         found.append(DeviceInfo("mps", "Apple GPU", None, not reason, reason))
     threads = torch.get_num_threads()
-    title = f"{processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    title = f"{processor()}, {counted(threads, 'thread')}"
     found.append(DeviceInfo("cpu", title, limits.memory_limit(), True))
     return found
 

@@ -27,6 +27,11 @@ JOINERS = "\u200c\u200d"
 """Zero-width (non-)joiner: Persian and Indian words are spelled with them, and they steer nothing."""
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 step", "2 steps"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def plain(text: object) -> str:
     """One line of text that steers nothing.
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from d3m.errors import D3MError, Notice
 from d3m.models.patient import PatientEstimate
 from d3m.results.dicom.images import require_highdicom, segmentation, slices
 from d3m.results.dicom.tags import identity, lossy, read_header
+from d3m.results.provenance import sampling_in_words
 from d3m.system.folders import check_output, whole_folder
 from d3m.system.manifest import FolderKind
 from d3m.system.text import plain, read_text
@@ -62,7 +63,7 @@ class DicomContent:
 def content_of(result: Result) -> DicomContent:
     """The content of a result."""
     s = result.options
-    text = f"Model {result.model_name}, quality {s.quality}, {s.steps} steps, {s.samples} samples, seed {s.seed}."
+    text = _settings(result.model_name, asdict(s))
     said = [notice.message for notice in result.notices if notice.code in TOLD]
     said += [] if result.patient is None else [result.patient.sentence()]
     return DicomContent(result.cemri, result.enhancement_mask, result.t1.affine, " ".join([text, *said])[:MAX_TEXT])
@@ -85,14 +86,18 @@ def content_of_files(cemri: Path, mask: Path, provenance: Path | None) -> DicomC
     if provenance is not None:
         try:
             content = json.loads(read_text(provenance, "The provenance", MAX_PROVENANCE_BYTES))
-            s = content["settings"]
-            text = f"Model {content['model']['name']}, quality {s['quality']}, {s['steps']} steps, "
+            text = _settings(content["model"]["name"], content["settings"])
             said = [str(one["message"]) for one in content["notices"] if one["code"] in TOLD]
             said += _patient(content.get("patient_estimate"))
-            text = plain(" ".join([text + f"{s['samples']} samples, seed {s['seed']}.", *said]))[:MAX_TEXT]
+            text = plain(" ".join([text, *said]))[:MAX_TEXT]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise D3MError("The provenance cannot be read.", "Give the provenance.json of the same result.") from error
     return DicomContent(image.data, inside, image.affine, text)
+
+
+def _settings(model: str, settings: Mapping[str, Any]) -> str:
+    """What the image was made with, in words."""
+    return f"Model {model}, quality {settings['quality']}, {sampling_in_words(settings)}, seed {settings['seed']}."
 
 
 def _patient(stated: dict[str, Any] | None) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from d3m.errors import D3MError, Notice
+from d3m.system.threads import side_by_side
 from d3m.volumes.geometry import box_of, spacing_mm, voxel_mm3
 from d3m.volumes.grid import resample
 from d3m.volumes.io.files import label
@@ -222,10 +223,9 @@ def find_brain(volumes: dict[str, Volume], seen: dict[str, Seen], mask: Mask | N
         D3MError: only heads and no mask; scans of different places; half of the brain in a gap.
     """
     t1 = volumes["t1"]
-    own = {
-        name: acquired(v) if seen[name].problem else without_filling(seen[name].inside, v)
-        for name, v in volumes.items()
-    }
+    own = side_by_side(
+        lambda name, v: acquired(v) if seen[name].problem else without_filling(seen[name].inside, v), volumes
+    )
     shown = {name: _on_t1(own[name], volume, t1) for name, volume in volumes.items()}
     stripped = [name for name in volumes if not seen[name].problem]
     notices: list[Notice] = []

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from d3m.errors import D3MError, Notice
+from d3m.system.threads import side_by_side
 from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.grid import resample
 from d3m.volumes.io.dicom.choice import check_one_patient
@@ -46,9 +46,14 @@ def read_volume(path: Source, contrast: str) -> Volume:
     Raises:
         D3MError: anything that keeps the file from being one scan, with the way to put it right.
     """
+    volume = _read_checked(contrast, path)
+    return settle(volume, contrast, look(volume))
+
+
+def _read_checked(contrast: str, path: Source) -> Volume:
     volume = read_raw(path, contrast)
     checks.check_content(volume.data, contrast)
-    return settle(volume, contrast, look(volume))
+    return volume
 
 
 def read_case(
@@ -94,11 +99,8 @@ def read_case(
     checks.check_paths({name: Path(one) for name, one in sources.items() if isinstance(one, (str, Path))})
     sources = {name: resolve(one, name) for name, one in sources.items()}
     notices = check_one_patient({name: one for name, one in sources.items() if isinstance(one, Series)})
-    volumes: dict[str, Volume] = {}
-    for contrast, one in sources.items():
-        volume = read_raw(one, contrast)
-        checks.check_content(volume.data, contrast)
-        volumes[contrast] = _snapped(volume, volumes.get("t1", volume))
+    read = side_by_side(_read_checked, sources)
+    volumes = {name: _snapped(volume, read["t1"]) for name, volume in read.items()}
     checks.check_fields_of_view(volumes)
     seen = _look_at(volumes)
     mask, source = None, STRIPPED
@@ -113,7 +115,7 @@ def read_case(
     volumes, said = align(volumes, _compared(volumes, seen, mask))
     notices += said
     brain, found = find_brain({name: volumes[name] for name in main}, seen, mask)
-    settled = {name: settle(volume, name, seen[name], brain, volumes["t1"].affine) for name, volume in volumes.items()}
+    settled = side_by_side(lambda name, volume: settle(volume, name, seen[name], brain, volumes["t1"].affine), volumes)
     notices += [notice for volume in settled.values() for notice in volume.notices]
     notices += found
     notices += checks.thick_slices(settled)
@@ -152,13 +154,12 @@ def _look_at(volumes: dict[str, Volume]) -> dict[str, Seen]:
         D3MError: the values of one make no sense.
     """
 
-    def look_at(name: str) -> Seen:
-        seen = look(volumes[name])
-        check_values(volumes[name].data, seen.inside, not seen.problem, name)
+    def look_at(name: str, volume: Volume) -> Seen:
+        seen = look(volume)
+        check_values(volume.data, seen.inside, not seen.problem, name)
         return seen
 
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(volumes, pool.map(look_at, volumes), strict=True))
+    return side_by_side(look_at, volumes)
 
 
 def _compared(volumes: dict[str, Volume], seen: dict[str, Seen], mask: Mask | None) -> dict[str, Mask]:

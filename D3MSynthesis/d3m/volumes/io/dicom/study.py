@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from d3m.errors import D3MError, Notice
+from d3m.system.text import counted
 from d3m.volumes.io.dicom.choice import Choice, choose_series, kind_of, series_in
 from d3m.volumes.io.dicom.headers import require_pydicom
 from d3m.volumes.io.dicom.pixels import unpacked
@@ -105,10 +106,10 @@ def _what_it_says(series: Series, contrast: str) -> list[Notice]:
         text = f"{name} is a series of derived images: computed, not acquired."
         notices.append(Notice("dicom-derived", text, contrast))
     if series.damaged:
-        text = f"{series.damaged} DICOM file{'s' if series.damaged > 1 else ''} beside {name} cannot be read: slices "
+        text = f"{counted(series.damaged, 'DICOM file')} beside {name} cannot be read: slices "
         notices.append(Notice("dicom-damaged", text + "may be missing at its ends.", contrast))
     if series.broken:
-        text = f"{series.broken} file{'s' if series.broken > 1 else ''} beside {name} "
+        text = f"{counted(series.broken, 'file')} beside {name} "
         text += "are links to nothing (not fetched?): slices may be missing at its ends."
         notices.append(Notice("dicom-broken-links", text, contrast))
     return notices
@@ -169,7 +170,7 @@ def _one_stack(series: Series, contrast: str) -> tuple[list[Frame], list[Notice]
     frames, notices = large[0], list[Notice]()
     rest_count = len(series.frames) - len(frames) + series.unplaced
     if rest_count:
-        text = f"{rest_count} image{'s' if rest_count > 1 else ''} of another orientation, size or kind in {name} "
+        text = f"{counted(rest_count, 'image')} of another orientation, size or kind in {name} "
         notices.append(Notice("dicom-left-out", text + "left out.", contrast))
     return _one_echo(frames, contrast, notices), notices
 
@@ -301,7 +302,7 @@ def _affine(frames: Sequence[Frame], contrast: str) -> Affine:
     missing = int(np.round(steps / spacing).sum()) - len(steps)
     if steps.max() > GAP * spacing:
         raise D3MError(
-            f"{name} lacks {missing} slice{'s' if missing > 1 else ''} inside the stack, {_gaps(steps, spacing)}.",
+            f"{name} lacks {counted(missing, 'slice')} inside the stack, {_gaps(steps, spacing)}.",
             "Transfer the series from the archive again: it is not complete.",
         )
     if np.abs(steps - spacing).max() > UNEVEN * spacing:
