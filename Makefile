@@ -2,7 +2,9 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.10 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+# pip's own progress on a terminal; its hundred lines do not go into a log
+QUIET := $(shell test -t 2 || echo --quiet)
+PIP := $(BIN)/python -m pip install $(QUIET) --disable-pip-version-check --constraint requirements.lock
 export PYTHONDONTWRITEBYTECODE = 1
 
 .PHONY: demo test lint docs numbers picture pytest test-slicer benchmark fuzz faults mutations lock clean
@@ -68,11 +70,13 @@ lock: .venv/test.stamp
 	touch $@
 
 .venv/demo.stamp: .venv/python.stamp pyproject.toml requirements.lock
+	@echo "Installing PyTorch and the other packages into .venv: a few minutes, most of it the download of PyTorch."
 	$(PIP) torch==2.13.0
 	$(PIP) --editable .
 	touch $@
 
 .venv/test.stamp: .venv/demo.stamp
+	@echo "Installing what the tests and the documentation need: a few minutes."
 	$(PIP) --editable ".[cluster,docs,training,phantom,test]"
 	touch $@
 

@@ -195,9 +195,12 @@ def sample_caption() -> str:
     labels = nibabel.load(SAMPLE_LABELS)
     voxel_ml = abs(np.linalg.det(labels.affine[:3, :3])) / 1000
     truth = float((np.asarray(labels.dataobj) == ENHANCING).sum()) * voxel_ml
+    predicted = facts["enhancing_volume_ml"]
+    said = "" if abs(predicted - truth) < 0.2 * truth else f", {predicted / truth:.1f} times the true {truth:.1f} ml"
+    judged = f": the model marks too {'much' if predicted > truth else 'little'} here" if said else ""
     return (
         "*The bundled sample, a simulated patient, through the default model (`make demo`). Its predicted enhancing "
-        f"tumour\nmeasures {facts['enhancing_volume_ml']:.1f} ml; the true one measures {truth:.1f} ml.*"
+        f"tumour\nmeasures {predicted:.1f} ml{said or f'; the true one measures {truth:.1f} ml'}{judged}.*"
     )
 
 

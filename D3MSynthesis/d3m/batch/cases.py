@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from d3m.errors import D3MError, Notice
 from d3m.system.text import plain, read_text
 from d3m.volumes.io.naming import assign, doubled
-from d3m.volumes.types import CONTRASTS
+from d3m.volumes.types import ALL_CONTRASTS, CONTRASTS
 
 
 @dataclass(frozen=True)
@@ -138,34 +138,48 @@ def _which(several: dict[str, tuple[str, ...]]) -> str:
 
 
 def _from_table(table: Path) -> list[CaseFiles]:
-    text = read_text(table, "The table of cases", MAX_TABLE)
-    try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True))
-    except csv.Error as error:
-        raise D3MError("The table of cases cannot be read.", "Save it as CSV in UTF-8.") from error
-    if not rows:
-        raise D3MError("The table of cases has no rows.", "Give one row per case, with columns t1,t2,flair[,id].")
-    missing = [name for name in CONTRASTS if name not in rows[0]]
-    if missing:
-        raise D3MError(
-            f"The table of cases has no column {', '.join(missing)}.", "The first line must name t1,t2,flair[,id]."
-        )
-
-    def path(row: dict[str, str], name: str) -> Path | None:
-        return table.parent / row[name] if row.get(name) else None
-
+    images = (*ALL_CONTRASTS, "enhancement_mask")
+    rows = read_table(table, "The table of cases", "case", "t1,t2,flair[,id]", CONTRASTS, images)
     return [
         CaseFiles(
             safe_id(row.get("id") or f"case{number:04d}"),
-            path(row, "t1"),
-            path(row, "t2"),
-            path(row, "flair"),
-            path(row, "enhancement_mask"),
-            adc=path(row, "adc"),
-            swi=path(row, "swi"),
+            **{name: Path(row[name]) if row.get(name) else None for name in images},  # type: ignore[arg-type]
         )
         for number, row in enumerate(rows, start=1)
     ]
+
+
+def read_table(
+    table: Path, title: str, unit: str, columns: str, required: Sequence[str], paths: Sequence[str]
+) -> list[dict[str, str]]:
+    """The rows of a CSV table by column; names in lower case, white space around names and values is dropped.
+
+    Args:
+        table: The file.
+        title: What messages call it.
+        unit: What messages call that which a row stands for.
+        columns: What the first line holds, as messages say it.
+        required: Columns that must be there.
+        paths: Columns of files; relative ones are relative to the table.
+
+    Raises:
+        D3MError: it cannot be read, has no rows, or lacks a column.
+    """
+    text = read_text(table, title, MAX_TABLE)
+    try:
+        read = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
+        rows = [{k.strip().lower(): (v or "").strip() for k, v in row.items() if k} for row in read]
+    except csv.Error as error:
+        raise D3MError(f"{title} cannot be read.", "Save it as CSV in UTF-8.") from error
+    if not rows:
+        raise D3MError(f"{title} has no rows.", f"Give one row per {unit}, with columns {columns}.")
+    missing = [name for name in required if name not in rows[0]]
+    if missing:
+        hint = f"Its first line must name {columns}, with commas between them."
+        raise D3MError(f"{title} has no column {', '.join(missing)}.", hint)
+    for row in rows:
+        row.update({name: str(table.parent / row[name]) for name in paths if row.get(name)})
+    return rows
 
 
 def safe_id(text: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,11 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from d3m.batch.cases import MAX_TABLE, safe_id
+from d3m.batch.cases import read_table, safe_id
 from d3m.errors import D3MError
 from d3m.progress import Remaining
 from d3m.system.processes import end_with_parent
-from d3m.system.text import read_text
 from d3m.volumes.io.headers import corner_distance
 from d3m.volumes.io.naming import EXTENSIONS, assign, doubled
 from d3m.volumes.io.read import read_raw
@@ -233,26 +230,11 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _manifest_rows(path: Path) -> list[dict[str, str]]:
-    text = read_text(path, "The manifest", MAX_TABLE)
-    try:
-        table = csv.DictReader(io.StringIO(text, newline=""))
-        rows = [{k.strip().lower(): (v or "").strip() for k, v in row.items() if k} for row in table]
-    except csv.Error as error:
-        raise D3MError("The manifest cannot be read.", "Save it as CSV in UTF-8.") from error
-    if not rows:
-        raise D3MError("The manifest has no rows.", "Give one row per visit, with columns id,t1,t2,flair,t1c[,seg].")
-    missing = [name for name in ("id", *IMAGES) if name not in rows[0]]
-    if missing:
-        raise D3MError(
-            f"The manifest has no column {', '.join(missing)}.",
-            "Its first line must name id,t1,t2,flair,t1c[,seg], with commas between them.",
-        )
+    images = (*IMAGES, *FURTHER_CONTRASTS, "seg")
+    rows = read_table(path, "The manifest", "visit", "id,t1,t2,flair,t1c[,seg]", ("id", *IMAGES), images)
     for number, row in enumerate(rows, start=2):
         if not row["id"]:
             raise D3MError(f"Line {number} of the manifest has no id.", "Give each visit an id of its own.")
-        for name in (*IMAGES, *FURTHER_CONTRASTS, "seg"):
-            if row.get(name):
-                row[name] = str(path.parent / row[name])
     return rows
 
 
