@@ -50,3 +50,20 @@ def background(host: Host) -> object:
     """The image in the red view."""
     composite = host.views["Red"].logic.GetSliceCompositeNode()
     return host.scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
+
+
+def moved(real: object, how: str) -> None:
+    """What people do to a scan in other modules."""
+    if how == "transform":
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        real.SetAndObserveTransformNodeID(node.GetID())
+        matrix = np.eye(4)
+        matrix[0, 3] = 4
+        node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    elif how == "origin":
+        real.SetOrigin(*np.add(real.GetOrigin(), (0, 3, 0)))
+    elif how == "voxels":
+        slicer.util.arrayFromVolume(real)[4] *= 2
+        slicer.util.arrayFromVolumeModified(real)
+    else:  # resampled to half as many slices
+        slicer.util.updateVolumeFromArray(real, slicer.util.arrayFromVolume(real)[::2].copy())

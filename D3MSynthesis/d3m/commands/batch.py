@@ -22,18 +22,26 @@ def batch(
         Path,
         typer.Argument(
             metavar="CASES",
-            help="A folder of BraTS-named cases, or a CSV table with t1, t2, flair, perhaps id, ...",
+            help="A folder of cases whose files are named as in BraTS (ID_t1.nii.gz, ID_t2.nii.gz, ID_flair.nii.gz), "
+            "or a CSV table with the columns t1, t2, flair and optionally id, enhancement_mask, adc, swi.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results, one folder per case.", rich_help_panel=OUTPUT)],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for the results: one folder for each case, and summary.csv.", rich_help_panel=OUTPUT),
+    ],
     naming: Annotated[
-        Naming, typer.Option(help="brats also writes <ID>-t1c.nii.gz into the output folder.", rich_help_panel=OUTPUT)
+        Naming,
+        typer.Option(
+            help="brats: also write each synthetic image as <ID>-t1c.nii.gz into the output folder.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = Naming.folder,
 ) -> None:
-    """Run many cases with one model: resumes where it stopped, and lists what failed.
+    """Synthesise many cases with one model. A later run resumes where this one stopped.
 
-    Cases whose result is whole are skipped. One bad case stops nothing: summary.csv says what was wrong with it,
-    and the exit code is 2 when any case failed.
+    Cases that have a complete result are skipped. A case that fails does not stop the others: summary.csv says what
+    was wrong with it, and the exit code is then 2.
     """
     with scratch_beside(out):
         require_torch()

@@ -81,7 +81,7 @@ def bids(
         bool, typer.Option("--dry-run", help="Say what would run, what is missing and what it costs; write nothing.")
     ] = False,
 ) -> None:
-    """Run a BIDS data set: resumes where it stopped, shares cases with other runs, and lists what failed.
+    """Synthesise a BIDS data set. A later run resumes where this one stopped; several runs share the cases.
 
     A participant's result is skipped when it is whole. One bad case stops nothing; the exit code is 2 when any failed.
     Images are synthetic and for research only.
