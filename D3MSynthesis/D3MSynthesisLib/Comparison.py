@@ -142,15 +142,14 @@ def imprint(reference: Any, target: Any) -> str:
 
     Args:
         reference: The real T1c, or T1.
-        target: The volume whose local frame counts: both may move together.
+        target: The volume whose frame counts: both may move together, and be hardened.
     """
     import numpy as np
 
     array = np.ascontiguousarray(slicer.util.arrayFromVolume(reference), np.float32)
     digest = hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest()
-    return json.dumps(
-        {"shape": array.shape, "voxels": digest, "places": np.round(_places(reference, target), 5).tolist()}
-    )
+    places, frame = np.round(_places(reference, target), 5), matrixOf(target)
+    return json.dumps({"shape": array.shape, "voxels": digest, "places": places.tolist(), "frame": frame.tolist()})
 
 
 def maskImprint(mask: Any, target: Any) -> str:
@@ -213,7 +212,11 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     import numpy as np
 
     alike = (one["shape"], one["voxels"]) == (other["shape"], other["voxels"])
-    return alike and np.allclose(one["places"], other["places"], rtol=0, atol=SAME_MM)
+    places = np.array(other["places"])
+    if "frame" in one and "frame" in other:  # earlier versions had none
+        moved = np.array(one["frame"]) @ np.linalg.inv(other["frame"])  # the target was hardened, if it is not 1
+        places = places @ moved[:3, :3].T + moved[:3, 3]
+    return alike and np.allclose(one["places"], places, rtol=0, atol=SAME_MM)
 
 
 def _places(reference: Any, target: Any) -> Any:

@@ -53,7 +53,7 @@ def draw(nodes: Nodes, mode: str, done: int | None) -> int:
         done: The step whose field is meant, None for the last.
 
     Returns:
-        How many times it is enlarged; 0 if nothing is drawn.
+        How many times it is enlarged; 0 if nothing is drawn, or nothing can be: see `worldField`.
 
     Raises:
         ValueError: there is no such mode.
@@ -61,12 +61,12 @@ def draw(nodes: Nodes, mode: str, done: int | None) -> int:
     if mode not in MODES:
         raise ValueError(f"There is no such picture of the deformation: {mode!r}.")
     source = sourceOf(nodes, done)
-    if mode not in ("grid", "arrows") or not alive(source):
+    field = worldField(source) if mode in ("grid", "arrows") and alive(source) else None
+    if field is None:
         if alive(nodes.drawn) and nodes.drawn.GetDisplayNode() is not None:
             nodes.drawn.GetDisplayNode().SetVisibility(False)
             nodes.drawn.GetDisplayNode().SetVisibility2D(False)
         return 0
-    field = worldField(source)
     factor = enlargement(field) if mode == "grid" else _times(ARROW_MM, _longest(field))
     node = _drawnNode(nodes)
     node.SetAndObserveTransformToParent(gridTransform(field))
@@ -146,8 +146,10 @@ def _longest(field: Image) -> float:
     return _long(field, Looks.MOTION_PERCENTILE)
 
 
-def worldField(source: Any) -> Image:
+def worldField(source: Any) -> Image | None:
     """Where a run's field moves tissue *to*, RAS millimetres in the world, on a grid in the world.
+
+    None where the node has no field any more: a warp was hardened onto it.
 
     Args:
         source: A transform node; the transforms that it is under move the grid, they are no part of the field.
@@ -155,6 +157,8 @@ def worldField(source: Any) -> Image:
     import numpy as np
 
     field = fieldOf(source)
+    if field is None:
+        return None
     moves = np.linalg.norm(field.array, axis=-1) > MOVES_MM
     toWorld = worldFrom(source)
     if not moves.any():
@@ -184,7 +188,7 @@ def worldField(source: Any) -> Image:
         grid, shape = _boxOf(corners)
     world = gridPoints(shape, grid)
     local = transformed(world, toWorld.GetInverse())
-    moved = transformed(transformed(local, source.GetTransformToParent()), toWorld)
+    moved = transformed(transformed(local, gridTransform(field).GetInverse()), toWorld)
     return Image((moved - world).astype(np.float32), grid)
 
 
@@ -288,9 +292,9 @@ def mapNode(nodes: Nodes, mode: str, done: int | None) -> Any:
     if mode == "magnitude" and sourceOf(nodes, done) is nodes.deformation:
         return nodes.magnitude
     source = sourceOf(nodes, done)
-    if not alive(source):
+    field = fieldOf(source) if alive(source) else None
+    if field is None:
         return None
-    field = fieldOf(source)
     values = lengthOf(field) if mode == "magnitude" else volumeChange(field)
     node = nodes.fieldMap
     if not alive(node):

@@ -40,12 +40,24 @@ def matrixOf(node: Any) -> Any:
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
-def fieldOf(node: Any) -> Image:
-    """The field of a transform node that was made by `gridTransform`, in the node's own frame: RAS millimetres."""
+def fieldOf(node: Any) -> Image | None:
+    """The field of a transform node that was made by `gridTransform`, in the node's own frame: RAS millimetres.
+
+    Linear transforms that were hardened onto the node have moved its grid and turned its vectors, as they have moved
+    the images. None where it is anything else by now.
+    """
     import numpy as np
     from vtk.util.numpy_support import vtk_to_numpy
 
-    transform = node.GetTransformFromParentAs("vtkOrientedGridTransform", False, False)
+    parts = vtk.vtkCollection()
+    slicer.vtkMRMLTransformNode.FlattenGeneralTransform(parts, node.GetTransformFromParent())
+    *before, transform = [parts.GetItemAsObject(index) for index in range(parts.GetNumberOfItems())] or [None]
+    whole = transform is not None and transform.IsA("vtkOrientedGridTransform") and not transform.GetInverseFlag()
+    if not whole or not all(part.IsA("vtkLinearTransform") for part in before):
+        return None
+    toGrid = np.eye(4)
+    for part in before:
+        toGrid = slicer.util.arrayFromVTKMatrix(part.GetMatrix()) @ toGrid
     grid = transform.GetDisplacementGrid()
     matrix = np.eye(4)
     if transform.GetGridDirectionMatrix() is not None:
@@ -54,7 +66,15 @@ def fieldOf(node: Any) -> Image:
     matrix[:3, 3] = grid.GetOrigin()
     vectors = vtk_to_numpy(grid.GetPointData().GetScalars()).reshape(*grid.GetDimensions()[::-1], 3)
     vectors = vectors * transform.GetDisplacementScale() + transform.GetDisplacementShift()
-    return Image(vectors.astype(np.float32), matrix)
+    field = Image(vectors.astype(np.float32), matrix)
+    return movedField(field, np.linalg.inv(toGrid)) if before else field
+
+
+def movedField(field: Image, matrix: Any) -> Image:
+    """A field with the images that it belongs to brought elsewhere by a matrix: its vectors turn with them."""
+    import numpy as np
+
+    return Image((field.array @ matrix[:3, :3].T).astype(np.float32), np.asarray(matrix @ field.ijkToRAS))
 
 
 def gridPoints(shape: Any, ijkToRAS: Any) -> Any:

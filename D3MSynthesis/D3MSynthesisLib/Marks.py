@@ -128,6 +128,8 @@ class Marks(VTKObservationMixin):
         moved, self._moved = self._moved, []
         for nodes in Runs.findRuns(self._scene):
             there = nodes.cemri.GetImageData() is not None
+            if there and nodes.cemri in moved:
+                Pictures.follow(nodes)  # a transform may have been hardened onto it
             if there and any(scan in (nodes.t1, nodes.reference, nodes.cemri) for scan in moved):
                 if Comparison.lookAtScans(nodes)["reference"]:
                     Pictures.hideError(nodes)

@@ -15,7 +15,7 @@ from D3MSynthesisLib import Comparison, Field, Looks, Views
 from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.Grids import resampledOn
 from D3MSynthesisLib.Identity import putBeside
-from D3MSynthesisLib.Runs import ROLE, RUN, Nodes, alive, brainOf, findRuns, proxies, updateProxies
+from D3MSynthesisLib.Runs import ROLE, RUN, Nodes, alive, brainOf, findRuns, followHardened, proxies, updateProxies
 from D3MSynthesisLib.Texts import _
 
 OVERLAYS = ("none", "subtraction", "probability", "uncertainty", "wholeTumour")
@@ -345,6 +345,8 @@ def makeError(nodes: Nodes) -> Any:
 
 def follow(nodes: Nodes) -> None:
     """Keep what shows a step, or was made for the views alone, where the synthetic image is."""
+    if followHardened(nodes) and nodes.steps:
+        updateProxies(nodes)
     for node in (nodes.fieldMap, nodes.error, nodes.brain, *proxies(nodes).values()):
         if alive(node) and node.GetTransformNodeID() != nodes.cemri.GetTransformNodeID():
             node.SetAndObserveTransformNodeID(nodes.cemri.GetTransformNodeID())

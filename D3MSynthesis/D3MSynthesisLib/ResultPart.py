@@ -305,6 +305,8 @@ class ResultPart(VTKObservationMixin):
         nodes, mode = self.nodes, self.parameters.deformation
         if mode is Deformation.OFF or not Pictures.canInspect(nodes):
             return ""
+        if mode in (Deformation.GRID, Deformation.ARROWS) and not self._factor:
+            return _("The field cannot be drawn: a transform that is no matrix was hardened onto it.")
         which = _("Field of {step}, {sample}.").format(
             step=Field.stepName(nodes, self._look().step), sample=Pictures.sampleText(nodes)
         )

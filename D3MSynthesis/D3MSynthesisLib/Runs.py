@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import slicer
+from D3MSynthesisLib.Grids import fieldOf, gridTransform, matrixOf, movedField
 from D3MSynthesisLib.Results import STEP_IMAGES
 
 PREFIX = "D3M."
@@ -15,6 +16,8 @@ SEGMENT_ID = "EnhancingTumour"
 INPUTS = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "adc": "ADC", "swi": "SWI", "reference": "T1c",
           "brainMask": "BrainMask", "referenceMask": "Tumour"}  # fmt: skip
 """Scans that a run refers to, and the names of the references."""
+FRAME = PREFIX + "Frame"
+"""Attribute of a synthetic image: the matrix of its voxels when what is not hardened with it followed it last."""
 NOT_MADE = {"runID", "folderItem", "segmentID", *INPUTS}
 """Of a run's fields those that no node was made for."""
 
@@ -174,11 +177,48 @@ def sequencesLogic(scene: Any) -> Any:
 def updateProxies(nodes: Nodes) -> None:
     """Fill the nodes that show the chosen step, and keep them where the synthetic image is."""
     scene = nodes.browser.GetScene()
+    followHardened(nodes)
     sequencesLogic(scene).UpdateProxyNodesFromSequences(nodes.browser)
     parent = nodes.cemri.GetTransformNodeID()
     for node in proxies(nodes).values():
         if node.GetTransformNodeID() != parent:
             node.SetAndObserveTransformNodeID(parent)
+
+
+def followHardened(nodes: Nodes) -> bool:
+    """Move what lies by the synthetic image as its own voxels were moved, by a transform that was hardened onto it.
+
+    Nobody can harden the steps: they are in sequences, not in the scene. What was made for the views alone, and is
+    still under the transform, is hardened, too.
+
+    Returns:
+        Whether the voxels were moved since it was looked at last.
+    """
+    import numpy as np
+
+    kept, now = nodes.cemri.GetAttribute(FRAME), matrixOf(nodes.cemri)
+    if kept and np.allclose(json.loads(kept), now, rtol=0, atol=1e-6):
+        return False
+    nodes.cemri.SetAttribute(FRAME, json.dumps(now.tolist()))
+    if not kept:
+        return False
+    moved = now @ np.linalg.inv(json.loads(kept))
+    for sequence in (nodes.stepBefore, nodes.stepAfter, nodes.stepMask, nodes.stepField):
+        for index in range(sequence.GetNumberOfDataNodes() if alive(sequence) else 0):
+            _move(sequence.GetNthDataNode(index), moved)
+    for node in (nodes.fieldMap, nodes.error, nodes.brain):
+        if alive(node) and node.GetParentTransformNode() is not None:
+            node.HardenTransform()
+    return True
+
+
+def _move(step: Any, matrix: Any) -> None:
+    if step.IsA("vtkMRMLVolumeNode"):
+        step.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix @ matrixOf(step)))
+        return
+    field = fieldOf(step)
+    if field is not None:
+        step.SetAndObserveTransformFromParent(gridTransform(movedField(field, matrix)))
 
 
 def proxies(nodes: Nodes) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.Comparison import COMPARED, COMPARED_TUMOUR, MADE_FROM
 from D3MSynthesisLib.Grids import gridTransform, thresholdOf
 from D3MSynthesisLib.Results import STEP_IMAGES, Image, Output, readOutput
-from D3MSynthesisLib.Runs import INPUTS, PREFIX, RUN, SEGMENT_ID, Nodes, proxies, updateProxies
+from D3MSynthesisLib.Runs import INPUTS, PREFIX, RUN, SEGMENT_ID, Nodes, followHardened, proxies, updateProxies
 
 MAX_NAME = 80
 """Characters of T1's name that results bear: file names are made of node names when a scene is saved."""
@@ -136,6 +136,7 @@ class _Builder:
             cemri.SetAttribute(COMPARED, self.frame.compared)
             cemri.SetAttribute(COMPARED_TUMOUR, self.frame.comparedTumour)
         cemri.SetAttribute(MADE_FROM, self.frame.madeFrom)
+        followHardened(nodes)  # from now on
         nodes.folderItem = self.hierarchy(nodes)
         Looks.applyDefaults(nodes)
         return nodes

@@ -476,3 +476,76 @@ def test_a_t1_that_is_no_longer_what_the_result_was_made_from(host: Host, made: 
         nodes.cemri.SetAndObserveTransformNodeID(node.GetID())
         host.settle()
         assert (told(), "since" in panel.ui.volumeLabel.text) == ("", False)
+
+
+def test_a_transform_that_is_hardened_takes_everything_along(host: Host, made: MadeOutput) -> None:
+    """Steps and drawing lie by the image after the data tree's "Harden transform"; nothing is said to have moved."""
+    from D3MSynthesisLib import Field, Grids, Runs
+    from D3MSynthesisLib.Parameters import Deformation
+
+    panel = opened(host, made)
+    p = panel.parameters
+    p.reference = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
+    turned = np.eye(4)
+    turned[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
+    turned[:3, 3] = [30, -20, 10]
+    transform = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(turned))
+    scans = [getattr(p, name) for name in (*SCANS, "reference")]
+    for scan in scans:
+        scan.SetAndObserveTransformNodeID(transform.GetID())
+    host.settle()
+    press(host, panel)
+    panel.ui.compareButton.click()
+    panel.ui.comparisonButton.click()
+    nodes = panel.result.nodes
+
+    def places() -> list[np.ndarray]:
+        """Corners of the replayed image and of the difference, and where the drawn field leads, in the world."""
+        found = []
+        for node in (Runs.proxies(nodes)["after"], nodes.error):
+            bounds = np.zeros(6)
+            node.GetRASBounds(bounds)
+            found.append(bounds)
+        points = Grids.gridPoints((5, 5, 5), np.diag([4, 4, 4, 1])) + transform.GetTransformToParent().TransformPoint(
+            -5, -10, -4
+        )
+        return [*found, Grids.transformed(points, nodes.drawn.GetTransformToParent()) - points]
+
+    panel.ui.stepSlider.setValue(2)
+    p.deformation = Deformation.GRID
+    host.settle()
+    before, whole = places(), Field.worldField(nodes.deformation)
+    assert np.abs(before[-1]).max() > 0.1
+    for node in [*scans, *nodes.all()]:
+        if node.IsA("vtkMRMLTransformableNode") and node.GetParentTransformNode() is not None:
+            node.HardenTransform()
+    host.settle(0.1)
+    for found, known in zip(places(), before, strict=True):
+        np.testing.assert_allclose(found, known, atol=1e-3)
+    panel.ui.stepSlider.setValue(1)
+    panel.ui.stepSlider.setValue(2)
+    for found, known in zip(places(), before, strict=True):
+        np.testing.assert_allclose(found, known, atol=1e-3)
+    again = Field.worldField(nodes.deformation)  # it was hardened, too
+    np.testing.assert_allclose(again.ijkToRAS, whole.ijkToRAS, atol=1e-3)
+    np.testing.assert_allclose(again.array, whole.array, atol=1e-3)
+    assert "since" not in panel.ui.volumeLabel.text
+    assert "PSNR" in panel.ui.comparisonTable.item(0, 0).text()
+
+
+def test_a_warp_that_is_hardened_onto_the_field_is_told(host: Host, made: MadeOutput) -> None:
+    """What is no field of vectors any more is not drawn."""
+    from D3MSynthesisLib.Parameters import Deformation
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    warp = host.scene.AddNewNodeByClass("vtkMRMLTransformNode")
+    warp.SetAndObserveTransformFromParent(nodes.deformation.GetTransformFromParent())
+    nodes.deformation.SetAndObserveTransformNodeID(warp.GetID())
+    nodes.deformation.HardenTransform()
+    host.settle()
+    panel.parameters.deformation = Deformation.GRID
+    host.settle()
+    assert "cannot be drawn" in panel.ui.enlargementLabel.text
