@@ -29,6 +29,8 @@ MADE_FROM = PREFIX + "MadeFromT1"
 """Attribute of a run: the imprint of T1 when the run was started."""
 COMPARED_TUMOUR = PREFIX + "ComparedTumour"
 """Attribute of a run: the imprint of the real tumour that its mask was compared with."""
+COMPARED_VOXEL = PREFIX + "ComparedVoxelMl"
+"""Attribute of a run: the volume of a voxel when it was compared; the engine's comparison is under no transform."""
 SAME_MM = 1e-3
 """Places that are nearer to each other are the same: files keep numbers of limited precision."""
 
@@ -94,9 +96,14 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None, acrossSt
     content: dict[str, Any] = {
         name: round(float(value), 4) if np.isfinite(value) else None for name, value in numbers.items()
     }
+    if nodes.maskDeleted:  # no mask is not an empty one
+        content |= dict.fromkeys(
+            ("predicted_enhancing_volume_ml", "false_positive_ml", "false_negative_ml", "dice"), None
+        )
     content["real_enhancement"] = "estimated" if referenceMask is None else "labels"
     measure(nodes, predicted)
     nodes.cemri.SetAttribute(PREFIX + "ComparedMask", nodes.maskDigest)
+    nodes.cemri.SetAttribute(COMPARED_VOXEL, f"{ml:.9g}")
     nodes.cemri.SetAttribute(PREFIX + "Comparison", json.dumps(content))
     nodes.reference = reference = _kept(nodes, reference)
     nodes.cemri.SetAttribute(COMPARED, imprint(reference, nodes.cemri))
@@ -162,9 +169,17 @@ def maskImprint(mask: Any, target: Any) -> str:
 
 
 def tumourChanged(nodes: Nodes) -> bool:
-    """Whether the real tumour is no longer what, or where, it was when it was compared, as far as it can be told."""
+    """Whether the real tumour is gone, or not what, or where, it was when it was compared, as far as it can be told."""
+    if not alive(nodes.referenceMask):
+        return (nodes.comparison or {}).get("real_enhancement") == "labels"
     kept = nodes.cemri.GetAttribute(COMPARED_TUMOUR)
-    return bool(kept and alive(nodes.referenceMask) and maskImprint(nodes.referenceMask, nodes.cemri) != kept)
+    return bool(kept and maskImprint(nodes.referenceMask, nodes.cemri) != kept)
+
+
+def scaleOf(nodes: Nodes) -> float:
+    """By how much volumes are larger now than when the run was compared: a transform that it is under counts."""
+    kept = nodes.cemri.GetAttribute(COMPARED_VOXEL)
+    return voxelMl(nodes.cemri) / (float(kept) if kept else voxelMl(nodes.cemri, world=False))
 
 
 def lookAtScans(nodes: Nodes) -> dict[str, bool]:

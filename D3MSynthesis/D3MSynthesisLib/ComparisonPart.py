@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import qt
@@ -11,35 +12,50 @@ from slicer.i18n import tr as _
 import slicer
 from D3MSynthesisLib import Comparison, Looks, Pictures
 from D3MSynthesisLib.Engine import SynthesisError
+from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Handlers import connect
 from D3MSynthesisLib.Identity import groupOf, identityOf
 from D3MSynthesisLib.Runs import alive
 
 SAME_ML = 0.05
 """Volumes of a mask that differ by less are told alike."""
+NAME_ENDS = 12
+"""Characters of a long name's ends that are told."""
 
 
-def comparisonRows(
-    comparison: dict[str, Any] | None,
-    maskMl: float | None = None,
-    changed: bool = False,
-    moved: bool = False,
-    tumour: bool = False,
-) -> list[tuple[str, str, str]]:
-    """Rows of the table beside a real T1c: name, synthetic image, what to compare it with.
+@dataclass(frozen=True)
+class Standing:
+    """How a comparison's numbers stand now: what they are of may be another one by now, or gone."""
 
-    Args:
-        comparison: The run's.
-        maskMl: Volume of the mask as it is now: numbers of a mask that was another one are not told.
-        changed: The mask is another one, whatever its volume.
-        moved: The real T1c is another one, or elsewhere.
-        tumour: The real tumour is another one, or elsewhere.
-    """
-    if moved and comparison:
+    maskMl: float | None = None
+    """Volume of the mask as it is now."""
+    maskChanged: bool = False
+    """The mask is another one, whatever its volume."""
+    maskDeleted: bool = False
+    moved: bool = False
+    """The real T1c is another one, or elsewhere."""
+    deleted: bool = False
+    """The real T1c is no longer in the scene."""
+    tumourChanged: bool = False
+    """The real tumour is another one, or elsewhere, or no longer in the scene."""
+    tumour: str = ""
+    """Name of the real tumour; empty where it was estimated."""
+    scale: float = 1.0
+    """Of volumes: a transform that the run is under may have one."""
+
+
+def comparisonRows(comparison: dict[str, Any] | None, now: Standing) -> list[tuple[str, str, str]]:
+    """Rows of the table beside a real T1c: name, synthetic image, what to compare it with; or a sentence alone."""
+    if now.deleted and comparison:
+        return [(_("The real T1c that was compared is no longer in the scene."), "", "")]
+    if now.moved and comparison:
         return [(_("The real T1c has moved or changed since: press Compare again."), "", "")]
-    numbers = comparison or {}
+    numbers = {
+        name: value * now.scale if name.endswith("_ml") and isinstance(value, (int, float)) else value
+        for name, value in (comparison or {}).items()
+    }
     measured = numbers.get("predicted_enhancing_volume_ml")
-    changed = changed or (maskMl is not None and measured is not None and abs(maskMl - measured) > SAME_ML)
+    other = now.maskMl is not None and measured is not None and abs(now.maskMl - measured) > SAME_ML
     guessed = numbers.get("real_enhancement") == "estimated"
 
     def text(name: str, form: str, what: str = "{n}") -> str:
@@ -51,22 +67,30 @@ def comparisonRows(
         (_("PSNR, brain (dB)"), text("psnr_brain", ".1f"), text("psnr_brain_t1", ".1f", copied)),
         (_("SSIM, brain"), text("ssim_brain", ".3f"), text("ssim_brain_t1", ".3f", copied)),
     ]
-    if changed:
-        rows.append((_("Mask changed since"), _("compare again"), ""))
-    if tumour:
+    if now.tumourChanged:
         rows.append((_("Real tumour changed since"), _("compare again"), ""))
-    if changed or tumour:
-        return [row for row in rows if row[1]]
-    rows += [
-        (
-            _("Enhancing tumour (ml)"),
-            text("predicted_enhancing_volume_ml", ".1f"),
-            text("real_enhancing_volume_ml", ".1f", real),
-        ),
-        (_("falsely enhancing (ml)"), text("false_positive_ml", ".1f"), _("estimated") if guessed else ""),
-        (_("missed (ml)"), text("false_negative_ml", ".1f"), _("estimated") if guessed else ""),
-    ]
+    if now.maskDeleted and comparison:
+        volume = "" if now.tumourChanged else text("real_enhancing_volume_ml", ".1f", real)
+        rows.append((_("Enhancing tumour (ml)"), _("mask deleted"), volume))
+    elif now.maskChanged or other or (comparison and measured is None):
+        rows.append((_("Mask changed since"), _("compare again"), ""))
+    elif not now.tumourChanged:
+        against = _("estimated") if guessed else now.tumour
+        rows += [
+            (
+                _("Enhancing tumour (ml)"),
+                text("predicted_enhancing_volume_ml", ".1f"),
+                text("real_enhancing_volume_ml", ".1f", real),
+            ),
+            (_("falsely enhancing (ml)"), text("false_positive_ml", ".1f"), against),
+            (_("missed (ml)"), text("false_negative_ml", ".1f"), against),
+        ]
     return [row for row in rows if row[1]]
+
+
+def _short(name: str) -> str:
+    """A node's name for a narrow column: both ends of a long one."""
+    return name if len(name) <= 2 * NAME_ENDS + 1 else f"{name[:NAME_ENDS]}…{name[-NAME_ENDS:]}"
 
 
 class ComparisonPart:
@@ -128,35 +152,54 @@ class ComparisonPart:
     def tell(self) -> None:
         """Numbers of the run, and whether it can be compared with what is chosen now."""
         nodes, table = self.nodes, self.ui.comparisonTable
-        rows = []
-        if nodes is not None:
-            rows = comparisonRows(
-                nodes.comparison,
-                nodes.enhancingVolumeMl,
-                not nodes.maskCompared,
-                self.referenceChanged,
-                self.tumourChanged,
-            )
+        rows = [] if nodes is None else comparisonRows(nodes.comparison, self._standing())
+        of = nodes.reference if nodes is not None and alive(nodes.reference) else None
+        if rows and rows[0][1] and of is not None and self._otherIsChosen():
+            text = _("These are numbers of {compared}: press Compare for those of {chosen}, which is chosen now.")
+            chosen = self.parameters.reference.GetName()
+            rows.insert(0, (text.format(compared=of.GetName(), chosen=chosen), "", ""))
         table.setVisible(bool(rows))
         table.setRowCount(len(rows))
+        named = _("compared with") if of is None else _("compared with {name}").format(name=_short(of.GetName() or ""))
+        table.horizontalHeaderItem(2).setText(named)
+        table.horizontalHeaderItem(2).setToolTip("" if of is None else of.GetName() or "")
+        table.clearSpans()
         for row, texts in enumerate(rows):
             for column, text in enumerate(texts):
                 table.setItem(row, column, qt.QTableWidgetItem(text))
-        table.clearSpans()
-        table.setWordWrap(self.referenceChanged)
-        if self.referenceChanged and rows:
-            table.setSpan(0, 0, 1, 3)  # a sentence
-            table.item(0, 0).setToolTip(rows[0][0])
+            if not texts[1]:
+                table.setSpan(row, 0, 1, 3)  # a sentence
+                table.item(row, 0).setToolTip(texts[0])
+        table.setWordWrap(any(not texts[1] for texts in rows))
         table.resizeRowsToContents()
         height = sum(table.rowHeight(row) for row in range(len(rows)))
         table.setFixedHeight(height + (table.rowHeight(0) if rows else 0) + 6)  # the header is one row high
-        self.ui.fadeSlider.setEnabled(nodes is not None and alive(nodes.reference))
+        self.ui.fadeSlider.setEnabled(of is not None)
+        self.ui.fadeSlider.setToolTip("" if of is None else _("Fade to {name}.").format(name=of.GetName()))
         chosen = None if self.parameters is None else self.parameters.reference
         self.ui.compareButton.setEnabled(nodes is not None and chosen is not None)
         self.ui.compareButton.setToolTip(
             _("Choose a real T1c among the inputs, and its tumour if you have it.") if chosen is None else
             _("Measure this run, with its mask as it is now, against {name}.").format(name=chosen.GetName())
         )  # fmt: skip
+
+    def _standing(self) -> Standing:
+        nodes = self.nodes
+        tumour = nodes.referenceMask
+        return Standing(
+            None if nodes.maskDeleted else nodes.enhancingVolumeMl, not nodes.maskCompared, nodes.maskDeleted,
+            self.referenceChanged, not alive(nodes.reference), self.tumourChanged,
+            _short(tumour.GetName() or "") if alive(tumour) else "", Comparison.scaleOf(nodes),
+        )  # fmt: skip
+
+    def _otherIsChosen(self) -> bool:
+        """Whether another real T1c than the compared one is chosen now: of a frame of a sequence a copy was kept."""
+        chosen = None if self.parameters is None else self.parameters.reference
+        if chosen is None or chosen is self.nodes.reference:
+            return False
+        frame = frameOf(chosen)
+        kept = None if frame is None else f"{chosen.GetName()} ({frame.title})"
+        return kept is None or not (self.nodes.reference.GetName() or "").startswith(kept)
 
     def onCompare(self, *_arguments: Any) -> None:
         """Measure the run against the real T1c that is chosen now."""

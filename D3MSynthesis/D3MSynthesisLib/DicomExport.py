@@ -13,7 +13,6 @@ import slicer
 from D3MSynthesisLib import Inputs, Masks
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Grids import matrixOf
-from D3MSynthesisLib.Runs import alive
 from D3MSynthesisLib.Texts import _
 from D3MSynthesisLib.Traces import newFolder
 from D3MSynthesisLib.Worker import Outcome, Worker
@@ -65,7 +64,7 @@ class DicomExport:
             SynthesisError: it cannot be started, or the run's mask was deleted.
         """
         nodes = self._nodes
-        if not alive(nodes.segmentation):  # an empty one would say that nothing enhances
+        if nodes.maskDeleted:  # an empty one would say that nothing enhances
             raise SynthesisError(_("The mask was deleted from the scene, and DICOM is not written without it."),
                                  _("Run the synthesis again, or save without DICOM."))  # fmt: skip
         self._temporary = temporary = newFolder()

@@ -196,14 +196,14 @@ def thresholdOf(probability: Any, mask: Any) -> float:
     return inside
 
 
-def voxelMl(node: Any) -> float:
-    """Volume of a voxel in ml as shown in the world: a transform with scale counts."""
+def voxelMl(node: Any, world: bool = True) -> float:
+    """Volume of a voxel in ml as shown in the world: a transform with scale counts; else in the node's own frame."""
     import numpy as np
 
     matrix = vtk.vtkMatrix4x4()
     node.GetIJKToRASMatrix(matrix)
     size = abs(np.linalg.det(slicer.util.arrayFromVTKMatrix(matrix)[:3, :3]))
-    parent = node.GetParentTransformNode()
+    parent = node.GetParentTransformNode() if world else None
     toWorld = vtk.vtkMatrix4x4()
     if parent is not None and parent.IsTransformToWorldLinear():
         parent.GetMatrixTransformToWorld(toWorld)

@@ -168,6 +168,10 @@ class SynthesisLogic:
             raise SynthesisError(_("A synthesis is already running."), _("Wait for it, or cancel it."))
         optional = _optionalContrasts(model) if t2 is None or flair is None else ()
         further = {name: node for name, node in (further or {}).items() if node is not None}
+        for node in (t1, t2, flair, brainMask, reference, referenceMask, enhancementMask, *further.values()):
+            if node is not None and node.GetScene() is None:
+                raise SynthesisError(_("{scan} is no longer in the scene.").format(scan=node.GetName() or _("A scan")),
+                                     _("Load it again."))  # fmt: skip
         fault = readiness(
             t1, t2, flair, brainMask, reference, referenceMask, acrossStudies, enhancementMask, optional, further
         )

@@ -11,6 +11,7 @@ from slicer.util import VTKObservationMixin
 
 import slicer
 from D3MSynthesisLib import Masks
+from D3MSynthesisLib.Grids import voxelMl
 from D3MSynthesisLib.Handlers import connect, guarded
 from D3MSynthesisLib.Runs import alive
 
@@ -36,6 +37,8 @@ class MaskPart(VTKObservationMixin):
         self._coming = False
         self._seen: tuple[Any, ...] = ()
         """Of the mask what is told: others may have noticed an edit first."""
+        self._voxelMl = 0.0
+        """Volume of a voxel when the mask was measured."""
         connect(ui.thresholdSlider, "valueChanged(double)", self.onThreshold)
         connect(ui.steerButton, "clicked(bool)", self.onSteer)
 
@@ -78,7 +81,13 @@ class MaskPart(VTKObservationMixin):
                 self._changed()
         self._tell()
 
+    def lookAtScale(self) -> None:
+        """The run was moved: under a transform with scale its volume is another one."""
+        if self.nodes is not None and voxelMl(self.nodes.cemri) != self._voxelMl:
+            self.look()
+
     def _state(self) -> tuple[Any, ...]:
+        self._voxelMl = voxelMl(self.nodes.cemri)
         return self.nodes.edited, self.nodes.enhancingVolumeMl, self.nodes.maskDigest
 
     def _tell(self) -> None:

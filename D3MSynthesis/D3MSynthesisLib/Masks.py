@@ -19,6 +19,8 @@ NAMED = re.compile(r"(?i)(?<=enhancing tumour) \((?:predicted|edited|given)\)")
 """What says in the name of a segment, or of a node, where its mask comes from."""
 ORIGINAL = PREFIX + "Original"
 """Tag of a segment: what tells the mask that the synthesis gave, and if a person had; copies and files have it, too."""
+DELETED = "deleted"
+"""In place of what tells a mask from others, where there is none any more."""
 ROUNDING = 1e-6
 """The threshold is kept with so many digits: which side of it a voxel is on cannot be told when it is nearer."""
 SEGMENT_COLOUR = (0.95, 0.35, 0.15)
@@ -94,6 +96,8 @@ def measure(nodes: Nodes, mask: Any) -> float:
     volume = float(mask.sum()) * voxelMl(nodes.cemri)
     nodes.cemri.SetAttribute(PREFIX + "EnhancingVolumeMl", f"{volume:.6g}")
     digest = hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=8).hexdigest()
+    if nodes.maskDeleted:
+        digest = DELETED
     nodes.cemri.SetAttribute(PREFIX + "MaskDigest", digest)
     return volume
 
@@ -195,12 +199,13 @@ def noticeCopies(segmentation: Any) -> None:
 
 
 def record(nodes: Nodes) -> dict[str, Any]:
-    """What the mask is as it is now, for the provenance of files: predicted, or changed by a person."""
+    """What the mask is as it is now, for the provenance of files: predicted, or changed or deleted by a person."""
     noticeEdit(nodes)
     return {
         "edited": nodes.edited,
+        "deleted": nodes.maskDeleted,
         "threshold": nodes.threshold,
-        "enhancing_volume_ml": round(nodes.enhancingVolumeMl, 3),
+        "enhancing_volume_ml": None if nodes.maskDeleted else round(nodes.enhancingVolumeMl, 3),
     }
 
 

@@ -265,6 +265,8 @@ class ResultPart(VTKObservationMixin):
         elif nodes.given:
             form = _("Enhancing tumour, given: <b>{ml} ml</b>")
         text = form.format(ml=f"{nodes.enhancingVolumeMl:.1f}")
+        if nodes.maskDeleted:
+            text = _("The mask of the enhancing tumour was deleted: it has no volume.")
         if nodes.estimate:
             text += f"<br>{html.escape(nodes.estimate)}"
         chosen = None if self.parameters is None else self.parameters.t1
@@ -421,6 +423,7 @@ class ResultPart(VTKObservationMixin):
         if not self._active() or not Runs.alive(self.nodes.cemri):
             return
         Pictures.follow(self.nodes)
+        self.mask.lookAtScale()
         self._factor = Pictures.draw(self.nodes, self._look())
         self._tellPicture()
         self._lookAtReference()

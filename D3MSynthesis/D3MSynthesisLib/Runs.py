@@ -78,8 +78,13 @@ class Nodes:
 
     @property
     def enhancingVolumeMl(self) -> float:
-        """Volume of the mask in ml, in the space that the results are shown in."""
+        """Volume of the mask in ml, in the space that the results are shown in; 0 also where it was deleted."""
         return float(self.cemri.GetAttribute(PREFIX + "EnhancingVolumeMl") or 0.0)
+
+    @property
+    def maskDeleted(self) -> bool:
+        """Whether there is no mask any more, which is not an empty one: a person deleted it, or all of its segments."""
+        return not alive(self.segmentation) or self.segmentation.GetSegmentation().GetNumberOfSegments() == 0
 
     @property
     def maskDigest(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import slicer
 from D3MSynthesisLib import Masks
+from D3MSynthesisLib.Runs import alive
 
 MAX_NAME = 60
 
@@ -70,7 +71,7 @@ def savedNodes(nodes: Any) -> Iterator[tuple[str, Any]]:
         ("uncertainty.nrrd", nodes.uncertainty),
         ("whole_tumour_probability.nrrd", nodes.wholeTumour),
     ):
-        if node is not None:
+        if alive(node):
             yield name, node
 
 

@@ -170,6 +170,8 @@ class Panel(VTKObservationMixin):
         nodes = self.result.nodes
         if self.parameters is not None and nodes is not None and not all(alive(node) for node in nodes.all()):
             self.result.refresh(nodes)  # the user deleted the run, or a part of it, in the data tree
+        elif nodes is not None:
+            self.result.comparison.look()  # the real tumour may be gone
         self.update()
 
     def _onArranged(self, layout: Any, _event: str) -> None:
@@ -234,9 +236,9 @@ class Panel(VTKObservationMixin):
     def _steer(self, mask: Any) -> None:
         nodes = self.result.nodes
         if nodes is not None and not self.logic.running:
-            brain = nodes.brainMask if alive(nodes.brainMask) else None
+            brain, real = (node if alive(node) else None for node in (nodes.brainMask, nodes.reference))
             self.run.start(
-                nodes.t1, nodes.t2, nodes.flair, brainMask=brain, reference=nodes.reference, enhancementMask=mask,
+                nodes.t1, nodes.t2, nodes.flair, brainMask=brain, reference=real, enhancementMask=mask,
                 further={name: getattr(nodes, name) for name in self.models.further},
             )  # fmt: skip
 

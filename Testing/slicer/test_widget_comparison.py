@@ -1,0 +1,138 @@
+"""The panel's table beside a real T1c: what its numbers are of, and that of what is gone none are told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from slicer_helpers import MadeOutput, write_provenance
+
+slicer = pytest.importorskip("slicer")
+pytest.importorskip("PySide6.QtUiTools")
+from panel_helpers import SCANS, opened, press, slow  # noqa: E402
+from qt_host import Host  # noqa: E402
+
+
+def real(made: MadeOutput, name: str, factor: float = 1.0) -> object:
+    """A real T1c."""
+    return slicer.util.addVolumeFromArray((factor * made.cemri.T).copy(), ijkToRAS=made.matrix, name=name)
+
+
+def table(panel: object) -> list[list[str]]:
+    """What the table says, its header first."""
+    found = panel.ui.comparisonTable
+    rows = [[found.item(row, column).text() for column in range(3)] for row in range(found.rowCount)]
+    return [[found.horizontalHeaderItem(column).text() for column in range(3)], *rows]
+
+
+def test_numbers_are_told_with_what_they_are_of(host: Host, made: MadeOutput) -> None:
+    """Another real T1c is chosen: the table and the slider name the one that was compared, and say so."""
+    panel = opened(host, made)
+    p = panel.parameters
+    p.reference = real(made, "p_t1c")
+    tumour = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "drawn tumour")
+    slicer.util.updateVolumeFromArray(tumour, made.mask.T.astype(np.uint8))
+    tumour.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(made.matrix))
+    p.referenceMask = tumour
+    host.settle()
+    press(host, panel)
+    panel.ui.compareButton.click()
+    rows = table(panel)
+    assert rows[0][2] == "compared with p_t1c"
+    assert "p_t1c" in panel.ui.fadeSlider.toolTip
+    assert [row[2] for row in rows if row[0] == "missed (ml)"] == ["drawn tumour"]
+    p.reference = real(made, "p_t1c_second", 3)
+    host.settle()
+    again = table(panel)
+    assert again[2:] == rows[1:]
+    assert "numbers of p_t1c:" in again[1][0]
+    assert "p_t1c_second" in again[1][0]
+    panel.ui.compareButton.click()
+    assert table(panel)[0][2] == "compared with p_t1c_second"
+    assert "numbers of" not in table(panel)[1][0]
+    host.scene.RemoveNode(tumour)
+    host.settle()
+    assert ["Real tumour changed since", "compare again", ""] in table(panel)
+    assert "missed (ml)" not in [row[0] for row in table(panel)]
+    host.scene.RemoveNode(p.reference)
+    host.settle()
+    assert table(panel)[1:] == [["The real T1c that was compared is no longer in the scene.", "", ""]]
+
+
+def test_a_deleted_real_scan_does_not_reach_the_engine(host: Host, made: MadeOutput) -> None:
+    """A picture from a mask is made without the real T1c that was deleted; a script that gives one is told."""
+    from D3MSynthesisLib.Engine import SynthesisError
+
+    panel = opened(host, made)
+    press(host, panel)
+    gone = panel.parameters.reference = real(made, "p_t1c")
+    panel.ui.compareButton.click()
+    host.scene.RemoveNode(gone)
+    host.settle()
+    engine = slow(host, panel, made, panel.ui.steerButton)
+    assert "--reference" not in json.loads((engine / "arguments.json").read_text())
+    (engine / "go.txt").write_text("")
+    host.until(lambda: not panel.logic.running, 20)
+    with pytest.raises(SynthesisError, match="p_t1c is no longer in the scene"):
+        panel.logic.run(*(getattr(panel.parameters, name) for name in SCANS), reference=gone)
+
+
+@pytest.mark.parametrize("what", ["node", "segments"])
+def test_no_mask_is_not_an_empty_one(host: Host, made: MadeOutput, tmp_path: Path, what: str) -> None:
+    """A mask that was deleted is told so in the panel, in what is saved, and in the comparison."""
+    from D3MSynthesisLib import Saving
+
+    panel = opened(host, made)
+    panel.parameters.reference = real(made, "p_t1c")
+    press(host, panel)
+    panel.ui.compareButton.click()
+    nodes = panel.result.nodes
+    if what == "node":
+        host.scene.RemoveNode(nodes.segmentation)
+    else:
+        nodes.segmentation.GetSegmentation().RemoveAllSegments()
+    host.settle(0.1)
+    nodes = panel.result.nodes
+    label = panel.ui.volumeLabel.text
+    assert "deleted" in label
+    assert " ml" not in label
+    assert ["Enhancing tumour (ml)", "mask deleted"] in [row[:2] for row in table(panel)]
+    saved = json.loads((Saving.saveRun(nodes, tmp_path) / "provenance.json").read_text())["mask"]
+    assert saved["deleted"]
+    assert saved["enhancing_volume_ml"] is None
+    panel.ui.compareButton.click()
+    numbers = nodes.comparison
+    assert numbers["psnr_brain"] is not None
+    for name in ("predicted_enhancing_volume_ml", "false_positive_ml", "false_negative_ml", "dice"):
+        assert numbers[name] is None
+    assert ["Enhancing tumour (ml)", "mask deleted"] in [row[:2] for row in table(panel)]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_volumes_under_a_transform_with_scale_agree(host: Host, made: MadeOutput, when: str) -> None:
+    """The label and the engine's comparison tell one volume, wherever the run lies."""
+    ml = made.mask.sum() * abs(np.linalg.det(made.matrix[:3, :3])) / 1000
+    numbers = {"psnr_brain": 30.0, "psnr_brain_t1": 25.0, "predicted_enhancing_volume_ml": ml,
+               "real_enhancing_volume_ml": ml, "false_positive_ml": 0.0, "false_negative_ml": 0.0, "dice": 1.0,
+               "real_enhancement": "estimated"}  # fmt: skip
+    (made.folder / "comparison.json").write_text(json.dumps(numbers))
+    (made.folder / "provenance.json").unlink()
+    write_provenance(made.folder)
+    panel = opened(host, made)
+    p = panel.parameters
+    p.reference = real(made, "p_t1c")
+    scaled = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    if when == "before":
+        scaled.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.2, 1.2, 1.2, 1])))
+    for name in (*SCANS, "reference"):
+        getattr(p, name).SetAndObserveTransformNodeID(scaled.GetID())
+    host.settle()
+    press(host, panel)
+    if when == "after":
+        scaled.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.2, 1.2, 1.2, 1])))
+        host.settle(0.1)
+    told = f"{ml * 1.2**3:.1f}"
+    assert f"<b>{told} ml" in panel.ui.volumeLabel.text
+    assert [row[1] for row in table(panel) if row[0] == "Enhancing tumour (ml)"] == [told]
