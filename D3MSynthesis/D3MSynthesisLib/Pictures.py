@@ -255,8 +255,7 @@ def first(nodes: Nodes) -> None:
     for other in findRuns(nodes.cemri.GetScene()):
         if other.runID != nodes.runID:
             hide(other)
-    if alive(nodes.t1):
-        Views.dropLabels(nodes.t1)
+    Views.dropStrangers(nodes.cemri)
     Looks.windowInputs(nodes)
     Views.lookAt(nodes)
 

@@ -6,7 +6,6 @@ Views are reached through their composite and slice nodes, so this works in the 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
 from typing import Any
 
 import vtk
@@ -16,6 +15,23 @@ from D3MSynthesisLib.Assignment import isSynthetic
 from D3MSynthesisLib.Grids import gridPoints, rasBounds, transformed, worldFrom
 from D3MSynthesisLib.Identity import groupOf, identityOf
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, Nodes, alive, brainOf
+from D3MSynthesisLib.Seen import (
+    blended,
+    composites,
+    further,
+    images,
+    imagesIn3D,
+    labelOf,
+    layersOf,
+    masksShown,
+    modelsShown,
+    named,
+    outlines,
+    owners,
+    segmentsShown,
+    sliceNodes,
+    volumes,
+)
 from D3MSynthesisLib.Texts import _
 
 MARK = "synthetic, research use only"
@@ -31,6 +47,8 @@ LINE_SPACING = 1.25
 """Of the texts in a view with a text of ours: by VTK's own, letters that hang down touch the line below."""
 MASK = "mask of a synthesis"
 """Beginning of what is written there where a run's mask lies over acquired scans alone."""
+STRANGE = "of another patient, examination or run"
+"""Beginning of what is written there where such a thing lies over a result, or under it."""
 CHANGED = {"reference": PREFIX + "ChangedT1c", "t1": PREFIX + "ChangedT1"}
 """Attributes of a synthetic image: "yes" where a scan is no longer what was compared, or what it was made from."""
 SINCE = "moved or changed since"
@@ -43,26 +61,6 @@ FOUR = ("Red", "Slice4", "Green", "Yellow")
 """Slice views of Slicer's layout "two over two", row by row (vtkMRMLLayoutLogic.cxx)."""
 SIX = ("Red", "Green", "Yellow", "Red+", "Green+", "Yellow+")
 """Slice views of Slicer's layout "three over three", row by row (vtkMRMLLayoutLogic.cxx)."""
-
-
-def composites(scene: Any) -> list[Any]:
-    """The composite nodes of all slice views."""
-    return [
-        scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
-        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode"))
-    ]
-
-
-def sliceNodes(scene: Any) -> list[Any]:
-    """The slice nodes of all slice views."""
-    return [
-        scene.GetNthNodeByClass(index, "vtkMRMLSliceNode")
-        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceNode"))
-    ]
-
-
-def _named(nodes: list[Any], view: str) -> Any:
-    return next((node for node in nodes if node.GetLayoutName() == view), None)
 
 
 def identifier(node: Any) -> str | None:
@@ -88,13 +86,32 @@ def setImages(scene: Any, background: dict[str, Any], default: Any, foreground: 
         composite.SetForegroundOpacity(opacity if alive(over) else 0.0)
 
 
-def dropLabels(t1: Any) -> None:
-    """Take label maps of another patient or examination, where that is known, out of the views of a result of T1."""
-    mine = identityOf(t1)
-    for composite in composites(t1.GetScene()):
-        label = t1.GetScene().GetNodeByID(composite.GetLabelVolumeID() or "")
-        if mine.known and label is not None and identityOf(label).known and groupOf(label) != groupOf(t1):
+def dropStrangers(result: Any) -> None:
+    """Take what is known to be of another patient or examination, or run, out of the views of a result.
+
+    Args:
+        result: The synthetic image. Label maps and layers of our own are dropped, segmentations are hidden.
+    """
+    scene = result.GetScene()
+    for composite in composites(scene):
+        if _isStrange(scene.GetNodeByID(composite.GetLabelVolumeID() or ""), result):
             composite.SetLabelVolumeID(None)
+        for layer in layersOf(composite):
+            if _isStrange(scene.GetNodeByID(composite.GetNthLayerVolumeID(layer) or ""), result):
+                composite.SetNthLayerVolumeID(layer, None)
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
+        for index in range(node.GetNumberOfDisplayNodes() if _isStrange(node, result) else 0):
+            node.GetNthDisplayNode(index).SetVisibility(False)
+
+
+def _isStrange(node: Any, result: Any) -> bool:
+    """Whether a node is of another run than a result, or is known to be of another patient or examination."""
+    if node is None or node is result:
+        return False
+    run = node.GetAttribute(RUN)
+    if run:
+        return bool(run != result.GetAttribute(RUN))
+    return identityOf(result).known and identityOf(node).known and groupOf(node) != groupOf(result)
 
 
 def runsShown(scene: Any) -> set[str]:
@@ -109,7 +126,7 @@ def runsShown(scene: Any) -> set[str]:
 
 def acquired(scene: Any) -> list[Any]:
     """Images in the slice views that no synthesis has made."""
-    shown = [node for view in composites(scene) for node in _images(scene, view.GetLayoutName())[:2]]
+    shown = [node for view in composites(scene) for node in images(scene, view.GetLayoutName())[:2]]
     return [node for node in shown if node is not None and not isSynthetic(node)]
 
 
@@ -139,7 +156,7 @@ def link(scene: Any, views: tuple[str, ...]) -> None:
     Slicer's layout "three over three" is a group of its own. `release` undoes it.
     """
     for view in views:
-        node, composite = _named(sliceNodes(scene), view), _named(composites(scene), view)
+        node, composite = named(sliceNodes(scene), view), named(composites(scene), view)
         if node is None or composite is None:
             continue
         if node.GetAttribute(BEFORE) is None:
@@ -157,7 +174,7 @@ def release(scene: Any) -> None:
             continue
         group, turned, linked = json.loads(node.GetAttribute(BEFORE))
         node.SetAttribute(BEFORE, None)
-        composite = _named(composites(scene), node.GetLayoutName())
+        composite = named(composites(scene), node.GetLayoutName())
         if composite is not None:
             composite.SetLinkedControl(linked)
         node.SetViewGroup(group)
@@ -169,12 +186,12 @@ def release(scene: Any) -> None:
 
 def copyPosition(scene: Any, source: str, targets: tuple[str, ...]) -> None:
     """Let views look at the same place as another one, as large, in its group."""
-    master = _named(sliceNodes(scene), source)
+    master = named(sliceNodes(scene), source)
     if master is None:
         return
     perPixel = [master.GetFieldOfView()[axis] / max(master.GetDimensions()[axis], 1) for axis in (0, 1)]
     for name in targets:
-        node = _named(sliceNodes(scene), name)
+        node = named(sliceNodes(scene), name)
         if node is None or node is master:
             continue
         node.SetViewGroup(master.GetViewGroup())
@@ -307,9 +324,9 @@ def markViews() -> None:
             continue
         view = widget.sliceView()
         _write(view, UPPER_EDGE, (MARK,), "\n".join(caption(slicer.mrmlScene, name)))
-        lower = (maskCaption(slicer.mrmlScene, name), changedCaption(slicer.mrmlScene, name))
+        lower = (one(slicer.mrmlScene, name) for one in (maskCaption, strangeCaption, changedCaption))
         text = "\n".join(text for text in lower if text)
-        _write(view, LOWER_EDGE, (MASK, SINCE), text + _aboveNames(slicer.mrmlScene, name) if text else "")
+        _write(view, LOWER_EDGE, (MASK, STRANGE, SINCE), text + _aboveNames(slicer.mrmlScene, name) if text else "")
     for index in range(manager.threeDViewCount):
         widget = manager.threeDWidget(index)
         if widget is not None:
@@ -334,53 +351,23 @@ def _aboveNames(scene: Any, view: str) -> str:
     They stand in the corner beside it, a line for each of label, foreground and background, and an empty one
     (SliceViewAnnotations.py, makeAnnotationText and drawCornerAnnotations).
     """
-    composite = _named(composites(scene), view)
+    composite = named(composites(scene), view)
     shown = (composite.GetLabelVolumeID(), composite.GetForegroundVolumeID(), composite.GetBackgroundVolumeID())
     return "\n " * (1 + sum(scene.GetNodeByID(identity or "") is not None for identity in shown))
 
 
 def caption(scene: Any, view: str) -> list[str]:
     """Lines at the upper edge of a view; none where only acquired images are seen."""
-    under, over, share = _images(scene, view)
-    shown = [node for node in (under, over, *_further(scene, view)) if isSynthetic(node)]
+    under, over, share = images(scene, view)
+    shown = [node for node in (under, over, *further(scene, view)) if isSynthetic(node)]
     drawings = _drawings(scene, {node.GetAttribute(RUN) for node in shown})
     if not shown:  # over an acquired scan the drawing alone is ours
         return [f"drawing: {MARK}", *drawings] if drawings else []
     lines = [MARK]
     real = [node for node in (under, over) if node is not None and not isSynthetic(node)]
-    if over is not None and len(real) == 1 and _blended(scene, view):
+    if over is not None and len(real) == 1 and blended(scene, view):
         lines.append(_("{n} % of it real").format(n=round(100 * (share if not isSynthetic(over) else 1 - share))))
     return lines + [text for node in shown if (text := node.GetAttribute(CAPTION))] + drawings
-
-
-def _images(scene: Any, view: str) -> tuple[Any, Any, float]:
-    """What is seen in a view: the image below, the one over it, and how much of that one; None where none is."""
-    composite = _named(composites(scene), view)
-    if composite is None:
-        return None, None, 0.0
-    share = composite.GetForegroundOpacity()
-    under = scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
-    over = scene.GetNodeByID(composite.GetForegroundVolumeID() or "") if share > 0 else None
-    if over is not None and share >= 1 and _blended(scene, view) and not isSynthetic(over) and _covers(over, under):
-        under = None  # nothing is left of it
-    return under, over, share
-
-
-def _further(scene: Any, view: str) -> list[Any]:
-    """What newer versions of Slicer have seen over background, foreground and labels, in layers of its own."""
-    composite = _named(composites(scene), view)
-    if composite is None or not hasattr(composite, "GetNumberOfAdditionalLayers"):
-        return []
-    first = composite.LayerLabel + 1
-    layers = range(first, first + composite.GetNumberOfAdditionalLayers())
-    seen = [composite.GetNthLayerVolumeID(layer) for layer in layers if composite.GetNthLayerOpacity(layer) > 0]
-    return [scene.GetNodeByID(identity or "") for identity in seen]
-
-
-def _blended(scene: Any, view: str) -> bool:
-    """Whether the image over the other one covers it by its opacity: Slicer can add and subtract them, too."""
-    composite = _named(composites(scene), view)
-    return bool(composite.GetCompositing() == composite.Alpha)
 
 
 def changedCaption(scene: Any, view: str) -> str:
@@ -388,9 +375,9 @@ def changedCaption(scene: Any, view: str) -> str:
 
     Of a scan that several runs have in common it is said of which synthetic image it is so.
     """
-    seen = {node.GetID() for node in _images(scene, view)[:2] if node is not None and not isSynthetic(node)}
+    seen = {node.GetID() for node in images(scene, view)[:2] if node is not None and not isSynthetic(node)}
     results: dict[str, Any] = {}
-    for node in _volumes(scene) if seen else []:
+    for node in volumes(scene) if seen else []:
         if node.GetAttribute(ROLE) == "cemri":
             results.setdefault(node.GetAttribute(RUN), node)  # not copies that a person made
     texts = {"reference": f"real T1c {SINCE} it was compared", "t1": f"T1 {SINCE} the synthesis"}
@@ -408,16 +395,27 @@ def maskCaption(scene: Any, view: str) -> str:
 
     An outline alone looks as if somebody had drawn it by the scan, and the picture may be the next patient's.
     """
-    images = [node for node in _images(scene, view)[:2] if node is not None]
-    if not images:
+    runs = {node.GetAttribute(RUN) for node in images(scene, view)[:2] if node is not None}
+    label = labelOf(scene, view)
+    names, found = masksShown(scene, outlines, runs)
+    names += modelsShown(scene, lambda display: display.GetVisibility2D())
+    if isSynthetic(label) and label.GetAttribute(RUN) not in runs - {None}:
+        names.append(label.GetName())
+    return "\n".join([f"{MASK}: {', '.join(names)}", *found]) if names else ""
+
+
+def strangeCaption(scene: Any, view: str) -> str:
+    """What of another patient, examination or run is seen together with a result, by name; empty without it."""
+    shown = [*images(scene, view)[:2], labelOf(scene, view), *further(scene, view)]
+    shown = [node for node in shown if node is not None]
+    result = next((node for node in shown if node.GetAttribute(RUN)), None)
+    if result is None:
         return ""
-
-    def outlined(_node: Any, display: Any, _segment: str) -> bool:
-        drawn = display.GetVisibility2DFill() or display.GetVisibility2DOutline()
-        return bool(display.GetVisibility2D() and drawn)
-
-    names, owners = _masksShown(scene, outlined, {node.GetAttribute(RUN) for node in images})
-    return "\n".join([f"{MASK}: {', '.join(names)}", *owners]) if names else ""
+    if identityOf(result).known:  # runs' masks are told by `maskCaption`
+        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene)
+        shown += [node for node in nodes if not node.GetAttribute(RUN) and segmentsShown(node, outlines)]
+    found = [node.GetName() for node in shown if _isStrange(node, result)]
+    return f"{STRANGE}: {', '.join(dict.fromkeys(found))}" if found else ""
 
 
 def surfaceCaption(scene: Any, view: Any) -> str:
@@ -432,86 +430,18 @@ def surfaceCaption(scene: Any, view: Any) -> str:
             and node.GetSegmentation().ContainsRepresentation("Closed surface")
         )
 
-    images = _imagesIn3D(scene, None if view is None else view.GetID())
-    lines = [MARK, *images] if images else []
-    names, owners = _masksShown(scene, solid)
-    return "\n".join([*lines, f"surface: {MARK}", ", ".join(names), *owners] if names else lines)
-
-
-def _imagesIn3D(scene: Any, view: str | None) -> list[str]:
-    """Names of synthetic images in a 3-D view: of slices that are shown there, and of volumes that are rendered."""
-    found = []
-    for node in sliceNodes(scene):
-        if node.GetSliceVisible() and (view is None or node.IsDisplayableInThreeDView(view)):
-            found += [image for image in _images(scene, node.GetLayoutName())[:2] if isSynthetic(image)]
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLVolumeRenderingDisplayNode")):
-        display = scene.GetNthNodeByClass(index, "vtkMRMLVolumeRenderingDisplayNode")
-        visible = display.GetVisibility() and (view is None or display.IsDisplayableInView(view))
-        if visible and isSynthetic(display.GetDisplayableNode()):
-            found.append(display.GetDisplayableNode())
-    return list(dict.fromkeys(node.GetName() for node in found))
-
-
-def _masksShown(
-    scene: Any, shown: Callable[[Any, Any, str], bool], without: Collection[str] = ()
-) -> tuple[list[str], list[str]]:
-    """Segments of the runs' masks that are shown in such a way, and names of the synthetic images that they are of.
-
-    Args:
-        scene: The scene.
-        shown: Whether of a segmentation, with its display node, a segment that is not hidden is shown so.
-        without: Runs that are of no interest.
-    """
-    names: list[str] = []
-    runs: set[str] = set()
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")):
-        node = scene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
-        display = node.GetDisplayNode()
-        if display is None or not display.GetVisibility() or node.GetAttribute(ROLE) == "brain":
-            continue
-        run = node.GetAttribute(RUN) or ""  # none in a mask from a file
-        if run in without or not isSynthetic(node):
-            continue
-        if not slicer.vtkMRMLFolderDisplayNode.GetHierarchyVisibility(node):
-            continue
-        segmentation = node.GetSegmentation()
-        found = [segmentation.GetNthSegmentID(number) for number in range(segmentation.GetNumberOfSegments())]
-        seen = [one for one in found if display.GetSegmentVisibility(one) and shown(node, display, one)]
-        names += [segmentation.GetSegment(one).GetName() for one in seen]
-        if seen:
-            runs.add(run)
-    return names, _owners(scene, runs)
-
-
-def _volumes(scene: Any) -> list[Any]:
-    return [
-        scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
-        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"))
-    ]
-
-
-def _owners(scene: Any, runs: set[str]) -> list[str]:
-    """Names of the synthetic images of runs."""
-    return [
-        node.GetName()
-        for node in (_volumes(scene) if runs else [])
-        if node.GetAttribute(ROLE) == "cemri" and node.GetAttribute(RUN) in runs
-    ]
-
-
-def _covers(over: Any, under: Any) -> bool:
-    """Whether nothing of the image below can be seen: no transparent values, and no part beyond the edge."""
-    import numpy as np
-
-    display = over.GetDisplayNode()
-    if display is not None and display.GetApplyThreshold():
-        return False
-    if under is None:
-        return True
-    inner, outer = np.zeros(6), np.zeros(6)
-    under.GetSliceBounds(inner, None)
-    over.GetSliceBounds(outer, None)
-    return bool((outer[::2] <= inner[::2] + 1).all() and (outer[1::2] >= inner[1::2] - 1).all())
+    found = imagesIn3D(scene, None if view is None else view.GetID())
+    lines = [MARK, *found] if found else []
+    names, of = masksShown(scene, solid)
+    names += modelsShown(
+        scene,
+        lambda display: (
+            display.GetVisibility3D()
+            and display.GetOpacity() > 0
+            and (view is None or display.IsDisplayableInView(view.GetID()))
+        ),
+    )
+    return "\n".join([*lines, f"surface: {MARK}", ", ".join(names), *of] if names else lines)
 
 
 def _drawings(scene: Any, runs: set[str]) -> list[str]:
@@ -528,5 +458,5 @@ def _drawings(scene: Any, runs: set[str]) -> list[str]:
         if display is not None and display.GetVisibility() and display.GetVisibility2D():
             found.append(node.GetAttribute(CAPTION))
             if node.GetAttribute(RUN) not in runs:
-                found += _owners(scene, {node.GetAttribute(RUN)})
+                found += owners(scene, {node.GetAttribute(RUN)})
     return found

@@ -1,0 +1,186 @@
+"""What the views show: images, label maps, masks and surfaces, and which of them are ours. MRML alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import slicer
+from D3MSynthesisLib.Assignment import isSynthetic
+from D3MSynthesisLib.Runs import ROLE, RUN
+
+
+def composites(scene: Any) -> list[Any]:
+    """The composite nodes of all slice views."""
+    return [
+        scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
+        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode"))
+    ]
+
+
+def sliceNodes(scene: Any) -> list[Any]:
+    """The slice nodes of all slice views."""
+    return [
+        scene.GetNthNodeByClass(index, "vtkMRMLSliceNode")
+        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceNode"))
+    ]
+
+
+def named(nodes: list[Any], view: str) -> Any:
+    return next((node for node in nodes if node.GetLayoutName() == view), None)
+
+
+def images(scene: Any, view: str) -> tuple[Any, Any, float]:
+    """What is seen in a view: the image below, the one over it, and how much of that one; None where none is."""
+    composite = named(composites(scene), view)
+    if composite is None:
+        return None, None, 0.0
+    share = composite.GetForegroundOpacity()
+    under = scene.GetNodeByID(composite.GetBackgroundVolumeID() or "")
+    over = scene.GetNodeByID(composite.GetForegroundVolumeID() or "") if share > 0 else None
+    if over is not None and share >= 1 and blended(scene, view) and not isSynthetic(over) and _covers(over, under):
+        under = None  # nothing is left of it
+    return under, over, share
+
+
+def labelOf(scene: Any, view: str) -> Any:
+    """The label map that is seen over a view's images; None without one."""
+    composite = named(composites(scene), view)
+    if composite is None or composite.GetLabelOpacity() <= 0:
+        return None
+    return scene.GetNodeByID(composite.GetLabelVolumeID() or "")
+
+
+def layersOf(composite: Any) -> range:
+    """What newer versions of Slicer have over background, foreground and labels: layers of their own."""
+    if not hasattr(composite, "GetNumberOfAdditionalLayers"):
+        return range(0)
+    first = composite.LayerLabel + 1
+    return range(first, first + composite.GetNumberOfAdditionalLayers())
+
+
+def further(scene: Any, view: str) -> list[Any]:
+    """What is seen in such layers of a view."""
+    composite = named(composites(scene), view)
+    layers = [] if composite is None else layersOf(composite)
+    seen = [composite.GetNthLayerVolumeID(layer) for layer in layers if composite.GetNthLayerOpacity(layer) > 0]
+    return [node for identity in seen if (node := scene.GetNodeByID(identity or "")) is not None]
+
+
+def blended(scene: Any, view: str) -> bool:
+    """Whether the image over the other one covers it by its opacity: Slicer can add and subtract them, too."""
+    composite = named(composites(scene), view)
+    return bool(composite.GetCompositing() == composite.Alpha)
+
+
+def imagesIn3D(scene: Any, view: str | None) -> list[str]:
+    """Names of synthetic images in a 3-D view: of slices that are shown there, and of volumes that are rendered."""
+    found = []
+    for node in sliceNodes(scene):
+        if node.GetSliceVisible() and (view is None or node.IsDisplayableInThreeDView(view)):
+            view2D = node.GetLayoutName()
+            seen = (*images(scene, view2D)[:2], labelOf(scene, view2D), *further(scene, view2D))
+            found += [image for image in seen if isSynthetic(image)]
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLVolumeRenderingDisplayNode")):
+        display = scene.GetNthNodeByClass(index, "vtkMRMLVolumeRenderingDisplayNode")
+        visible = display.GetVisibility() and (view is None or display.IsDisplayableInView(view))
+        if visible and isSynthetic(display.GetDisplayableNode()):
+            found.append(display.GetDisplayableNode())
+    return list(dict.fromkeys(node.GetName() for node in found))
+
+
+def masksShown(
+    scene: Any, shown: Callable[[Any, Any, str], bool], without: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Segments of the runs' masks that are shown in such a way, and names of the synthetic images that they are of.
+
+    Args:
+        scene: The scene.
+        shown: See `segmentsShown`.
+        without: Runs that are of no interest.
+    """
+    names: list[str] = []
+    runs: set[str] = set()
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
+        run = node.GetAttribute(RUN) or ""  # none in a mask from a file
+        if run in without or node.GetAttribute(ROLE) == "brain" or not isSynthetic(node):
+            continue
+        seen = segmentsShown(node, shown)
+        names += seen
+        if seen:
+            runs.add(run)
+    return names, owners(scene, runs)
+
+
+def segmentsShown(node: Any, shown: Callable[[Any, Any, str], bool]) -> list[str]:
+    """Names of the segments of a segmentation that are shown in such a way.
+
+    Args:
+        node: The segmentation.
+        shown: Whether of a segmentation, with one of its display nodes, a segment that is not hidden is shown so.
+    """
+    if not slicer.vtkMRMLFolderDisplayNode.GetHierarchyVisibility(node):
+        return []
+    displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
+    displays = [display for display in displays if display is not None and display.GetVisibility()]
+    segmentation = node.GetSegmentation()
+    found = [segmentation.GetNthSegmentID(number) for number in range(segmentation.GetNumberOfSegments())]
+    return [
+        segmentation.GetSegment(one).GetName()
+        for one in found
+        if any(display.GetSegmentVisibility(one) and shown(node, display, one) for display in displays)
+    ]
+
+
+def outlines(_node: Any, display: Any, _segment: str) -> bool:
+    """Whether segments are drawn in the slice views; see `segmentsShown`."""
+    drawn = display.GetVisibility2DFill() or display.GetVisibility2DOutline()
+    return bool(display.GetVisibility2D() and drawn)
+
+
+def modelsShown(scene: Any, shown: Callable[[Any], bool]) -> list[str]:
+    """Names of surfaces that were made of a run's mask, as models, and are visible.
+
+    Args:
+        scene: The scene.
+        shown: Whether a display node that is visible shows its model so.
+    """
+    found = []
+    for node in slicer.util.getNodesByClass("vtkMRMLModelNode", scene):
+        displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
+        visible = [display for display in displays if display is not None and display.GetVisibility()]
+        seen = any(shown(display) for display in visible) and isSynthetic(node)
+        if seen and slicer.vtkMRMLFolderDisplayNode.GetHierarchyVisibility(node):
+            found.append(node.GetName())
+    return found
+
+
+def volumes(scene: Any) -> list[Any]:
+    return [
+        scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
+        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"))
+    ]
+
+
+def owners(scene: Any, runs: set[str]) -> list[str]:
+    """Names of the synthetic images of runs."""
+    return [
+        node.GetName()
+        for node in (volumes(scene) if runs else [])
+        if node.GetAttribute(ROLE) == "cemri" and node.GetAttribute(RUN) in runs
+    ]
+
+
+def _covers(over: Any, under: Any) -> bool:
+    """Whether nothing of the image below can be seen: no transparent values, and no part beyond the edge."""
+    import numpy as np
+
+    display = over.GetDisplayNode()
+    if display is not None and display.GetApplyThreshold():
+        return False
+    if under is None:
+        return True
+    inner, outer = np.zeros(6), np.zeros(6)
+    under.GetSliceBounds(inner, None)
+    over.GetSliceBounds(outer, None)
+    return bool((outer[::2] <= inner[::2] + 1).all() and (outer[1::2] >= inner[1::2] - 1).all())

@@ -1,0 +1,164 @@
+"""What lies over images in the views: other patients' leaves a result or is named, and ours is marked everywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from slicer_helpers import MadeOutput
+
+slicer = pytest.importorskip("slicer")
+pytest.importorskip("PySide6.QtUiTools")
+from panel_helpers import MARK, opened, press  # noqa: E402
+from qt_host import Host  # noqa: E402
+
+
+def written(host: Host, view: str = "Red") -> str:
+    """What stands at the edges of a view."""
+    host.settle(0.1)
+    annotation = host.application.layoutManager().sliceWidget(view).sliceView().cornerAnnotation()
+    return "\n".join(text.rstrip() for place in (7, 4) if (text := annotation.GetText(place) or "").strip())
+
+
+def label(made: MadeOutput, name: str) -> object:
+    """A label map."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", name)
+    slicer.util.updateVolumeFromArray(node, made.mask.T.astype(np.uint8))
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(made.matrix))
+    return node
+
+
+def segmentation(made: MadeOutput, name: str) -> object:
+    """A segmentation that a person has drawn."""
+    from D3MSynthesisLib.Grids import writeMask
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    node.GetSegmentation().SetSourceRepresentationName("Binary labelmap")
+    node.GetSegmentation().AddEmptySegment("s", "tumour", (1, 0, 0))
+    writeMask(node, "s", made.mask.T, made.matrix)
+    return node
+
+
+def examination(patient: str, nodes: list[object]) -> None:
+    """Put nodes under a patient of the data tree."""
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    person = tree.CreateSubjectItem(tree.GetSceneItemID(), patient)
+    study = tree.CreateStudyItem(person, f"{patient} study")
+    tree.SetItemUID(person, "DICOM", patient)
+    tree.SetItemUID(study, "DICOM", f"1.2.{patient}")
+    for node in nodes:
+        tree.SetItemParent(tree.GetItemByDataNode(node) or tree.CreateItem(study, node), study)
+
+
+def test_another_patients_images_leave_a_result(host: Host, made: MadeOutput) -> None:
+    """Label map, segmentation and further layers go when a result is shown; shown again, they are named."""
+    from D3MSynthesisLib import Views
+
+    panel = opened(host, made, ("5: t1", "6: t2", "7: flair"))
+    p = panel.parameters
+    mine, hers = segmentation(made, "own drawing"), segmentation(made, "tumour of A")
+    scan = slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name="t1 of A")
+    other = label(made, "label of A")
+    examination("B", [p.t1, p.t2, p.flair, mine])
+    examination("A", [hers, scan, other])
+
+    def show() -> None:
+        for view in Views.composites(host.scene):
+            view.SetLabelVolumeID(other.GetID())
+            view.SetNthLayerVolumeID(view.LayerLabel + 1, scan.GetID())
+            view.SetNthLayerOpacity(view.LayerLabel + 1, 0.7)
+        hers.GetDisplayNode().SetVisibility(True)
+
+    show()
+    host.settle()
+    press(host, panel)
+    assert written(host) == MARK
+    assert not hers.GetDisplayNode().GetVisibility()
+    assert mine.GetDisplayNode().GetVisibility()
+    for view in Views.composites(host.scene):
+        assert view.GetLabelVolumeID() is None
+        assert view.GetNthLayerVolumeID(view.LayerLabel + 1) in (None, "")
+    show()
+    assert written(host) == (f"{MARK}\nof another patient, examination or run: label of A, t1 of A, tumour of A")
+    slicer.util.setSliceViewerLayers(foreground=scan, foregroundOpacity=0.5)
+    hers.GetDisplayNode().SetVisibility(False)
+    for view in Views.composites(host.scene):
+        view.SetLabelVolumeID(None)
+        view.SetNthLayerOpacity(view.LayerLabel + 1, 0)
+    assert "of another patient, examination or run: t1 of A" in written(host)
+
+
+def test_an_earlier_run_over_a_result_is_named(host: Host, made: MadeOutput) -> None:
+    """Two results of one patient look alike."""
+    panel = opened(host, made)
+    press(host, panel)
+    first = panel.result.nodes
+    press(host, panel)
+    second = panel.result.nodes
+    assert second.runID != first.runID
+    slicer.util.setSliceViewerLayers(foreground=first.cemri, foregroundOpacity=0.5)
+    assert f"of another patient, examination or run: {first.cemri.GetName()}" in written(host)
+    slicer.util.setSliceViewerLayers(foreground=second.probability, foregroundOpacity=0.5)
+    assert "of another" not in written(host)
+
+
+def test_a_predicted_mask_is_marked_as_label_and_alone(host: Host, made: MadeOutput) -> None:
+    """A label map over T1 looks as if somebody had drawn it; so does an outline in a view without an image."""
+    panel = opened(host, made)
+    slicer.util.setSliceViewerLayers(background=panel.parameters.t1)
+    mask = slicer.util.loadVolume(str(made.folder / "enhancement_mask.nii.gz"), {"labelmap": True})
+    assert written(host) == ""
+    slicer.util.setSliceViewerLayers(label=mask)
+    assert written(host) == "mask of a synthesis: enhancement_mask"
+    slicer.util.setSliceViewerLayers(label=None)
+    assert written(host) == ""
+    press(host, panel)
+    slicer.util.setSliceViewerLayers(background=None, foreground=None)
+    assert "mask of a synthesis: Enhancing tumour (predicted)" in written(host)
+
+
+def test_a_predicted_mask_as_a_model_is_marked(host: Host, made: MadeOutput) -> None:
+    """Slicer makes models of segments: their surface, and its cut in the slice views, is no measured tumour."""
+    from D3MSynthesisLib import Views
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(host.scene)
+    folder = tree.CreateFolderItem(tree.GetSceneItemID(), "models")
+    nodes.segmentation.CreateClosedSurfaceRepresentation()
+    slicer.vtkSlicerSegmentationsModuleLogic.ExportAllSegmentsToModels(nodes.segmentation, folder)
+    nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    (model,) = [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLModelNode")
+        if not slicer.vtkMRMLSliceLogic.IsSliceModelNode(node)
+    ]
+    slicer.util.setSliceViewerLayers(background=nodes.t1)
+    display = model.GetDisplayNode()
+    display.SetVisibility2D(False)
+    assert written(host) == ""
+    assert Views.surfaceCaption(host.scene, None) == f"surface: {MARK}\nEnhancing tumour (predicted)"
+    display.SetVisibility2D(True)
+    assert written(host) == "mask of a synthesis: Enhancing tumour (predicted)"
+    display.SetVisibility(False)
+    assert written(host) == ""
+    assert Views.surfaceCaption(host.scene, None) == ""
+
+
+def test_a_synthetic_layer_in_a_3d_view_is_marked(host: Host, made: MadeOutput) -> None:
+    """A slice in 3-D shows its label map and further layers, too."""
+    from D3MSynthesisLib import Views
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    slicer.util.setSliceViewerLayers(background=nodes.t1, foreground=None)
+    (red,) = [node for node in Views.sliceNodes(host.scene) if node.GetLayoutName() == "Red"]
+    red.SetSliceVisible(True)
+    assert Views.surfaceCaption(host.scene, None) == ""
+    (view,) = [node for node in Views.composites(host.scene) if node.GetLayoutName() == "Red"]
+    view.SetNthLayerVolumeID(view.LayerLabel + 1, nodes.cemri.GetID())
+    view.SetNthLayerOpacity(view.LayerLabel + 1, 0.5)
+    assert Views.surfaceCaption(host.scene, None) == f"{MARK}\n{nodes.cemri.GetName()}"
