@@ -25,8 +25,8 @@ LEAST_VOXELS = 1000
 """Of the brain that the real T1c must show."""
 COMPARED = PREFIX + "ComparedT1c"
 """Attribute of a run: the imprint of the real T1c that was compared."""
-MADE_FROM = PREFIX + "MadeFromT1"
-"""Attribute of a run: the imprint of T1 when the run was started."""
+MADE_FROM = {name: f"{PREFIX}MadeFrom{INPUTS[name]}" for name in CHANGED if name != "reference"}
+"""Attributes of a run: the imprints of scans and masks that it was made from, when it was started."""
 COMPARED_TUMOUR = PREFIX + "ComparedTumour"
 """Attribute of a run: the imprint of the real tumour that its mask was compared with."""
 COMPARED_VOXEL = PREFIX + "ComparedVoxelMl"
@@ -168,6 +168,18 @@ def maskImprint(mask: Any, target: Any) -> str:
     return hashlib.blake2b(np.packbits(maskOnGrid(mask, target)).tobytes(), digest_size=8).hexdigest()
 
 
+def inputImprint(name: str, node: Any, target: Any) -> str:
+    """What tells a scan or mask of a run, by its role, from others and other places."""
+    return maskImprint(node, target) if name.endswith("Mask") else imprint(node, target)
+
+
+def inputChanged(name: str, kept: str, node: Any, target: Any) -> bool:
+    """Whether a scan or mask is no longer what, or where, it was when its imprint was taken."""
+    if name.endswith("Mask"):
+        return maskImprint(node, target) != kept
+    return node.GetImageData() is None or not _same(json.loads(kept), json.loads(imprint(node, target)))
+
+
 def tumourChanged(nodes: Nodes) -> bool:
     """Whether the real tumour is gone, or not what, or where, it was when it was compared, as far as it can be told."""
     if not alive(nodes.referenceMask):
@@ -186,7 +198,7 @@ def lookAtScans(nodes: Nodes) -> dict[str, bool]:
     """Look which scans are no longer what, or where, they were, and keep it with the run, so that views can tell it.
 
     Returns:
-        "reference": the real T1c since it was compared; "t1": T1 since the run; as far as it can be told.
+        "reference": the real T1c since it was compared; of `MADE_FROM`: since the run; as far as it can be told.
     """
     changed = _lookAt(nodes)
     for other in findRuns(nodes.cemri.GetScene()):  # what was told of them may be over: scans are moved back
@@ -196,7 +208,10 @@ def lookAtScans(nodes: Nodes) -> dict[str, bool]:
 
 
 def _lookAt(nodes: Nodes) -> dict[str, bool]:
-    changed = {"reference": referenceChanged(nodes), "t1": _changed(nodes, nodes.t1, MADE_FROM)}
+    changed = {"reference": referenceChanged(nodes)}
+    for name, attribute in MADE_FROM.items():
+        kept, node = nodes.cemri.GetAttribute(attribute), getattr(nodes, name)
+        changed[name] = bool(kept) and alive(node) and inputChanged(name, kept, node, nodes.cemri)
     for name, is_so in changed.items():
         nodes.cemri.SetAttribute(CHANGED[name], "yes" if is_so else None)
     return changed
@@ -211,16 +226,8 @@ def errorIsOld(nodes: Nodes) -> bool:
 
 def referenceChanged(nodes: Nodes) -> bool:
     """Whether the real T1c is no longer what, or where, it was when it was compared, as far as it can be told."""
-    return _changed(nodes, nodes.reference, COMPARED)
-
-
-def _changed(nodes: Nodes, scan: Any, attribute: str) -> bool:
-    kept = nodes.cemri.GetAttribute(attribute)
-    if not kept or not alive(scan):
-        return False
-    if scan.GetImageData() is None:
-        return True
-    return not _same(json.loads(kept), json.loads(imprint(scan, nodes.cemri)))
+    kept = nodes.cemri.GetAttribute(COMPARED)
+    return bool(kept) and alive(nodes.reference) and inputChanged("reference", kept, nodes.reference, nodes.cemri)
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

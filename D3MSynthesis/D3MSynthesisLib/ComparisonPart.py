@@ -10,7 +10,7 @@ import qt
 from slicer.i18n import tr as _
 
 import slicer
-from D3MSynthesisLib import Comparison, Looks, Pictures
+from D3MSynthesisLib import Comparison, Looks, Pictures, Views
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Handlers import connect
@@ -118,8 +118,8 @@ class ComparisonPart:
         """Whether the real T1c is no longer what, or where, it was when it was compared."""
         self.tumourChanged = False
         """The same of the real tumour."""
-        self.t1Changed = False
-        """Whether T1 is no longer what, or where, it was when the run was started."""
+        self.inputsChanged: tuple[str, ...] = ()
+        """Which scans and masks are no longer what, or where, they were when the run was started, by role."""
         self.parameters: Any = None
         self._filling = False
         table = ui.comparisonTable
@@ -142,12 +142,25 @@ class ComparisonPart:
 
     def look(self) -> bool:
         """Look whether scans and tumour are what they were; returns whether the answer is another than before."""
-        before = (self.referenceChanged, self.tumourChanged, self.t1Changed)
+        before = (self.referenceChanged, self.tumourChanged, self.inputsChanged)
         there = self.nodes is not None and alive(self.nodes.cemri)
-        found = Comparison.lookAtScans(self.nodes) if there else {"reference": False, "t1": False}
-        self.referenceChanged, self.t1Changed = found["reference"], found["t1"]
+        found = Comparison.lookAtScans(self.nodes) if there else {}
+        self.referenceChanged = found.pop("reference", False)
+        self.inputsChanged = tuple(name for name, changed in found.items() if changed)
         self.tumourChanged = there and Comparison.tumourChanged(self.nodes)
-        return (self.referenceChanged, self.tumourChanged, self.t1Changed) != before
+        return (self.referenceChanged, self.tumourChanged, self.inputsChanged) != before
+
+    def changedText(self) -> str:
+        """A sentence about scans and masks that are no longer what the run was made from; else empty."""
+        names = [Views.MADE_FROM[name] for name in self.inputsChanged]
+        if not names:
+            return ""
+        scans = _(" and ").join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+        text = _("{scans} has moved or changed since: it is no longer what this result was made from.")
+        if len(names) > 1:
+            text = _("{scans} have moved or changed since: they are no longer what this result was made from.")
+        text = text.format(scans=scans)
+        return text[0].upper() + text[1:]
 
     def tell(self) -> None:
         """Numbers of the run, and whether it can be compared with what is chosen now."""

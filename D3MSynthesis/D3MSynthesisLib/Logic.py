@@ -12,7 +12,7 @@ from typing import Any
 import slicer
 from D3MSynthesisLib import Frames, Identity, Inputs, Scene
 from D3MSynthesisLib.Assignment import assignInputs
-from D3MSynthesisLib.Comparison import imprint, maskImprint
+from D3MSynthesisLib.Comparison import MADE_FROM, imprint, inputChanged, inputImprint, maskImprint
 from D3MSynthesisLib.Engine import Cost, Device, EngineInfo, ModelInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Grids import matrixOf
 from D3MSynthesisLib.Inputs import readiness, transformNotice
@@ -25,6 +25,7 @@ from D3MSynthesisLib.Worker import Outcome, Worker
 __all__ = ["Cost", "Device", "EngineInfo", "ModelInfo", "Nodes", "ProgressEvent", "SynthesisError", "SynthesisLogic",
            "assignInputs", "readiness", "transformNotice"]  # fmt: skip
 
+SCANS = ("t1", "t2", "flair", "adc", "swi")
 SAME_MM = 1e-4
 """T1's voxels have not been moved if its matrix changed by no more."""
 
@@ -180,13 +181,15 @@ class SynthesisLogic:
         self._stopInfo()
         scans = {"t1": t1, "t2": t2, "flair": flair, **further}
         identity = Identity.agreement(scans | {"reference": reference})
-        kept = scans | {"reference": reference, "brainMask": brainMask, "referenceMask": referenceMask}
+        kept = scans | {"reference": reference, "brainMask": brainMask, "referenceMask": referenceMask,
+                        "givenMask": enhancementMask}  # fmt: skip
         named = [node.GetName() for node in kept.values() if node is not None]
         copies = Frames.keep(kept)
         scans = {name: kept[name] for name in scans}
         further = {name: kept[name] for name in further}
         t1, t2, flair, reference = (kept[name] for name in ("t1", "t2", "flair", "reference"))
-        brainMask, referenceMask = kept["brainMask"], kept["referenceMask"]
+        brainMask, referenceMask, enhancementMask = (kept[f"{name}Mask"] for name in ("brain", "reference", "given"))
+        madeFrom = {name: inputImprint(name, kept[name], t1) for name in MADE_FROM if kept.get(name) is not None}
         given = scans | {"brain-mask": brainMask, "reference": reference, "reference-mask": referenceMask,
                          "enhancement-mask": enhancementMask}  # fmt: skip
         folder = newFolder()
@@ -194,7 +197,8 @@ class SynthesisLogic:
         frame = Frame(
             t1.GetName() or "", matrixOf(t1).copy(), t1, t1.GetParentTransformNode(), t2, flair, identity,
             tuple(notices), brainMask, None if reference is None else imprint(reference, t1), referenceMask,
-            None if referenceMask is None else maskImprint(referenceMask, t1), imprint(t1, t1), **further,
+            None if referenceMask is None else maskImprint(referenceMask, t1), madeFrom, givenMask=enhancementMask,
+            **further,
         )  # fmt: skip
         names = [*named, *(node.GetName() for node in given.values() if node is not None)]
         times = {name: node.GetImageData().GetMTime() for name, node in scans.items() if node is not None}
@@ -358,16 +362,28 @@ class SynthesisLogic:
     def _frameNow(self, run: _Run) -> Frame:
         """Where the result goes: T1 may be under another transform by now, and scans may be gone or others."""
         frame, notices, there = run.frame, list(run.frame.notices), {}
-        for name in ("brainMask", "referenceMask"):
+        for name in ("brainMask", "referenceMask", "givenMask", *SCANS):
             node = getattr(frame, name)
             there[name] = node if node is not None and node.GetScene() is self.scene else None
-        for name in ("t1", "t2", "flair", "adc", "swi"):
-            node = getattr(frame, name)
-            there[name] = node if node is not None and node.GetScene() is self.scene else None
+        for name in SCANS:
+            node = there[name]
             image = None if there[name] is None else node.GetImageData()
             if there[name] is not None and (image is None or image.GetMTime() != run.times[name]):
                 text = _("{scan} was changed during the synthesis; the result is of {scan} as it was.")
                 notices.append(text.format(scan=name.upper()))
+            elif (
+                name != "t1"
+                and node is not None
+                and there["t1"] is not None
+                and inputChanged(name, frame.madeFrom[name], node, there["t1"])
+            ):
+                text = _("{scan} does not lie by T1 any more as it did when the synthesis was started.")
+                notices.append(text.format(scan=name.upper()))
+        for name, title in (("brainMask", _("The brain mask")), ("givenMask", _("The given mask"))):
+            both = there[name] is not None and there["t1"] is not None
+            if both and inputChanged(name, frame.madeFrom[name], there[name], there["t1"]):
+                text = _("{mask} was changed or moved during the synthesis; the result is of what it was.")
+                notices.append(text.format(mask=title))
         parent = frame.parentTransform if there["t1"] is None else there["t1"].GetParentTransformNode()
         if there["t1"] is not None and abs(matrixOf(there["t1"]) - frame.ijkToRAS).max() > SAME_MM:
             parent = frame.parentTransform  # hardened by now, most likely: the frame of the run is still under it

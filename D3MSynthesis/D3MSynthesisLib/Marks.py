@@ -133,7 +133,8 @@ class Marks(VTKObservationMixin):
             there = nodes.cemri.GetImageData() is not None
             if there and nodes.cemri in moved:
                 Pictures.follow(nodes)  # a transform may have been hardened onto it
-            if there and any(scan in (nodes.t1, nodes.reference, nodes.cemri) for scan in moved):
+            scans = [nodes.cemri, *(getattr(nodes, name) for name in Runs.INPUTS)]
+            if there and any(scan in scans for scan in moved):
                 if Comparison.lookAtScans(nodes)["reference"]:
                     Pictures.hideError(nodes)
                 Views.markViews()

@@ -201,7 +201,7 @@ class ResultPart(VTKObservationMixin):
             Pictures.hideError(nodes)
 
     def _observeReference(self) -> None:
-        for real in (self.nodes.t1, self.nodes.reference, self.nodes.referenceMask):
+        for real in (getattr(self.nodes, name) for name in Runs.INPUTS):
             if not Runs.alive(real):
                 continue
             followed = [(real, real.TransformModifiedEvent), (real, vtk.vtkCommand.ModifiedEvent)]
@@ -273,8 +273,8 @@ class ResultPart(VTKObservationMixin):
         if chosen is not None and nodes.t1 is not None and chosen is not nodes.t1:
             name = html.escape(nodes.t1.GetName() or "")
             text += "<br>" + _("This is a result of {name}, not of the T1 that is chosen now.").format(name=name)
-        if self.comparison.t1Changed:
-            text += "<br>" + _("T1 has moved or changed since: it is no longer what this result was made from.")
+        if self.comparison.inputsChanged:
+            text += "<br>" + self.comparison.changedText()
         return text
 
     def _tellPicture(self) -> None:

@@ -14,7 +14,7 @@ PREFIX = "D3M."
 RUN, ROLE = PREFIX + "Run", PREFIX + "Role"
 SEGMENT_ID = "EnhancingTumour"
 INPUTS = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "adc": "ADC", "swi": "SWI", "reference": "T1c",
-          "brainMask": "BrainMask", "referenceMask": "Tumour"}  # fmt: skip
+          "brainMask": "BrainMask", "referenceMask": "Tumour", "givenMask": "GivenMask"}  # fmt: skip
 """Scans that a run refers to, and the names of the references."""
 FRAME = PREFIX + "Frame"
 """Attribute of a synthetic image: the matrix of its voxels when what is not hardened with it followed it last."""
@@ -49,6 +49,8 @@ class Nodes:
     """The real enhancing tumour that the run's mask was compared with."""
     adc: Any = None
     swi: Any = None
+    givenMask: Any = None
+    """What a person gave the picture to be made with: the node, which may have been edited since."""
     drawn: Any = None
     """What grid and arrows are drawn from: a field in world coordinates, under no transform."""
     fieldMap: Any = None

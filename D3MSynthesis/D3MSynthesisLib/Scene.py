@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,11 @@ class Frame:
     referenceMask: Any = None
     comparedTumour: str | None = None
     """`Comparison.maskImprint` of the real tumour at the start of the run."""
-    madeFrom: str | None = None
-    """`Comparison.imprint` of T1 at the start of the run."""
+    madeFrom: dict[str, str] = field(default_factory=dict)
+    """`Comparison.inputImprint` of every scan and mask at the start of the run, by role."""
     adc: Any = None
     swi: Any = None
+    givenMask: Any = None
 
 
 def addRun(scene: Any, folder: Path, frame: Frame, reference: Any = None, threshold: float | None = None) -> Nodes:
@@ -101,10 +102,10 @@ class _Builder:
         mask = output.image("enhancement_mask").array > 0
         if threshold is None:
             threshold = thresholdOf(images["enhancement_probability"].array, mask)
-        field = output.image("deformation")
-        deformation = self.transform("deformation", "deformation (last step)", field)
-        length = np.linalg.norm(field.array.astype(np.float64), axis=-1).astype(np.float32)
-        magnitude = self.volume("magnitude", "deformation magnitude (mm)", Image(length, field.ijkToRAS))
+        vectors = output.image("deformation")
+        deformation = self.transform("deformation", "deformation (last step)", vectors)
+        length = np.linalg.norm(vectors.array.astype(np.float64), axis=-1).astype(np.float32)
+        magnitude = self.volume("magnitude", "deformation magnitude (mm)", Image(length, vectors.ijkToRAS))
         uncertainty = None
         if output.has("uncertainty"):
             uncertainty = self.volume("uncertainty", "uncertainty", output.image("uncertainty"), self.frame.ijkToRAS)
@@ -120,7 +121,7 @@ class _Builder:
             self.runID, 0, self.frame.t1, cemri, subtraction, probability, None, deformation, magnitude, uncertainty,
             whole, sample, self.frame.t2, self.frame.flair, reference, self.frame.brainMask, self.frame.referenceMask,
         )  # fmt: skip
-        nodes.adc, nodes.swi = self.frame.adc, self.frame.swi
+        nodes.adc, nodes.swi, nodes.givenMask = self.frame.adc, self.frame.swi, self.frame.givenMask
         nodes.segmentation = self.segmentation(cemri, mask, Masks.GIVEN_NAME if nodes.given else Masks.SEGMENT_NAME)
         if output.steps:
             self.steps(nodes)
@@ -135,7 +136,8 @@ class _Builder:
             cemri.SetAttribute(PREFIX + "ComparedMask", nodes.maskDigest)
             cemri.SetAttribute(COMPARED, self.frame.compared)
             cemri.SetAttribute(COMPARED_TUMOUR, self.frame.comparedTumour)
-        cemri.SetAttribute(MADE_FROM, self.frame.madeFrom)
+        for name, mark in self.frame.madeFrom.items():
+            cemri.SetAttribute(MADE_FROM[name], mark)
         followHardened(nodes)  # from now on
         nodes.folderItem = self.hierarchy(nodes)
         Looks.applyDefaults(nodes)

@@ -49,7 +49,10 @@ MASK = "mask of a synthesis"
 """Beginning of what is written there where a run's mask lies over acquired scans alone."""
 STRANGE = "of another patient, examination or run"
 """Beginning of what is written there where such a thing lies over a result, or under it."""
-CHANGED = {"reference": PREFIX + "ChangedT1c", "t1": PREFIX + "ChangedT1"}
+MADE_FROM = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "adc": "ADC", "swi": "SWI", "brainMask": "the brain mask",
+             "givenMask": "the given mask"}  # fmt: skip
+"""What a synthetic image is made from, and how it is called."""
+CHANGED = {name: f"{PREFIX}Changed{INPUTS[name]}" for name in ("reference", *MADE_FROM)}
 """Attributes of a synthetic image: "yes" where a scan is no longer what was compared, or what it was made from."""
 SINCE = "moved or changed since"
 """Part of what is written there where such a scan is seen."""
@@ -375,12 +378,14 @@ def changedCaption(scene: Any, view: str) -> str:
 
     Of a scan that several runs have in common it is said of which synthetic image it is so.
     """
-    seen = {node.GetID() for node in images(scene, view)[:2] if node is not None and not isSynthetic(node)}
+    shown = (*images(scene, view)[:2], labelOf(scene, view), *further(scene, view))
+    seen = {node.GetID() for node in shown if node is not None and not isSynthetic(node)}
     results: dict[str, Any] = {}
     for node in volumes(scene) if seen else []:
         if node.GetAttribute(ROLE) == "cemri":
             results.setdefault(node.GetAttribute(RUN), node)  # not copies that a person made
-    texts = {"reference": f"real T1c {SINCE} it was compared", "t1": f"T1 {SINCE} the synthesis"}
+    texts = {name: f"{title} {SINCE} the synthesis" for name, title in MADE_FROM.items()}
+    texts["reference"] = f"real T1c {SINCE} it was compared"
     found = []
     for name, key in CHANGED.items():
         of = [node for node in results.values() if node.GetNodeReferenceID(PREFIX + INPUTS[name]) in seen]

@@ -12,6 +12,7 @@ from slicer.util import VTKObservationMixin
 
 import slicer
 from D3MSynthesisLib import Pictures, Views
+from D3MSynthesisLib.Comparison import MADE_FROM
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import askUser, guarded, tellUser
 from D3MSynthesisLib.InputPart import SCANS, InputPart
@@ -225,6 +226,8 @@ class Panel(VTKObservationMixin):
         further = [name for name in self.models.further if name in used]
         if not all(alive(getattr(nodes, name)) for name in (*SCANS[:3], *further) if name not in nodes.missing):
             return _("A scan of this run is no longer in the scene: load it and run the synthesis again.")
+        if nodes.cemri.GetAttribute(MADE_FROM["brainMask"]) and not alive(nodes.brainMask):
+            return _("The brain mask of this run is no longer in the scene: load it and run the synthesis again.")
         needed = [name for name in nodes.missing if name in SCANS and name not in self.models.optional]
         if needed:
             scan = ", ".join(needed).upper()
@@ -236,6 +239,12 @@ class Panel(VTKObservationMixin):
     def _steer(self, mask: Any) -> None:
         nodes = self.result.nodes
         if nodes is not None and not self.logic.running:
+            changed = [Views.MADE_FROM[name] for name in self.result.comparison.inputsChanged if name != "givenMask"]
+            if changed and not self.confirm(
+                _("Changed or moved since this result was made: {scans}. Make the picture from them as they are now?")
+                .format(scans=", ".join(changed))
+            ):  # fmt: skip
+                return
             brain, real = (node if alive(node) else None for node in (nodes.brainMask, nodes.reference))
             self.run.start(
                 nodes.t1, nodes.t2, nodes.flair, brainMask=brain, reference=real, enhancementMask=mask,

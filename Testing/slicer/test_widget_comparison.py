@@ -79,6 +79,21 @@ def test_a_deleted_real_scan_does_not_reach_the_engine(host: Host, made: MadeOut
         panel.logic.run(*(getattr(panel.parameters, name) for name in SCANS), reference=gone)
 
 
+def test_a_deleted_brain_mask_is_told(host: Host, made: MadeOutput) -> None:
+    """The run's scans cannot be used again without the brain mask that they were used with."""
+    panel = opened(host, made)
+    brain = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "brain")
+    slicer.util.updateVolumeFromArray(brain, (made.t1.T > 40).astype(np.uint8))
+    brain.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(made.matrix))
+    panel.parameters.brainMask = brain
+    press(host, panel)
+    assert panel.ui.steerButton.enabled
+    host.scene.RemoveNode(brain)
+    host.settle()
+    assert not panel.ui.steerButton.enabled
+    assert "brain mask" in panel.ui.steerButton.toolTip
+
+
 @pytest.mark.parametrize("what", ["node", "segments"])
 def test_no_mask_is_not_an_empty_one(host: Host, made: MadeOutput, tmp_path: Path, what: str) -> None:
     """A mask that was deleted is told so in the panel, in what is saved, and in the comparison."""
