@@ -37,7 +37,8 @@ class Marks(VTKObservationMixin):
         self._arrived: list[Any] = []
         """Volumes and segmentations that nobody has looked at yet."""
         self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
-        for event in (scene.EndCloseEvent, scene.EndImportEvent, scene.EndRestoreEvent):
+        self.addObserver(scene, scene.EndImportEvent, self._onImported)
+        for event in (scene.EndCloseEvent, scene.EndRestoreEvent):
             self.addObserver(scene, event, self._mark)  # views are restored before their images are there
         for index in range(scene.GetNumberOfNodes()):
             self._follow(scene.GetNthNode(index))
@@ -138,6 +139,15 @@ class Marks(VTKObservationMixin):
                 if Comparison.lookAtScans(nodes)["reference"]:
                     Pictures.hideError(nodes)
                 Views.markViews()
+
+    def _onImported(self, _caller: Any, _event: str) -> None:
+        Views.markViews()
+        qt.QTimer.singleShot(0, guarded(self._onTree))
+
+    def _onTree(self) -> None:
+        """The data tree has what was read by now: it may be on the same event that it is told of."""
+        Runs.separateCopies(self._scene)
+        Views.markViews()
 
     def _mark(self, _caller: Any = None, _event: str = "") -> None:
         Views.markViews()

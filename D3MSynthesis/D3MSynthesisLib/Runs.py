@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass, fields
 from typing import Any
+
+import vtk
 
 import slicer
 from D3MSynthesisLib.Grids import fieldOf, gridTransform, matrixOf, movedField
@@ -237,6 +240,35 @@ def proxies(nodes: Nodes) -> dict[str, Any]:
     )
     found = {name: nodes.browser.GetProxyNode(sequence) for name, sequence in sequences.items() if sequence is not None}
     return {name: node for name, node in found.items() if node is not None}
+
+
+def separateCopies(scene: Any) -> None:
+    """Give runs that were read twice, from an earlier copy of a scene that was added to it, identifiers of their own.
+
+    Each copy has a folder of its own in the data tree; the one that was there first keeps its identifier.
+    """
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
+    known: set[str] = set()
+    for item in sorted(items.GetId(index) for index in range(items.GetNumberOfIds())):
+        run = hierarchy.GetItemAttribute(item, RUN) if hierarchy.GetItemDataNode(item) is None else ""
+        if run and run in known:
+            _renumber(hierarchy, item, run, uuid.uuid4().hex[:12])
+        known.add(run)
+
+
+def _renumber(hierarchy: Any, folder: int, run: str, new: str) -> None:
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(folder, items, True)
+    nodes = [hierarchy.GetItemDataNode(items.GetId(index)) for index in range(items.GetNumberOfIds())]
+    for node in list(nodes):
+        if node is not None and node.IsA("vtkMRMLSequenceNode"):
+            nodes += [node.GetNthDataNode(index) for index in range(node.GetNumberOfDataNodes())]
+    for node in nodes:
+        if node is not None and node.GetAttribute(RUN) == run:
+            node.SetAttribute(RUN, new)
+    hierarchy.SetItemAttribute(folder, RUN, new)
 
 
 def findRuns(scene: Any) -> list[Nodes]:

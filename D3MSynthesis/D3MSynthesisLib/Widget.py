@@ -20,7 +20,7 @@ from D3MSynthesisLib.ModelPart import ModelPart
 from D3MSynthesisLib.Parameters import parametersOf
 from D3MSynthesisLib.ResultPart import ResultPart
 from D3MSynthesisLib.RunPart import RunPart
-from D3MSynthesisLib.Runs import alive
+from D3MSynthesisLib.Runs import alive, separateCopies
 
 BEFORE_A_RUN = ("inputsSection", "modelSection", "settingsSection")
 
@@ -142,6 +142,13 @@ class Panel(VTKObservationMixin):
             self._unbind()
             if self._entered:
                 self._bind()
+                qt.QTimer.singleShot(0, guarded(self._onTree))
+
+    def _onTree(self) -> None:
+        """The data tree has what was read by now: runs of an earlier copy of the scene are runs of their own."""
+        if self.parameters is not None and not self._closing:
+            separateCopies(slicer.mrmlScene)
+            self.result.refresh()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeAdded(self, _caller: Any, _event: str, node: Any) -> None:
