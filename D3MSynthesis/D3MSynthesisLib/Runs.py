@@ -168,8 +168,11 @@ def alive(node: Any) -> bool:
 
 def brainOf(nodes: Nodes) -> Any:
     """What was synthesised, (K, J, I) bool on the synthetic image's grid: only there it differs from T1."""
-    node = nodes.subtraction if alive(nodes.subtraction) else nodes.cemri
-    return slicer.util.arrayFromVolume(node) != 0
+    if alive(nodes.subtraction):
+        return slicer.util.arrayFromVolume(nodes.subtraction) != 0
+    image = slicer.util.arrayFromVolume(nodes.cemri)
+    t1 = slicer.util.arrayFromVolume(nodes.t1) if alive(nodes.t1) and nodes.t1.GetImageData() is not None else None
+    return image != (t1 if t1 is not None and t1.shape == image.shape else 0)  # both have the voxels of one grid
 
 
 def sequencesLogic(scene: Any) -> Any:

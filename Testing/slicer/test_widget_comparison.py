@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slicer_helpers import MadeOutput, write_provenance
+from slicer_helpers import MadeOutput, save, write_provenance
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
@@ -151,3 +151,25 @@ def test_volumes_under_a_transform_with_scale_agree(host: Host, made: MadeOutput
     told = f"{ml * 1.2**3:.1f}"
     assert f"<b>{told} ml" in panel.ui.volumeLabel.text
     assert [row[1] for row in table(panel) if row[0] == "Enhancing tumour (ml)"] == [told]
+
+
+def test_the_brain_is_known_without_the_subtraction(host: Host, made: MadeOutput) -> None:
+    """The numbers of the brain are of the brain, also after the subtraction was deleted."""
+    inside = np.zeros(made.t1.shape, bool)
+    inside[5:-5, 6:-6, 4:-4] = True
+    for name, array in (("cemri", np.where(inside, made.cemri, made.t1)),
+                        ("subtraction", np.where(inside, made.cemri - made.t1, 0))):  # fmt: skip
+        save(made.folder / f"{name}.nii.gz", array.astype(np.float32), made.matrix)
+    (made.folder / "provenance.json").unlink()
+    write_provenance(made.folder)
+    panel = opened(host, made)
+    press(host, panel)
+    panel.parameters.reference = real(made, "p_t1c", 1.1)
+    panel.ui.compareButton.click()
+    nodes = panel.result.nodes
+    before = nodes.comparison
+    host.scene.RemoveNode(nodes.subtraction)
+    host.settle()
+    panel.ui.compareButton.click()
+    for name in ("psnr_brain", "ssim_brain"):
+        assert panel.result.nodes.comparison[name] == pytest.approx(before[name], abs=0.02)
