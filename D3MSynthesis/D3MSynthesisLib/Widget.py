@@ -20,7 +20,7 @@ from D3MSynthesisLib.ModelPart import ModelPart
 from D3MSynthesisLib.Parameters import parametersOf
 from D3MSynthesisLib.ResultPart import ResultPart
 from D3MSynthesisLib.RunPart import RunPart
-from D3MSynthesisLib.Runs import alive, separateCopies
+from D3MSynthesisLib.Runs import alive, findRuns, separateCopies
 
 BEFORE_A_RUN = ("inputsSection", "modelSection", "settingsSection")
 
@@ -148,7 +148,8 @@ class Panel(VTKObservationMixin):
         """The data tree has what was read by now: runs of an earlier copy of the scene are runs of their own."""
         if self.parameters is not None and not self._closing:
             separateCopies(slicer.mrmlScene)
-            self.result.refresh()
+            if [run.runID for run in findRuns(slicer.mrmlScene)] != [run.runID for run in self.result.runs]:
+                self.result.bind(self.parameters)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeAdded(self, _caller: Any, _event: str, node: Any) -> None:

@@ -475,6 +475,11 @@ def test_a_t1_that_is_no_longer_what_the_result_was_made_from(host: Host, made: 
     if how == "moved":
         nodes.cemri.SetAndObserveTransformNodeID(node.GetID())
         host.settle()
+        assert told() == ""
+        assert "T2 and FLAIR have moved" in panel.ui.volumeLabel.text, "they do not lie by the result any more"
+        for scan in (nodes.t2, nodes.flair):
+            scan.SetAndObserveTransformNodeID(node.GetID())
+        host.settle()
         assert (told(), "since" in panel.ui.volumeLabel.text) == ("", False)
 
 
