@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import vtk
+
 import slicer
-from D3MSynthesisLib.Belonging import groups, placeOf
+from d3m.results.ours import is_our_file, is_our_name
+from D3MSynthesisLib.Belonging import fileOf, groups, placeOf
 
 SYNTHETIC = "D3M.Synthetic"
 """Attribute of every node that this module made."""
-OURS = re.compile(
-    r"(?i)synthetic[ _,]+(?:cemri|subtraction|first[ _]sample|predicted|(?:before|after)[ _]warp)"
-    r"|desc-synth(?:t1c|subtraction|spread|firstsample)|enhancing tumour \((?:predicted|edited)\)"
-)
-"""Names that results have in the scene, in files, BIDS derivatives and DICOM; scanners make synthetic contrasts of
-their own."""
-PROVENANCE = "provenance.json"
-"""Lies in the folder of every result."""
-IN_RESULT = re.compile(
-    r"(?i)(?:cemri|subtraction|first_sample|enhancement_(?:probability|mask)|uncertainty|whole_tumour_probability"
-    r"|step_\d+_(?:before|after|mask))(?:_\d+)?|(?P<case>.+)-t1c(?:_\d+)?"
-)
-"""Names of the engine's files and of a batch's copies: others may use them, too, so their folder is looked at. Slicer
-numbers a second node of a name."""
 NEEDED = ("t1", "t2", "flair")
 FURTHER = {
     "adc": re.compile(r"(?<![a-z])adc(?![a-z])|apparent[ _-]?diffusion"),
@@ -58,28 +48,61 @@ class Assignment:
 
 
 def isSynthetic(node: Any) -> bool:
-    """Whether a node was made by a synthesis, or is named so: in a file a volume loses its attributes, not its name.
+    """Whether a node was made by a synthesis, as far as its attribute, names, segments or file tell.
 
-    Of a segmentation the names of its segments count, too.
+    In a file a volume loses its attributes; `keepMark` gives them back.
     """
     if node is None or node.GetAttribute(SYNTHETIC) is not None:
         return node is not None
-    names = [node.GetName() or ""]
-    if node.IsA("vtkMRMLSegmentationNode"):
-        segments = node.GetSegmentation()
-        names += [segments.GetNthSegment(index).GetName() or "" for index in range(segments.GetNumberOfSegments())]
-    return any(OURS.search(name) for name in names) or _isOfResult(node)
+    return _isCalledOurs(node) or (node.IsA("vtkMRMLSegmentationNode") and _hasOurSegment(node.GetSegmentation()))
 
 
-def _isOfResult(node: Any) -> bool:
-    """Whether a node was read from a file of a result's folder, or from a batch's copy beside one."""
-    named = IN_RESULT.fullmatch(node.GetName() or "")
-    storage = node.GetStorageNode() if named and node.IsA("vtkMRMLStorableNode") else None
-    if storage is None or not storage.GetFileName():
+def _isCalledOurs(node: Any) -> bool:
+    """Whether a node's name, its DICOM series or its file say that it is a result."""
+    if any(is_our_name(text) for text in (node.GetName() or "", *_seriesTexts(node))):
+        return True
+    path = fileOf(node)
+    return path is not None and _isOurFile(path, node.GetName() or "")
+
+
+def keepMark(node: Any) -> bool:
+    """Keep with a node that it is synthetic: it may be saved elsewhere, renamed or copied.
+
+    Segments keep a tag of their own (`Masks.ORIGINAL`): a segmentation may have those of a person beside them.
+
+    Returns:
+        Whether this is new.
+    """
+    if node.GetAttribute(SYNTHETIC) is not None or not _isCalledOurs(node):
         return False
-    place = Path(storage.GetFileName()).parent
-    near = (place / named["case"],) if named["case"] else (place, place.parent)  # steps lie one folder deeper
-    return any((folder / PROVENANCE).is_file() for folder in near)
+    node.SetAttribute(SYNTHETIC, "yes")
+    return True
+
+
+def _hasOurSegment(segmentation: Any) -> bool:
+    """Whether a segment is named as one of ours, or was one when it was made, whatever it is called now."""
+    from D3MSynthesisLib.Masks import ORIGINAL
+
+    for index in range(segmentation.GetNumberOfSegments()):
+        segment, kept = segmentation.GetNthSegment(index), vtk.reference("")
+        tagged = segment.GetTag(ORIGINAL, kept) and not str(kept).endswith(" given")
+        if tagged or is_our_name(segment.GetName() or ""):
+            return True
+    return False
+
+
+def _isOurFile(path: Path, name: str) -> bool:
+    try:
+        time = path.stat().st_mtime_ns
+    except OSError:
+        time = 0
+    return _lookAtFile(path, name, time)
+
+
+@functools.lru_cache(256)
+def _lookAtFile(path: Path, name: str, _time: int) -> bool:
+    """Views ask at every change; the file is read once."""
+    return is_our_file(path, name)
 
 
 def contrastOf(description: str) -> str | None:
@@ -98,15 +121,18 @@ def furtherOf(description: str) -> str | None:
 
 def nodeDescription(node: Any) -> str:
     """What a node says about itself: its name, and the descriptions of its DICOM series if it came from one."""
-    texts = [node.GetName() or ""]
+    texts = [node.GetName() or "", *_seriesTexts(node)]
+    return " ; ".join(text for text in texts if text)
+
+
+def _seriesTexts(node: Any) -> list[str]:
+    """What the DICOM series says that a node came from; empty if it came from none."""
     instances = node.GetAttribute("DICOM.instanceUIDs")
     database = getattr(slicer, "dicomDatabase", None)
-    if instances and database is not None:
-        for tag in ("0008,103E", "0018,1030"):
-            texts.append(database.instanceValue(instances.split()[0], tag) or "")
-        if database.instanceValue(instances.split()[0], "0018,0010"):
-            texts.append("with contrast")
-    return " ; ".join(text for text in texts if text)
+    if not instances or database is None:
+        return []
+    texts = [database.instanceValue(instances.split()[0], tag) or "" for tag in ("0008,103E", "0018,1030")]
+    return [*texts, "with contrast"] if database.instanceValue(instances.split()[0], "0018,0010") else texts
 
 
 def assignInputs(

@@ -10,6 +10,7 @@ from slicer.util import VTKObservationMixin
 
 import slicer
 from D3MSynthesisLib import Comparison, Masks, Pictures, Runs, Views
+from D3MSynthesisLib.Assignment import keepMark
 from D3MSynthesisLib.Belonging import keepPlace
 from D3MSynthesisLib.Handlers import guarded
 
@@ -51,9 +52,10 @@ class Marks(VTKObservationMixin):
 
     def _welcome(self, node: Any) -> None:
         """What a file tells of a node is kept with it, before the scene is saved, or the node renamed or copied."""
-        if not node.IsA("vtkMRMLScalarVolumeNode"):
+        volume = node.IsA("vtkMRMLScalarVolumeNode")
+        if not volume and not node.IsA("vtkMRMLSegmentationNode"):
             return
-        if self._scene.IsImporting():
+        if volume and self._scene.IsImporting():
             keepPlace(node, fromScene=True)
         if not self._arrived:
             qt.QTimer.singleShot(0, guarded(self._lookAtArrived))  # a node has no file yet when it is announced
@@ -64,9 +66,13 @@ class Marks(VTKObservationMixin):
             qt.QTimer.singleShot(BUSY_MS, guarded(self._lookAtArrived))
             return
         arrived, self._arrived = self._arrived, []
-        for node in arrived:
-            if node.GetScene() is not None:
+        there = [node for node in arrived if node.GetScene() is not None]
+        for node in there:
+            if node.IsA("vtkMRMLScalarVolumeNode"):
                 keepPlace(node)
+        marked = [node for node in there if keepMark(node)]
+        if marked:
+            Views.markViews()
 
     def _follow(self, node: Any) -> None:
         """Observe a node as VTK does: `VTKObservationMixin` would keep every node, and its voxels, for ever."""

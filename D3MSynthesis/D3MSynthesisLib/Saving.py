@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from d3m.results.ours import PROVENANCE, SAVED
 from D3MSynthesisLib import Masks
 from D3MSynthesisLib.Runs import alive
 
@@ -43,15 +44,19 @@ def saveRun(nodes: Any, folder: Path) -> Path:
     temporary = folder / f".d3m-partial-{secrets.token_hex(6)}"
     temporary.mkdir()  # with the rights that any folder gets there
     try:
-        content = nodes.provenance | {"mask": Masks.record(nodes)}  # it names an edited mask so, before it is written
-        for name, node in savedNodes(nodes):
+        files = dict(savedNodes(nodes))
+        content = nodes.provenance | {
+            "mask": Masks.record(nodes),
+            SAVED: list(files),
+        }  # it names an edited mask so, before it is written
+        for name, node in files.items():
             storage = _storageFor(node)
             storage.SetFileName(str(temporary / name))
             storage.SetUseCompression(True)
             if not storage.WriteData(node):
                 raise OSError(f"{name} cannot be written.")
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        (temporary / "provenance.json").write_text(text, encoding="utf-8", newline="\n")
+        (temporary / PROVENANCE).write_text(text, encoding="utf-8", newline="\n")
         temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from d3m.results.ours import EXPORT
 from D3MSynthesisLib import Looks, Masks
 from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.Comparison import COMPARED, COMPARED_TUMOUR, MADE_FROM
@@ -108,11 +109,13 @@ class _Builder:
         magnitude = self.volume("magnitude", "deformation magnitude (mm)", Image(length, vectors.ijkToRAS))
         uncertainty = None
         if output.has("uncertainty"):
-            uncertainty = self.volume("uncertainty", "uncertainty", output.image("uncertainty"), self.frame.ijkToRAS)
+            uncertainty = self.volume(
+                "uncertainty", "synthetic CEMRI uncertainty", output.image("uncertainty"), self.frame.ijkToRAS
+            )
         whole = None
         if output.has("whole_tumour_probability"):
             image = output.image("whole_tumour_probability")
-            whole = self.volume("wholeTumour", "tumour probability", image, self.frame.ijkToRAS)
+            whole = self.volume("wholeTumour", "predicted tumour probability", image, self.frame.ijkToRAS)
         sample = None
         if output.has("first_sample"):
             sample = self.volume("sample", "synthetic, first sample", output.image("first_sample"))
@@ -277,8 +280,9 @@ EXPORT_TAGS = {
 
 
 def _tagForExport(hierarchy: Any, item: int, node: Any, without: str) -> None:
+    """The description begins with the mark: DICOM cuts what is longer than 64 characters."""
     prefix = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMAttributePrefix()
-    text = ", ".join(part for part in ("SYNTHETIC", "research only", without) if part)
+    text = ", ".join(part for part in (EXPORT, without) if part)
     for tag, value in (EXPORT_TAGS | {"SeriesDescription": f"{text}: {node.GetName()}"}).items():
         hierarchy.SetItemAttribute(item, prefix + tag, value[:64])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -18,8 +19,9 @@ from pydicom.uid import generate_uid
 
 from conftest import AFFINE, TinyCase, tiny_volumes
 from d3m.errors import D3MError
-from d3m.results.dicom.write import DicomContent, check_dicom_output, write_dicom
+from d3m.results.dicom.write import DicomContent, check_dicom_output, content_of_files, write_dicom
 from d3m.results.files import write_nifti
+from d3m.results.ours import is_our_name
 from d3m.volumes.preprocess.case import read_volume
 from engine.command_helpers import d3m_command
 from engine.dicom_helpers import to_enhanced, write_series
@@ -343,6 +345,35 @@ def test_saved_images_become_dicom(tmp_path: Path, tiny_case: TinyCase) -> None:
     done = d3m_command("dicom", tmp_path / "cemri.nii.gz", tmp_path / "far.nii.gz", "--out", tmp_path / "no")
     assert done.returncode == 2
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("origin", "kind"), [("predicted", "AUTOMATIC"), ("edited", "SEMIAUTOMATIC"), ("given", "MANUAL")]
+)
+def test_segmentation_says_whose_mask_it_is(tmp_path: Path, origin: str, kind: str) -> None:
+    """Calculated, calculated with a user's help, or entered by a user (DICOM PS3.3, C.8.20.2), by the provenance."""
+    made = content()
+    write_nifti(tmp_path / "cemri.nii.gz", made.cemri, AFFINE)
+    write_nifti(tmp_path / "mask.nii.gz", made.mask.astype(np.uint8), AFFINE)
+    stated = {
+        "model": {"name": "tiny"}, "settings": {"quality": "standard", "steps": 3, "samples": 1, "seed": 7},
+        "notices": [], "given_mask": {"sha256": "0" * 64, "way": "stream"} if origin == "given" else None,
+        "mask": {"edited": origin == "edited"},
+    }  # fmt: skip
+    (tmp_path / "provenance.json").write_text(json.dumps(stated))
+    files = (tmp_path / "cemri.nii.gz", tmp_path / "mask.nii.gz", tmp_path / "provenance.json")
+    write_dicom(tmp_path / "out", content_of_files(*files), [])
+    seg = pydicom.dcmread(tmp_path / "out/enhancement_seg.dcm")
+    (segment,) = seg.SegmentSequence
+    assert segment.SegmentLabel == f"Enhancing tumour ({origin})"
+    assert segment.SegmentAlgorithmType == kind
+    assert ("SegmentAlgorithmName" in segment) == (kind != "MANUAL")
+    assert segment.TrackingID == f"{origin} enhancing tumour"
+    texts = f"{seg.SeriesDescription} {seg.ContentDescription}".lower()
+    assert origin in texts
+    assert ("predicted" in texts) == (origin != "given")
+    assert is_our_name(seg.SeriesDescription)
+    assert is_our_name(images(tmp_path / "out")[0].SeriesDescription)
 
 
 def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from d3m.errors import D3MError
 from d3m.models.load import load_model
 from d3m.options import SynthesisOptions
 from d3m.results.files import compare, write_nifti, write_result
+from d3m.results.ours import is_our_file
 from d3m.results.provenance import RESULT, read_provenance
 from d3m.synthesis import Result, Synthesis
 from d3m.system.folders import check_output, whole_folder
@@ -65,6 +67,20 @@ def test_images_lie_on_t1s_grid_and_say_that_they_are_synthetic(
     assert mask.dtype == np.uint8
     assert set(np.unique(mask)) <= {0, 1}
     assert mask.sum() / 1000 == pytest.approx(result.enhancing_volume_ml)
+
+
+def test_every_image_is_recognised(made: tuple[Path, Result, Case], tmp_path: Path) -> None:
+    """Beside its provenance, and alone under another name; what somebody lays beside it is not ours."""
+    out, _, case = made
+    images = sorted(out.rglob("*.nii.gz"))
+    assert len(images) >= 15
+    for number, path in enumerate(images):
+        moved = tmp_path / f"image{number}.nii.gz"
+        shutil.copy(path, moved)
+        assert is_our_file(path)
+        assert is_our_file(moved)
+    nibabel.save(nibabel.Nifti1Image(case.t1.data, case.t1.affine), tmp_path / "cemri.nii.gz")
+    assert not is_our_file(tmp_path / "cemri.nii.gz")
 
 
 def test_parts_fit_together(made: tuple[Path, Result, Case], tiny_case: TinyCase) -> None:

@@ -18,6 +18,7 @@ from nibabel import orientations
 
 from d3m import metrics
 from d3m.errors import D3MError
+from d3m.results.ours import MARK
 from d3m.results.provenance import FILE_NAME, RESULT, add_files, provenance
 from d3m.results.view_page import FILE_NAME as VIEW
 from d3m.results.view_page import write_page
@@ -29,8 +30,6 @@ from d3m.volumes.geometry import voxel_mm3
 from d3m.volumes.grid import resample
 from d3m.volumes.types import STRIPPED, Affine, Case, Volume
 
-MARK = b"synthetic, research use only"
-"""NIfTI description of every image that is written."""
 INTENT_DISPLACEMENT = 1006
 """NIFTI_INTENT_DISPVECT: vectors are RAS millimetres, and SimpleITK and Slicer read them as a displacement field."""
 WRITERS = 2

@@ -15,13 +15,14 @@ import torch
 
 import d3m
 from d3m.errors import D3MError
+from d3m.results.ours import PROVENANCE
 from d3m.synthesis import Result
 from d3m.system.devices import processor
 from d3m.system.manifest import Files, FolderKind, Written, file_sha256
 from d3m.system.text import counted, for_json, read_object
 from d3m.volumes.types import Case
 
-FILE_NAME = "provenance.json"
+FILE_NAME = PROVENANCE
 STATEMENT = (
     "Synthetic image made by a model; no contrast agent was given. For research only, not for the care of a patient."
 )

@@ -11,13 +11,19 @@ import numpy as np
 import d3m
 from d3m.errors import D3MError
 from d3m.results.dicom.tags import MODEL_NAME, NOBODY, PRODUCT, SYNTHETIC_DATA, code, decimal, marks
+from d3m.results.ours import DESCRIPTION, segmentation_description
 from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.io.dicom.headers import require_pydicom
 from d3m.volumes.io.dicom.series import Frame
 from d3m.volumes.types import Affine, Floats, Mask
 
-DESCRIPTION = "SYNTHETIC CEMRI (D3M), research only"
-SEG_DESCRIPTION = "SYNTHETIC predicted enhancing tumour"
+ALGORITHM_TYPES = {"predicted": "AUTOMATIC", "edited": "SEMIAUTOMATIC", "given": "MANUAL"}
+MADE = {
+    "predicted": "Predicted by a model, research only",
+    "edited": "Predicted by a model, edited by a person, research only",
+    "given": "Given by a person, research only",
+}
+"""Of each of `ours.MASKS` what a segmentation says of it; a content description has at most 64 characters."""
 STATEMENT = (
     "Synthetic contrast-enhanced T1 image computed from T1, T2 and FLAIR by a deformation-driven diffusion model "
     "(D3M). No contrast agent was given. For research only, not for the care of a patient."
@@ -142,12 +148,14 @@ def require_highdicom() -> Any:
     return highdicom
 
 
-def segmentation(datasets: Sequence[Any], mask: Mask) -> Any:
+def segmentation(datasets: Sequence[Any], mask: Mask, origin: str = "predicted") -> Any:
     """A binary DICOM SEG over the synthetic series, by highdicom.
 
     Args:
         datasets: From `slices`.
         mask: (X, Y, Z), not empty.
+        origin: Where the mask comes from, of `ours.MASKS`: by whom it is said to be made (PS3.3, C.8.20.2: calculated,
+            calculated with a user's help, entered by a user).
     """
     highdicom = require_highdicom()
     from pydicom.sr.codedict import codes
@@ -157,13 +165,13 @@ def segmentation(datasets: Sequence[Any], mask: Mask) -> Any:
     )
     description = highdicom.seg.SegmentDescription(
         segment_number=1,
-        segment_label="Enhancing tumour (predicted)",
+        segment_label=f"Enhancing tumour ({origin})",
         segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
         segmented_property_type=codes.SCT.Neoplasm,
-        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=identification,
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues[ALGORITHM_TYPES[origin]],
+        algorithm_identification=None if origin == "given" else identification,
         tracking_uid=highdicom.UID(),
-        tracking_id="predicted enhancing tumour",
+        tracking_id=f"{origin} enhancing tumour",
     )
     dataset = highdicom.seg.Segmentation(
         source_images=list(datasets),
@@ -178,8 +186,8 @@ def segmentation(datasets: Sequence[Any], mask: Mask) -> Any:
         manufacturer_model_name=MODEL_NAME,
         software_versions=d3m.__version__,
         device_serial_number="none",
-        content_description="Predicted by a model, research only",
-        series_description=SEG_DESCRIPTION,
+        content_description=MADE[origin],
+        series_description=segmentation_description(origin),
     )
     dataset.add_new(SYNTHETIC_DATA, "CS", "YES")
     dataset.ContentQualification = "RESEARCH"

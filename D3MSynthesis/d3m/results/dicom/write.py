@@ -58,6 +58,8 @@ class DicomContent:
     """(4, 4), voxel index to RAS millimetres."""
     settings: str
     """Model, quality, steps, samples and seed, in words."""
+    origin: str = "predicted"
+    """Where the mask comes from, of `ours.MASKS`."""
 
 
 def content_of(result: Result) -> DicomContent:
@@ -66,7 +68,9 @@ def content_of(result: Result) -> DicomContent:
     text = _settings(result.model_name, asdict(s))
     said = [notice.message for notice in result.notices if notice.code in TOLD]
     said += [] if result.patient is None else [result.patient.sentence()]
-    return DicomContent(result.cemri, result.enhancement_mask, result.t1.affine, " ".join([text, *said])[:MAX_TEXT])
+    origin = "predicted" if result.steering is None else "given"
+    words = " ".join([text, *said])[:MAX_TEXT]
+    return DicomContent(result.cemri, result.enhancement_mask, result.t1.affine, words, origin)
 
 
 def content_of_files(cemri: Path, mask: Path, provenance: Path | None) -> DicomContent:
@@ -82,17 +86,24 @@ def content_of_files(cemri: Path, mask: Path, provenance: Path | None) -> DicomC
     inside = resample(marked.data != 0, marked.affine, image.affine, shape, order=0)
     if (marked.data != 0).any() and not inside.any():
         raise D3MError("The mask does not lie on the synthetic image.", "Give the mask of the same result.")
-    text = ""
+    text, origin = "", "predicted"
     if provenance is not None:
         try:
             content = json.loads(read_text(provenance, "The provenance", MAX_PROVENANCE_BYTES))
             text = _settings(content["model"]["name"], content["settings"])
             said = [str(one["message"]) for one in content["notices"] if one["code"] in TOLD]
             said += _patient(content.get("patient_estimate"))
+            origin = _origin(content)
             text = plain(" ".join([text, *said]))[:MAX_TEXT]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise D3MError("The provenance cannot be read.", "Give the provenance.json of the same result.") from error
-    return DicomContent(image.data, inside, image.affine, text)
+    return DicomContent(image.data, inside, image.affine, text, origin)
+
+
+def _origin(content: dict[str, Any]) -> str:
+    """Where the mask of a provenance comes from: Slicer's panel says whether a person has edited it."""
+    given, edited = content.get("given_mask") is not None, bool((content.get("mask") or {}).get("edited"))
+    return "given" if given else "edited" if edited else "predicted"
 
 
 def _settings(model: str, settings: Mapping[str, Any]) -> str:
@@ -162,7 +173,7 @@ def write_dicom(
         warnings.simplefilter("ignore")  # those about a name or a date show it
         datasets, mask = _datasets(content, sources, notices)
         if mask is None:
-            text = "No enhancing tumour is predicted: the DICOM segmentation is left out."
+            text = "The mask of enhancing tumour is empty: the DICOM segmentation is left out."
             notices.append(Notice("dicom-empty-mask", text))
         with whole_folder(out, DICOM, replace) as folder:
             (folder / SERIES_FOLDER).mkdir()
@@ -193,7 +204,7 @@ def _datasets(
     t1 = frames[0] if frames else []
     image, mask, affine = _turned(content, ("L", "P", "S") if not t1 else orientations.aff2axcodes(_directions(t1)))
     datasets = slices(image, affine, content.settings, [one for one in frames if one])
-    seg = segmentation(datasets, mask) if mask.any() else None
+    seg = segmentation(datasets, mask, content.origin) if mask.any() else None
     whose = identity(headers[0] if t1 else None, not t1 or _same_grid(t1, affine, image.shape), notices)
     lost = lossy([header for header in headers if header is not None])
     for dataset in datasets:
