@@ -138,6 +138,15 @@ def doubt(nodes: Iterable[Any]) -> str:
     return _("Nothing says that these scans are of one patient: make sure that they are.")
 
 
+def apart(one: Any, other: Any) -> bool:
+    """Whether names or folders say of two scans that they are of two patients; identifiers are asked elsewhere."""
+    stems = {stemOf(nameOf(one)), stemOf(nameOf(other))}
+    if "" not in stems:
+        return len(stems) > 1
+    places = {placeOf(one), placeOf(other)} - {""}
+    return len(places) > 1 or len(_disagreeing([markOf(one), markOf(other)], "")) > 1
+
+
 def _disagreeing(marks: list[str], stem: str) -> list[str]:
     """What names say besides the scan, if it is not the same.
 

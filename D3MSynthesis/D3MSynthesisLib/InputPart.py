@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+import qt
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
@@ -15,7 +16,7 @@ from D3MSynthesisLib import Frames, Inputs, SampleCase
 from D3MSynthesisLib.Assignment import FURTHER, assignInputs
 from D3MSynthesisLib.Belonging import placeOf
 from D3MSynthesisLib.Engine import SynthesisError
-from D3MSynthesisLib.Handlers import connect
+from D3MSynthesisLib.Handlers import connect, guarded
 from D3MSynthesisLib.Identity import groupOf
 
 SCANS = ("t1", "t2", "flair", "reference")
@@ -59,6 +60,8 @@ class InputPart(VTKObservationMixin):
         self._watched: list[Any] = []
         self._before: dict[str, Any] = {}
         """What was chosen when it was looked at last."""
+        self._tree: Any = None
+        self._dragged = False
         connect(ui.sampleButton, "clicked(bool)", self.onSample)
         connect(ui.assignButton, "clicked(bool)", self.onAssign)
         connect(ui.hardenButton, "clicked(bool)", self.onHarden)
@@ -66,7 +69,25 @@ class InputPart(VTKObservationMixin):
     def bind(self, parameters: Any) -> None:
         """Follow these parameters; None lets go of everything."""
         self.parameters, self._before = parameters, {}
+        tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        for known in {self._tree, tree} - {None}:
+            if self.hasObserver(known, known.SubjectHierarchyItemReparentedEvent, self._onTree):
+                self.removeObserver(known, known.SubjectHierarchyItemReparentedEvent, self._onTree)
+        self._tree = None if parameters is None else tree
+        if self._tree is not None:
+            self.addObserver(tree, tree.SubjectHierarchyItemReparentedEvent, self._onTree)
         self.watch()
+
+    def _onTree(self, _caller: Any, _event: str) -> None:
+        """Scans may be dragged to another patient in the data tree, one by one."""
+        if not self._dragged:
+            self._dragged = True
+            qt.QTimer.singleShot(0, guarded(self._whoseIsIt))
+
+    def _whoseIsIt(self) -> None:
+        self._dragged = False
+        if self.parameters is not None:
+            self._changed()
 
     def chosen(self) -> dict[str, Any]:
         """T1, T2, FLAIR, the real T1c and what else the model takes, None where nothing is chosen."""

@@ -7,6 +7,7 @@ transform of T1. So nothing is used untransformed in silence, and nothing is tra
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
-from D3MSynthesisLib.Belonging import doubt, keepPlace
+from D3MSynthesisLib.Belonging import apart, doubt, keepPlace
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
-from D3MSynthesisLib.Identity import identityOf, putBeside
-from D3MSynthesisLib.Runs import ROLE
+from D3MSynthesisLib.Identity import groupOf, identityOf, putBeside, stemOf
+from D3MSynthesisLib.Runs import ROLE, RUN, alive, findRuns
 from D3MSynthesisLib.Texts import _
 
 MAX_SHEAR = 1e-3
@@ -81,7 +82,45 @@ def readiness(
     stranger = None if acrossStudies else _otherThanT1(t1, others, "study")
     if stranger:
         return _("{scan} is of another examination than T1.").format(scan=stranger)
+    for name, node in masks:
+        owner = ownerOf(node)
+        strange = not _sameGroup(owner, t1) and apart(owner, t1) if owner is not None else _namesAnother(node, t1)
+        if strange:
+            text = _("{scan} is of a result of another patient than T1, by its name or folder: {name}.")
+            return text.format(scan=name, name=(node if owner is None else owner).GetName())
     return None
+
+
+def ownerOf(mask: Any) -> Any:
+    """The T1 of the run that a mask was made by; None if it is of none, or if that is gone."""
+    run = mask.GetAttribute(RUN) if mask is not None else None
+    found = [nodes.t1 for nodes in findRuns(mask.GetScene()) if nodes.runID == run] if run and alive(mask) else []
+    return found[0] if found and alive(found[0]) else None
+
+
+def maskNotice(t1: Any, masks: Iterable[Any]) -> str | None:
+    """A sentence for the result where a mask is of a run of another T1, and nothing says that it is the same patient's.
+
+    None if there is no such mask.
+    """
+    for mask in masks:
+        owner = ownerOf(mask)
+        if owner is not None and owner is not t1 and not _sameGroup(owner, t1):
+            text = _("{mask} belongs to a result of another T1, {name}: nothing says that it is of the same patient.")
+            return text.format(mask=mask.GetName(), name=owner.GetName())
+    return None
+
+
+def _sameGroup(one: Any, other: Any) -> bool:
+    return one is other or (groupOf(one) == groupOf(other) != ("", ""))
+
+
+def _namesAnother(mask: Any, t1: Any) -> bool:
+    """Whether the name of a mask that a synthesis made speaks of another patient than T1's."""
+    if mask is None or not isSynthetic(mask) or not re.search(r"(?i)(?<![a-z])t1", mask.GetName() or ""):
+        return False
+    stems = {stemOf(mask.GetName()), stemOf(t1.GetName() or "")}
+    return "" not in stems and len(stems) > 1
 
 
 def leftOut(t1: Any, t2: Any, flair: Any, optional: Collection[str], further: Mapping[str, Any] = NOTHING) -> list[str]:
@@ -103,7 +142,7 @@ def _otherThanT1(t1: Any, others: list[tuple[str, Any]], what: str) -> str | Non
     """The first scan whose patient, or examination, is known to be another than T1's."""
     mine = getattr(identityOf(t1), what)
     for name, node in others:
-        theirs = getattr(identityOf(node), what)
+        theirs = getattr(identityOf(node), what) or getattr(identityOf(ownerOf(node)), what)
         if mine and theirs and mine != theirs:
             return name
     return None

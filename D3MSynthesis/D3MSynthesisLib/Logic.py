@@ -15,7 +15,7 @@ from D3MSynthesisLib.Assignment import assignInputs
 from D3MSynthesisLib.Comparison import MADE_FROM, imprint, inputChanged, inputImprint, maskImprint
 from D3MSynthesisLib.Engine import Cost, Device, EngineInfo, ModelInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Grids import matrixOf
-from D3MSynthesisLib.Inputs import readiness, transformNotice
+from D3MSynthesisLib.Inputs import maskNotice, readiness, transformNotice
 from D3MSynthesisLib.Runs import Nodes
 from D3MSynthesisLib.Scene import Frame
 from D3MSynthesisLib.Texts import _
@@ -180,7 +180,10 @@ class SynthesisLogic:
             raise SynthesisError(fault)
         self._stopInfo()
         scans = {"t1": t1, "t2": t2, "flair": flair, **further}
-        identity = Identity.agreement(scans | {"reference": reference})
+        owners = {"brainMask": brainMask, "enhancementMask": enhancementMask}
+        known = {role: Inputs.ownerOf(node) or node for role, node in owners.items() if node is not None}
+        known = {role: node for role, node in known.items() if Identity.identityOf(node).known}
+        identity = Identity.agreement(scans | {"reference": reference} | known)
         kept = scans | {"reference": reference, "brainMask": brainMask, "referenceMask": referenceMask,
                         "givenMask": enhancementMask}  # fmt: skip
         named = [node.GetName() for node in kept.values() if node is not None]
@@ -193,7 +196,8 @@ class SynthesisLogic:
         given = scans | {"brain-mask": brainMask, "reference": reference, "reference-mask": referenceMask,
                          "enhancement-mask": enhancementMask}  # fmt: skip
         folder = newFolder()
-        notices = [text for text in (transformNotice(t1, t2, flair, further),) if text]
+        told = transformNotice(t1, t2, flair, further), maskNotice(t1, (brainMask, referenceMask, enhancementMask))
+        notices = [text for text in told if text]
         frame = Frame(
             t1.GetName() or "", matrixOf(t1).copy(), t1, t1.GetParentTransformNode(), t2, flair, identity,
             tuple(notices), brainMask, None if reference is None else imprint(reference, t1), referenceMask,

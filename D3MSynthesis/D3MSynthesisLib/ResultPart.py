@@ -270,8 +270,9 @@ class ResultPart(VTKObservationMixin):
         if nodes.estimate:
             text += f"<br>{html.escape(nodes.estimate)}"
         chosen = None if self.parameters is None else self.parameters.t1
-        if chosen is not None and nodes.t1 is not None and chosen is not nodes.t1:
-            name = html.escape(nodes.t1.GetName() or "")
+        if chosen is not None and chosen is not nodes.t1:
+            own = nodes.t1.GetName() if Runs.alive(nodes.t1) else nodes.cemri.GetName().replace(" synthetic CEMRI", "")
+            name = html.escape(own or "")
             text += "<br>" + _("This is a result of {name}, not of the T1 that is chosen now.").format(name=name)
         if self.comparison.inputsChanged:
             text += "<br>" + self.comparison.changedText()

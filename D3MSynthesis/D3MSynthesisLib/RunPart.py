@@ -12,7 +12,7 @@ import qt
 from slicer.i18n import tr as _
 
 import slicer
-from D3MSynthesisLib import Frames, Inputs, Install, Views
+from D3MSynthesisLib import Frames, Inputs, Install, Runs, Views
 from D3MSynthesisLib.Engine import Cost, EngineInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
 from D3MSynthesisLib.Parameters import Quality
@@ -322,10 +322,14 @@ class RunPart:
             self.requestInfoSoon()
 
     def isLookedAt(self, nodes: Any) -> bool:
-        """Whether a result is of the T1 that is chosen now; without one, whether no view has another acquired scan."""
+        """Whether a result is of the T1 that is chosen now; without one, whether no view has another's."""
         chosen = self.parameters.t1
         if chosen is not None:
             return chosen is self._startedWith or chosen is nodes.t1
+        shown = Views.runsShown(slicer.mrmlScene)
+        others = [run for run in Runs.findRuns(slicer.mrmlScene) if run.runID in shown - {nodes.runID}]
+        if any(run.t1 is None or run.t1 is not nodes.t1 for run in others):
+            return False
         own = (nodes.t1, nodes.t2, nodes.flair, nodes.adc, nodes.swi, nodes.reference)
         return all(image in own for image in Views.acquired(slicer.mrmlScene))
 

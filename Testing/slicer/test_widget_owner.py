@@ -1,0 +1,114 @@
+"""The panel and results of several patients: whose mask, whose result, whose views."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from slicer_helpers import MadeOutput
+
+slicer = pytest.importorskip("slicer")
+pytest.importorskip("PySide6.QtUiTools")
+from panel_helpers import SCANS, background, opened, press, slow  # noqa: E402
+from qt_host import Host  # noqa: E402
+
+
+def scans(made: MadeOutput, *names: str) -> list[object]:
+    """Volumes of these names."""
+    array = np.ascontiguousarray(made.t1.T + 9)
+    return [slicer.util.addVolumeFromArray(array.copy(), ijkToRAS=made.matrix, name=name) for name in names]
+
+
+def choose(panel: object, nodes: list[object]) -> None:
+    """T1, T2 and FLAIR."""
+    for scan, node in zip(SCANS, nodes, strict=True):
+        setattr(panel.parameters, scan, node)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_mask_of_another_patients_result_is_refused(host: Host, made: MadeOutput, copied: bool) -> None:
+    """Smith's predicted mask is none to synthesize from for Jones; another result's of Jones is one."""
+    panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
+    press(host, panel)
+    smith = panel.result.nodes
+    choose(panel, scans(made, "jones_t1", "jones_t2", "jones_flair"))
+    host.settle()
+    press(host, panel)
+    first = panel.result.nodes
+    press(host, panel)
+    assert first.t1.GetName() == "jones_t1"
+    mask = smith.segmentation
+    if copied:
+        mask = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", smith.segmentation.GetName())
+        mask.GetSegmentation().DeepCopy(smith.segmentation.GetSegmentation())
+    panel.parameters.enhancementMask = mask
+    host.settle()
+    count = panel.ui.runBox.count
+    panel.ui.steerButton.click()
+    host.until(lambda: not panel.logic.running, 30)
+    assert "another patient" in panel.ui.errorLabel.text
+    assert panel.ui.runBox.count == count
+    panel.parameters.enhancementMask = first.segmentation
+    panel.ui.steerButton.click()
+    host.until(lambda: not panel.logic.running, 30)
+    assert panel.ui.errorLabel.text == ""
+    assert panel.ui.runBox.count == count + 1
+    assert not any("another T1" in notice for notice in panel.result.nodes.notices)
+
+
+def test_a_mask_of_nobody_knows_whose_result_is_told(host: Host, made: MadeOutput) -> None:
+    """Where names say nothing, the mask is taken, and the result says that it may be another patient's."""
+    panel = opened(host, made, SCANS)
+    press(host, panel)
+    other = panel.result.nodes
+    choose(panel, scans(made, "T1", "T2", "FLAIR"))
+    host.settle()
+    press(host, panel)
+    panel.parameters.enhancementMask = other.segmentation
+    host.settle()
+    panel.ui.steerButton.click()
+    host.until(lambda: not panel.logic.running, 30)
+    assert any("another T1" in notice for notice in panel.result.nodes.notices), panel.ui.errorLabel.text
+
+
+def test_a_result_whose_t1_is_gone_says_whose_it_is(host: Host, made: MadeOutput) -> None:
+    """Under another T1 the volume never stands alone, also after the module was left."""
+    panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
+    press(host, panel)
+    host.scene.RemoveNode(panel.parameters.t1)
+    choose(panel, scans(made, "jones_t1", "jones_t2", "jones_flair"))
+    host.settle()
+    assert "result of smith_t1" in panel.ui.volumeLabel.text
+    panel.exit()
+    panel.enter()
+    host.settle()
+    assert "result of smith_t1" in panel.ui.volumeLabel.text
+
+
+def test_an_ending_run_leaves_another_patients_result_in_the_views(host: Host, made: MadeOutput) -> None:
+    """No T1 is chosen and Smith's synthetic image is looked at: Jones's result waits in the list."""
+    panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
+    press(host, panel)
+    smith = panel.result.nodes
+    choose(panel, scans(made, "jones_t1", "jones_t2", "jones_flair"))
+    host.settle()
+    engine = slow(host, panel, made)
+    panel.parameters.t1 = None
+    slicer.util.setSliceViewerLayers(background=smith.cemri)
+    host.settle()
+    (engine / "go.txt").write_text("")
+    host.until(lambda: not panel.logic.running, 20)
+    assert background(host) is smith.cemri
+    assert panel.ui.runBox.count == 2
+
+
+def test_scans_that_are_dragged_to_another_patient(host: Host, made: MadeOutput) -> None:
+    """The panel names the patient of the data tree as it is now."""
+    panel = opened(host, made, ("5: t1", "6: t2", "7: flair"))
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(host.scene)
+    for who in ("Doe", "Roe"):
+        study = tree.CreateStudyItem(tree.CreateSubjectItem(tree.GetSceneItemID(), who), "MR")
+        for scan in SCANS:
+            node = getattr(panel.parameters, scan)
+            tree.SetItemParent(tree.GetItemByDataNode(node) or tree.CreateItem(tree.GetSceneItemID(), node), study)
+        host.settle()
+        assert panel.ui.whoseLabel.text == f"Scans of {who}, MR."
