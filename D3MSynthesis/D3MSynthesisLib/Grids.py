@@ -133,6 +133,9 @@ def resliced(node: Any, target: Any, nearest: bool = False) -> Any:
 def segmentOn(segmentation: Any, identifier: str, target: Any) -> Any:
     """A segment on a volume's grid, as both are shown: (K, J, I) bool.
 
+    Segments may share an image, each with a value of its own: those of a label map do, and saving merges others. What
+    Slicer gives is the whole shared image.
+
     `slicer.util` has a function for it that adds a volume to the scene, which selectors list for a moment, and leaves
     its display node there (util.py, arrayFromSegmentBinaryLabelmap).
     """
@@ -148,7 +151,11 @@ def segmentOn(segmentation: Any, identifier: str, target: Any) -> Any:
         return np.zeros(shape, bool)
     image.GetWorldToImageMatrix(rasToIjk)
     found = _resliced(image, rasToIjk, segmentation, target, nearest=True)
-    return vtk_to_numpy(found.GetPointData().GetScalars()).reshape(shape) > 0
+    array = vtk_to_numpy(found.GetPointData().GetScalars()).reshape(shape)
+    segments = segmentation.GetSegmentation()
+    if not segments.ContainsRepresentation("Binary labelmap"):  # a surface, say: it was converted alone
+        return array > 0
+    return array == segments.GetSegment(identifier).GetLabelValue()
 
 
 def _resliced(image: Any, rasToIjk: Any, node: Any, target: Any, nearest: bool) -> Any:

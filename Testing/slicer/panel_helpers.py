@@ -46,6 +46,39 @@ def slow(host: Host, panel: object, made: MadeOutput, button: object = None) -> 
     return engine
 
 
+def tissues(shape: tuple[int, ...]) -> np.ndarray:
+    """Labels of a tumour as BraTS has them since 2023, (K, J, I): 1 necrosis, 2 oedema, 3 enhancing."""
+    labels = np.zeros(shape, np.uint8)
+    for value, size in ((2, (4, 10, 9)), (3, (3, 6, 5)), (1, (2, 3, 2))):
+        labels[tuple(slice(n // 2 - half, n // 2 + half) for n, half in zip(shape, size, strict=True))] = value
+    return labels
+
+
+def label_map(labels: np.ndarray, matrix: np.ndarray, name: str = "p_seg") -> object:
+    """A label map node in the scene."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", name)
+    slicer.util.updateVolumeFromArray(node, labels)
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
+def imported(labels: np.ndarray, matrix: np.ndarray, shown: tuple[int, ...] = (3,)) -> object:
+    """The labels as segments that share one image, as Slicer imports a label map; eyes of others are shut."""
+    source = label_map(labels, matrix)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "p_seg")
+    node.CreateDefaultDisplayNodes()
+    slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(source, node)
+    slicer.mrmlScene.RemoveNode(source)
+    segments = node.GetSegmentation()
+    assert segments.GetNumberOfLayers() == 1
+    for value, name in enumerate(("necrosis", "oedema", "enhancing"), 1):
+        identifier = segments.GetNthSegmentID(value - 1)
+        segments.GetSegment(identifier).SetName(name)
+        node.GetDisplayNode().SetSegmentVisibility(identifier, value in shown)
+    return node
+
+
 def background(host: Host) -> object:
     """The image in the red view."""
     composite = host.views["Red"].logic.GetSliceCompositeNode()

@@ -10,6 +10,7 @@ from slicer_helpers import ORIENTATIONS, SHAPE, affine, points, rotation, scene_
 
 slicer = pytest.importorskip("slicer")
 from mrml_host import MRMLHost  # noqa: E402
+from panel_helpers import imported, tissues  # noqa: E402
 
 from d3m.volumes.preprocess.case import read_volume  # noqa: E402
 from D3MSynthesisLib import Assignment, Inputs  # noqa: E402
@@ -187,6 +188,34 @@ def test_mask_from_a_segmentation(host: MRMLHost, tmp_path: Path) -> None:
     read = read_volume(tmp_path / "mask.nrrd", "brain_mask")
     np.testing.assert_array_equal(read.data > 0, mask.T)
     np.testing.assert_allclose(read.affine, Inputs.matrixOf(t1), atol=1e-6)
+
+
+@pytest.mark.parametrize("shown", [(3,), (1, 3), (2,)])
+def test_segments_that_share_an_image_count_alone(host: MRMLHost, tmp_path: Path, shown: tuple[int, ...]) -> None:
+    """Slicer imports a label map into one image for all segments: what is hidden of it does not count."""
+    host.openScene()
+    t1 = volume("T1", affine("oblique"))
+    labels = tissues(slicer.util.arrayFromVolume(t1).shape)
+    node = imported(labels, affine("oblique"), shown)
+    np.testing.assert_array_equal(Inputs.maskOnGrid(node, t1), np.isin(labels, shown))
+    Inputs.writeInput(node, t1, tmp_path / "mask.nrrd")
+    np.testing.assert_array_equal(read_volume(tmp_path / "mask.nrrd", "labels").data.T > 0, np.isin(labels, shown))
+
+
+def test_a_segment_that_is_a_surface_counts(host: MRMLHost) -> None:
+    """A segment without a label map is converted, whatever value it would have among others."""
+    host.openScene()
+    t1 = volume("T1", affine("LPS"))
+    labels = tissues(slicer.util.arrayFromVolume(t1).shape)
+    node = imported(labels, affine("LPS"))
+    segments = node.GetSegmentation()
+    assert segments.CreateRepresentation("Closed surface")
+    segments.SetSourceRepresentationName("Closed surface")
+    segments.RemoveRepresentation("Binary labelmap")
+    found, true = Inputs.maskOnGrid(node, t1), labels == 3
+    assert (found & ~labels.astype(bool)).sum() < 0.3 * true.sum()
+    assert (found & true).sum() > 0.6 * true.sum()
+    assert not (found & (labels == 2)).sum() > 0.3 * true.sum()
 
 
 def test_hardened_copies_leave_the_nodes(host: MRMLHost) -> None:

@@ -84,6 +84,39 @@ def test_segments_that_were_added_count(made: tuple[Runs.Nodes, MadeOutput]) -> 
     np.testing.assert_array_equal(Masks.maskOf(nodes), output.mask.T)
 
 
+@pytest.mark.parametrize("how", ["merged", "saved"])
+def test_voxels_that_moved_to_another_segment_are_an_edit_after_saving(
+    made: tuple[Runs.Nodes, MadeOutput], tmp_path: Path, how: str
+) -> None:
+    """Saving merges the segments into one image: each is still its own voxels alone."""
+    nodes, output = made
+    mask = output.mask.T
+    core = mask.copy()
+    core[..., : int(np.median(np.argwhere(mask)[:, 2]))] = False
+    nodes.segmentation.GetSegmentation().AddEmptySegment("core", "Necrotic core")
+    paint(nodes, core, "core")
+    paint(nodes, mask & ~core)
+    Masks.noticeEdit(nodes)
+    assert nodes.edited
+    if how == "merged":
+        nodes.segmentation.GetSegmentation().CollapseBinaryLabelmaps(False)
+    else:
+        assert slicer.mrmlScene.WriteToMRB(str(tmp_path / "scene.mrb"))
+        slicer.mrmlScene.Clear(False)
+        assert slicer.mrmlScene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+        (nodes,) = Runs.findRuns(slicer.mrmlScene)
+    assert nodes.segmentation.GetSegmentation().GetNumberOfLayers() == 1
+    np.testing.assert_array_equal(
+        Grids.segmentOn(nodes.segmentation, nodes.segmentID, nodes.cemri), mask & ~core, "the segment alone"
+    )
+    np.testing.assert_array_equal(Masks.maskOf(nodes), mask)
+    Masks.noticeEdit(nodes)
+    assert nodes.edited
+    assert nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID).GetName() == Masks.EDITED_NAME
+    paint(nodes, mask & ~core)
+    np.testing.assert_array_equal(Masks.maskOf(nodes), mask, "the other segment is left alone")
+
+
 def test_an_edited_mask_stays_so_without_its_probability(made: tuple[Runs.Nodes, MadeOutput]) -> None:
     """Whoever deletes the probability does not make a drawn mask a predicted one, nor a predicted one a drawn one."""
     nodes, output = made
