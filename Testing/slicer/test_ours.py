@@ -162,3 +162,43 @@ def test_scans_beside_results_are_still_scans(host: Host, made: MadeOutput, tmp_
     host.settle()
     assert panel.parameters.flair.GetName() == "smith-flair"
     assert panel.parameters.reference is None
+
+
+@pytest.mark.parametrize("ending", ["nii.gz", "nii", "nrrd"])
+def test_a_real_t1c_beside_a_result_of_its_name(host: Host, made: MadeOutput, tmp_path: Path, ending: str) -> None:
+    """smith-t1.nii.gz went in and the result is in smith: smith-t1c lies beside it, and is real."""
+    panel = host.openModule("D3MSynthesis").panel
+    shutil.copytree(made.folder, tmp_path / "smith")
+    path = tmp_path / f"smith-t1c.{ending}"
+    if ending == "nrrd":
+        real = slicer.util.addVolumeFromArray(made.t1.T.copy(), ijkToRAS=made.matrix)
+        storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+        storage.SetFileName(str(path))
+        assert storage.WriteData(real)
+        host.scene.RemoveNode(real)
+    else:
+        save(path, made.t1, made.matrix)
+    for scan in SCANS:
+        save(tmp_path / f"smith-{scan}.nii.gz", made.t1, made.matrix)
+        slicer.util.loadVolume(str(tmp_path / f"smith-{scan}.nii.gz"))
+    node = slicer.util.loadVolume(str(path))
+    host.settle()
+    assert not Assignment.isSynthetic(node)
+    assert node.GetAttribute(Assignment.SYNTHETIC) is None
+    panel.parameters.reference = node
+    assert panel.ui.applyButton.enabled, panel.ui.stateLabel.text
+
+
+def test_a_real_scan_in_a_results_folder_is_real(tmp_path: Path) -> None:
+    """A NIfTI file would carry the mark: a common name does not make a scan synthetic; other formats cannot tell."""
+    made = make_output(tmp_path / "case")
+    (made.folder / "scans").mkdir()
+    for name in ("step_009_before.nii.gz", "uncertainty.nii", "scans/subtraction.nii.gz"):
+        save(made.folder / name, made.t1, made.matrix)
+        assert not ours.is_our_file(made.folder / name), name
+    assert ours.is_our_file(made.folder / "cemri.nrrd")
+    assert not ours.is_our_file(made.folder / "scans" / "cemri.nrrd")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / ours.PROVENANCE).write_text('{"files": {}}')
+    assert not ours.is_our_file(other / "cemri.nrrd"), "another program's provenance"

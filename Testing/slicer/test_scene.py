@@ -12,6 +12,7 @@ slicer = pytest.importorskip("slicer")
 import vtk  # noqa: E402
 from mrml_host import MRMLHost  # noqa: E402
 
+from d3m.results.files import write_nifti  # noqa: E402
 from D3MSynthesisLib import Assignment, Inputs, Masks, Runs, Saving, Scene  # noqa: E402
 
 
@@ -102,6 +103,7 @@ def test_files_of_a_result_are_known_by_their_folder(host: MRMLHost, tmp_path: P
     made = make_output(tmp_path / "case")
     trace = made.folder / "trace"
     trace.mkdir(exist_ok=True)
+    write_nifti(tmp_path / "case-t1c.nii.gz", made.cemri, made.matrix)
 
     def read(path: Path, name: str) -> object:
         node = slicer.util.addVolumeFromArray(made.t1.T.copy(), ijkToRAS=made.matrix, name=name)

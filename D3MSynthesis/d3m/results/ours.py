@@ -35,11 +35,11 @@ _NAMES = re.compile(
 their own."""
 _IN_RESULT = re.compile(
     r"(?i)(?:cemri|subtraction|first_sample|enhancement|enhancement_(?:probability|mask)|uncertainty"
-    r"|whole_tumour_probability|deformation(?:_magnitude)?|step_\d+_(?:before|after|mask))(?:_\d+)?"
-    r"|(?P<case>.+)-t1c(?:_\d+)?"
+    r"|whole_tumour_probability|deformation(?:_magnitude)?|(?P<step>step_\d+_(?:before|after|mask)))(?:_\d+)?"
 )
-"""Names in a result's folder, and of a batch's copies beside it, that others may use, too: for files that other
-programs have written again, and of earlier versions. Slicer numbers a second node of a name."""
+"""Names in a result's folder that others may use, too: for files that other programs have written again in formats that
+do not carry `MARK`. Slicer numbers a second node of a name."""
+_NIFTI = (".nii", ".nii.gz")
 _DESCRIPTION_AT, _HEADER = 148, 348
 """Bytes of a NIfTI-1 header."""
 _MAX_PROVENANCE_BYTES = 10_000_000
@@ -64,23 +64,19 @@ def is_our_file(path: Path, name: str = "") -> bool:
     """
     if _is_marked(path):
         return True
-    for folder in (path.parent, path.parent.parent):  # steps lie one folder deeper
-        listed = _listed(folder / PROVENANCE)
-        if path.relative_to(folder).as_posix() in listed:
+    above = path.parent.parent  # steps lie one folder deeper
+    for folder in (path.parent, above):
+        if path.relative_to(folder).as_posix() in (_listed(folder / PROVENANCE) or ()):
             return True
-    for text in (name, path.name.split(".")[0]):
-        named = _IN_RESULT.fullmatch(text)
-        if named is None:
-            continue
-        near = (path.parent / named["case"],) if named["case"] else (path.parent, path.parent.parent)
-        if any((folder / PROVENANCE).is_file() for folder in near):
-            return True
-    return False
+    if path.name.lower().endswith(_NIFTI):  # it would carry the mark: what lies beside a result may be a real scan
+        return False
+    found = [named for text in (name, path.name.split(".")[0]) if (named := _IN_RESULT.fullmatch(text))]
+    return any(_listed((above if named["step"] else path.parent) / PROVENANCE) is not None for named in found)
 
 
 def _is_marked(path: Path) -> bool:
     """Whether a NIfTI file's description is ours."""
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
+    if not path.name.lower().endswith(_NIFTI):
         return False
     try:
         with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
@@ -90,14 +86,14 @@ def _is_marked(path: Path) -> bool:
     return header[_DESCRIPTION_AT:].startswith(MARK)
 
 
-def _listed(path: Path) -> set[str]:
-    """The files that a provenance speaks of."""
+def _listed(path: Path) -> set[str] | None:
+    """The files that a result's provenance speaks of; None if it is none."""
     try:
         if path.stat().st_size > _MAX_PROVENANCE_BYTES:
-            return set()
+            return None
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-        return (
-            {*map(str, content.get("files", ())), *map(str, content.get(SAVED, ()))} if content["synthetic"] else set()
-        )
+        if not content["synthetic"]:
+            return None
+        return {*map(str, content.get("files", ())), *map(str, content.get(SAVED, ()))}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return set()
+        return None
