@@ -9,8 +9,7 @@ import vtk
 from slicer.util import VTKObservationMixin
 
 import slicer
-from D3MSynthesisLib import Comparison, Masks, Pictures, Runs, Views
-from D3MSynthesisLib.Assignment import keepMark
+from D3MSynthesisLib import Comparison, Copies, Masks, Pictures, Runs, Views
 from D3MSynthesisLib.Belonging import keepPlace
 from D3MSynthesisLib.Handlers import guarded
 
@@ -32,11 +31,13 @@ class Marks(VTKObservationMixin):
         """Of each slice view whether it is shown in 3-D views, and in which."""
         self._edited: list[Any] = []
         """Segmentations that have changed since masks were looked at."""
+        self._grown: list[Any] = []
+        """Those of them that have got segments."""
         self._moved: list[Any] = []
         """Volumes that were moved or changed since scans were looked at."""
         self._coming = False
         self._arrived: list[Any] = []
-        """Volumes and segmentations that nobody has looked at yet."""
+        """Volumes, segmentations and models that nobody has looked at yet."""
         self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
         self.addObserver(scene, scene.EndImportEvent, self._onImported)
         for event in (scene.EndCloseEvent, scene.EndRestoreEvent):
@@ -53,7 +54,7 @@ class Marks(VTKObservationMixin):
     def _welcome(self, node: Any) -> None:
         """What a file tells of a node is kept with it, before the scene is saved, or the node renamed or copied."""
         volume = node.IsA("vtkMRMLScalarVolumeNode")
-        if not volume and not node.IsA("vtkMRMLSegmentationNode"):
+        if not any(node.IsA(kind) for kind in Copies.MADE) or slicer.vtkMRMLSliceLogic.IsSliceModelNode(node):
             return
         if volume and self._scene.IsImporting():
             keepPlace(node, fromScene=True)
@@ -70,8 +71,7 @@ class Marks(VTKObservationMixin):
         for node in there:
             if node.IsA("vtkMRMLScalarVolumeNode"):
                 keepPlace(node)
-        marked = [node for node in there if keepMark(node)]
-        if marked:
+        if Copies.keepMarks(there):
             Views.markViews()
 
     def _follow(self, node: Any) -> None:
@@ -95,8 +95,14 @@ class Marks(VTKObservationMixin):
             segmentation, kind = node.GetSegmentation(), slicer.vtkSegmentation
             for event in (kind.ContainedRepresentationNamesModified, kind.SegmentModified):
                 segmentation.AddObserver(event, self._markSoon)
+            segmentation.AddObserver(kind.SegmentAdded, self._onGrown)
             for event in (kind.SourceRepresentationModified, kind.SegmentAdded, kind.SegmentRemoved):
                 segmentation.AddObserver(event, self._onEdited)
+
+    def _onGrown(self, segmentation: Any, _event: str) -> None:
+        """A segment may have been imported from a label map, or copied: the views look at it after it was edited."""
+        if not any(known is segmentation for known in self._grown):
+            self._grown.append(segmentation)
 
     def _onEdited(self, segmentation: Any, _event: str) -> None:
         """Who edits a mask without the panel, another run's than it shows, or a copy, has it named, too."""
@@ -110,11 +116,14 @@ class Marks(VTKObservationMixin):
             qt.QTimer.singleShot(BUSY_MS, guarded(self._lookAtMasks))
             return
         edited, self._edited = self._edited, []
+        grown, self._grown = self._grown, []
         runs = {nodes.segmentation: nodes for nodes in Runs.findRuns(self._scene) if Runs.alive(nodes.segmentation)}
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", self._scene):
             if not any(node.GetSegmentation() is one for one in edited):
                 continue
             if node not in runs:
+                if any(node.GetSegmentation() is one for one in grown) and Copies.tagSegments(node):
+                    Views.markViews()
                 Masks.noticeCopies(node)
             elif runs[node].cemri.GetImageData() is not None:
                 Masks.noticeEdit(runs[node])

@@ -163,19 +163,29 @@ def writeOriginal(segmentation: Any, identifier: str, mask: Any, ijkToRAS: Any, 
     writeMask(segmentation, identifier, mask, ijkToRAS)
     segment = segmentation.GetSegmentation().GetSegment(identifier)
     segment.SetName(name)
-    segment.SetTag(ORIGINAL, f"{_shapeOf(segment)} given" if name == GIVEN_NAME else _shapeOf(segment))
+    remember(segment, name == GIVEN_NAME)
 
 
-def _shapeOf(segment: Any) -> str:
+def remember(segment: Any, given: bool = False) -> None:
+    """Tag a segment with what its mask is now, as the one that a synthesis gave."""
+    segment.SetTag(ORIGINAL, f"{shapeOfSegment(segment)} given" if given else shapeOfSegment(segment))
+
+
+def shapeOfSegment(segment: Any) -> str:
     """What tells a segment's voxels from others, as a text; where they lie does not count."""
-    import numpy as np
     from vtk.util.numpy_support import vtk_to_numpy
 
     image = segment.GetRepresentation("Binary labelmap")
     if image is None or image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:
         return "empty"
     array = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-    mask = array == segment.GetLabelValue()  # segments may share an image
+    return shapeOf(array == segment.GetLabelValue())  # segments may share an image
+
+
+def shapeOf(mask: Any) -> str:
+    """The same of a mask, (K, J, I) bool."""
+    import numpy as np
+
     if not mask.any():
         return "empty"
     found = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
@@ -192,7 +202,7 @@ def noticeCopies(segmentation: Any) -> None:
         if not segment.GetTag(ORIGINAL, kept):
             continue
         shape, *given = str(kept).split()
-        names.append(EDITED_NAME if _shapeOf(segment) != shape else GIVEN_NAME if given else SEGMENT_NAME)
+        names.append(EDITED_NAME if shapeOfSegment(segment) != shape else GIVEN_NAME if given else SEGMENT_NAME)
         _call(segment, names[-1])
     if names:
         _call(segmentation, EDITED_NAME if EDITED_NAME in names else names[0])
