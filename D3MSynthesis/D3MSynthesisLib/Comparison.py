@@ -12,6 +12,7 @@ import vtk
 import slicer
 from D3MSynthesisLib import Frames
 from D3MSynthesisLib.Assignment import isSynthetic
+from D3MSynthesisLib.Counted import countedOf, labelsOf
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Grids import gridPoints, matrixOf, resampledOn, transformed, voxelMl
 from D3MSynthesisLib.Identity import identityOf
@@ -68,6 +69,9 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None, acrossSt
         if not acrossStudies and mine.study and theirs.study and mine.study != theirs.study:
             text = _("{scan} is of another examination than T1.").format(scan=name)
             raise SynthesisError(text, _("Choose this examination's, or allow scans of several examinations."))
+    counted = None if referenceMask is None else countedOf(referenceMask)
+    if counted is not None and counted.fault:
+        raise SynthesisError(counted.fault)
     real = resampledOn(reference, nodes.cemri)
     brain = brainOf(nodes) & (real != 0)
     if brain.sum() < LEAST_VOXELS:
@@ -101,6 +105,8 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None, acrossSt
             ("predicted_enhancing_volume_ml", "false_positive_ml", "false_negative_ml", "dice"), None
         )
     content["real_enhancement"] = "estimated" if referenceMask is None else "labels"
+    if counted is not None and counted.text:
+        content["real_tumour_counted"] = counted.text
     measure(nodes, predicted)
     nodes.cemri.SetAttribute(PREFIX + "ComparedMask", nodes.maskDigest)
     nodes.cemri.SetAttribute(COMPARED_VOXEL, f"{ml:.9g}")
@@ -163,8 +169,12 @@ def maskImprint(mask: Any, target: Any) -> str:
     """What tells a mask, volume or segmentation, as it lies on a volume's grid, from others."""
     import numpy as np
 
-    if not mask.IsA("vtkMRMLSegmentationNode") and mask.GetImageData() is None:
+    volume = not mask.IsA("vtkMRMLSegmentationNode")
+    if volume and mask.GetImageData() is None:
         return "empty"
+    labels = labelsOf(mask) if volume else ()
+    if labels is None or len(labels) > 1:  # of a brain mask all of them count, of a tumour one
+        return hashlib.blake2b(resampledOn(mask, target, nearest=True).tobytes(), digest_size=8).hexdigest()
     return hashlib.blake2b(np.packbits(maskOnGrid(mask, target)).tobytes(), digest_size=8).hexdigest()
 
 

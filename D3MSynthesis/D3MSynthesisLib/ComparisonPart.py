@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 import slicer
 from D3MSynthesisLib import Comparison, Looks, Pictures, Views
+from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Handlers import connect
@@ -85,7 +86,8 @@ def comparisonRows(comparison: dict[str, Any] | None, now: Standing) -> list[tup
             (_("falsely enhancing (ml)"), text("false_positive_ml", ".1f"), against),
             (_("missed (ml)"), text("false_negative_ml", ".1f"), against),
         ]
-    return [row for row in rows if row[1]]
+    counted = "" if now.tumourChanged else numbers.get("real_tumour_counted", "")
+    return [row for row in rows if row[1]] + ([(counted, "", "")] if counted else [])
 
 
 def _short(name: str) -> str:
@@ -193,7 +195,8 @@ class ComparisonPart:
         self.ui.compareButton.setEnabled(nodes is not None and chosen is not None)
         self.ui.compareButton.setToolTip(
             _("Choose a real T1c among the inputs, and its tumour if you have it.") if chosen is None else
-            _("Measure this run, with its mask as it is now, against {name}.").format(name=chosen.GetName())
+            " ".join([_("Measure this run, with its mask as it is now, against {name}.").format(name=chosen.GetName()),
+                      *told([(self.parameters.referenceMask, True)])])
         )  # fmt: skip
 
     def _standing(self) -> Standing:

@@ -15,6 +15,7 @@ import slicer
 from D3MSynthesisLib import Frames, Inputs, SampleCase
 from D3MSynthesisLib.Assignment import FURTHER, assignInputs
 from D3MSynthesisLib.Belonging import placeOf
+from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
 from D3MSynthesisLib.Identity import groupOf
@@ -58,6 +59,7 @@ class InputPart(VTKObservationMixin):
         self.ui, self.sample, self._fail, self._changed, self._taken = ui, sample, fail, changed, taken
         self.parameters: Any = None
         self._watched: list[Any] = []
+        self._masks: list[Any] = []
         self._before: dict[str, Any] = {}
         """What was chosen when it was looked at last."""
         self._tree: Any = None
@@ -79,7 +81,7 @@ class InputPart(VTKObservationMixin):
         self.watch()
 
     def _onTree(self, _caller: Any, _event: str) -> None:
-        """Scans may be dragged to another patient in the data tree, one by one."""
+        """Scans may be dragged to another patient in the data tree, one by one; masks may be shown and hidden."""
         if not self._dragged:
             self._dragged = True
             qt.QTimer.singleShot(0, guarded(self._whoseIsIt))
@@ -111,6 +113,25 @@ class InputPart(VTKObservationMixin):
                 for event in (node.ImageDataModifiedEvent, node.TransformModifiedEvent):
                     change(node, event, self._changed)
         self._watched = chosen
+        self._watchMasks()
+
+    def _watchMasks(self) -> None:
+        """Follow the chosen masks: which of their segments are shown says what counts, and has many events."""
+        chosen = [] if self.parameters is None else [getattr(self.parameters, name) for name in MASKS]
+        masks = list({id(node): node for node in chosen if node is not None}.values())
+        added, removed = slicer.vtkSegmentation.SegmentAdded, slicer.vtkSegmentation.SegmentRemoved
+        for nodes, others, change in (
+            (self._masks, masks, self.removeObserver),
+            (masks, self._masks, self.addObserver),
+        ):
+            for node in [node for node in nodes if node not in others]:
+                change(node, node.DisplayModifiedEvent, self._onTree)
+                if node.IsA("vtkMRMLSegmentationNode"):
+                    for event in (added, removed):
+                        change(node, event, self._onTree)
+                else:
+                    change(node, node.ImageDataModifiedEvent, self._onTree)
+        self._masks = masks
 
     def _noticeEmptied(self) -> None:
         """Remember which selectors the user emptied: a scan may be left out on purpose."""
@@ -202,10 +223,13 @@ class InputPart(VTKObservationMixin):
             text = f"{text} {_('T1 is {frame}.').format(frame=frame.title)}".strip()
         ui.whoseLabel.setText(text)
         ui.whoseLabel.setVisible(bool(text))
+        masks = [] if p is None else told([(p.brainMask, False), (p.referenceMask, True)])
+        ui.masksLabel.setText("\n".join(masks))
+        ui.masksLabel.setVisible(bool(masks))
         missing = Inputs.leftOut(*scans[:3], optional, further)
         text = _("{scan} is left out: the picture is made without it, and will be less exact.")
-        told = [f"{text.format(scan=name)} {cost(name.lower())}".strip() for name in missing]
-        ui.leftOutLabel.setText("\n".join(told))
+        lines = [f"{text.format(scan=name)} {cost(name.lower())}".strip() for name in missing]
+        ui.leftOutLabel.setText("\n".join(lines))
         ui.leftOutLabel.setVisible(bool(missing))
         ui.acrossBox.setVisible(Inputs.studiesDiffer(scans))
         ui.allFramesBox.setVisible(frame is not None and frame.count > 1)

@@ -17,10 +17,11 @@ import vtk
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
 from D3MSynthesisLib.Belonging import apart, doubt, keepPlace
+from D3MSynthesisLib.Counted import Counted, countedOf
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
 from D3MSynthesisLib.Identity import groupOf, identityOf, putBeside, stemOf
-from D3MSynthesisLib.Runs import ROLE, RUN, alive, findRuns
+from D3MSynthesisLib.Runs import RUN, alive, findRuns
 from D3MSynthesisLib.Texts import _
 
 MAX_SHEAR = 1e-3
@@ -66,6 +67,10 @@ def readiness(
             return _("{first} and {second} are the same volume.").format(first=seen[node.GetID()], second=other)
         seen[node.GetID()] = name
         fault = _fault(name, node)
+        if fault:
+            return fault
+    for node in (referenceMask, enhancementMask):
+        fault = countedOf(node).fault if node is not None else None
         if fault:
             return fault
     for name, node in named:
@@ -237,13 +242,14 @@ def toFrameOf(node: Any, t1: Any) -> Any:
     return result if abs(axes.T @ axes - np.eye(3)).max() <= MAX_SHEAR else None
 
 
-def writeInput(node: Any, t1: Any, path: Path) -> None:
+def writeInput(node: Any, t1: Any, path: Path, counted: Counted | None = None) -> None:
     """Write a volume or a segmentation without loss, in T1's local frame, as NRRD.
 
     Args:
-        node: A volume; of a segmentation all visible segments are written as one mask on T1's grid.
+        node: A volume; of a segmentation the segments that count are written as one mask on T1's grid.
         t1: Its frame is written in.
         path: Ends with .nrrd.
+        counted: What of a mask counts; None for scans.
 
     Raises:
         OSError: it cannot be written.
@@ -253,9 +259,11 @@ def writeInput(node: Any, t1: Any, path: Path) -> None:
     else:
         frame = toFrameOf(node, t1)
         if frame is None:
-            image, matrix = resliced(node, t1), matrixOf(t1)
+            image, matrix = resliced(node, t1, nearest=counted is not None), matrixOf(t1)
         else:
             image, matrix = node.GetImageData(), frame @ matrixOf(node)
+        if counted is not None and counted.label is not None:
+            image = _labelAlone(image, counted.label)
     copy = slicer.vtkMRMLScalarVolumeNode()  # outside the scene: nobody sees it, and a proxy node cannot change it
     copy.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
     copy.SetAndObserveImageData(image)
@@ -267,12 +275,25 @@ def writeInput(node: Any, t1: Any, path: Path) -> None:
         raise OSError("The temporary folder cannot be written.")
 
 
+def _labelAlone(image: Any, label: int) -> Any:
+    """One label of an image as a binary one."""
+    import numpy as np
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    array = vtk_to_numpy(image.GetPointData().GetScalars())
+    return _imageOf((np.rint(array) == label).reshape(image.GetDimensions()[::-1]))
+
+
 def _maskOnT1(segmentation: Any, t1: Any) -> Any:
-    """All visible segments as one binary image on T1's grid."""
+    """The segments that count as one binary image on T1's grid."""
+    return _imageOf(maskOnGrid(segmentation, t1))
+
+
+def _imageOf(mask: Any) -> Any:
+    """A mask, (K, J, I) bool, as VTK image."""
     import numpy as np
     from vtk.util.numpy_support import numpy_to_vtk
 
-    mask = maskOnGrid(segmentation, t1)
     image = vtk.vtkImageData()
     image.SetDimensions(mask.shape[::-1])
     image.GetPointData().SetScalars(numpy_to_vtk(mask.astype(np.uint8).reshape(-1), deep=True))
@@ -280,19 +301,17 @@ def _maskOnT1(segmentation: Any, t1: Any) -> Any:
 
 
 def maskOnGrid(node: Any, target: Any) -> Any:
-    """A mask, (K, J, I) bool, on a volume's grid: what is not zero of a volume, all visible segments of a segmentation.
+    """The enhancing tumour as a mask, (K, J, I) bool, on a volume's grid: what counts of a volume or segmentation.
 
-    Transforms that both are under count. A run's own mask is whole, whatever is hidden of it, as its volume is told.
+    Transforms that both are under count.
     """
     import numpy as np
 
-    shape = target.GetImageData().GetDimensions()[::-1]
+    counted = countedOf(node)
     if not node.IsA("vtkMRMLSegmentationNode"):
-        return resampledOn(node, target, nearest=True) != 0
-    mask = np.zeros(shape, bool)
-    display = node.GetDisplayNode() if node.GetAttribute(ROLE) != "segmentation" else None
-    for index in range(node.GetSegmentation().GetNumberOfSegments()):
-        identifier = node.GetSegmentation().GetNthSegmentID(index)
-        if display is None or display.GetSegmentVisibility(identifier):
-            mask |= segmentOn(node, identifier, target)
+        array = resampledOn(node, target, nearest=True)
+        return array != 0 if counted.label is None else np.rint(array) == counted.label
+    mask = np.zeros(target.GetImageData().GetDimensions()[::-1], bool)
+    for identifier in counted.segments:
+        mask |= segmentOn(node, identifier, target)
     return mask

@@ -13,6 +13,7 @@ import slicer
 from D3MSynthesisLib import Frames, Identity, Inputs, Scene
 from D3MSynthesisLib.Assignment import assignInputs
 from D3MSynthesisLib.Comparison import MADE_FROM, imprint, inputChanged, inputImprint, maskImprint
+from D3MSynthesisLib.Counted import countedOf
 from D3MSynthesisLib.Engine import Cost, Device, EngineInfo, ModelInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Grids import matrixOf
 from D3MSynthesisLib.Inputs import maskNotice, readiness, transformNotice
@@ -187,6 +188,8 @@ class SynthesisLogic:
         kept = scans | {"reference": reference, "brainMask": brainMask, "referenceMask": referenceMask,
                         "givenMask": enhancementMask}  # fmt: skip
         named = [node.GetName() for node in kept.values() if node is not None]
+        masks = {"brain-mask": brainMask, "reference-mask": referenceMask, "enhancement-mask": enhancementMask}
+        counted = {name: countedOf(node, name != "brain-mask") for name, node in masks.items() if node is not None}
         copies = Frames.keep(kept)
         scans = {name: kept[name] for name in scans}
         further = {name: kept[name] for name in further}
@@ -197,7 +200,7 @@ class SynthesisLogic:
                          "enhancement-mask": enhancementMask}  # fmt: skip
         folder = newFolder()
         told = transformNotice(t1, t2, flair, further), maskNotice(t1, (brainMask, referenceMask, enhancementMask))
-        notices = [text for text in told if text]
+        notices = [text for text in (*told, *(mask.text for mask in counted.values())) if text]
         frame = Frame(
             t1.GetName() or "", matrixOf(t1).copy(), t1, t1.GetParentTransformNode(), t2, flair, identity,
             tuple(notices), brainMask, None if reference is None else imprint(reference, t1), referenceMask,
@@ -213,7 +216,7 @@ class SynthesisLogic:
             for name, node in given.items():
                 if node is not None:  # names of nodes are never names of files
                     path = folder / f"{name}.nrrd"
-                    Inputs.writeInput(node, t1, path)
+                    Inputs.writeInput(node, t1, path, counted.get(name))
                     arguments += [f"--{name}", str(path)]
             arguments += ["--out", str(folder / "result"), "--quality", quality, "--seed", str(int(seed)),
                           "--device", device, "--progress", "json", "--parent-pid", str(os.getpid())]  # fmt: skip

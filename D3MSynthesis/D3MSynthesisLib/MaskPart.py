@@ -11,6 +11,7 @@ from slicer.util import VTKObservationMixin
 
 import slicer
 from D3MSynthesisLib import Masks
+from D3MSynthesisLib.Counted import countedOf
 from D3MSynthesisLib.Grids import voxelMl
 from D3MSynthesisLib.Handlers import connect, guarded
 from D3MSynthesisLib.Runs import alive
@@ -140,9 +141,13 @@ class MaskPart(VTKObservationMixin):
         """
         for widget in (self.ui.steerButton, self.ui.steerSelector, self.ui.steerSelectorTitle):
             widget.setVisible(card is not None)
-        self.ui.steerButton.setEnabled(
-            card is not None and not running and reason is None and self._given() is not None
-        )
+        given = self._given()
+        counted = None if given is None else countedOf(given)
+        told = "" if counted is None or card is None else counted.fault or counted.text
+        self.ui.steerLabel.setText(told)
+        self.ui.steerLabel.setVisible(bool(told))
+        able = counted is not None and not counted.fault
+        self.ui.steerButton.setEnabled(card is not None and not running and reason is None and able)
         way = (
             _("This model's picture follows a mask by itself.")
             if card is not None and card.mask_steering
