@@ -187,6 +187,24 @@ def test_warp_of_the_data_prediction() -> None:
     torch.testing.assert_close(e.m0, warp(split_velocity(m, w, noise, "v")[0].clamp(-1, 1), u))
 
 
+def test_warp_of_the_enhancement() -> None:
+    """warp="enhancement": what is not T1 moves, T1 stays, and the noise follows; without enhancement nothing moves."""
+    x, m, v, w, u = _fields(5)
+    recipe = replace(PLAIN, warp="enhancement")
+    t1 = torch.rand(x.shape, generator=torch.Generator().manual_seed(5))
+    condition = replace(_condition(), t1=t1)
+    t = torch.tensor([800, 800])
+    e = estimate(Given(v, w, u), State(x, m), condition, t, SCHEDULE, recipe)
+    noise, anatomy = SCHEDULE.at(t), to_model_range(t1, recipe)
+    x0 = split_velocity(x, v, noise, "v")[0].clamp(-1, 1)
+    torch.testing.assert_close(e.x0 - anatomy, warp(x0 - anatomy, u))
+    torch.testing.assert_close(noise.signal * e.x0 + noise.noise * e.eps, x)
+    torch.testing.assert_close(e.m0, split_velocity(m, w, noise, "v")[0].clamp(-1, 1))
+    silent = (noise.signal * x - anatomy) / noise.noise  # the velocity that says: the image is T1
+    still = estimate(Given(silent, w, u), State(x, m), condition, t, SCHEDULE, recipe)
+    torch.testing.assert_close(still.x0, anatomy, atol=1e-5, rtol=1e-5)
+
+
 def test_skip_means_t1_and_an_empty_mask() -> None:
     """With the skip a silent network at pure noise says: the image is T1, there is no enhancement."""
     recipe = DiffusionRecipe()

@@ -103,7 +103,7 @@ class _BadGradient(torch.nn.Module):
         # the root of zero has an infinite slope, and infinity times zero is not a number: the loss stays finite
         harm = torch.sqrt(0 * weight) if self.calls in self.bad else 0 * weight
         self.calls += 1
-        return Terms(weight.square() + harm, *(weight.detach() for _ in range(7)))
+        return Terms(weight.square() + harm, *(weight.detach() for _ in range(8)))
 
 
 def test_one_bad_gradient_spoils_no_weights(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from d3m.diffusion.networks.slice import build_network
 from d3m.diffusion.recipe import DiffusionRecipe, NetworkSizes
-from d3m.diffusion.sampler import Estimate, State
+from d3m.diffusion.sampler import Condition, Estimate, State
 from d3m.diffusion.schedule import Noise
 from d3m.models.recipes import DEFAULT, PAPER
 from d3m_benchmark.methods.networks import OneDecoder, PublishedOneDecoder, Undeformed
@@ -69,14 +69,14 @@ def build_without_both(size: Size, context: tuple[int, ...], dtype: torch.dtype)
     return NetworkWithLoss(Undeformed(network), _recipe(size), _loss(size), dtype, _steps(size))
 
 
-def add_residual(e: Estimate, state: State, noise: Noise, _recipe: DiffusionRecipe) -> Estimate:
+def add_residual(e: Estimate, state: State, _condition: Condition, noise: Noise, _recipe: DiffusionRecipe) -> Estimate:
     """The first output of the deformation module's network is added to the data prediction; nothing is moved."""
     inside = e.x0 > -1  # outside the brain the data prediction is exactly -1
     x0 = torch.where(inside, e.x0.clamp(-1, 1) + RESIDUAL_SCALE * e.displacement[:, :1], e.x0)
     return _corrected(e, x0, state, noise)
 
 
-def blur(e: Estimate, state: State, noise: Noise, _recipe: DiffusionRecipe) -> Estimate:
+def blur(e: Estimate, state: State, _condition: Condition, noise: Noise, _recipe: DiffusionRecipe) -> Estimate:
     """A 3 x 3 mean of the data prediction, borders repeated; nothing is moved."""
     padded = functional.pad(e.x0.clamp(-1, 1), (1, 1, 1, 1), mode="replicate")
     return _corrected(e, functional.avg_pool2d(padded, 3, 1), state, noise)

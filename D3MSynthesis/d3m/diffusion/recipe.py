@@ -7,7 +7,7 @@ from typing import Literal
 
 ScheduleName = Literal["sigmoid", "cosine", "linear"]
 Velocity = Literal["v", "v_step"]
-WarpPlacement = Literal["step", "velocity", "x0"]
+WarpPlacement = Literal["step", "velocity", "x0", "enhancement"]
 Solver = Literal["ddim", "dpmpp_2m"]
 DeformationInput = Literal["mask", "image", "t1"]
 

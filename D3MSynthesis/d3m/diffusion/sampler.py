@@ -87,7 +87,7 @@ def to_probability(m0: Tensor, recipe: DiffusionRecipe) -> Tensor:
     return ((m0 / recipe.mask_amplitude + 1) / 2).clamp(0, 1)
 
 
-Correction = Callable[[Estimate, State, Noise, DiffusionRecipe], Estimate]
+Correction = Callable[[Estimate, State, Condition, Noise, DiffusionRecipe], Estimate]
 """What happens to an estimate after the deformation module: the warp at one of its places."""
 
 
@@ -142,13 +142,13 @@ def estimate_from_outputs(
         eps_mask = (state.m - noise.signal * m0) / noise.noise
     displacement = network.deform(m0 / recipe.mask_amplitude, x0.clamp(-1, 1), t1)
     unwarped = Estimate(x0, x0, eps, m0_before, m0, eps_mask, displacement, v_image, v_mask)
-    corrected = (correct or _PLACEMENTS[recipe.warp])(unwarped, state, noise, recipe)
+    corrected = (correct or _PLACEMENTS[recipe.warp])(unwarped, state, condition, noise, recipe)
     if condition.mask is not None:  # the warp moves the picture towards the given mask, never the mask itself
         corrected = replace(corrected, m0=m0, eps_mask=eps_mask)
     return corrected
 
 
-def _warp_step(e: Estimate, _state: State, _noise: Noise, recipe: DiffusionRecipe) -> Estimate:
+def _warp_step(e: Estimate, _state: State, _condition: Condition, _noise: Noise, recipe: DiffusionRecipe) -> Estimate:
     """The sum sqrt(abar_s) x0 + sqrt(1 - abar_s) eps is warped; the warp is linear, so both terms are."""
     if recipe.warp_mask:
         m0, eps_mask = warp(torch.cat([e.m0, e.eps_mask], dim=1), e.displacement).chunk(2, dim=1)
@@ -157,7 +157,7 @@ def _warp_step(e: Estimate, _state: State, _noise: Noise, recipe: DiffusionRecip
     return replace(e, x0=x0, eps=eps)
 
 
-def _warp_velocity(e: Estimate, state: State, noise: Noise, recipe: DiffusionRecipe) -> Estimate:
+def _warp_velocity(e: Estimate, state: State, _condition: Condition, noise: Noise, recipe: DiffusionRecipe) -> Estimate:
     """The predicted velocities are warped; data and noise follow from them."""
     v_image = warp(e.velocity_image, e.displacement)
     x0, eps = split_velocity(state.x, v_image, noise, recipe.image_velocity)
@@ -170,9 +170,35 @@ def _warp_velocity(e: Estimate, state: State, noise: Noise, recipe: DiffusionRec
     return e
 
 
-def _warp_x0(e: Estimate, state: State, noise: Noise, recipe: DiffusionRecipe) -> Estimate:
+def _warp_x0(e: Estimate, state: State, _condition: Condition, noise: Noise, recipe: DiffusionRecipe) -> Estimate:
     """The data prediction is warped; the noise follows from x_t and it."""
-    x0 = warp(e.x0.clamp(-1, 1), e.displacement)
+    return _with_x0(e, warp(e.x0.clamp(-1, 1), e.displacement), state, noise, recipe)
+
+
+def _warp_enhancement(
+    e: Estimate, state: State, condition: Condition, noise: Noise, recipe: DiffusionRecipe
+) -> Estimate:
+    """What the data prediction adds to T1 is warped: x0 = T1 + phi_u(x0_hat - T1). The anatomy stays where T1 has it.
+
+    [ours]
+    """
+    t1 = to_model_range(condition.t1, recipe)
+    return _with_x0(e, move_enhancement(e.x0.clamp(-1, 1), t1, e.displacement), state, noise, recipe)
+
+
+def move_enhancement(image: Tensor, t1: Tensor, displacement: Tensor) -> Tensor:
+    """T1 + phi_u(image - T1): the enhancement moves, the anatomy stays.
+
+    Args:
+        image: (N, 1, H, W), synthetic T1c, any scale.
+        t1: Likewise, on the same scale.
+        displacement: (N, 2, H, W), pixels.
+    """
+    return t1 + warp(image - t1, displacement)
+
+
+def _with_x0(e: Estimate, x0: Tensor, state: State, noise: Noise, recipe: DiffusionRecipe) -> Estimate:
+    """The estimate with a corrected data prediction; the mask moves along where the recipe warps it."""
     eps = (state.x - noise.signal * x0) / noise.noise
     m0 = warp(e.m0, e.displacement) if recipe.warp_mask else e.m0
     eps_mask = (state.m - noise.signal * m0) / noise.noise
@@ -183,6 +209,7 @@ _PLACEMENTS: dict[str, Correction] = {
     "step": _warp_step,
     "velocity": _warp_velocity,
     "x0": _warp_x0,
+    "enhancement": _warp_enhancement,
 }
 
 

@@ -74,8 +74,8 @@ PAPER = Recipe(
 
 DEFAULT = Recipe(
     "default",
-    NetworkSizes(context=(-2, 0, 2), auxiliary_regions=2),
-    DiffusionRecipe(),
+    NetworkSizes(context=(-2, 0, 2), auxiliary_regions=2, max_displacement=6.0),
+    DiffusionRecipe(warp="enhancement", training_warp="enhancement"),
     GridRecipe(),
     (Sampling(steps=1, slice_interval=2), Sampling(steps=1, samples=4), Sampling(steps=2, samples=8)),
 )

@@ -31,6 +31,7 @@ from d3m.diffusion.schedule import Schedule, make_schedule, time_pairs
 from d3m_training.data.batches import Batch
 from d3m_training.data.cache import ENHANCING
 from d3m_training.train import losses
+from d3m_training.train.displaced import displaced_loss
 from d3m_training.train.method import Prediction
 
 DROPOUT = 0.2
@@ -71,6 +72,10 @@ class Loss(Protocol):
     def regions(self) -> float:
         """Weight of the auxiliary regions; 0: the network is not asked for them."""
 
+    @property
+    def displaced(self) -> float:
+        """Weight of `displaced_loss`; 0: nothing is displaced."""
+
     def state(self, drawn: Drawn, roll: Roll, generator: torch.Generator) -> tuple[Tensor, State]:
         """Times (N,) and the state there that the network is given."""
 
@@ -92,6 +97,8 @@ class Terms:
     """Mean length of the field in the brain, pixels."""
     blur_gain: Tensor
     """Error before minus after a fixed blur in the place of the warp: what the warp must beat."""
+    displaced_left: Tensor
+    """See `Displaced.left`; 0 where nothing is displaced."""
 
 
 def terms_of(
@@ -107,7 +114,7 @@ def terms_of(
             (blurred - drawn.x0).square(), weight
         )
     dice, regions = zero if dice is None else dice, zero if regions is None else regions
-    return Terms(losses.finite(total), *(v.detach() for v in (before, after, mask, dice, regions, length, gain)))
+    return Terms(losses.finite(total), *(v.detach() for v in (before, after, mask, dice, regions, length, gain, zero)))
 
 
 class NetworkWithLoss(nn.Module):
@@ -157,7 +164,13 @@ class NetworkWithLoss(nn.Module):
         drawn = Drawn(self.recipe, self.schedule, batch, condition, x0, m0, enhancing, eps, eps_mask)
         t, state = self.loss.state(drawn, self._roll, generator)
         estimated, regions = self._estimate(state, condition, t)
-        return self.loss.terms(drawn, t, estimated, regions)
+        terms = self.loss.terms(drawn, t, estimated, regions)
+        if self.loss.displaced == 0:
+            return terms
+        t1 = to_model_range(batch.t1, self.recipe)
+        known = batch.brain * batch.labelled[:, None, None, None]
+        displaced = displaced_loss(self.network, x0, t1, enhancing, known, generator)  # type: ignore[arg-type]
+        return replace(terms, total=terms.total + self.loss.displaced * displaced.loss, displaced_left=displaced.left)
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Standard normal noise on the CPU."""

@@ -24,6 +24,8 @@ class VelocityLoss:
     """lambda of `weighted_smoothness`."""
     regions: float = 0.0
     """The published network has no auxiliary regions."""
+    displaced: float = 0.0
+    """Nothing is displaced."""
 
     def state(self, drawn: Drawn, roll: Roll, generator: torch.Generator) -> tuple[Tensor, State]:  # noqa: ARG002
         """The truth with noise, at a time of each slice's own."""
@@ -48,6 +50,8 @@ class StepLoss:
     """lambda."""
     regions: float = 0.0
     """It has no auxiliary regions."""
+    displaced: float = 0.0
+    """Nothing is displaced."""
 
     def state(self, drawn: Drawn, roll: Roll, generator: torch.Generator) -> tuple[Tensor, State]:  # noqa: ARG002
         """The truth with noise, at a time of each slice's own."""

@@ -33,6 +33,8 @@ class RolledLoss:
     """Weight of `soft_dice` on the mask's data prediction."""
     regions: float = 0.03
     """Weight of `region_cross_entropy` of the auxiliary regions; 0 switches it off."""
+    displaced: float = 0.0
+    """Weight of `displaced.displaced_loss`, which gives the deformation module known displacements to undo."""
     image_before: float = 0.5
     """Share of the image term that is taken before the warp; the rest after it."""
     rolled_steps: tuple[int, ...] = (1, 2)

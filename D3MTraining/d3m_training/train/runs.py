@@ -106,7 +106,10 @@ def recipe_settings(name: str) -> tuple[TrainSettings, BatchSettings, RolledLoss
     context = RECIPES[name].network.context
     if name == "default":
         batches = BatchSettings(context=context, transplant_share=0.6, missing_shares=(0.15, 0.1))
-        loss = RolledLoss(rolled_steps=(1, 4, 8, 16), truth_share=0.6, given_mask_share=0.15)
+        loss = RolledLoss(
+            rolled_steps=(1, 4, 8, 16), truth_share=0.6, given_mask_share=0.15, displaced=2.0, smoothness=0.005,
+            field_outside=0.002,
+        )  # fmt: skip
         return TrainSettings(), batches, loss
     published = TrainSettings(
         iterations=200_000, learning_rate=8e-5, constant_rate=True, weight_decay=0.0, ema=0.995,
