@@ -92,7 +92,7 @@ class Checked:
 
     @property
     def unlabelled(self) -> tuple[str, ...]:
-        """Patients who serve the image terms alone."""
+        """Patients without labels."""
         return tuple(p.id for p in self.patients if p.seg is None)
 
 
@@ -329,7 +329,7 @@ def in_processes(function: Callable[[Item], Made], items: Sequence[Item], worker
 def _look(patient: Patient) -> _Look:
     try:
         case, t1c, seg = read_patient(patient, _as_stored)
-        values = None if seg is None else label_values(seg.data, patient.id)
+        values = None if seg is None or patient.whole_only else label_values(seg.data, patient.id)
     except D3MError as error:
         return _Look(patient.id, tuple(_all_faults(patient, error.message)), None, ())
     hashes = [v.sha256 for v in (*case.contrasts(), t1c)] + ([seg.sha256] if seg else [])
@@ -348,7 +348,7 @@ def _all_faults(patient: Patient, first: str) -> list[str]:
             continue
         try:
             volumes[name] = _read_labels(path) if name == "seg" else read_volume(path, name)
-            if name == "seg":
+            if name == "seg" and not patient.whole_only:
                 label_values(volumes[name].data, patient.id)
             if name in ("t1c", "seg") and "t1" in volumes:
                 _check_same_grid(volumes["t1"], volumes[name], _CALLED[name])

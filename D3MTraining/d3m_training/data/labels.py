@@ -173,3 +173,8 @@ def unify(data: Floats, scheme: Scheme) -> Floats:
     if whole.min() < 0 or whole.max() >= len(table) or np.isnan(table[whole]).any():
         raise ValueError(f"values that are not of the scheme {scheme.name!r}")
     return table[whole]
+
+
+def any_tumour(data: Floats) -> Floats:
+    """Labels that show the whole tumour alone: 1 for whatever is not 0."""
+    return (data != 0).astype(np.float32)

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from d3m.errors import D3MError
 from d3m.models.recipes import RECIPES
 from d3m.progress import Remaining
@@ -18,11 +20,12 @@ from d3m.system.locks import held
 from d3m.system.own_files import write_own
 from d3m.system.storage import replace_text, writing
 from d3m.system.text import read_object
-from d3m.volumes.types import FURTHER_CONTRASTS
-from d3m_training.data.cache import check_place, fingerprint, is_whole, prepare, write_entry
+from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS, GridRecipe
+from d3m_training.data.cache import Prepared, check_place, fingerprint, is_whole, prepare, write_entry
 from d3m_training.data.datasets import Checked, Fault, Patient, check, find_patients, in_processes, left, read_patient
-from d3m_training.data.labels import Scheme, unify
+from d3m_training.data.labels import Scheme, any_tumour, unify
 from d3m_training.data.splits import PARTS, Split, check_split, conflicts, make_split, read_split, split_text
+from d3m_training.data.untold import labels_from_difference
 
 SPLIT_NAME = "split.json"
 GRID_NAME = "grid.json"
@@ -37,6 +40,7 @@ class _Work:
 
     patient: Patient
     scheme: Scheme | None
+    """None: no labels, or labels of the whole tumour alone."""
     key: str
     recipe_name: str
     cache: Path
@@ -220,8 +224,7 @@ def collect(data: Sequence[Path], optional: Sequence[str] = ()) -> tuple[list[Pa
     faults: list[Fault] = []
     for place in data:
         found, bad = find_patients(place, optional)
-        # labels of the whole tumour alone say nothing of what enhances: those patients serve the image terms
-        patients += [replace(patient, seg=None) if patient.whole_only else patient for patient in found]
+        patients += found
         faults += bad
     check_ids(patients)
     return patients, faults
@@ -247,7 +250,7 @@ def collect_annotated(data: Sequence[Path], enhancing: int | None, why: str, rep
         D3MError: nobody is left, or as in `collect`.
     """
     patients, faults = collect(data)
-    checked = check([p for p in patients if p.seg is not None], enhancing, 1, report)
+    checked = check([p for p in patients if p.seg is not None and not p.whole_only], enhancing, 1, report)
     for fault in (*faults, *checked.faults):
         report(f"Left out: {fault.id}: {fault.reason}")
     if not checked.patients:
@@ -262,6 +265,9 @@ def _report_use(checked: Checked, split: Split, report: Callable[[str], None]) -
         report(
             f"{len(checked.unlabelled)} patients have no annotation ({names}): they are used for the image terms only."
         )
+    whole = sum(p.whole_only for p in checked.patients)
+    if whole:
+        report(f"Labels of {whole} patients show the whole tumour alone: T1c minus T1 inside it says what enhances.")
     for name, count in Counter(scheme.name for scheme in checked.schemes.values()).items():
         report(f"Labels of {count} patients: {name}.")
     report(", ".join(f"{part}: {len(ids)}" for part, ids in split.parts().items()) + ".")
@@ -298,12 +304,26 @@ def _stated_split(
     ]
 
 
+def _told(entry: Prepared, recipe: GridRecipe) -> Prepared:
+    """An entry whose labels show the whole tumour alone, with what T1c minus T1 says of the enhancement.
+
+    It says nothing where T1c is not on T1's scale; such a patient serves the image terms alone.
+    """
+    t1, target = (entry.scans[:, channel].astype(np.float32) for channel in (0, len(CONTRASTS)))
+    brain, tumour = (entry.regions[:, k] > 0 for k in (0, 1))
+    label = labels_from_difference(t1, target, brain, tumour) if recipe.target == "t1_scale" else None
+    regions = np.stack([entry.regions[:, 0], np.zeros_like(entry.regions[:, 1]) if label is None else label], axis=1)
+    return replace(entry, regions=regions, labelled=label is not None)
+
+
 def _prepare_one(work: _Work) -> str:
-    relabel = partial(unify, scheme=work.scheme) if work.scheme else lambda data: data
+    relabel = partial(unify, scheme=work.scheme) if work.scheme else any_tumour
     case, t1c, labels = read_patient(work.patient, relabel)
     recipe = RECIPES[work.recipe_name]
     stride = network_stride(work.recipe_name)
     entry = prepare(work.patient.id, case, t1c, labels, recipe.grid, stride, work.further)
+    if work.patient.whole_only:
+        entry = _told(entry, recipe.grid)
     with writing():
         write_entry(work.cache, entry, work.key)
     return work.patient.id

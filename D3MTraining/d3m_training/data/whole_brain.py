@@ -21,22 +21,16 @@ from d3m.system.folders import check_place_of_work
 from d3m.system.storage import replace_text, replacing, writing
 from d3m.system.text import read_object
 from d3m.volumes.grid import resample, to_model_input
-from d3m.volumes.types import Floats, Volume
+from d3m.volumes.types import Volume
 from d3m_training.data.cache import ENHANCING, NECROSIS, scale_target
-from d3m_training.data.datasets import Fault, Patient, find_patients, read_patient
-from d3m_training.data.labels import Scheme, unify
-from d3m_training.data.preparation import check_all, check_ids, network_stride
+from d3m_training.data.datasets import Patient, read_patient
+from d3m_training.data.labels import Scheme, any_tumour, unify
+from d3m_training.data.preparation import check_all, collect, network_stride
+from d3m_training.data.untold import COARSE_VOXEL_ML, enhancing_from_difference
 
 LIST_NAME = "whole_brain.json"
 MARGIN_VOXELS = 3
 """Normal brain, which the scale of T1c is fitted on, keeps this far from the tumour."""
-ENHANCES, MAY_ENHANCE = 0.30, 0.18
-"""T1c minus T1 on T1's scale inside a tumour whose labels do not say what enhances: from the first on it does, below
-the second it does not, between them nobody knows. Of the enhancing voxels of 55 labelled patients 75 % lie above 0.26,
-of their other tumour voxels 99 % below 0.21."""
-LEAST_ENHANCING_ML = 0.5
-"""A connected enhancing part smaller than this is taken for a vessel: nobody knows."""
-COARSE_VOXEL_ML = 0.008
 
 
 @dataclass(frozen=True)
@@ -94,16 +88,10 @@ def prepare_coarse(
         D3MError: faults in the data (all are reported first).
     """
     check_place_of_work(cache, (cache / LIST_NAME).is_file(), "prepared patients", "--cache")
-    patients: list[Patient] = []
-    faults: list[Fault] = []
-    for place in data:
-        found, bad = find_patients(place, optional=("t2",))
-        patients += [p for p in found if p.seg is not None]
-        faults += bad
-    check_ids(patients)
-    checked, faulty = check_all([p for p in patients if not p.whole_only], faults, enhancing_label, skip_bad, report)
-    used = [p for p in patients if p.id not in faulty]
-    groups = {p.id: p.group for p in (*used, *checked.patients)}
+    patients, faults = collect(data, ("t2",))
+    checked, _ = check_all([p for p in patients if p.seg is not None], faults, enhancing_label, skip_bad, report)
+    used = checked.patients
+    groups = {p.id: p.group for p in used}
     with writing():
         cache.mkdir(parents=True, exist_ok=True)
         replace_text(cache / LIST_NAME, json.dumps({"groups": groups}, indent=1) + "\n")
@@ -128,7 +116,7 @@ def read_groups(cache: Path) -> dict[str, str]:
 
 def _prepare(patient: Patient, scheme: Scheme | None) -> dict[str, np.ndarray]:
     """The arrays of one patient, through the same code as synthesis."""
-    case, t1c, labels = read_patient(patient, partial(unify, scheme=scheme) if scheme else _any_tumour)
+    case, t1c, labels = read_patient(patient, partial(unify, scheme=scheme) if scheme else any_tumour)
     assert labels is not None  # only annotated patients were kept
     recipe = RECIPES["default"]
     model_input = to_model_input(case, recipe.grid, network_stride("default"))
@@ -152,11 +140,6 @@ def _prepare(patient: Patient, scheme: Scheme | None) -> dict[str, np.ndarray]:
         "values": coarse.half().numpy(), "brain": inside.bool().numpy(), "regions": shares.half().numpy(),
         "present": present, "labelled": np.array(not patient.whole_only),
     }  # fmt: skip
-
-
-def _any_tumour(data: Floats) -> Floats:
-    """Labels that show the whole tumour alone: whatever is not 0."""
-    return (data != 0).astype(np.float32)
 
 
 def read_coarse(path: Path) -> CoarsePatient:
@@ -200,12 +183,8 @@ def _is_slab(brain: Tensor) -> bool:
 def _from_enhancement(regions: Tensor, enhancement: Tensor) -> tuple[Tensor, Tensor]:
     """Regions and what is known of them where labels show the whole tumour alone."""
     tumour = regions[0] > 0.5
-    may = (enhancement > MAY_ENHANCE) & tumour
-    parts, count = ndimage.label(((enhancement > ENHANCES) & tumour).numpy())
-    sizes = np.bincount(parts.ravel(), minlength=count + 1) * COARSE_VOXEL_ML
-    sizes[0] = 0
-    enhancing = torch.from_numpy((sizes >= LEAST_ENHANCING_ML)[parts])
+    enhancing, unknown = enhancing_from_difference(tumour, enhancement)
     known = torch.ones_like(regions)
     known[1] = 1 - (tumour & ~enhancing).float()  # where the core ends is not told
-    known[2] = 1 - (may & ~enhancing).float()
+    known[2] = 1 - unknown.float()
     return torch.stack([regions[0], enhancing.float(), enhancing.float()]), known

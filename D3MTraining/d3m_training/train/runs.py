@@ -105,7 +105,7 @@ def recipe_settings(name: str) -> tuple[TrainSettings, BatchSettings, RolledLoss
     """How a recipe is trained; the published numbers for "paper" and "step-warp"."""
     context = RECIPES[name].network.context
     if name == "default":
-        batches = BatchSettings(context=context, transplant_share=0.6, missing_shares=(0.15, 0.1))
+        batches = BatchSettings(context=context, transplant_share=0.6, missing_shares=(0.3, 0.1))
         loss = RolledLoss(
             rolled_steps=(1, 4, 8, 16), truth_share=0.6, given_mask_share=0.15, displaced=2.0, smoothness=0.005,
             field_outside=0.002,

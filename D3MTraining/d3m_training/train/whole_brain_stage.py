@@ -23,7 +23,8 @@ from d3m.models.store import CARD_NAME, MODEL, WHOLE_BRAIN_NAME, find_model
 from d3m.system.devices import fastest_dtype
 from d3m.system.folders import check_output
 from d3m_training.data.splits import hash_of
-from d3m_training.data.whole_brain import COARSE_VOXEL_ML, CoarsePatient
+from d3m_training.data.untold import COARSE_VOXEL_ML
+from d3m_training.data.whole_brain import CoarsePatient
 from d3m_training.data.whole_brain_batches import COARSE_SPACING
 from d3m_training.train.checkpoint import read_weights
 from d3m_training.train.trainer import RUN_NAME
