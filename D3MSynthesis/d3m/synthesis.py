@@ -66,7 +66,8 @@ class Steering:
     sha256: str
     """Content hash of its file."""
     way: str
-    """"stream": the mask's stream was held to it; "composed": the picture was changed by `d3m.volumes.steering`."""
+    """"stream": the mask's stream was held to it; "composed": the picture was changed by `d3m.volumes.steering`, after
+    the deformation had followed the mask if the recipe moves the enhancement alone."""
     predicted_volume_ml: float | None
     """What the model by itself would have marked; None where its stream was held."""
 
@@ -249,8 +250,11 @@ class Synthesis:
             self.on.device,
             threshold=self.model.card.mask_threshold,
         )
-        if model_input.given_mask is not None and self.model.card.mask_steering:
-            sampler = replace(sampler, mask=torch.from_numpy(model_input.given_mask))
+        # where the enhancement alone is moved, the field brings what the model painted to where the mask wants it
+        follows = self.model.card.mask_steering or recipe.diffusion.warp == "enhancement"
+        if model_input.given_mask is not None and follows:
+            given = torch.from_numpy(model_input.given_mask)
+            sampler = replace(sampler, mask=given, own_probability=not self.model.card.mask_steering)
         brain, slices = torch.from_numpy(model_input.brain), torch.from_numpy(model_input.slices)
         if maps is not None and recipe.network.maps:
             slices = torch.cat([slices, maps.probability.transpose(0, 1)], dim=1)

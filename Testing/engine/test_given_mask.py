@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from conftest import AFFINE, SHAPE, TinyCase
 from d3m.commands.app import app
+from d3m.diffusion.recipe import WarpPlacement
 from d3m.diffusion.sampler import Condition, State, reverse, to_probability
 from d3m.diffusion.schedule import make_schedule
 from d3m.errors import D3MError
@@ -51,10 +52,18 @@ def synthesised(tiny_case: TinyCase, model: Model, mask: Path | None, label: str
     return Synthesis(model, OPTIONS).run(case)
 
 
+def placed(model: Model, warp: WarpPlacement) -> Model:
+    """The model with its warp at another place."""
+    recipe = model.card.recipe
+    moved = replace(recipe, diffusion=replace(recipe.diffusion, warp=warp))
+    return replace(model, card=replace(model.card, recipe=moved))
+
+
 def test_the_picture_follows_the_mask(tiny_case: TinyCase, model: Model, tmp_path: Path) -> None:
     """Brighter where the mask says so and not elsewhere; the result's mask is the given one, and that is said."""
-    free = synthesised(tiny_case, model, None)
-    result = synthesised(tiny_case, model, save(tmp_path / "mask.nii.gz", drawn()))
+    still = placed(model, "x0")  # the deformation does not follow the mask
+    free = synthesised(tiny_case, still, None)
+    result = synthesised(tiny_case, still, save(tmp_path / "mask.nii.gz", drawn()))
     assert np.array_equal(result.enhancement_mask, drawn() > 0)
     inside = np.zeros(SHAPE, bool)
     inside[22:26, 26:32, 17:21] = True
@@ -94,6 +103,24 @@ def test_a_model_that_can_is_held(tiny_case: TinyCase, model: Model, tmp_path: P
     assert held[0].sum() == drawn().sum()
     free = Synthesis(able, replace(OPTIONS, steps=3)).run(replace(case, given_mask=None))
     assert not np.allclose(result.cemri, free.cemri)
+
+
+def test_the_deformation_goes_from_the_own_picture_to_the_mask(
+    tiny_case: TinyCase, model: Model, tmp_path: Path
+) -> None:
+    """Where the enhancement alone is moved: before the warp stands what the model paints by itself, its own volume is
+    still told, and the field is another one than without a mask."""
+    moving = placed(model, "enhancement")
+    case = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair, enhancement_mask=save(tmp_path / "m.nii.gz", drawn()))
+    options = replace(OPTIONS, trace=True)
+    result = Synthesis(moving, options).run(case)
+    free = Synthesis(moving, options).run(replace(case, given_mask=None))
+    span = np.ptp(free.trace[0].before)  # at the first time the mask's stream is noise, but for 1e-4 of the mask
+    np.testing.assert_allclose(result.trace[0].before, free.trace[0].before, atol=0.01 * span)
+    assert result.steering is not None
+    assert result.steering.predicted_volume_ml == pytest.approx(free.enhancing_volume_ml, rel=0.01)
+    assert np.abs(result.displacement - free.displacement).max() > 0.01
+    np.testing.assert_array_equal(result.displacement, result.trace[0].displacement)
 
 
 def test_the_stream_has_its_noise_at_each_time(model: Model) -> None:

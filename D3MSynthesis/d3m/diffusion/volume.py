@@ -96,6 +96,8 @@ class VolumeSampler:
     """Probability from which on voxels are counted, sample by sample."""
     mask: Tensor | None = None
     """(S, H, W) in [0, 1], on the CPU: enhancing tumour that the mask's stream is held to; None: it is sampled."""
+    own_probability: bool = False
+    """Whether the probability is what the network says by itself, also where a mask is given."""
 
     def __call__(self, slices: Tensor, brain: Tensor, on_step: Callable[[int], None] | None = None) -> VolumeSample:
         """Sample a volume.
@@ -205,7 +207,8 @@ class VolumeSampler:
         e, inside, count = step.estimate, brain[index], len(index)
         into.before[index] = to_intensity(e.x0_before, self.recipe)[:count, 0].cpu() * inside
         into.after[index] = to_intensity(e.x0, self.recipe)[:count, 0].cpu() * inside
-        into.probability[index] = to_probability(e.m0, self.recipe)[:count, 0].cpu() * inside
+        mask = e.m0_before if self.own_probability else e.m0
+        into.probability[index] = to_probability(mask, self.recipe)[:count, 0].cpu() * inside
         into.displacement[index] = e.displacement[:count].cpu()
 
 
