@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,15 +118,15 @@ class RunPart:
         model = next((m for m in self.info.models if m.name == card.name), None) if self.info and card else None
         if model is None or p is None:
             return None
-        index = list(Quality).index(p.quality)
         qualities = card.recipe.qualities
-        work = [quality.steps * quality.samples for quality in qualities]
+        usual = qualities[list(Quality).index(p.quality)]
+        work = [quality.work for quality in qualities]
         known = {cost.quality: cost for cost in model.costs}
         if not all(quality.value in known for quality in Quality):
             return None
         first, last = known["preview"], known["best"]
         each = (last.seconds - first.seconds) / max(work[-1] - work[0], 1)
-        wanted = (p.steps or qualities[index].steps) * (p.samples or qualities[index].samples)
+        wanted = replace(usual, steps=p.steps or usual.steps, samples=p.samples or usual.samples).work
         cost = known[p.quality.value]
         if p.device not in ("auto", cost.device):
             return None
@@ -299,7 +300,7 @@ class RunPart:
         if self.closing:
             return
         parts = [stageText(event)]
-        if event.step is not None and event.steps:
+        if event.step and event.steps and event.steps > 1:  # "step 0 of 1" tells nobody anything
             parts.append(_("step {n} of {m}").format(n=event.step, m=event.steps))
         if event.eta_s is not None:
             parts.append(_("about {time} left").format(time=duration(event.eta_s)))
