@@ -108,7 +108,7 @@ def recipe_settings(name: str) -> tuple[TrainSettings, BatchSettings, RolledLoss
         batches = BatchSettings(context=context, transplant_share=0.6, missing_shares=(0.3, 0.1))
         loss = RolledLoss(
             rolled_steps=(1, 4, 8, 16), truth_share=0.6, given_mask_share=0.15, displaced=2.0, smoothness=0.005,
-            field_outside=0.002,
+            field_outside=0.04,
         )  # fmt: skip
         return TrainSettings(), batches, loss
     published = TrainSettings(
