@@ -23,6 +23,13 @@ SEQUENCES = re.compile(
 )
 """Words of a name that say nothing about a patient."""
 
+MASK_WORDS = re.compile(
+    r"masks?|seg(?:mentations?|mented|ments?)?|labels?|labelmaps?|tumou?rs?|lesions?|enhanc\w*|o?edema|necro\w*|core|whole"
+    r"|roi|gtv|real|true|truth|ground|gt|manual|drawn|drawing|edited|predicted|given|copy|final"
+    r"|untitled|bet|hd|synthstrip|[a-z]|\d{1,3}"
+)
+"""Words of the name of a mask that say nothing about a patient."""
+
 
 def placeOf(node: Any) -> str:
     """What tells the folder that a volume was read from first from others; empty where it is not known."""
@@ -145,6 +152,17 @@ def apart(one: Any, other: Any) -> bool:
         return len(stems) > 1
     places = {placeOf(one), placeOf(other)} - {""}
     return len(places) > 1 or len(_disagreeing([markOf(one), markOf(other)], "")) > 1
+
+
+def maskApart(mask: Any, t1: Any) -> bool:
+    """Whether the name of a mask, else its folder, says that it is of another patient than T1.
+
+    Names of masks say what is drawn, and by whom: only words that T1's has not, in place of those that it has, count.
+    """
+    theirs, mine = ({word for word in markOf(node).split() if not MASK_WORDS.fullmatch(word)} for node in (mask, t1))
+    if theirs and mine:
+        return not (theirs <= mine or mine <= theirs)
+    return len({placeOf(mask), placeOf(t1)} - {""}) > 1
 
 
 def _disagreeing(marks: list[str], stem: str) -> list[str]:

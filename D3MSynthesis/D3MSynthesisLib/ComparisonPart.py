@@ -16,6 +16,7 @@ from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Handlers import connect
 from D3MSynthesisLib.Identity import groupOf, identityOf
+from D3MSynthesisLib.Inputs import doubtfulMask
 from D3MSynthesisLib.Runs import alive
 
 SAME_ML = 0.05
@@ -249,8 +250,10 @@ class ComparisonPart:
         Where both have identifiers, `compareRun` compares these.
         """
         t1, p = self.nodes.t1, self.parameters
-        if not alive(t1) or p.t1 is t1:
+        if not alive(t1):
             return None
+        if p.t1 is t1:  # its scans are told of among the inputs
+            return p.referenceMask if doubtfulMask(p.referenceMask, t1) else None
         mine, known = groupOf(t1), identityOf(t1).known
         for node in (None if p.reference is self.nodes.reference else p.reference, p.referenceMask):
             if node is None or (known and identityOf(node).known):

@@ -217,7 +217,9 @@ class InputPart(VTKObservationMixin):
         for name in FURTHER:
             for widget in (getattr(ui, f"{name}Selector"), getattr(ui, f"{name}SelectorTitle")):
                 widget.setVisible(name in further)
-        text = Inputs.whose(scans)
+        masks = [] if p is None or p.t1 is None else [getattr(p, name) for name in MASKS]
+        notice = Inputs.maskNotice(p.t1, masks) if masks else None
+        text = " ".join(one for one in (Inputs.whose(scans), notice) if one)
         frame = None if p is None else Frames.frameOf(p.t1)
         if frame is not None:
             text = f"{text} {_('T1 is {frame}.').format(frame=frame.title)}".strip()

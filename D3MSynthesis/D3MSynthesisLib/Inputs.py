@@ -16,7 +16,7 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
-from D3MSynthesisLib.Belonging import apart, doubt, keepPlace
+from D3MSynthesisLib.Belonging import apart, doubt, keepPlace, maskApart
 from D3MSynthesisLib.Counted import Counted, countedOf
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
@@ -104,16 +104,28 @@ def ownerOf(mask: Any) -> Any:
 
 
 def maskNotice(t1: Any, masks: Iterable[Any]) -> str | None:
-    """A sentence for the result where a mask is of a run of another T1, and nothing says that it is the same patient's.
+    """A sentence for panel and result where nothing says that a mask is of T1's patient.
 
-    None if there is no such mask.
+    It is of a run of another T1, or its name or folder speaks of another patient. None if there is no such mask.
     """
     for mask in masks:
         owner = ownerOf(mask)
         if owner is not None and owner is not t1 and not _sameGroup(owner, t1):
             text = _("{mask} belongs to a result of another T1, {name}: nothing says that it is of the same patient.")
             return text.format(mask=mask.GetName(), name=owner.GetName())
+        if owner is None and doubtfulMask(mask, t1):
+            text = _(
+                "{mask} may be of another patient than T1, {name}, by its name or folder: make sure that it is not."
+            )
+            return text.format(mask=mask.GetName(), name=t1.GetName())
     return None
+
+
+def doubtfulMask(mask: Any, t1: Any) -> bool:
+    """Whether name or folder of a mask speaks of another patient than T1's, and no identifiers say more."""
+    if mask is None or t1 is None or (identityOf(mask).known and identityOf(t1).known):
+        return False
+    return maskApart(mask, t1)
 
 
 def _sameGroup(one: Any, other: Any) -> bool:

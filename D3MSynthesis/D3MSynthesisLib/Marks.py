@@ -53,10 +53,10 @@ class Marks(VTKObservationMixin):
 
     def _welcome(self, node: Any) -> None:
         """What a file tells of a node is kept with it, before the scene is saved, or the node renamed or copied."""
-        volume = node.IsA("vtkMRMLScalarVolumeNode")
+        placed = node.IsA("vtkMRMLScalarVolumeNode") or node.IsA("vtkMRMLSegmentationNode")
         if not any(node.IsA(kind) for kind in Copies.MADE) or slicer.vtkMRMLSliceLogic.IsSliceModelNode(node):
             return
-        if volume and self._scene.IsImporting():
+        if placed and self._scene.IsImporting():
             keepPlace(node, fromScene=True)
         if not self._arrived:
             qt.QTimer.singleShot(0, guarded(self._lookAtArrived))  # a node has no file yet when it is announced
@@ -69,7 +69,7 @@ class Marks(VTKObservationMixin):
         arrived, self._arrived = self._arrived, []
         there = [node for node in arrived if node.GetScene() is not None]
         for node in there:
-            if node.IsA("vtkMRMLScalarVolumeNode"):
+            if not node.IsA("vtkMRMLModelNode"):
                 keepPlace(node)
         if Copies.keepMarks(there):
             Views.markViews()

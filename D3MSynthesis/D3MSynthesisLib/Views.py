@@ -12,6 +12,7 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import isSynthetic
+from D3MSynthesisLib.Belonging import maskApart
 from D3MSynthesisLib.Grids import gridPoints, rasBounds, transformed, worldFrom
 from D3MSynthesisLib.Identity import groupOf, identityOf
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, Nodes, alive, brainOf
@@ -108,13 +109,22 @@ def dropStrangers(result: Any) -> None:
 
 
 def _isStrange(node: Any, result: Any) -> bool:
-    """Whether a node is of another run than a result, or is known to be of another patient or examination."""
+    """Whether a node is of another run than a result, or is known to be of another patient or examination.
+
+    Of masks and label maps names and folders tell it as well.
+    """
     if node is None or node is result:
         return False
     run = node.GetAttribute(RUN)
     if run:
         return bool(run != result.GetAttribute(RUN))
-    return identityOf(result).known and identityOf(node).known and groupOf(node) != groupOf(result)
+    if identityOf(result).known and identityOf(node).known:
+        return groupOf(node) != groupOf(result)
+    if not node.IsA("vtkMRMLSegmentationNode") and not node.IsA("vtkMRMLLabelMapVolumeNode"):
+        return False
+    given = [result.GetNodeReference(PREFIX + INPUTS[name]) for name in INPUTS]
+    t1 = result.GetNodeReference(PREFIX + INPUTS["t1"])
+    return alive(t1) and node not in given and maskApart(node, t1)  # who chose it was told
 
 
 def runsShown(scene: Any) -> set[str]:
@@ -416,9 +426,8 @@ def strangeCaption(scene: Any, view: str) -> str:
     result = next((node for node in shown if node.GetAttribute(RUN)), None)
     if result is None:
         return ""
-    if identityOf(result).known:  # runs' masks are told by `maskCaption`
-        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene)
-        shown += [node for node in nodes if not node.GetAttribute(RUN) and segmentsShown(node, outlines)]
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene)  # runs' masks are told by `maskCaption`
+    shown += [node for node in nodes if not node.GetAttribute(RUN) and segmentsShown(node, outlines)]
     found = [node.GetName() for node in shown if _isStrange(node, result)]
     return f"{STRANGE}: {', '.join(dict.fromkeys(found))}" if found else ""
 

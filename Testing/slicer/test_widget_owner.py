@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from slicer_helpers import MadeOutput
+from slicer_helpers import MadeOutput, fake_engine, save
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
 from panel_helpers import SCANS, background, opened, press, slow  # noqa: E402
 from qt_host import Host  # noqa: E402
+
+from D3MSynthesisLib import Views  # noqa: E402
 
 
 def scans(made: MadeOutput, *names: str) -> list[object]:
@@ -112,3 +116,52 @@ def test_scans_that_are_dragged_to_another_patient(host: Host, made: MadeOutput)
             tree.SetItemParent(tree.GetItemByDataNode(node) or tree.CreateItem(tree.GetSceneItemID(), node), study)
         host.settle()
         assert panel.ui.whoseLabel.text == f"Scans of {who}, MR."
+
+
+@pytest.mark.parametrize("label", [False, True])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [("smith", "smith_tumour"), ("smith", "tumour"), ("jones", "jones_tumour_final"), ("jones", "mask")],
+)
+def test_a_mask_of_another_patient_by_name_or_folder(
+    host: Host, made: MadeOutput, tmp_path: Path, label: bool, owner: str, name: str
+) -> None:
+    """Smith's tumour does not stay over Jones's result, is told as a brain mask, and asked about as the real tumour."""
+    panel = host.openModule("D3MSynthesis").panel
+    for who in ("jones", owner):
+        (tmp_path / who).mkdir(exist_ok=True)
+    for scan in (*SCANS, "t1c"):
+        path = tmp_path / "jones" / f"jones_{scan}.nii.gz"
+        save(path, made.t1, made.matrix)
+        setattr(panel.parameters, "reference" if scan == "t1c" else scan, slicer.util.loadVolume(str(path)))
+    path = tmp_path / owner / f"{name}.nii.gz"
+    save(path, (made.t1 > 60).astype(np.uint8), made.matrix)
+    mask = slicer.util.loadVolume(str(path), {"labelmap": True}) if label else slicer.util.loadSegmentation(str(path))
+    mask.CreateDefaultDisplayNodes()
+    host.settle()
+    strange = owner == "smith"
+
+    def show() -> None:
+        if label:
+            slicer.util.setSliceViewerLayers(label=mask)
+        else:
+            mask.GetDisplayNode().SetVisibility(True)
+
+    show()
+    panel.logic._engine = fake_engine(tmp_path / "engine", "finish", made.folder)
+    press(host, panel)
+    composite = Views.composites(host.scene)[0]
+    seen = bool(composite.GetLabelVolumeID()) if label else bool(mask.GetDisplayNode().GetVisibility())
+    assert seen is not strange
+    show()
+    assert (mask.GetName() in Views.strangeCaption(host.scene, "Red")) is strange
+    asked: list[str] = []
+    panel.confirm = lambda question: asked.append(question) or False
+    panel.parameters.referenceMask = mask
+    host.settle()
+    panel.ui.compareButton.click()
+    assert bool(asked) is strange
+    panel.parameters.referenceMask = None
+    panel.parameters.brainMask = mask
+    host.settle()
+    assert ("may be of another patient" in panel.ui.whoseLabel.text) is strange
