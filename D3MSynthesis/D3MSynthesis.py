@@ -164,25 +164,38 @@ class D3MSynthesisTest(ScriptedLoadableModuleTest):
         self.assertTrue((slicer.util.arrayFromVolume(t1) == before).all())
 
     def test_deformation(self):
-        """Hardening the transform on the image before the last warp gives the image after it."""
+        """Hardening the transform on what the image before the last warp adds to T1 gives what that after it adds."""
         import numpy as np
         from scipy import ndimage
 
         t1, t2, flair, _t1c = self.loadSample()
-        nodes = D3MSynthesisLogic().run(t1, t2, flair, quality="preview", trace=True)
+        nodes = D3MSynthesisLogic().run(t1, t2, flair, quality="standard", samples=1, trace=True)
         after = nodes.stepAfter.GetNthDataNode(nodes.steps - 1)
+        inT1 = np.linalg.inv(ijkToRAS(t1)) @ ijkToRAS(after)
+        shape = slicer.util.arrayFromVolume(after).T.shape
+        lattice = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+        anatomy = ndimage.map_coordinates(
+            slicer.util.arrayFromVolume(t1).T.astype(float),
+            np.moveaxis(lattice @ inT1[:3, :3].T + inT1[:3, 3], -1, 0),
+            order=1,
+            mode="nearest",
+        )
         moved = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "moved")
         moved.Copy(nodes.stepBefore.GetNthDataNode(nodes.steps - 1))
+        added = slicer.util.arrayFromVolume(moved).T - anatomy
+        slicer.util.updateVolumeFromArray(moved, np.ascontiguousarray(added.T))
         moved.SetAndObserveTransformNodeID(nodes.deformation.GetID())
         moved.HardenTransform()
-        expected = slicer.util.arrayFromVolume(after).T
-        index = np.stack(np.meshgrid(*map(np.arange, expected.shape), indexing="ij"), -1)
+        expected = slicer.util.arrayFromVolume(after).T - anatomy
         toMoved = np.linalg.inv(ijkToRAS(moved)) @ ijkToRAS(after)  # the hardened volume has a lattice of its own
-        points = np.moveaxis(index @ toMoved[:3, :3].T + toMoved[:3, 3], -1, 0)
+        points = np.moveaxis(lattice @ toMoved[:3, :3].T + toMoved[:3, 3], -1, 0)
         found = ndimage.map_coordinates(slicer.util.arrayFromVolume(moved).T, points, order=1)
         core = np.s_[4:-4, 4:-4, 4:-4]
         difference = np.abs(found - expected)[core]
-        self.assertLess(float(np.percentile(difference, 99.9)), 0.01 * float(np.ptp(expected)))
+        # the model sees T1 clipped to its percentiles; where it is, what is added is not known exactly
+        seen = (anatomy > 0) & (anatomy < np.percentile(anatomy[anatomy > 0], 99))
+        difference = difference[ndimage.binary_erosion(seen, iterations=3)[core]]
+        self.assertLess(float(np.percentile(difference, 99.9)), 0.01 * float(np.ptp(anatomy)))
 
     def test_panel(self):
         """The panel finds the scans by name; its button makes a result, which every choice can be shown of."""

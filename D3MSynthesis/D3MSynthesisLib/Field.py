@@ -3,7 +3,7 @@
 A run's field leads from a point of the result to where its value was taken from. Slicer draws where tissue was moved
 *to*, in the world, the motion of all parent transforms included. So what is drawn is a field of its own, in the world,
 under no transform: a head's own motion is no deformation. The run's transform nodes stay as they are, and hardening
-them reproduces the image.
+them on what the image before the warp adds to T1 (recipe `default`; else on that image) reproduces the one after it.
 """
 
 from __future__ import annotations

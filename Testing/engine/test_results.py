@@ -99,9 +99,10 @@ def test_parts_fit_together(made: tuple[Path, Result, Case], tiny_case: TinyCase
     assert load(out / "uncertainty.nii.gz")[tiny_case.brain].mean() > 0
 
 
-def test_field_file_moves_the_image_as_the_engine_did(made: tuple[Path, Result, Case]) -> None:
-    """SimpleITK reads the field (as LPS) and, applied to the image before the last warp, gives the image after it."""
-    out, _, _ = made
+def test_field_file_moves_the_image_as_the_engine_did(made: tuple[Path, Result, Case], tmp_path: Path) -> None:
+    """SimpleITK reads the field (as LPS); applied to what the image before the last warp adds to T1, it gives what the
+    image after it adds."""
+    out, _, case = made
     before = sitk.ReadImage(str(out / "trace" / "step_002_before.nii.gz"), sitk.sitkFloat64)
     after = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "trace" / "step_002_after.nii.gz"), sitk.sitkFloat64))
     field = sitk.ReadImage(str(out / "trace" / "step_002_field.nii.gz"), sitk.sitkVectorFloat64)
@@ -112,7 +113,14 @@ def test_field_file_moves_the_image_as_the_engine_did(made: tuple[Path, Result, 
         sitk.GetArrayFromImage(field), ras[:, :, :, 0].transpose(2, 1, 0, 3) * [-1, -1, 1], atol=1e-5
     )
     assert np.abs(ras).max() > 0.05
-    moved = sitk.Resample(before, before, sitk.DisplacementFieldTransform(sitk.Image(field)), sitk.sitkLinear)
+    # T1 as the model sees it: clipped to its percentiles, the lower one outside the brain
+    low, high = np.percentile(case.t1.data[case.brain], (0.5, 99.5))
+    seen = np.where(case.brain, np.clip(case.t1.data, low, high), low)
+    whole = nibabel.Nifti1Image(seen, case.t1.affine)
+    nibabel.save(whole, tmp_path / "t1.nii")
+    t1 = sitk.Resample(sitk.ReadImage(str(tmp_path / "t1.nii"), sitk.sitkFloat64), before, sitk.Transform(), 1, low)
+    transform = sitk.DisplacementFieldTransform(sitk.Image(field))
+    moved = sitk.Resample(before - t1, before, transform, sitk.sitkLinear) + t1
     inside = sitk.GetArrayFromImage(before) != sitk.GetArrayFromImage(before).min()
     from scipy.ndimage import binary_erosion
 
