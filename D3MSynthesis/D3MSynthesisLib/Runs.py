@@ -167,12 +167,19 @@ def alive(node: Any) -> bool:
 
 
 def brainOf(nodes: Nodes) -> Any:
-    """What was synthesised, (K, J, I) bool on the synthetic image's grid: only there it differs from T1."""
+    """What was synthesised, (K, J, I) bool on the synthetic image's grid: only there it differs from T1.
+
+    Inside it some voxels do not differ either: dark ones that the model would have made darker than anything is.
+    """
+    from scipy import ndimage
+
     if alive(nodes.subtraction):
-        return slicer.util.arrayFromVolume(nodes.subtraction) != 0
-    image = slicer.util.arrayFromVolume(nodes.cemri)
-    t1 = slicer.util.arrayFromVolume(nodes.t1) if alive(nodes.t1) and nodes.t1.GetImageData() is not None else None
-    return image != (t1 if t1 is not None and t1.shape == image.shape else 0)  # both have the voxels of one grid
+        differs = slicer.util.arrayFromVolume(nodes.subtraction) != 0
+    else:
+        image = slicer.util.arrayFromVolume(nodes.cemri)
+        t1 = slicer.util.arrayFromVolume(nodes.t1) if alive(nodes.t1) and nodes.t1.GetImageData() is not None else None
+        differs = image != (t1 if t1 is not None and t1.shape == image.shape else 0)  # voxels of one grid
+    return ndimage.binary_fill_holes(ndimage.binary_closing(differs, iterations=2) | differs)
 
 
 def sequencesLogic(scene: Any) -> Any:

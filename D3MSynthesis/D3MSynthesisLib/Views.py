@@ -365,6 +365,8 @@ def _aboveNames(scene: Any, view: str) -> str:
     (SliceViewAnnotations.py, makeAnnotationText and drawCornerAnnotations).
     """
     composite = named(composites(scene), view)
+    if composite is None:  # a view without images
+        return ""
     shown = (composite.GetLabelVolumeID(), composite.GetForegroundVolumeID(), composite.GetBackgroundVolumeID())
     return "\n " * (1 + sum(scene.GetNodeByID(identity or "") is not None for identity in shown))
 

@@ -193,12 +193,14 @@ def test_controls_do_what_they_say() -> None:
     """The blur is a 3 x 3 mean; the residual adds the network's first output in the brain; neither moves anything."""
     method = build_d3m("small", CONTEXT, torch.float32).eval()
     nn.init.normal_(method.network.deformation.flow.weight, std=0.1)  # type: ignore[union-attr, arg-type]
-    e, state, noise = _estimate(method, small_batch())
+    batch = small_batch()
+    e, state, noise = _estimate(method, batch)
+    condition = condition_of(batch)
     clean = e.x0_before.clamp(-1, 1)  # type: ignore[attr-defined]
-    blurred = blur(replace(e, x0=e.x0_before), state, noise, method.recipe)  # type: ignore[arg-type, attr-defined, type-var]
+    blurred = blur(replace(e, x0=e.x0_before), state, condition, noise, method.recipe)  # type: ignore[arg-type, attr-defined, type-var]
     expected = ndimage.uniform_filter(clean.numpy(), (1, 1, 3, 3), mode="nearest")
     assert np.allclose(blurred.x0, expected, atol=1e-5)
-    added = add_residual(replace(e, x0=e.x0_before), state, noise, method.recipe)  # type: ignore[arg-type, attr-defined, type-var]
+    added = add_residual(replace(e, x0=e.x0_before), state, condition, noise, method.recipe)  # type: ignore[arg-type, attr-defined, type-var]
     inside = e.x0_before > -1  # type: ignore[attr-defined]
     difference = (added.x0 - clean)[inside]
     assert torch.allclose(difference, RESIDUAL_SCALE * e.displacement[:, :1][inside], atol=1e-5)  # type: ignore[attr-defined]

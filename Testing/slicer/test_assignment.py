@@ -248,9 +248,16 @@ def test_what_is_chosen_is_completed_from_its_own_examination(database: Database
 @pytest.mark.parametrize("same_patient", [True, False])
 def test_mixed_scans_cannot_be_run(database: Database, role: str, same_patient: bool) -> None:
     """A scan of another patient is refused by name; one of another examination only until the user insists."""
-    scans = {name: series(database, name, "A", "1") for name in ROLES}
+
+    def scan(name: str, patient: str, study: str) -> object:
+        made = series(database, name, patient, study)
+        if name.endswith("Mask"):
+            slicer.util.arrayFromVolume(made)[:] = slicer.util.arrayFromVolume(made) > 0
+        return made
+
+    scans = {name: scan(name, "A", "1") for name in ROLES}
     assert Inputs.readiness(**scans) is None
-    scans[role] = series(database, role, "A" if same_patient else "B", "2")
+    scans[role] = scan(role, "A" if same_patient else "B", "2")
     reason = Inputs.readiness(**scans)
     assert ("another examination" if same_patient else "another patient") in reason
     assert ROLES[role] in reason

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -72,15 +74,20 @@ def localRas(node: object) -> np.ndarray:
     return np.stack([i, j, k], -1) @ forward[:3, :3].T + forward[:3, 3]
 
 
-def test_run_under_a_transform_with_steps(inputs: list[object], tiny_model: Path) -> None:
+def test_run_under_a_transform_with_steps(inputs: list[object], tiny_model: Path, tmp_path: Path) -> None:
     """Results overlay T1 in the world, every step is there, hardening the last field on the image before the last warp
     gives the image after it, and nothing stays on disk.
     """
+    whole = tmp_path / "whole"  # a model that moves the whole image, not the enhancement alone
+    shutil.copytree(tiny_model, whole)
+    card = json.loads((whole / "card.json").read_text())
+    card["recipe"]["diffusion"] |= {"warp": "x0", "training_warp": "x0"}
+    (whole / "card.json").write_text(json.dumps(card))
     t1, t2, flair, t1c = inputs
     before = [slicer.util.arrayFromVolume(node).copy() for node in inputs]
     events = []
     nodes = SynthesisLogic(qt=False).run(
-        t1, t2, flair, reference=t1c, model=str(tiny_model), device="cpu", seed=5, trace=True, progress=events.append
+        t1, t2, flair, reference=t1c, model=str(whole), device="cpu", seed=5, trace=True, progress=events.append
     )
     assert nodes is not None
     assert own_folders() == []
