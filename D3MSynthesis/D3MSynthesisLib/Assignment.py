@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import vtk
-
 import slicer
 from d3m.results.ours import is_our_file, is_our_name
 from D3MSynthesisLib.Belonging import fileOf, groups, placeOf
@@ -81,12 +79,11 @@ def keepMark(node: Any) -> bool:
 
 def _hasOurSegment(segmentation: Any) -> bool:
     """Whether a segment is named as one of ours, or was one when it was made, whatever it is called now."""
-    from D3MSynthesisLib.Masks import ORIGINAL
+    from D3MSynthesisLib.Masks import segmentsOf, tagOf
 
-    for index in range(segmentation.GetNumberOfSegments()):
-        segment, kept = segmentation.GetNthSegment(index), vtk.reference("")
-        tagged = segment.GetTag(ORIGINAL, kept) and not str(kept).endswith(" given")
-        if tagged or is_our_name(segment.GetName() or ""):
+    for segment in segmentsOf(segmentation):
+        tag = tagOf(segment)
+        if (tag is not None and not tag.endswith(" given")) or is_our_name(segment.GetName() or ""):
             return True
     return False
 

@@ -6,12 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import vtk
-
 import slicer
 from D3MSynthesisLib.Assignment import SYNTHETIC, isSynthetic, keepMark
 from D3MSynthesisLib.Belonging import fileOf
-from D3MSynthesisLib.Masks import ORIGINAL, remember, shapeOf, shapeOfSegment
+from D3MSynthesisLib.Masks import remember, segmentsOf, shapeOf, shapeOfSegment, tagOf
 from D3MSynthesisLib.Runs import RUN
 
 _WORDS = "segmentation|label(?:map)?|copy|cropped|resampled|hardened|transformed|masked|models?"
@@ -49,9 +47,8 @@ def tagSegments(node: Any) -> bool:
     """
     if node.GetAttribute(RUN):
         return False  # it was made with them
-    segmentation = node.GetSegmentation()
-    segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
-    bare = [segment for segment in segments if _tag(segment) is None]
+    segments = segmentsOf(node.GetSegmentation())
+    bare = [segment for segment in segments if tagOf(segment) is None]
     if node.GetAttribute(SYNTHETIC) is None or len(bare) < len(segments):
         ours = set() if _hasSource(node) or not bare else _shapes(node.GetScene())
         bare = [segment for segment in bare if ours and shapeOfSegment(segment) in ours]
@@ -86,10 +83,8 @@ def _bases(node: Any) -> Iterator[tuple[str, bool]]:
             name, ours = other.GetName() or "", isSynthetic(other)
             yield name, ours
             if other.IsA("vtkMRMLSegmentationNode"):
-                segmentation = other.GetSegmentation()
-                for index in range(segmentation.GetNumberOfSegments()):
-                    segment = segmentation.GetNthSegment(index)
-                    own, tag = segment.GetName() or "", _tag(segment)
+                for segment in segmentsOf(other.GetSegmentation()):
+                    own, tag = segment.GetName() or "", tagOf(segment)
                     theirs = ours if tag is None else not tag.endswith(" given")
                     yield from ((text, theirs) for text in (own, f"{name}-{own}", f"{name}_{own}") if own)
 
@@ -105,13 +100,7 @@ def _shapes(scene: Any) -> set[str]:
             array = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
             ours.add(shapeOf(array != 0))
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
-        segmentation = node.GetSegmentation()
-        for index in range(segmentation.GetNumberOfSegments()):
-            shape, *person = (_tag(segmentation.GetNthSegment(index)) or "empty").split()
+        for segment in segmentsOf(node.GetSegmentation()):
+            shape, *person = (tagOf(segment) or "empty").split()
             (given if person else ours).add(shape)
     return ours - given
-
-
-def _tag(segment: Any) -> str | None:
-    kept = vtk.reference("")
-    return str(kept) if segment.GetTag(ORIGINAL, kept) else None

@@ -114,9 +114,11 @@ def drawnBy(nodes: Nodes) -> tuple[bool, list[str]]:
 
 def _segments(nodes: Nodes) -> list[Any]:
     """The segments of the run's segmentation, those of a person, too; none where it was deleted."""
-    if not alive(nodes.segmentation):
-        return []
-    segmentation = nodes.segmentation.GetSegmentation()
+    return segmentsOf(nodes.segmentation.GetSegmentation()) if alive(nodes.segmentation) else []
+
+
+def segmentsOf(segmentation: Any) -> list[Any]:
+    """The segments of a `vtkSegmentation`."""
     return [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
 
 
@@ -171,6 +173,12 @@ def remember(segment: Any, given: bool = False) -> None:
     segment.SetTag(ORIGINAL, f"{shapeOfSegment(segment)} given" if given else shapeOfSegment(segment))
 
 
+def tagOf(segment: Any) -> str | None:
+    """What `remember` has tagged a segment with; None: it was never one that a synthesis gave."""
+    kept = vtk.reference("")
+    return str(kept) if segment.GetTag(ORIGINAL, kept) else None
+
+
 def shapeOfSegment(segment: Any) -> str:
     """What tells a segment's voxels from others, as a text; where they lie does not count."""
     from vtk.util.numpy_support import vtk_to_numpy
@@ -195,13 +203,12 @@ def shapeOf(mask: Any) -> str:
 
 def noticeCopies(segmentation: Any) -> None:
     """Name the copies of runs' masks in a segmentation node by what they are now: as they were given, or edited."""
-    segments = segmentation.GetSegmentation()
     names = []
-    for index in range(segments.GetNumberOfSegments()):
-        segment, kept = segments.GetNthSegment(index), vtk.reference("")
-        if not segment.GetTag(ORIGINAL, kept):
+    for segment in segmentsOf(segmentation.GetSegmentation()):
+        tag = tagOf(segment)
+        if tag is None:
             continue
-        shape, *given = str(kept).split()
+        shape, *given = tag.split()
         names.append(EDITED_NAME if shapeOfSegment(segment) != shape else GIVEN_NAME if given else SEGMENT_NAME)
         _call(segment, names[-1])
     if names:

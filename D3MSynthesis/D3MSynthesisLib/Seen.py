@@ -12,18 +12,12 @@ from D3MSynthesisLib.Runs import ROLE, RUN
 
 def composites(scene: Any) -> list[Any]:
     """The composite nodes of all slice views."""
-    return [
-        scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
-        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode"))
-    ]
+    return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", scene))
 
 
 def sliceNodes(scene: Any) -> list[Any]:
     """The slice nodes of all slice views."""
-    return [
-        scene.GetNthNodeByClass(index, "vtkMRMLSliceNode")
-        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceNode"))
-    ]
+    return list(slicer.util.getNodesByClass("vtkMRMLSliceNode", scene))
 
 
 def named(nodes: list[Any], view: str) -> Any:
@@ -156,10 +150,7 @@ def modelsShown(scene: Any, shown: Callable[[Any], bool]) -> list[str]:
 
 
 def volumes(scene: Any) -> list[Any]:
-    return [
-        scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
-        for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"))
-    ]
+    return list(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", scene))
 
 
 def owners(scene: Any, runs: set[str]) -> list[str]:

@@ -208,14 +208,19 @@ def added(host: MRMLHost, browser: object, made: MadeOutput, name: str, times: t
     return sequence
 
 
+def perfusion(host: MRMLHost, made: MadeOutput, times: tuple[int, ...]) -> tuple[object, object]:
+    """A browser whose master has the times 0, 10, 20 and 30, and T1's sequence beside it."""
+    browser = host.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "perfusion")
+    added(host, browser, made, "master", (0, 10, 20, 30))
+    return browser, added(host, browser, made, "dynamic_t1", times)
+
+
 def test_a_frame_is_counted_in_its_own_sequence(
     case: tuple[MRMLHost, MadeOutput, list[object], SynthesisLogic],
 ) -> None:
     """The browser's master has frames that T1 lacks: name and voxels are of one frame, and every frame is run once."""
     host, made, proxies, logic = case
-    browser = host.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "perfusion")
-    added(host, browser, made, "master", (0, 10, 20, 30))
-    sequence = added(host, browser, made, "dynamic_t1", (10, 30))
+    browser, sequence = perfusion(host, made, (10, 30))
     show(host, browser, 3)
     t1 = browser.GetProxyNode(sequence)
     for item, title in (
@@ -241,9 +246,7 @@ def test_a_frame_that_the_browser_lacks_is_told(
 ) -> None:
     """A frame that no item of the browser shows is not run as another one."""
     host, made, proxies, logic = case
-    browser = host.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "perfusion")
-    added(host, browser, made, "master", (0, 10, 20, 30))
-    sequence = added(host, browser, made, "dynamic_t1", (10, 15, 17, 30))
+    browser, sequence = perfusion(host, made, (10, 15, 17, 30))
     show(host, browser, 1)
     runs = len(Runs.findRuns(host.scene))
     with pytest.raises(SynthesisError, match="1 of the 4 frames"):
@@ -256,9 +259,7 @@ def test_a_proxy_that_was_left_as_it_was_is_named_by_its_voxels(
 ) -> None:
     """Where a sequence ignores a missing item, or two browsers share a proxy, its voxels tell the frame."""
     host, made, _, _ = case
-    browser = host.scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "perfusion")
-    added(host, browser, made, "master", (0, 10, 20, 30))
-    sequence = added(host, browser, made, "dynamic_t1", (10, 30))
+    browser, sequence = perfusion(host, made, (10, 30))
     browser.SetMissingItemMode(sequence, browser.MissingItemIgnore)
     show(host, browser, 3)
     t1 = browser.GetProxyNode(sequence)

@@ -11,7 +11,7 @@ from slicer_helpers import MadeOutput, save, write_provenance
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import SCANS, opened, press, slow  # noqa: E402
+from panel_helpers import SCANS, label_map, opened, press, slow  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 
@@ -82,9 +82,7 @@ def test_a_deleted_real_scan_does_not_reach_the_engine(host: Host, made: MadeOut
 def test_a_deleted_brain_mask_is_told(host: Host, made: MadeOutput) -> None:
     """The run's scans cannot be used again without the brain mask that they were used with."""
     panel = opened(host, made)
-    brain = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "brain")
-    slicer.util.updateVolumeFromArray(brain, (made.t1.T > 40).astype(np.uint8))
-    brain.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(made.matrix))
+    brain = label_map((made.t1.T > 40).astype(np.uint8), made.matrix, "brain")
     panel.parameters.brainMask = brain
     press(host, panel)
     assert panel.ui.steerButton.enabled

@@ -8,7 +8,7 @@ from slicer_helpers import MadeOutput
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import opened, press, slow  # noqa: E402
+from panel_helpers import label_map, opened, press, slow  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 GIVEN = ("t2", "flair", "brainMask")
@@ -18,9 +18,7 @@ TITLES = {"t2": "T2", "flair": "FLAIR", "brainMask": "The brain mask"}
 def with_brain(host: Host, made: MadeOutput) -> object:
     """The panel with scans and a brain mask."""
     panel = opened(host, made)
-    brain = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "brain")
-    slicer.util.updateVolumeFromArray(brain, (made.t1.T > 40).astype(np.uint8))
-    brain.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(made.matrix))
+    brain = label_map((made.t1.T > 40).astype(np.uint8), made.matrix, "brain")
     panel.parameters.brainMask = brain
     return panel
 

@@ -74,7 +74,7 @@ def test_least_loss_is_the_way_back() -> None:
     left = []
     for _ in range(60):
         generator = torch.Generator().manual_seed(3)  # the same displacement each time
-        found = displaced_loss(network, t1 + 0.5 * enhancing, t1, enhancing, brain, generator)
+        found = displaced_loss(network.deform, t1 + 0.5 * enhancing, t1, enhancing, brain, generator)
         left.append(float(found.left))
         optimizer.zero_grad()
         found.loss.backward()
@@ -88,7 +88,7 @@ def test_slices_without_labels_teach_nothing() -> None:
     network = _Field(2, 32)
     nothing = torch.zeros(2, 1, 32, 32)
     image = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    found = displaced_loss(network, image, nothing, nothing, nothing, torch.Generator().manual_seed(0))
+    found = displaced_loss(network.deform, image, nothing, nothing, nothing, torch.Generator().manual_seed(0))
     found.loss.backward()
     assert float(found.loss.detach()) == 0
     assert network.field.grad is not None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -175,6 +176,6 @@ def unify(data: Floats, scheme: Scheme) -> Floats:
     return table[whole]
 
 
-def any_tumour(data: Floats) -> Floats:
-    """Labels that show the whole tumour alone: 1 for whatever is not 0."""
-    return (data != 0).astype(np.float32)
+def relabelling(scheme: Scheme | None) -> Callable[[Floats], Floats]:
+    """What brings labels into the cache's coding; without a scheme they show the whole tumour: not 0 becomes 1."""
+    return partial(unify, scheme=scheme) if scheme else lambda data: (data != 0).astype(np.float32)

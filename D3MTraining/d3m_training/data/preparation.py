@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from d3m.system.text import read_object
 from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS, GridRecipe
 from d3m_training.data.cache import Prepared, check_place, fingerprint, is_whole, prepare, write_entry
 from d3m_training.data.datasets import Checked, Fault, Patient, check, find_patients, in_processes, left, read_patient
-from d3m_training.data.labels import Scheme, any_tumour, unify
+from d3m_training.data.labels import Scheme, relabelling
 from d3m_training.data.splits import PARTS, Split, check_split, conflicts, make_split, read_split, split_text
 from d3m_training.data.untold import labels_from_difference
 
@@ -226,11 +225,11 @@ def collect(data: Sequence[Path], optional: Sequence[str] = ()) -> tuple[list[Pa
         found, bad = find_patients(place, optional)
         patients += found
         faults += bad
-    check_ids(patients)
+    _check_ids(patients)
     return patients, faults
 
 
-def check_ids(patients: Sequence[Patient]) -> None:
+def _check_ids(patients: Sequence[Patient]) -> None:
     """Refuse two patients with one id."""
     twice = [name for name, count in Counter(p.id for p in patients).items() if count > 1]
     if twice:
@@ -317,8 +316,7 @@ def _told(entry: Prepared, recipe: GridRecipe) -> Prepared:
 
 
 def _prepare_one(work: _Work) -> str:
-    relabel = partial(unify, scheme=work.scheme) if work.scheme else any_tumour
-    case, t1c, labels = read_patient(work.patient, relabel)
+    case, t1c, labels = read_patient(work.patient, relabelling(work.scheme))
     recipe = RECIPES[work.recipe_name]
     stride = network_stride(work.recipe_name)
     entry = prepare(work.patient.id, case, t1c, labels, recipe.grid, stride, work.further)

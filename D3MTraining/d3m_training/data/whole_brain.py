@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from d3m.volumes.grid import resample, to_model_input
 from d3m.volumes.types import Volume
 from d3m_training.data.cache import ENHANCING, NECROSIS, scale_target
 from d3m_training.data.datasets import Patient, read_patient
-from d3m_training.data.labels import Scheme, any_tumour, unify
+from d3m_training.data.labels import Scheme, relabelling
 from d3m_training.data.preparation import check_all, collect, network_stride
 from d3m_training.data.untold import COARSE_VOXEL_ML, enhancing_from_difference
 
@@ -116,7 +115,7 @@ def read_groups(cache: Path) -> dict[str, str]:
 
 def _prepare(patient: Patient, scheme: Scheme | None) -> dict[str, np.ndarray]:
     """The arrays of one patient, through the same code as synthesis."""
-    case, t1c, labels = read_patient(patient, partial(unify, scheme=scheme) if scheme else any_tumour)
+    case, t1c, labels = read_patient(patient, relabelling(scheme))
     assert labels is not None  # only annotated patients were kept
     recipe = RECIPES["default"]
     model_input = to_model_input(case, recipe.grid, network_stride("default"))

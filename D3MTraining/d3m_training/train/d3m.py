@@ -169,7 +169,7 @@ class NetworkWithLoss(nn.Module):
             return terms
         t1 = to_model_range(batch.t1, self.recipe)
         known = batch.brain * batch.labelled[:, None, None, None]
-        displaced = displaced_loss(self.network, x0, t1, enhancing, known, generator)  # type: ignore[arg-type]
+        displaced = displaced_loss(self.network.deform, x0, t1, enhancing, known, generator)  # type: ignore[arg-type]
         return replace(terms, total=terms.total + self.loss.displaced * displaced.loss, displaced_left=displaced.left)
 
     def draw_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -6,8 +6,8 @@ what. Here the mask is right, the enhancement lies beside it by a known field, a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -36,13 +36,6 @@ INVERSE_WEIGHT = 0.0025
 """Of the squared distance to the known way back, against the squared error of the image."""
 
 
-class Deforming(Protocol):
-    """A network with a deformation module."""
-
-    def deform(self, mask: Tensor, image: Tensor, t1: Tensor) -> Tensor:
-        """As `D3MNetwork.deform`."""
-
-
 @dataclass(frozen=True)
 class Displaced:
     """How well known displacements are undone, scalars."""
@@ -54,12 +47,13 @@ class Displaced:
 
 
 def displaced_loss(
-    network: Deforming, image: Tensor, t1: Tensor, enhancing: Tensor, brain: Tensor, generator: torch.Generator
-) -> Displaced:
+    deform: Callable[[Tensor, Tensor, Tensor], Tensor], image: Tensor, t1: Tensor, enhancing: Tensor, brain: Tensor,
+    generator: torch.Generator,
+) -> Displaced:  # fmt: skip
     """mean(w (T1 + phi_u(e_v) - T1 - e)^2) + lambda mean_near |u - v^-1|^2, e_v = phi_v e, u = U(m, T1 + e_v, T1).
 
     Args:
-        network: Its deformation module is trained; nothing else of it is asked.
+        deform: The network's deformation module (`D3MNetwork.deform`), which is trained; nothing else of it is asked.
         image: (N, 1, H, W), the true T1c in the model's range.
         t1: Likewise.
         enhancing: (N, 1, H, W) 0 or 1.
@@ -82,7 +76,7 @@ def displaced_loss(
         mask = blurred(enhancing, 2 * float(uniform()))
         mask = mask * (LEAST_PROBABILITY + (1 - LEAST_PROBABILITY) * uniform(count, 1, 1, 1))
     seen = (t1 + beside).clamp(-1, 1)
-    displacement = network.deform(2 * mask - 1, seen, t1)
+    displacement = deform(2 * mask - 1, seen, t1)
     near = losses.dilate(enhancing, NEAR_PIXELS) * brain
     weight = brain * (1 + (WEIGHT_NEAR - 1) * near)
     made = move_enhancement(seen, t1, displacement) - t1
