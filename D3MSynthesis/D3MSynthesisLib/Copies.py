@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import slicer
 from D3MSynthesisLib.Assignment import SYNTHETIC, isSynthetic, keepMark
 from D3MSynthesisLib.Belonging import fileOf
 from D3MSynthesisLib.Masks import remember, segmentsOf, shapeOf, shapeOfSegment, tagOf
-from D3MSynthesisLib.Runs import RUN
+from D3MSynthesisLib.Runs import RUN, nodesOf
 
 _WORDS = "segmentation|label(?:map)?|copy|cropped|resampled|hardened|transformed|masked|models?"
 BEHIND = re.compile(rf"(?i)(?:[ _-]+(?:{_WORDS})(?:_\d+)?)+")
@@ -77,7 +76,7 @@ def _isNamedAfterOurs(node: Any) -> bool:
 def _bases(node: Any) -> Iterator[tuple[str, bool]]:
     """Names that what Slicer makes of other nodes and segments begins with, and whether those are synthetic."""
     for kind in MADE:
-        for other in slicer.util.getNodesByClass(kind, node.GetScene()):
+        for other in nodesOf(node.GetScene(), kind):
             if other is node:
                 continue
             name, ours = other.GetName() or "", isSynthetic(other)
@@ -94,12 +93,12 @@ def _shapes(scene: Any) -> set[str]:
     from vtk.util.numpy_support import vtk_to_numpy
 
     ours, given = set(), {"empty"}
-    for node in slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode", scene):
+    for node in nodesOf(scene, "vtkMRMLLabelMapVolumeNode"):
         image = node.GetImageData()
         if node.GetAttribute(SYNTHETIC) is not None and image is not None and image.GetPointData().GetScalars():
             array = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
             ours.add(shapeOf(array != 0))
-    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
+    for node in nodesOf(scene, "vtkMRMLSegmentationNode"):
         for segment in segmentsOf(node.GetSegmentation()):
             shape, *person = (tagOf(segment) or "empty").split()
             (given if person else ours).add(shape)

@@ -10,7 +10,7 @@ import slicer
 from d3m.progress import Progress
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Identity import putBeside
-from D3MSynthesisLib.Runs import sequencesLogic
+from D3MSynthesisLib.Runs import nodesOf, sequencesLogic
 from D3MSynthesisLib.Texts import _
 
 
@@ -42,8 +42,7 @@ def frameOf(node: Any) -> FrameOfSequence | None:
     if scene is None:
         return None
     found = []
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSequenceBrowserNode")):
-        browser = scene.GetNthNodeByClass(index, "vtkMRMLSequenceBrowserNode")
+    for browser in nodesOf(scene, "vtkMRMLSequenceBrowserNode"):
         sequence = browser.GetSequenceNode(node)
         if sequence is not None and sequence.GetNumberOfDataNodes():
             number = _shown(node, browser, sequence)

@@ -118,7 +118,7 @@ class Marks(VTKObservationMixin):
         edited, self._edited = self._edited, []
         grown, self._grown = self._grown, []
         runs = {nodes.segmentation: nodes for nodes in Runs.findRuns(self._scene) if Runs.alive(nodes.segmentation)}
-        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", self._scene):
+        for node in Runs.nodesOf(self._scene, "vtkMRMLSegmentationNode"):
             if not any(node.GetSegmentation() is one for one in edited):
                 continue
             if node not in runs:

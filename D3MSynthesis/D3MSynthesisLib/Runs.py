@@ -166,6 +166,11 @@ def alive(node: Any) -> bool:
     return node is not None and node.GetScene() is not None
 
 
+def nodesOf(scene: Any, kind: str) -> list[Any]:
+    """The nodes of a class in a scene; `slicer.util.getNodesByClass` always looks into the application's."""
+    return [scene.GetNthNodeByClass(index, kind) for index in range(scene.GetNumberOfNodesByClass(kind))]
+
+
 def brainOf(nodes: Nodes) -> Any:
     """What was synthesised, (K, J, I) bool on the synthetic image's grid: only there it differs from T1.
 

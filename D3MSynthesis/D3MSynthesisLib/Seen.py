@@ -7,17 +7,17 @@ from typing import Any
 
 import slicer
 from D3MSynthesisLib.Assignment import isSynthetic
-from D3MSynthesisLib.Runs import ROLE, RUN
+from D3MSynthesisLib.Runs import ROLE, RUN, nodesOf
 
 
 def composites(scene: Any) -> list[Any]:
     """The composite nodes of all slice views."""
-    return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", scene))
+    return nodesOf(scene, "vtkMRMLSliceCompositeNode")
 
 
 def sliceNodes(scene: Any) -> list[Any]:
     """The slice nodes of all slice views."""
-    return list(slicer.util.getNodesByClass("vtkMRMLSliceNode", scene))
+    return nodesOf(scene, "vtkMRMLSliceNode")
 
 
 def named(nodes: list[Any], view: str) -> Any:
@@ -75,8 +75,7 @@ def imagesIn3D(scene: Any, view: str | None) -> list[str]:
             view2D = node.GetLayoutName()
             seen = (*images(scene, view2D)[:2], labelOf(scene, view2D), *further(scene, view2D))
             found += [image for image in seen if isSynthetic(image)]
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLVolumeRenderingDisplayNode")):
-        display = scene.GetNthNodeByClass(index, "vtkMRMLVolumeRenderingDisplayNode")
+    for display in nodesOf(scene, "vtkMRMLVolumeRenderingDisplayNode"):
         visible = display.GetVisibility() and (view is None or display.IsDisplayableInView(view))
         if visible and isSynthetic(display.GetDisplayableNode()):
             found.append(display.GetDisplayableNode())
@@ -95,7 +94,7 @@ def masksShown(
     """
     names: list[str] = []
     runs: set[str] = set()
-    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
+    for node in nodesOf(scene, "vtkMRMLSegmentationNode"):
         run = node.GetAttribute(RUN) or ""  # none in a mask from a file
         if run in without or node.GetAttribute(ROLE) == "brain" or not isSynthetic(node):
             continue
@@ -140,7 +139,7 @@ def modelsShown(scene: Any, shown: Callable[[Any], bool]) -> list[str]:
         shown: Whether a display node that is visible shows its model so.
     """
     found = []
-    for node in slicer.util.getNodesByClass("vtkMRMLModelNode", scene):
+    for node in nodesOf(scene, "vtkMRMLModelNode"):
         displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
         visible = [display for display in displays if display is not None and display.GetVisibility()]
         seen = any(shown(display) for display in visible) and isSynthetic(node)
@@ -150,7 +149,7 @@ def modelsShown(scene: Any, shown: Callable[[Any], bool]) -> list[str]:
 
 
 def volumes(scene: Any) -> list[Any]:
-    return list(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", scene))
+    return nodesOf(scene, "vtkMRMLScalarVolumeNode")
 
 
 def owners(scene: Any, runs: set[str]) -> list[str]:

@@ -15,7 +15,7 @@ from D3MSynthesisLib.Assignment import isSynthetic
 from D3MSynthesisLib.Belonging import maskApart
 from D3MSynthesisLib.Grids import gridPoints, rasBounds, transformed, worldFrom
 from D3MSynthesisLib.Identity import groupOf, identityOf
-from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, Nodes, alive, brainOf
+from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, Nodes, alive, brainOf, nodesOf
 from D3MSynthesisLib.Seen import (
     blended,
     composites,
@@ -103,7 +103,7 @@ def dropStrangers(result: Any) -> None:
         for layer in layersOf(composite):
             if _isStrange(scene.GetNodeByID(composite.GetNthLayerVolumeID(layer) or ""), result):
                 composite.SetNthLayerVolumeID(layer, None)
-    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
+    for node in nodesOf(scene, "vtkMRMLSegmentationNode"):
         for index in range(node.GetNumberOfDisplayNodes() if _isStrange(node, result) else 0):
             node.GetNthDisplayNode(index).SetVisibility(False)
 
@@ -428,7 +428,7 @@ def strangeCaption(scene: Any, view: str) -> str:
     result = next((node for node in shown if node.GetAttribute(RUN)), None)
     if result is None:
         return ""
-    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene)  # runs' masks are told by `maskCaption`
+    nodes = nodesOf(scene, "vtkMRMLSegmentationNode")  # runs' masks are told by `maskCaption`
     shown += [node for node in nodes if not node.GetAttribute(RUN) and segmentsShown(node, outlines)]
     found = [node.GetName() for node in shown if _isStrange(node, result)]
     return f"{STRANGE}: {', '.join(dict.fromkeys(found))}" if found else ""
@@ -468,8 +468,7 @@ def _drawings(scene: Any, runs: set[str]) -> list[str]:
         runs: Of which an image is seen: their own drawings need no name.
     """
     found = []
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformNode")):
-        node = scene.GetNthNodeByClass(index, "vtkMRMLTransformNode")
+    for node in nodesOf(scene, "vtkMRMLTransformNode"):
         display = node.GetDisplayNode() if node.GetAttribute(CAPTION) else None
         if display is not None and display.GetVisibility() and display.GetVisibility2D():
             found.append(node.GetAttribute(CAPTION))
