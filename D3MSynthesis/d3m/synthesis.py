@@ -382,7 +382,7 @@ class Synthesis:
             done,
             _in_t1_units(step.before, model_input),
             _in_t1_units(step.after, model_input),
-            np.ascontiguousarray(volume_from_slices(step.probability.numpy())),
+            volume_from_slices(step.probability.numpy()),
             displacement_mm(_inside(step.displacement, model_input), model_input.grid),
         )
 
@@ -416,7 +416,7 @@ def _given_notice(steering: Steering, volume_ml: float) -> Notice:
 def _in_t1_units(values: torch.Tensor, model_input: ModelInput) -> Floats:
     """Scaled slices, (S, H, W), as a volume on the model's grid, (W, H, S)."""
     low, high = model_input.scales[0]
-    return np.ascontiguousarray(low + (high - low) * volume_from_slices(values.numpy()), dtype=np.float32)
+    return (low + (high - low) * volume_from_slices(values.numpy())).astype(np.float32, copy=False)
 
 
 def _slices_spacing(grid: ModelGrid) -> tuple[float, float, float]:

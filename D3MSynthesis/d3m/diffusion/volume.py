@@ -236,7 +236,7 @@ def interpolate_between(step: SampledStep, computed: Tensor, t1: Tensor, brain: 
             weights = torch.stack([(1 - share) * brain[low], share * brain[high]])
             weights = weights / weights.sum(0).clamp(min=1e-6) * brain[index]
             for image in (step.before, step.after):
-                difference = (weights * (image - t1)[[low, high]]).sum(0)
+                difference = (weights * (image[[low, high]] - t1[[low, high]])).sum(0)
                 image[index] = (t1[index] + difference) * brain[index]
             step.probability[index] = (weights * step.probability[[low, high]]).sum(0)
             step.displacement[index] = torch.lerp(step.displacement[low], step.displacement[high], share)

@@ -147,7 +147,7 @@ def _copy(
     """`result[p] = data[linear @ p + offset]`, `fill` outside."""
     axes = np.abs(linear).argmax(axis=0)  # source axis that each target axis runs along
     moved = data.transpose(axes)
-    result = np.full(shape, fill, data.dtype)
+    result = np.full_like(moved, fill, shape=shape)  # with the memory order of what is copied: several times faster
     into: list[slice] = []
     taken: list[slice] = []
     for axis, source_axis in enumerate(axes):
@@ -317,6 +317,6 @@ def displacement_mm(pixels: Floats, grid: ModelGrid) -> Floats:
     Returns:
         (W, H, S, 3) RAS millimetres.
     """
-    along: Floats = grid.affine[:3, :2].T.astype(np.float32)
-    field: Floats = np.ascontiguousarray(pixels.transpose(3, 2, 0, 1), np.float32) @ along
-    return field
+    along = grid.affine[:3, :2].astype(np.float32)
+    field: Floats = np.tensordot(along, pixels, axes=(1, 1))  # (3, S, H, W): as it lies in a file
+    return field.transpose(3, 2, 1, 0)

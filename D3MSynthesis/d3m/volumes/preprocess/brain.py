@@ -111,7 +111,7 @@ def look(volume: Volume) -> Seen:
     if _faces(empty).mean() < MIN_EMPTY_FACES:
         return Seen(np.isfinite(data), value, "the surroundings are not empty")
     box = box_of(~empty)
-    inside = np.zeros(data.shape, bool)
+    inside = np.zeros_like(data, bool)
     if box is None:
         return Seen(inside, value, "nothing is shown")
     inside[box] = ~_touching_faces(empty[box])
