@@ -14,7 +14,7 @@ import slicer
 from D3MSynthesisLib.Assignment import isSynthetic
 from D3MSynthesisLib.Belonging import maskApart
 from D3MSynthesisLib.Grids import gridPoints, rasBounds, transformed, worldFrom
-from D3MSynthesisLib.Identity import groupOf, identityOf
+from D3MSynthesisLib.Identity import identityOf
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, Nodes, alive, brainOf, nodesOf
 from D3MSynthesisLib.Seen import (
     blended,
@@ -118,8 +118,10 @@ def _isStrange(node: Any, result: Any) -> bool:
     run = node.GetAttribute(RUN)
     if run:
         return bool(run != result.GetAttribute(RUN))
-    if identityOf(result).known and identityOf(node).known:
-        return groupOf(node) != groupOf(result)
+    mine, theirs = identityOf(result), identityOf(node)
+    told = [pair for pair in ((mine.patient, theirs.patient), (mine.study, theirs.study)) if all(pair)]
+    if told:  # who drew it may have put it beside the examinations of a patient
+        return any(one != other for one, other in told)
     if not node.IsA("vtkMRMLSegmentationNode") and not node.IsA("vtkMRMLLabelMapVolumeNode"):
         return False
     given = [result.GetNodeReference(PREFIX + INPUTS[name]) for name in INPUTS]

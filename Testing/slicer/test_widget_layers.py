@@ -88,6 +88,24 @@ def test_another_patients_images_leave_a_result(host: Host, made: MadeOutput) ->
     assert "of another patient, examination or run: t1 of A" in written(host)
 
 
+def test_a_drawing_beside_the_examinations_of_a_patient_is_hers(host: Host, made: MadeOutput) -> None:
+    """In the data tree a segmentation may lie under the patient herself: it stays over the result, unnamed."""
+    panel = opened(host, made, ("5: t1", "6: t2", "7: flair"))
+    p = panel.parameters
+    mine, hers = segmentation(made, "drawing"), segmentation(made, "tumour of A")
+    examination("B", [p.t1, p.t2, p.flair, mine])
+    examination("A", [hers])
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(host.scene)
+    for node in (mine, hers):
+        item = tree.GetItemByDataNode(node)
+        tree.SetItemParent(item, tree.GetItemParent(tree.GetItemParent(item)))
+    press(host, panel)
+    assert mine.GetDisplayNode().GetVisibility()
+    assert not hers.GetDisplayNode().GetVisibility()
+    hers.GetDisplayNode().SetVisibility(True)
+    assert written(host) == f"{MARK}\nof another patient, examination or run: tumour of A"
+
+
 def test_an_earlier_run_over_a_result_is_named(host: Host, made: MadeOutput) -> None:
     """Two results of one patient look alike."""
     panel = opened(host, made)
