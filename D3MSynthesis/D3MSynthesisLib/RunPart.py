@@ -85,6 +85,8 @@ class RunPart:
         self.asked = False
         self._startedWith: Any = None
         """T1 as it was chosen when the run was started."""
+        self._shownBefore: set[str] = set()
+        """Runs that the views had then, and results of it since."""
         self._clock: tuple[float, Cost | None, str] = (0.0, None, "")
         """When the run was started, what it was to cost, and the name of its model."""
         self._pace: dict[tuple[str, str], float] = {}
@@ -259,7 +261,7 @@ class RunPart:
             if not p.python:
                 self.ui.stateLabel.setText(_("Looking for packages."))
                 Install.ensure(self.requirements, self.confirm)
-            self._startedWith = p.t1
+            self._startedWith, self._shownBefore = p.t1, Views.runsShown(slicer.mrmlScene)
             name = self.models.card.name if self.models.card is not None else ""
             self._clock = (time.monotonic(), None if p.allFrames else self.cost(), name)
             run = functools.partial(Frames.runFrames, self.logic) if p.allFrames else self.logic.run
@@ -318,18 +320,24 @@ class RunPart:
         if nodes is not None:
             self._learn()
             self._ended(nodes)
+            self._shownBefore.add(nodes.runID)
         self.update()
         if self.info is None:
             self.requestInfoSoon()
 
     def isLookedAt(self, nodes: Any) -> bool:
-        """Whether a result is of the T1 that is chosen now; without one, whether no view has another's."""
+        """Whether a result is of the T1 that is chosen now, and no other T1's was looked for during the run.
+
+        Without a T1, whether no view has another's.
+        """
         chosen = self.parameters.t1
+        shown = Views.runsShown(slicer.mrmlScene) - {nodes.runID}
+        others = [run for run in Runs.findRuns(slicer.mrmlScene) if run.runID in shown]
+        others = [run for run in others if run.t1 is None or run.t1 is not nodes.t1]
         if chosen is not None:
-            return chosen is self._startedWith or chosen is nodes.t1
-        shown = Views.runsShown(slicer.mrmlScene)
-        others = [run for run in Runs.findRuns(slicer.mrmlScene) if run.runID in shown - {nodes.runID}]
-        if any(run.t1 is None or run.t1 is not nodes.t1 for run in others):
+            sought = any(run.runID not in self._shownBefore for run in others)
+            return (chosen is self._startedWith or chosen is nodes.t1) and not sought
+        if others:
             return False
         own = (nodes.t1, nodes.t2, nodes.flair, nodes.adc, nodes.swi, nodes.reference)
         return all(image in own for image in Views.acquired(slicer.mrmlScene))

@@ -105,6 +105,34 @@ def test_an_ending_run_leaves_another_patients_result_in_the_views(host: Host, m
     assert panel.ui.runBox.count == 2
 
 
+@pytest.mark.parametrize("turned", [True, False])
+def test_a_picture_from_a_mask_leaves_another_patients_result_in_the_views(
+    host: Host, made: MadeOutput, turned: bool
+) -> None:
+    """Smith's mask is synthesized from while Jones is chosen: who turns to Jones meanwhile goes on looking at him."""
+    panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
+    press(host, panel)
+    choose(panel, scans(made, "jones_t1", "jones_t2", "jones_flair"))
+    host.settle()
+    press(host, panel)
+    jones = panel.result.nodes
+    panel.result.onRun(1)
+    smith = panel.result.nodes
+    assert smith.t1.GetName() == "smith_t1"
+    engine = slow(host, panel, made, panel.ui.steerButton)
+    if turned:
+        panel.result.onRun(0)
+    (engine / "go.txt").write_text("")
+    host.until(lambda: not panel.logic.running, 20)
+    assert panel.ui.runBox.count == 3
+    assert background(host) is panel.result.nodes.cemri
+    if turned:
+        assert panel.result.nodes.runID == jones.runID
+    else:
+        assert panel.result.nodes.t1 is smith.t1
+        assert panel.result.nodes.runID != smith.runID
+
+
 def test_scans_that_are_dragged_to_another_patient(host: Host, made: MadeOutput) -> None:
     """The panel names the patient of the data tree as it is now."""
     panel = opened(host, made, ("5: t1", "6: t2", "7: flair"))
