@@ -18,7 +18,7 @@ from D3MSynthesisLib.Grids import gridPoints, matrixOf, resampledOn, transformed
 from D3MSynthesisLib.Identity import identityOf
 from D3MSynthesisLib.Inputs import maskOnGrid
 from D3MSynthesisLib.Masks import maskOf, measure
-from D3MSynthesisLib.Runs import INPUTS, PREFIX, Nodes, alive, brainOf, findRuns
+from D3MSynthesisLib.Runs import INPUTS, PREFIX, Nodes, alive, brainOf, findRuns, sizeOf
 from D3MSynthesisLib.Texts import _
 from D3MSynthesisLib.Views import CHANGED
 
@@ -46,7 +46,8 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None, acrossSt
         acrossStudies: They may be of another examination of the patient.
 
     Raises:
-        SynthesisError: it is synthetic, another patient's or examination's, does not show this brain, or T1 is gone.
+        SynthesisError: it is synthetic, another patient's or examination's, does not show this brain, T1 is gone, or
+            the synthetic image was cropped.
     """
     import numpy as np
 
@@ -55,6 +56,10 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None, acrossSt
     if not alive(nodes.t1):
         raise SynthesisError(
             _("The T1 of this run is no longer in the scene."), _("Load it again and run the synthesis again.")
+        )
+    if nodes.resampled:  # numbers of a part of the brain would be told as the whole one's
+        raise SynthesisError(
+            _("The synthetic image was cropped or resampled, and cannot be compared."), _("Run the synthesis again.")
         )
     mine = identityOf(nodes.t1)
     if isSynthetic(reference) or isSynthetic(referenceMask):
@@ -161,8 +166,11 @@ def imprint(reference: Any, target: Any) -> str:
 
     array = np.ascontiguousarray(slicer.util.arrayFromVolume(reference), np.float32)
     digest = hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest()
-    places, frame = np.round(_places(reference, target), 5), matrixOf(target)
-    return json.dumps({"shape": array.shape, "voxels": digest, "places": places.tolist(), "frame": frame.tolist()})
+    mark = {
+        "shape": array.shape, "voxels": digest, "places": np.round(_places(reference, target), 5).tolist(),
+        "frame": matrixOf(target).tolist(), "size": sizeOf(target),
+    }  # fmt: skip
+    return json.dumps(mark)
 
 
 def maskImprint(mask: Any, target: Any) -> str:
@@ -201,7 +209,7 @@ def tumourChanged(nodes: Nodes) -> bool:
 def scaleOf(nodes: Nodes) -> float:
     """By how much volumes are larger now than when the run was compared: a transform that it is under counts."""
     kept = nodes.cemri.GetAttribute(COMPARED_VOXEL)
-    return voxelMl(nodes.cemri) / (float(kept) if kept else voxelMl(nodes.cemri, world=False))
+    return voxelMl(nodes.grid) / (float(kept) if kept else voxelMl(nodes.grid, world=False))
 
 
 def lookAtScans(nodes: Nodes) -> dict[str, bool]:
@@ -245,7 +253,8 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
     alike = (one["shape"], one["voxels"]) == (other["shape"], other["voxels"])
     places = np.array(other["places"])
-    if "frame" in one and "frame" in other:  # earlier versions had none
+    sizes = {mark["size"] for mark in (one, other) if "size" in mark}
+    if "frame" in one and "frame" in other and len(sizes) < 2:  # earlier versions had none; one that was cropped stayed
         moved = np.array(one["frame"]) @ np.linalg.inv(other["frame"])  # the target was hardened, if it is not 1
         places = places @ moved[:3, :3].T + moved[:3, 3]
     return alike and np.allclose(one["places"], places, rtol=0, atol=SAME_MM)

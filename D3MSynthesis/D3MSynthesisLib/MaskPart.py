@@ -84,11 +84,11 @@ class MaskPart(VTKObservationMixin):
 
     def lookAtScale(self) -> None:
         """The run was moved: under a transform with scale its volume is another one."""
-        if self.nodes is not None and voxelMl(self.nodes.cemri) != self._voxelMl:
+        if self.nodes is not None and voxelMl(self.nodes.grid) != self._voxelMl:
             self.look()
 
     def _state(self) -> tuple[Any, ...]:
-        self._voxelMl = voxelMl(self.nodes.cemri)
+        self._voxelMl = voxelMl(self.nodes.grid)
         return self.nodes.edited, self.nodes.enhancingVolumeMl, self.nodes.maskDigest
 
     def _tell(self) -> None:

@@ -39,20 +39,25 @@ def addSegment(nodes_segmentation: Any, identifier: str, name: str = SEGMENT_NAM
     segment.SetTag(segment.GetTerminologyEntryTagName(), TERMINOLOGY)
 
 
-def maskOf(nodes: Nodes) -> Any:
-    """The mask as it is now, (K, J, I) bool on the synthetic image's grid: every segment of the run's segmentation.
+def maskOf(nodes: Nodes, grid: Any = None) -> Any:
+    """The mask as it is now, (K, J, I) bool: every segment of the run's segmentation.
 
     Segments that a person has added count; nothing is left of segments that were deleted.
+
+    Args:
+        nodes: The run.
+        grid: The volume whose grid it is given on; the synthetic image by default.
     """
     import numpy as np
 
-    shape = nodes.cemri.GetImageData().GetDimensions()[::-1]
+    grid = nodes.cemri if grid is None else grid
+    shape = grid.GetImageData().GetDimensions()[::-1]
     mask = np.zeros(shape, bool)
     if not alive(nodes.segmentation):
         return mask
     segmentation = nodes.segmentation.GetSegmentation()
     for index in range(segmentation.GetNumberOfSegments()):
-        mask |= segmentOn(nodes.segmentation, segmentation.GetNthSegmentID(index), nodes.cemri)
+        mask |= segmentOn(nodes.segmentation, segmentation.GetNthSegmentID(index), grid)
     return mask
 
 
@@ -90,10 +95,10 @@ def setThreshold(nodes: Nodes, threshold: float) -> float:
 
 
 def measure(nodes: Nodes, mask: Any) -> float:
-    """Keep a mask's volume, and what tells it from other masks of that volume, with the run; returns it in ml."""
+    """Keep the volume of a mask on `Nodes.grid`, and what tells it from others, with the run; returns it in ml."""
     import numpy as np
 
-    volume = float(mask.sum()) * voxelMl(nodes.cemri)
+    volume = float(mask.sum()) * voxelMl(nodes.grid)
     nodes.cemri.SetAttribute(PREFIX + "EnhancingVolumeMl", f"{volume:.6g}")
     digest = hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=8).hexdigest()
     if nodes.maskDeleted:
@@ -131,19 +136,19 @@ def noticeEdit(nodes: Nodes) -> bool:
     import numpy as np
 
     before = (nodes.edited, nodes.enhancingVolumeMl, nodes.maskDigest)
-    mask = maskOf(nodes)
+    mask = maskOf(nodes, nodes.grid)
     now = measure(nodes, mask)
     if alive(nodes.probability):
         original = originalMask(nodes)
         changed = mask != original
         if len(_segments(nodes)) > 1:  # voxels that were given to another segment are still in the whole
             own = nodes.segmentation.GetSegmentation().GetSegment(nodes.segmentID) is not None
-            changed |= (segmentOn(nodes.segmentation, nodes.segmentID, nodes.cemri) if own else False) != original
+            changed |= (segmentOn(nodes.segmentation, nodes.segmentID, nodes.grid) if own else False) != original
         near = np.abs(slicer.util.arrayFromVolume(nodes.probability) - nodes.threshold) <= ROUNDING
         edited = bool((changed & ~near).any())
     else:  # it was deleted: what was edited stays so, and a mask that is not the one before is another one
         moved = bool(before[2]) and nodes.maskDigest != before[2]
-        edited = before[0] or moved or abs(now - before[1]) > 1e-3 * voxelMl(nodes.cemri)
+        edited = before[0] or moved or abs(now - before[1]) > 1e-3 * voxelMl(nodes.grid)
     nodes.cemri.SetAttribute(PREFIX + "MaskEdited", "yes" if edited else None)
     if alive(nodes.segmentation):
         name = EDITED_NAME if edited else (GIVEN_NAME if nodes.given else SEGMENT_NAME)

@@ -10,7 +10,7 @@ from typing import Any
 import vtk
 
 import slicer
-from D3MSynthesisLib.Grids import fieldOf, gridTransform, matrixOf, movedField
+from D3MSynthesisLib.Grids import fieldOf, gridTransform, matrixOf, movedField, resampledOn
 from D3MSynthesisLib.Results import STEP_IMAGES
 
 PREFIX = "D3M."
@@ -20,7 +20,10 @@ INPUTS = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "adc": "ADC", "swi": "SWI", 
           "brainMask": "BrainMask", "referenceMask": "Tumour", "givenMask": "GivenMask"}  # fmt: skip
 """Scans that a run refers to, and the names of the references."""
 FRAME = PREFIX + "Frame"
-"""Attribute of a synthetic image: the matrix of its voxels when what is not hardened with it followed it last."""
+"""Attribute of a synthetic image: rows of its voxels' matrix, and its size, when what is not hardened with it followed
+it last."""
+SIZE = PREFIX + "Size"
+"""Attribute of a synthetic image: how many voxels it had along each axis when the synthesis made it."""
 NOT_MADE = {"runID", "folderItem", "segmentID", *INPUTS}
 """Of a run's fields those that no node was made for."""
 
@@ -90,6 +93,16 @@ class Nodes:
     def maskDeleted(self) -> bool:
         """Whether there is no mask any more, which is not an empty one: a person deleted it, or all of its segments."""
         return not alive(self.segmentation) or self.segmentation.GetSegmentation().GetNumberOfSegments() == 0
+
+    @property
+    def resampled(self) -> bool:
+        """Whether a person has cropped or resampled the synthetic image, or hardened a warp onto it."""
+        return (self.cemri.GetAttribute(SIZE) or sizeOf(self.cemri)) != sizeOf(self.cemri)
+
+    @property
+    def grid(self) -> Any:
+        """The volume whose grid the mask is measured on: the synthetic image may have been cropped."""
+        return self.probability if alive(self.probability) else self.cemri
 
     @property
     def maskDigest(self) -> str:
@@ -166,6 +179,12 @@ def alive(node: Any) -> bool:
     return node is not None and node.GetScene() is not None
 
 
+def sizeOf(volume: Any) -> str:
+    """Voxels of a volume along i, j and k."""
+    image = volume.GetImageData()
+    return "" if image is None else " ".join(map(str, image.GetDimensions()))
+
+
 def nodesOf(scene: Any, kind: str) -> list[Any]:
     """The nodes of a class in a scene; `slicer.util.getNodesByClass` always looks into the application's."""
     return [scene.GetNthNodeByClass(index, kind) for index in range(scene.GetNumberOfNodesByClass(kind))]
@@ -178,13 +197,21 @@ def brainOf(nodes: Nodes) -> Any:
     """
     from scipy import ndimage
 
+    differs = differenceOf(nodes)
+    return ndimage.binary_fill_holes(ndimage.binary_closing(differs, iterations=2) | differs)
+
+
+def differenceOf(nodes: Nodes) -> Any:
+    """Where the synthetic image differs from T1, (K, J, I) bool on its grid; it reaches as far as `brainOf`."""
     if alive(nodes.subtraction):
-        differs = slicer.util.arrayFromVolume(nodes.subtraction) != 0
+        same = sizeOf(nodes.subtraction) == sizeOf(nodes.cemri)
+        change = slicer.util.arrayFromVolume(nodes.subtraction) if same else resampledOn(nodes.subtraction, nodes.cemri)
+        differs = change != 0
     else:
         image = slicer.util.arrayFromVolume(nodes.cemri)
         t1 = slicer.util.arrayFromVolume(nodes.t1) if alive(nodes.t1) and nodes.t1.GetImageData() is not None else None
         differs = image != (t1 if t1 is not None and t1.shape == image.shape else 0)  # voxels of one grid
-    return ndimage.binary_fill_holes(ndimage.binary_closing(differs, iterations=2) | differs)
+    return differs
 
 
 def sequencesLogic(scene: Any) -> Any:
@@ -214,20 +241,24 @@ def followHardened(nodes: Nodes) -> bool:
     """Move what lies by the synthetic image as its own voxels were moved, by a transform that was hardened onto it.
 
     Nobody can harden the steps: they are in sequences, not in the scene. What was made for the views alone, and is
-    still under the transform, is hardened, too.
+    still under the transform, is hardened, too. An image that was cropped or resampled has not moved.
 
     Returns:
         Whether the voxels were moved since it was looked at last.
     """
     import numpy as np
 
-    kept, now = nodes.cemri.GetAttribute(FRAME), matrixOf(nodes.cemri)
-    if kept and np.allclose(json.loads(kept), now, rtol=0, atol=1e-6):
+    kept, now, size = nodes.cemri.GetAttribute(FRAME), matrixOf(nodes.cemri), sizeOf(nodes.cemri)
+    rows = json.loads(kept) if kept else []
+    before, last = rows[:4], rows[4] if len(rows) > 4 else size  # scenes of earlier versions have no size
+    if kept and last == size and np.allclose(before, now, rtol=0, atol=1e-6):
         return False
-    nodes.cemri.SetAttribute(FRAME, json.dumps(now.tolist()))
+    nodes.cemri.SetAttribute(FRAME, json.dumps([*now.tolist(), size]))
     if not kept:
+        nodes.cemri.SetAttribute(SIZE, size)
+    if not kept or last != size:
         return False
-    moved = now @ np.linalg.inv(json.loads(kept))
+    moved = now @ np.linalg.inv(before)
     for sequence in (nodes.stepBefore, nodes.stepAfter, nodes.stepMask, nodes.stepField):
         for index in range(sequence.GetNumberOfDataNodes() if alive(sequence) else 0):
             _move(sequence.GetNthDataNode(index), moved)

@@ -15,7 +15,7 @@ from D3MSynthesisLib.Assignment import isSynthetic
 from D3MSynthesisLib.Belonging import maskApart
 from D3MSynthesisLib.Grids import gridPoints, rasBounds, transformed, worldFrom
 from D3MSynthesisLib.Identity import identityOf
-from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, Nodes, alive, brainOf, nodesOf
+from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, Nodes, alive, differenceOf, nodesOf
 from D3MSynthesisLib.Seen import (
     blended,
     composites,
@@ -221,7 +221,7 @@ def brainBounds(nodes: Nodes) -> Any:
     """Lowest and highest corner, (2, 3), of what was synthesised, in the world: RAS millimetres."""
     import numpy as np
 
-    brain = brainOf(nodes)
+    brain = differenceOf(nodes)
     if not brain.any():
         brain = np.ones_like(brain)
     found = [np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]

@@ -177,8 +177,9 @@ class Panel(VTKObservationMixin):
         if self._closing:
             return
         nodes = self.result.nodes
-        if self.parameters is not None and nodes is not None and not all(alive(node) for node in nodes.all()):
-            self.result.refresh(nodes)  # the user deleted the run, or a part of it, in the data tree
+        made = [node for run in (nodes, *self.result.runs) if run is not None for node in run.all()]
+        if self.parameters is not None and not all(alive(node) for node in made):
+            self.result.refresh(nodes)  # the user deleted a run, or a part of it, in the data tree
         elif nodes is not None:
             self.result.comparison.look()  # the real tumour may be gone
         self.update()
