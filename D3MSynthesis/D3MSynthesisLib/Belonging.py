@@ -70,13 +70,22 @@ def nameOf(node: Any) -> str:
 
 def markOf(node: Any) -> str:
     """What a node's name says besides the scan, in small letters: "t1_smith" gives "smith", "001_t1" gives "001"."""
+    return " ".join(word for word in _wordsOf(node) if not _isOfScan(word))
+
+
+def _wordsOf(node: Any) -> list[str]:
+    """The words of a node's name, in small letters."""
+    text = re.sub(r"^\s*\d+\s*:\s*", "", nameOf(node))  # the series' number, as Slicer's DICOM module writes it
+    return re.findall(r"[^\W_]+", text.lower())
+
+
+def _isOfScan(word: str) -> bool:
+    """Whether a word speaks of a sequence or contrast."""
     from d3m.volumes.io.dicom import descriptions
 
     known = {*descriptions.CONTRAST_WORDS, *descriptions.AGENTS, *descriptions.ALONE_AFTER, *descriptions.WITHOUT_WORDS,
              *descriptions.ALONE_WITHOUT, "c"}  # fmt: skip
-    text = re.sub(r"^\s*\d+\s*:\s*", "", nameOf(node))  # the series' number, as Slicer's DICOM module writes it
-    words = re.findall(r"[^\W_]+", text.lower())
-    return " ".join(word for word in words if word not in known and not SEQUENCES.fullmatch(word))
+    return word in known or SEQUENCES.fullmatch(word) is not None
 
 
 def groups(nodes: Iterable[tuple[str, Any]]) -> dict[tuple[str, str, str], dict[str, list[Any]]]:
@@ -157,12 +166,30 @@ def apart(one: Any, other: Any) -> bool:
 def maskApart(mask: Any, t1: Any) -> bool:
     """Whether the name of a mask, else its folder, says that it is of another patient than T1.
 
-    Names of masks say what is drawn, and by whom: only words that T1's has not, in place of those that it has, count.
+    Names of masks say what is drawn, and by whom: only words that T1's has not, in place of those that it has, count,
+    and other numbers behind the same word, as in "sub-001" and "sub-002".
     """
     theirs, mine = ({word for word in markOf(node).split() if not MASK_WORDS.fullmatch(word)} for node in (mask, t1))
+    one, other = _numbered(mask), _numbered(t1)
+    if any(one[word] != other[word] for word in one.keys() & other.keys()):
+        return True
     if theirs and mine:
         return not (theirs <= mine or mine <= theirs)
     return len({placeOf(mask), placeOf(t1)} - {""}) > 1
+
+
+def _numbered(node: Any) -> dict[str, int]:
+    """Short numbers of a name by the word before them, where that speaks of a person or visit: {"sub": 1, "ses": 2}.
+
+    A number that the name begins with is a person's, not a series', where it is filled up with zeros: "001_t1".
+    """
+    words = _wordsOf(node)
+    return {
+        word: int(number)
+        for word, number in zip(["", *words], words, strict=False)
+        if re.fullmatch(r"\d{1,3}" if word else r"0\d{1,2}", number)
+        and not (MASK_WORDS.fullmatch(word) or _isOfScan(word))
+    }
 
 
 def _disagreeing(marks: list[str], stem: str) -> list[str]:

@@ -134,3 +134,28 @@ def test_a_mask_of_a_patient_who_went_while_another_module_was_shown(
     assert panel.parameters.t1.GetName() == names[0]
     assert [getattr(panel.parameters, name) for name in ("brainMask", "referenceMask", "enhancementMask")] == [None] * 3
     assert not panel.parameters.acrossStudies
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask", "strange"),
+    [
+        ("sub-001_T1w", "sub-002_seg", True),
+        ("sub-01_ses-1_T1w", "sub-01_ses-2_dseg", True),
+        ("case_12_t1", "case_13_tumour", True),
+        ("Brats18_TCIA01_147_1_t1", "Brats18_TCIA01_150_1_seg", True),
+        ("001_t1", "002_seg", True),
+        ("sub-001_T1w", "sub-1_seg_2", False),
+        ("smith_t1_2", "smith_seg_1", False),
+        ("401_t1", "Segmentation_3", False),
+        ("sub-01_T1w", "tumour", False),
+    ],
+)
+def test_a_mask_of_the_next_number(
+    host: Host, made: MadeOutput, tmp_path: Path, scan: str, mask: str, strange: bool
+) -> None:
+    """Patients are often numbered: another number behind the same word tells a mask of another one; series', none."""
+    panel = host.openModule("D3MSynthesis").panel
+    t1, drawn = read(host, made, tmp_path, scan, mask)
+    panel.parameters.t1, panel.parameters.brainMask = t1, drawn
+    host.settle()
+    assert ("may be of another patient" in panel.ui.whoseLabel.text) is strange
