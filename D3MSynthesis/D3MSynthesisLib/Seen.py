@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
+import vtk
+
 import slicer
 from D3MSynthesisLib.Assignment import isSynthetic
+from D3MSynthesisLib.Grids import gridPoints, matrixOf, transformed
 from D3MSynthesisLib.Runs import ROLE, RUN, nodesOf
+
+EDGE_MM = 1.0
+"""What an image leaves free of another one's edge does not count."""
 
 
 def composites(scene: Any) -> list[Any]:
@@ -165,12 +171,31 @@ def _covers(over: Any, under: Any) -> bool:
     """Whether nothing of the image below can be seen: no transparent values, and no part beyond the edge."""
     import numpy as np
 
-    display = over.GetDisplayNode()
-    if display is not None and display.GetApplyThreshold():
+    if _isTransparent(over.GetDisplayNode()):
         return False
-    if under is None:
+    if under is None or under.GetImageData() is None:
         return True
-    inner, outer = np.zeros(6), np.zeros(6)
-    under.GetSliceBounds(inner, None)
-    over.GetSliceBounds(outer, None)
-    return bool((outer[::2] <= inner[::2] + 1).all() and (outer[1::2] >= inner[1::2] - 1).all())
+    if over.GetImageData() is None:
+        return False
+    ends = np.array(under.GetImageData().GetDimensions())
+    rim = matrixOf(under) @ np.array([*np.c_[np.diag(ends / 2), [-0.5] * 3], [0, 0, 0, 1]])
+    toOver = vtk.vtkGeneralTransform()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
+        under.GetParentTransformNode(), over.GetParentTransformNode(), toOver
+    )
+    matrix = matrixOf(over)
+    points = transformed(gridPoints((3, 3, 3), rim), toOver) - matrix[:3, 3]
+    index = points @ np.linalg.inv(matrix[:3, :3]).T  # the edges of a volume that is turned are not along its bounds
+    spare = 0.5 + EDGE_MM / np.linalg.norm(matrix[:3, :3], axis=0)
+    return bool((index >= -spare).all() and (index <= np.array(over.GetImageData().GetDimensions()) - 1 + spare).all())
+
+
+def _isTransparent(display: Any) -> bool:
+    """Whether some values of an image are not drawn: by a threshold or by its colours, as zero of a label map."""
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    if display is None or display.IsA("vtkMRMLLabelMapVolumeDisplayNode"):
+        return display is not None
+    colours = display.GetColorNode()
+    table = None if colours is None else colours.GetLookupTable()
+    return bool(display.GetApplyThreshold() or (table is not None and vtk_to_numpy(table.GetTable())[:, 3].min() < 255))

@@ -382,7 +382,7 @@ def caption(scene: Any, view: str) -> list[str]:
         return [f"drawing: {MARK}", *drawings] if drawings else []
     lines = [MARK]
     real = [node for node in (under, over) if node is not None and not isSynthetic(node)]
-    if over is not None and len(real) == 1 and blended(scene, view):
+    if over is not None and len(real) == 1 and share < 1 and blended(scene, view):
         lines.append(_("{n} % of it real").format(n=round(100 * (share if not isSynthetic(over) else 1 - share))))
     return lines + [text for node in shown if (text := node.GetAttribute(CAPTION))] + drawings
 

@@ -8,7 +8,7 @@ from slicer_helpers import MadeOutput
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import MARK, opened, press  # noqa: E402
+from panel_helpers import MARK, label_map, opened, press, tissues  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 
@@ -180,3 +180,39 @@ def test_a_synthetic_layer_in_a_3d_view_is_marked(host: Host, made: MadeOutput) 
     view.SetNthLayerVolumeID(view.LayerLabel + 1, nodes.cemri.GetID())
     view.SetNthLayerOpacity(view.LayerLabel + 1, 0.5)
     assert Views.surfaceCaption(host.scene, None) == f"{MARK}\n{nodes.cemri.GetName()}"
+
+
+@pytest.mark.parametrize("over", ["label map", "colours", "turned", "whole"])
+def test_an_image_that_does_not_cover_the_synthetic_one(host: Host, made: MadeOutput, over: str) -> None:
+    """Beside a slab that is turned, or through values without colour, the synthetic image is seen, and marked."""
+    panel = opened(host, made)
+    slicer.util.setSliceViewerLayers(background=panel.parameters.t1)
+    press(host, panel)
+    nodes = panel.result.nodes
+    nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    labels = tissues(made.t1.T.shape)
+    if over == "turned":
+        matrix, turn = np.eye(4), np.radians(35)
+        matrix[1:3, 1:3] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+        matrix[:3, 3] = [3, -2, 5] - matrix[:3, :3] @ [29.5, 39.5, 7.5]
+        scan = slicer.util.addVolumeFromArray(np.full((16, 80, 60), 100.0), ijkToRAS=matrix, name="slab")
+        inner, outer = np.zeros(6), np.zeros(6)
+        nodes.cemri.GetRASBounds(inner)
+        scan.GetRASBounds(outer)
+        assert (outer[::2] < inner[::2]).all(), "its bounds alone would tell that it covers"
+        assert (outer[1::2] > inner[1::2]).all()
+    elif over == "label map":
+        scan = label_map(labels, made.matrix)
+    else:
+        scan = slicer.util.addVolumeFromArray(labels.astype(np.int16), ijkToRAS=made.matrix, name="classes")
+    if over == "colours":
+        table = host.scene.AddNewNodeByClass("vtkMRMLColorTableNode")
+        table.SetTypeToUser()
+        table.SetNumberOfColors(4)
+        for value in range(4):
+            table.SetColor(value, str(value), 1, 0, 0, float(value > 0))
+        scan.GetDisplayNode().SetAndObserveColorNodeID(table.GetID())
+    slicer.util.setSliceViewerLayers(background=nodes.t1, foreground=scan, foregroundOpacity=1.0)
+    assert written(host) == ""
+    slicer.util.setSliceViewerLayers(background=nodes.cemri)
+    assert written(host) == ("" if over == "whole" else MARK)
