@@ -87,6 +87,8 @@ class Marks(VTKObservationMixin):
         elif node.IsA("vtkMRMLScalarVolumeNode"):
             for event in (vtk.vtkCommand.ModifiedEvent, node.TransformModifiedEvent, node.ImageDataModifiedEvent):
                 node.AddObserver(event, self._onMoved)
+        elif node.IsA("vtkMRMLTransformNode"):
+            node.AddObserver(node.DisplayModifiedEvent, self._markSoon)
         elif node.IsA("vtkMRMLModelNode") and not slicer.vtkMRMLSliceLogic.IsSliceModelNode(node):
             for event in (node.DisplayModifiedEvent, vtk.vtkCommand.ModifiedEvent):
                 node.AddObserver(event, self._markSoon)

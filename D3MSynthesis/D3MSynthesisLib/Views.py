@@ -6,6 +6,7 @@ Views are reached through their composite and slice nodes, so this works in the 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import vtk
@@ -377,7 +378,8 @@ def caption(scene: Any, view: str) -> list[str]:
     """Lines at the upper edge of a view; none where only acquired images are seen."""
     under, over, share = images(scene, view)
     shown = [node for node in (under, over, *further(scene, view)) if isSynthetic(node)]
-    drawings = _drawings(scene, {node.GetAttribute(RUN) for node in shown})
+    runs = {node.GetAttribute(RUN) for node in shown}
+    drawings = _drawings(scene, runs, lambda display: display.GetVisibility2D())
     if not shown:  # over an acquired scan the drawing alone is ours
         return [f"drawing: {MARK}", *drawings] if drawings else []
     lines = [MARK]
@@ -450,6 +452,12 @@ def surfaceCaption(scene: Any, view: Any) -> str:
 
     found = imagesIn3D(scene, None if view is None else view.GetID())
     lines = [MARK, *found] if found else []
+    drawings = _drawings(
+        scene,
+        set(),
+        lambda display: display.GetVisibility3D() and (view is None or display.IsDisplayableInView(view.GetID())),
+    )
+    lines += [f"drawing: {MARK}", *drawings] if drawings else []
     names, of = masksShown(scene, solid)
     names += modelsShown(
         scene,
@@ -462,18 +470,21 @@ def surfaceCaption(scene: Any, view: Any) -> str:
     return "\n".join([*lines, f"surface: {MARK}", ", ".join(names), *of] if names else lines)
 
 
-def _drawings(scene: Any, runs: set[str]) -> list[str]:
-    """Captions of transforms that are drawn in the slice views, with the synthetic image that they are of.
+def _drawings(scene: Any, runs: set[str], shown: Callable[[Any], bool]) -> list[str]:
+    """Captions, else names, of a synthesis' transforms that are drawn, with the synthetic image that they are of.
+
+    Whoever shows a run's own field in Slicer's module Transforms has it drawn over whatever lies in the views.
 
     Args:
         scene: The scene.
         runs: Of which an image is seen: their own drawings need no name.
+        shown: Whether a display node that is visible draws in the views that are meant.
     """
     found = []
     for node in nodesOf(scene, "vtkMRMLTransformNode"):
-        display = node.GetDisplayNode() if node.GetAttribute(CAPTION) else None
-        if display is not None and display.GetVisibility() and display.GetVisibility2D():
-            found.append(node.GetAttribute(CAPTION))
+        display = node.GetDisplayNode() if isSynthetic(node) else None
+        if display is not None and display.GetVisibility() and shown(display):
+            found.append(node.GetAttribute(CAPTION) or node.GetName())
             if node.GetAttribute(RUN) not in runs:
                 found += owners(scene, {node.GetAttribute(RUN)})
     return found

@@ -164,6 +164,32 @@ def test_a_predicted_mask_as_a_model_is_marked(host: Host, made: MadeOutput) -> 
     assert Views.surfaceCaption(host.scene, None) == ""
 
 
+def test_a_field_that_another_module_draws_is_marked(host: Host, made: MadeOutput) -> None:
+    """The module Transforms draws a run's field over an acquired scan, and in 3-D, as it would draw a measured one."""
+    from D3MSynthesisLib import Views
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    slicer.util.setSliceViewerLayers(background=nodes.t1)
+    assert written(host) == ""
+    display, said = nodes.deformation.GetDisplayNode(), f"{nodes.deformation.GetName()}\n{nodes.cemri.GetName()}"
+    display.SetVisibility(True)
+    display.SetVisibility2D(True)
+    assert written(host) == f"drawing: {MARK}\n{said}"
+    assert Views.surfaceCaption(host.scene, None) == ""
+    display.SetVisibility3D(True)
+    assert Views.surfaceCaption(host.scene, None) == f"drawing: {MARK}\n{said}"
+    display.SetVisibility(False)
+    assert written(host) == ""
+    own = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "registration")
+    own.CreateDefaultDisplayNodes()
+    own.GetDisplayNode().SetVisibility(True)
+    own.GetDisplayNode().SetVisibility2D(True)
+    assert written(host) == ""
+
+
 def test_a_synthetic_layer_in_a_3d_view_is_marked(host: Host, made: MadeOutput) -> None:
     """A slice in 3-D shows its label map and further layers, too."""
     from D3MSynthesisLib import Views
