@@ -137,18 +137,19 @@ def outlines(_node: Any, display: Any, _segment: str) -> bool:
     return bool(display.GetVisibility2D() and drawn)
 
 
-def modelsShown(scene: Any, shown: Callable[[Any], bool]) -> list[str]:
-    """Names of surfaces that were made of a run's mask, as models, and are visible.
+def modelsShown(scene: Any, shown: Callable[[Any], bool], meant: Callable[[Any], bool] = isSynthetic) -> list[str]:
+    """Names of models that are visible.
 
     Args:
         scene: The scene.
         shown: Whether a display node that is visible shows its model so.
+        meant: Whether a model is of interest; by default whether it is a surface that was made of a run's mask.
     """
     found = []
     for node in nodesOf(scene, "vtkMRMLModelNode"):
         displays = [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
         visible = [display for display in displays if display is not None and display.GetVisibility()]
-        seen = any(shown(display) for display in visible) and isSynthetic(node)
+        seen = any(shown(display) for display in visible) and meant(node)
         if seen and slicer.vtkMRMLFolderDisplayNode.GetHierarchyVisibility(node):
             found.append(node.GetName())
     return found

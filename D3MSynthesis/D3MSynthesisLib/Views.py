@@ -95,7 +95,7 @@ def dropStrangers(result: Any) -> None:
     """Take what is known to be of another patient or examination, or run, out of the views of a result.
 
     Args:
-        result: The synthetic image. Label maps and layers of our own are dropped, segmentations are hidden.
+        result: The synthetic image. Label maps and layers of our own are dropped, segmentations and models are hidden.
     """
     scene = result.GetScene()
     for composite in composites(scene):
@@ -104,7 +104,7 @@ def dropStrangers(result: Any) -> None:
         for layer in layersOf(composite):
             if _isStrange(scene.GetNodeByID(composite.GetNthLayerVolumeID(layer) or ""), result):
                 composite.SetNthLayerVolumeID(layer, None)
-    for node in nodesOf(scene, "vtkMRMLSegmentationNode"):
+    for node in (*nodesOf(scene, "vtkMRMLSegmentationNode"), *nodesOf(scene, "vtkMRMLModelNode")):
         for index in range(node.GetNumberOfDisplayNodes() if _isStrange(node, result) else 0):
             node.GetNthDisplayNode(index).SetVisibility(False)
 
@@ -435,6 +435,7 @@ def strangeCaption(scene: Any, view: str) -> str:
     nodes = nodesOf(scene, "vtkMRMLSegmentationNode")  # runs' masks are told by `maskCaption`
     shown += [node for node in nodes if not node.GetAttribute(RUN) and segmentsShown(node, outlines)]
     found = [node.GetName() for node in shown if _isStrange(node, result)]
+    found += modelsShown(scene, lambda display: display.GetVisibility2D(), lambda node: _isStrange(node, result))
     return f"{STRANGE}: {', '.join(dict.fromkeys(found))}" if found else ""
 
 

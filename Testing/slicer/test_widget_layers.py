@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import vtk
 from slicer_helpers import MadeOutput
 
 slicer = pytest.importorskip("slicer")
@@ -39,6 +40,18 @@ def segmentation(made: MadeOutput, name: str) -> object:
     return node
 
 
+def model(name: str) -> object:
+    """A surface that is cut by the slice views."""
+    source = vtk.vtkSphereSource()
+    source.SetRadius(8)
+    source.Update()
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode", name)
+    node.SetAndObservePolyData(source.GetOutput())
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetVisibility2D(True)
+    return node
+
+
 def examination(patient: str, nodes: list[object]) -> None:
     """Put nodes under a patient of the data tree."""
     tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
@@ -57,10 +70,11 @@ def test_another_patients_images_leave_a_result(host: Host, made: MadeOutput) ->
     panel = opened(host, made, ("5: t1", "6: t2", "7: flair"))
     p = panel.parameters
     mine, hers = segmentation(made, "own drawing"), segmentation(made, "tumour of A")
+    own, surface = model("own surface"), model("surface of A")
     scan = slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name="t1 of A")
     other = label(made, "label of A")
-    examination("B", [p.t1, p.t2, p.flair, mine])
-    examination("A", [hers, scan, other])
+    examination("B", [p.t1, p.t2, p.flair, mine, own])
+    examination("A", [hers, scan, other, surface])
 
     def show() -> None:
         for view in Views.composites(host.scene):
@@ -68,18 +82,24 @@ def test_another_patients_images_leave_a_result(host: Host, made: MadeOutput) ->
             view.SetNthLayerVolumeID(view.LayerLabel + 1, scan.GetID())
             view.SetNthLayerOpacity(view.LayerLabel + 1, 0.7)
         hers.GetDisplayNode().SetVisibility(True)
+        surface.GetDisplayNode().SetVisibility(True)
 
     show()
     host.settle()
     press(host, panel)
     assert written(host) == MARK
     assert not hers.GetDisplayNode().GetVisibility()
+    assert not surface.GetDisplayNode().GetVisibility()
     assert mine.GetDisplayNode().GetVisibility()
+    assert own.GetDisplayNode().GetVisibility()
     for view in Views.composites(host.scene):
         assert view.GetLabelVolumeID() is None
         assert view.GetNthLayerVolumeID(view.LayerLabel + 1) in (None, "")
     show()
-    assert written(host) == (f"{MARK}\nof another patient, examination or run: label of A, t1 of A, tumour of A")
+    assert written(host) == (
+        f"{MARK}\nof another patient, examination or run: label of A, t1 of A, tumour of A, surface of A"
+    )
+    surface.GetDisplayNode().SetVisibility(False)
     slicer.util.setSliceViewerLayers(foreground=scan, foregroundOpacity=0.5)
     hers.GetDisplayNode().SetVisibility(False)
     for view in Views.composites(host.scene):
