@@ -70,18 +70,19 @@ def solid(mask: Mask) -> Mask:
     if box is None:
         return result
     piece = mask[box]
-    labels, count = ndimage.label(piece)
+    labels, count = ndimage.label(piece.T)
     if count > 1:
-        piece = labels == np.bincount(labels.ravel())[1:].argmax() + 1
+        piece = (labels == np.bincount(labels.ravel())[1:].argmax() + 1).T
     result[box] = ~_touching_faces(~piece)
     return result
 
 
 def _touching_faces(mask: Mask) -> Mask:
     """The pieces of `mask` (of any number of axes) that reach its outer border."""
-    labels, _ = ndimage.label(np.pad(mask, 1, constant_values=True))
+    # turned, since volumes that were read lie so in memory: that takes half the time
+    labels, _ = ndimage.label(np.pad(mask.T, 1, constant_values=True))
     inner = (slice(1, -1),) * mask.ndim
-    return np.asarray(labels == labels.flat[0])[inner]
+    return np.asarray(labels == labels.flat[0])[inner].T
 
 
 def _faces(data: np.ndarray) -> np.ndarray:
@@ -123,8 +124,8 @@ def look(volume: Volume) -> Seen:
 
 def _why_not_brain(volume: Volume, inside: Mask, box: tuple[slice, ...]) -> str:
     """A reason why `inside`, which lies in `box`, is a whole head, or nothing."""
-    pieces, count = ndimage.label(inside[box])
-    sizes = np.bincount(pieces.ravel())[1:] if count else np.zeros(1)
+    turned, count = ndimage.label(inside[box].T)
+    pieces, sizes = turned.T, np.bincount(turned.ravel())[1:] if count else np.zeros(1)
     if sizes.max() < MIN_VOXELS:
         return "next to nothing is shown"
     if sizes.max() < MIN_PIECE * sizes.sum():
@@ -144,10 +145,12 @@ def _why_not_brain(volume: Volume, inside: Mask, box: tuple[slice, ...]) -> str:
 def _filled_in_planes(mask: Mask) -> Mask:
     """`mask` with all that it encloses within some plane of voxels: a skull is open at the neck, never in a plane."""
     filled = mask.copy()
+    in_planes = np.zeros((3, 3, 3), bool)
+    in_planes[1] = ndimage.generate_binary_structure(2, 1)
     for axis in range(3):
-        for plane, result in zip(np.moveaxis(mask, axis, 0), np.moveaxis(filled, axis, 0), strict=True):
-            if plane.any():
-                result |= ~_touching_faces(~plane)
+        empty = np.pad(~np.moveaxis(mask, axis, 0), ((0, 0), (1, 1), (1, 1)), constant_values=True)
+        labels, _ = ndimage.label(empty, in_planes)
+        np.moveaxis(filled, axis, 0)[labels[:, 1:-1, 1:-1] != labels[:, :1, :1]] = True
     return filled
 
 

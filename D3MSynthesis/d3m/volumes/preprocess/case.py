@@ -24,7 +24,7 @@ from d3m.volumes.preprocess.extraction import extract_brain
 from d3m.volumes.preprocess.given import enhancement_from_file, segment_names
 from d3m.volumes.preprocess.registration import align
 from d3m.volumes.preprocess.values import check_values
-from d3m.volumes.types import CONTRASTS, FURTHER_CONTRASTS, GIVEN, STRIPPED, Case, Mask, Volume
+from d3m.volumes.types import ALL_CONTRASTS, CONTRASTS, FURTHER_CONTRASTS, GIVEN, STRIPPED, Case, Mask, Volume
 
 SNAP_VOXELS = 0.25
 """Scans of one shape whose headers agree to this everywhere share T1's grid: the rest is rounding."""
@@ -47,6 +47,8 @@ def read_volume(path: Source, contrast: str) -> Volume:
         D3MError: anything that keeps the file from being one scan, with the way to put it right.
     """
     volume = _read_checked(contrast, path)
+    if contrast not in ALL_CONTRASTS and np.isfinite(volume.data).all():
+        return volume  # there is nothing to settle
     return settle(volume, contrast, look(volume))
 
 

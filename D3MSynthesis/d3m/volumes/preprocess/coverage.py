@@ -127,6 +127,8 @@ def without_filling(inside: Mask, volume: Volume) -> Mask:
         return inside
     wide = 2 * np.ceil(BORDER_MM / sizes).astype(int) + 1  # cubes, which cost less than distances
     deep = filled & ndimage.minimum_filter(filled | ~within, wide, mode="constant", cval=1)
+    if volume_ml(deep, volume.affine) < MIN_FILLED_ML:
+        return inside
     pieces, count = ndimage.label(deep)
     sizes_ml = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_mm3(volume.affine) / 1000
     at_surface = np.unique(pieces[ndimage.binary_dilation(~within, border_value=1)])

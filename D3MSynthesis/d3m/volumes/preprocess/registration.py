@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from d3m.errors import D3MError, Notice
+from d3m.system.threads import side_by_side
 from d3m.volumes.geometry import voxel_mm3
 from d3m.volumes.grid import resample
 from d3m.volumes.io.files import label
@@ -90,8 +91,9 @@ def align(volumes: Mapping[str, Volume], shown: Mapping[str, Mask]) -> tuple[dic
     fixed = picture(volumes["t1"], shown["t1"], spacing)
     if fixed.mask.sum() < MIN_MASK_VOXELS:
         return result, notices
-    for name in (name for name in volumes if name != "t1"):
-        transform, notice = _place(name, volumes, shown, fixed)
+    others = {name: volume for name, volume in volumes.items() if name != "t1"}
+    places = side_by_side(lambda name, _: _place(name, volumes, shown, fixed), others)
+    for name, (transform, notice) in places.items():
         if transform is not None:
             result[name] = replace(volumes[name], affine=np.linalg.inv(transform) @ volumes[name].affine)
         notices += [] if notice is None else [notice]
