@@ -8,21 +8,22 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from d3m.models.load import load_model
 from d3m.models.needs import check_further, check_missing
 from d3m.models.store import find_model, read_card
 from d3m.options import SynthesisOptions
 from d3m.progress import Progress, ProgressCallback, ignore_progress
-from d3m.results.files import needed_bytes, write_result
 from d3m.results.provenance import RESULT
-from d3m.synthesis import Result, Synthesis
+from d3m.system.console import require_torch
 from d3m.system.folders import check_output, check_space, claim
 from d3m.volumes.io.dicom.series import Series
 from d3m.volumes.io.read import Scan, Source, read_raw, resolve
 from d3m.volumes.preprocess.case import read_case, read_volume
 from d3m.volumes.types import ALL_CONTRASTS, CONTRASTS, FURTHER_CONTRASTS
+
+if TYPE_CHECKING:
+    from d3m.synthesis import Result
 
 INPUT_NAMES = (*ALL_CONTRASTS, "brain_mask", "t1c", "labels", "enhancement_mask")
 
@@ -71,7 +72,7 @@ def synthesize(
         The volumes on T1's grid, the deformation in millimetres, and what was noticed.
 
     Raises:
-        D3MError: scans that cannot be used, an option out of range, not enough memory or disk space.
+        D3MError: scans that cannot be used, an option out of range, not enough memory or disk space, no torch.
     """
     started, wanted = time.monotonic(), replace(options or SynthesisOptions(), **changed)
     scans = (t1, t2, flair, adc, swi, brain_mask, reference, reference_mask, enhancement_mask)
@@ -90,7 +91,8 @@ def synthesize(
 
         check_dicom_output(dicom_folder, force, result_folder, kept)
     progress(Progress("read", 0.0, message="Reading the scans"))
-    with ThreadPoolExecutor(1) as pool:  # what the result is compared with, beside the scans
+    with ThreadPoolExecutor(2) as pool:  # beside the scans: torch, and what the result is compared with
+        loaded = pool.submit(require_torch)
         beside = pool.submit(read_volume, inputs["t1c"], "t1c") if "t1c" in inputs else None
         case = read_case(
             inputs["t1"],
@@ -103,6 +105,11 @@ def synthesize(
             further,
         )
         real = None if beside is None else beside.result()
+        loaded.result()
+    from d3m.models.load import load_model
+    from d3m.results.files import needed_bytes, write_result
+    from d3m.synthesis import Synthesis
+
     real_mask = read_raw(inputs["labels"], "labels") if "labels" in inputs else None
     with contextlib.nullcontext() if result_folder is None else claim(result_folder):
         if result_folder is not None:  # an older result that a killed run was replacing may have come back

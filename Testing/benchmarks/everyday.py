@@ -16,8 +16,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
 PHASES = {
-    "start": "Python, torch and the engine are imported",
-    "read": "scans are read, checked and placed; the brain is found",
+    "start": "Python and what reads scans are imported",
+    "read": "scans are read, checked and placed; the brain is found; torch is imported beside",
     "model": "the model is loaded",
     "prepare": "scans are put on the model's grid",
     "sample": "the network",

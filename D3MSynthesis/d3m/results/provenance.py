@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 import d3m
 from d3m.errors import D3MError
 from d3m.results.ours import PROVENANCE
-from d3m.synthesis import Result
-from d3m.system.devices import processor
 from d3m.system.manifest import Files, FolderKind, Written, file_sha256
 from d3m.system.text import counted, for_json, read_object
 from d3m.volumes.types import Case
+
+if TYPE_CHECKING:
+    from d3m.synthesis import Result
 
 FILE_NAME = PROVENANCE
 STATEMENT = (
@@ -39,6 +39,10 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
         case: What it was made from; named by content hashes alone.
         seconds: How long the whole run took.
     """
+    import torch
+
+    from d3m.system.devices import processor
+
     return {
         "statement": STATEMENT,
         "synthetic": True,
