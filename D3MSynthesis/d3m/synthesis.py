@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from d3m.diffusion.networks.slice import slice_memory_mb
+from d3m.diffusion.networks.slice import slice_memory_mb, together_on_cpu
 from d3m.diffusion.networks.whole_brain import POOLING, WholeBrainMaps, contrasts_of
 from d3m.diffusion.recipe import REGIONS, Sampling
 from d3m.diffusion.volume import SampledStep, VolumeSample, VolumeSampler
@@ -56,7 +56,7 @@ class Computation:
     precision: str
     """Number format of the convolutions."""
     batch: int
-    """Slices in one call of the network: 1 on a CPU, where the number of threads does not matter either."""
+    """Slices in one call of the network; on a CPU always as many, and the number of threads does not matter either."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +249,7 @@ class Synthesis:
             self.options.trace,
             self.on.device,
             threshold=self.model.card.mask_threshold,
+            together=together_on_cpu(recipe.network),
         )
         # where the enhancement alone is moved, the field brings what the model painted to where the mask wants it
         follows = self.model.card.mask_steering or recipe.diffusion.warp == "enhancement"
@@ -294,7 +295,7 @@ class Synthesis:
             )
 
     def _batch(self, model_input: ModelInput) -> int:
-        """Slices at once: what half of the memory holds.
+        """Slices, or on a CPU calls with slices, at once: what half of the memory holds.
 
         A GPU counts with all of its memory, what other programs have of it too: the number shows in the last bits.
         """
@@ -302,6 +303,7 @@ class Synthesis:
         slice_bytes = slice_memory_mb(self.model.card.recipe.network, pixels) * 2**20
         if self.on.device.type == "cpu":
             free, most = free_memory(self.on.device), torch.get_num_threads()
+            slice_bytes *= together_on_cpu(self.model.card.recipe.network)
         elif self.on.device.type == "cuda":
             free, most = all_memory(self.on.device), MAX_BATCH
         else:

@@ -366,7 +366,22 @@ def test_the_last_batch_is_filled_up(as_on_a_gpu: None) -> None:
 
 
 @torch.no_grad()
-def test_threads_and_batch_do_not_show_in_the_result(four_threads: None) -> None:
+def test_slices_together_on_a_cpu(four_threads: None) -> None:
+    """Always as many in a call, the last ones filled up; each slice is what it is alone, and is counted once."""
+    slices, brain = _volume()
+    network, counts = Scripted(), list[int]()
+    whole = _sampler(network, together=3)(slices, brain, counts.append)  # 8 slices
+    assert network.sizes == {3}
+    assert whole.batch == 3
+    assert counts[-1] == 8 * 3
+    alone = _sampler(Scripted())(slices, brain)
+    torch.testing.assert_close(whole.image, alone.image, atol=1e-5, rtol=0)
+    torch.testing.assert_close(whole.displacement, alone.displacement, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("together", [1, 4])
+@torch.no_grad()
+def test_threads_and_batch_do_not_show_in_the_result(together: int, four_threads: None) -> None:
     """One core or four, eight slices at once or one: the same bits, with a network whose convolutions would differ.
 
     The libraries split a convolution by the threads and slices that they are given.
@@ -384,13 +399,13 @@ def test_threads_and_batch_do_not_show_in_the_result(four_threads: None) -> None
     for threads, batch in ((1, 1), (4, 1), (2, 2), (4, 8), (3, 8)):
         torch.set_num_threads(threads)
         sampler = VolumeSampler(network, DiffusionRecipe(), (-1, 0, 1), Sampling(2, samples=2), batch=batch, trace=True)  # type: ignore[arg-type]
-        found.append(sampler(slices, brain))
+        found.append(replace(sampler, together=together)(slices, brain))
         assert torch.get_num_threads() == threads  # as before
     for other in found[1:]:
         for name in ("image", "probability", "spread", "displacement"):
             assert torch.equal(getattr(found[0], name), getattr(other, name)), name
         assert torch.equal(found[0].trace[0].before, other.trace[0].before)
-        assert other.batch == 1
+        assert other.batch == together
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
-"""Slices side by side on a CPU, each computed as if it were alone: the same bits on two cores and on sixty-four.
+"""Work side by side on a CPU, each item computed as if it were alone: the same bits on two cores and on sixty-four.
 
 The libraries below choose how to split and to add up a convolution by the number of slices and of threads that they
-are given, so that both show in the last bits of the result, and a diffusion model makes more of it. Here every slice is
-a call of its own by one thread; cores are used by computing several slices at the same time.
+are given, so that both show in the last bits of the result, and a diffusion model makes more of it. Here every item (a
+slice, or always the same few of them) is a call of its own by one thread; cores are used by computing several items at
+the same time.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ Message = int | BaseException | None
 
 
 def each_alone(
-    work: Callable[[int], Iterator[None]], items: Sequence[int], at_once: int, tell: Callable[[int], None]
+    work: Callable[[int], Iterator[int]], items: Sequence[int], at_once: int, tell: Callable[[int], None]
 ) -> None:
     """Do some work for each item, several at the same time, each by one thread that has no helpers.
 
     An item that finds no memory is begun again when fewer run at the same time.
 
     Args:
-        work: Called with an item; it yields after each step.
+        work: Called with an item; it yields after each step: as how many steps that counts.
         items: What is worked on.
         at_once: Threads.
         tell: Called in this thread with the number of steps that were done, or, below zero, lost; may raise to end
@@ -54,7 +55,7 @@ def each_alone(
 
 
 def _run(
-    work: Callable[[int], Iterator[None]], waiting: deque[int], at_once: int, tell: Callable[[int], None]
+    work: Callable[[int], Iterator[int]], waiting: deque[int], at_once: int, tell: Callable[[int], None]
 ) -> BaseException | None:
     """Work until nothing waits, or until memory has run out in some threads and the others have done what they could.
 
@@ -105,14 +106,14 @@ def _run(
 
 
 def _do(
-    work: Callable[[int], Iterator[None]], item: int, messages: SimpleQueue[Message], ended: threading.Event
+    work: Callable[[int], Iterator[int]], item: int, messages: SimpleQueue[Message], ended: threading.Event
 ) -> BaseException | None:
     """One item; what went wrong, without its hold on everything that the network had made."""
     done = 0
     try:
-        for _ in work(item):
-            done += 1
-            messages.put(1)
+        for count in work(item):
+            done += count
+            messages.put(count)
             if ended.is_set():
                 break
     except BaseException as error:

@@ -29,7 +29,7 @@ from d3m.errors import is_out_of_memory
 
 CPU = torch.device("cpu")
 ALONE = ("cpu",)
-"""Kinds of devices on which each slice is computed alone; on others that would take many times as long."""
+"""Kinds of devices on which slices are computed apart from each other; on others that would take many times as long."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class VolumeSample:
 class VolumeSampler:
     """How a volume is sampled.
 
-    On a CPU the same seed gives the same volume bit for bit, whatever `batch` and the number of threads: each slice is
-    computed alone (see `d3m.diffusion.alone`). Elsewhere the bits also depend on `VolumeSample.batch`.
+    On a CPU the same seed gives the same volume bit for bit, whatever `batch` and the number of threads: `together`
+    slices are computed alone (see `d3m.diffusion.alone`). Elsewhere the bits also depend on `VolumeSample.batch`.
 
     Args and attributes: see the fields.
     """
@@ -86,9 +86,9 @@ class VolumeSampler:
     seed: int = 0
     """Decides the noise."""
     batch: int = 8
-    """Slices at once; halved when memory runs out. On a CPU each has a thread of its own (no more than torch may use),
-    and what is done stays done; elsewhere they are one call of the network, the last call is filled up, and with half
-    as many all begins again."""
+    """Slices at once; halved when memory runs out. On a CPU each, or `together` of them, has a thread of its own (no
+    more than torch may use), and what is done stays done; elsewhere they are one call of the network, and with half as
+    many all begins again."""
     trace: bool = False
     device: torch.device = CPU
 
@@ -96,6 +96,8 @@ class VolumeSampler:
     """Probability from which on voxels are counted, sample by sample."""
     mask: Tensor | None = None
     """(S, H, W) in [0, 1], on the CPU: enhancing tumour that the mask's stream is held to; None: it is sampled."""
+    together: int = 1
+    """Slices in one call of the network on a CPU."""
     own_probability: bool = False
     """Whether the probability is what the network says by itself, also where a mask is given."""
 
@@ -164,24 +166,26 @@ class VolumeSampler:
         traced = [_nothing_yet(brain.shape) for _ in range(kept)]
         wanted = self._computed(brain)
 
-        def steps(index: Tensor, count: int) -> Iterator[None]:
-            """The reverse steps of some slices, the first `count` of which are kept."""
-            for step in self._steps(slices, brain, index, seed):
-                if trace or step.index == self.sampling.steps:
-                    self._store(traced[step.index - 1 if trace else 0], step, index[:count], brain)
-                yield
+        alone = self.device.type in ALONE
+        threads = min(batch, torch.get_num_threads())
+        batch = self.together if alone else batch
 
-        if self.device.type in ALONE:
-            threads = min(batch, torch.get_num_threads())
-            each_alone(lambda item: steps(wanted[item : item + 1], 1), range(len(wanted)), threads, counter.add)
-            batch = 1
+        def steps(start: int) -> Iterator[int]:
+            """The reverse steps of a batch of slices, and as many steps of single slices."""
+            index = wanted[start : start + batch]
+            # filled up, since the number of slices in a call shows in the last bits of each
+            filled = torch.cat([index, index[-1:].expand(batch - len(index))])
+            for step in self._steps(slices, brain, filled, seed):
+                if trace or step.index == self.sampling.steps:
+                    self._store(traced[step.index - 1 if trace else 0], step, index, brain)
+                yield len(index)
+
+        starts = range(0, len(wanted), batch)
+        if alone:
+            each_alone(steps, starts, threads, counter.add)
         else:
-            for start in range(0, len(wanted), batch):
-                index = wanted[start : start + batch]
-                count = len(index)
-                # filled up, since the number of slices in a call shows in the last bits of each
-                for _ in steps(torch.cat([index, index[-1:].expand(batch - count)]), count):
-                    counter.add(count)
+            for count in itertools.chain.from_iterable(map(steps, starts)):
+                counter.add(count)
         if self.sampling.slice_interval > 1:
             for one in traced:
                 interpolate_between(one, wanted, slices[:, 0], brain)

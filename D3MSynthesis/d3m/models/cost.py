@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from d3m.diffusion.alone import each_alone
-from d3m.diffusion.networks.slice import slice_memory_mb
+from d3m.diffusion.networks.slice import slice_memory_mb, together_on_cpu
 from d3m.diffusion.networks.whole_brain import POOLING
 from d3m.diffusion.precision import MixedPrecision
 from d3m.models.card import Card
@@ -47,11 +47,12 @@ def case_memory(card: Card, threads: int) -> int:
 
     Args:
         card: The model's.
-        threads: Slices, or runs of the whole-brain stage's networks, that a CPU computes at once; 0 on a GPU.
+        threads: Calls with slices, or runs of the whole-brain stage's networks, at once on a CPU; 0 on a GPU.
     """
     size = card.recipe.grid.size
     height, width = (size, size) if size else (HEIGHT, WIDTH)
-    slices, stage = threads * slice_memory_mb(card.recipe.network, height * width), 0.0
+    together = together_on_cpu(card.recipe.network)
+    slices, stage = threads * together * slice_memory_mb(card.recipe.network, height * width), 0.0
     if card.whole_brain is not None:  # the two follow each other
         voxels = SLICES * height * width // POOLING**3
         runs = min(threads, 2 * card.whole_brain.members)
@@ -72,16 +73,15 @@ def measure_costs(folder: Path, device: str = "auto") -> list[Cost]:
     height, width = (recipe.grid.size, recipe.grid.size) if recipe.grid.size else (HEIGHT, WIDTH)
     network = MixedPrecision(model.network.to(chosen, memory_format=torch.channels_last), fastest_dtype(chosen))  # type: ignore[call-overload]
     threads = torch.get_num_threads() if chosen.type == "cpu" else 0
-    batch = threads or GPU_BATCH
-    each = 1 if threads else batch
+    each = together_on_cpu(recipe.network) if threads else GPU_BATCH
     image = torch.zeros(each, 1, height, width, device=chosen)
     condition = torch.zeros(each, recipe.network.condition_channels, height, width, device=chosen)
     t = torch.full((each,), recipe.diffusion.timesteps, device=chosen)
 
-    def one(_: int) -> Iterator[None]:
+    def one(_: int) -> Iterator[int]:
         network(image, image, condition, t)
         network.deform(image, image, image)
-        yield
+        yield each
 
     best = float("inf")
     with torch.inference_mode():
@@ -95,6 +95,6 @@ def measure_costs(folder: Path, device: str = "auto") -> list[Cost]:
                 break
     memory = case_memory(model.card, threads) / 2**20
     return [
-        Cost(name, str(chosen), FIXED_SECONDS + best / batch * SLICES * quality.work, memory)
+        Cost(name, str(chosen), FIXED_SECONDS + best / (each * max(threads, 1)) * SLICES * quality.work, memory)
         for name, quality in zip(QUALITY_NAMES, recipe.qualities, strict=True)
     ]

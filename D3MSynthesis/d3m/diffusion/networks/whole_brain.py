@@ -253,13 +253,13 @@ class WholeBrainEnsemble(nn.Module):
         made: list[Tensor | None] = [None] * passes
         done = 0
 
-        def one(item: int) -> Iterator[None]:
+        def one(item: int) -> Iterator[int]:
             mirrored = item % 2 == 1
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 out = self.members[item // 2](seen.flip(-1) if mirrored else seen)[0].float()
             out = out.flip(-1) if mirrored else out
             made[item] = torch.cat([out[:-1].sigmoid(), out[-1:]]).cpu()
-            yield
+            yield 1
 
         def tell(steps: int) -> None:
             nonlocal done
