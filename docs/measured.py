@@ -121,14 +121,28 @@ def without_table() -> str:
     return "\n".join(lines)
 
 
-def whole_brain_table() -> str:
-    """What the whole-brain stage reaches on patients that the member in question was not trained on."""
-    stage = _card().get("whole_brain")
-    if stage is None:
-        return "The default model has no whole-brain stage."
-    lines = ["| quantity | mean | sd | patients |", "|---|---|---|---|"]
-    lines += [f"| {row['name']} | {row['mean']:.3f} | {row['sd']:.3f} | {row['n']} |" for row in stage["validation"]]
-    return "\n".join([*lines, "", stage["validation_note"]])
+PATIENT_ROWS = (
+    ("enhances_balanced_accuracy", "does it enhance: balanced accuracy", 2),
+    ("enhances_sensitivity", "&nbsp; enhancing patients recognised", 2),
+    ("enhances_specificity", "&nbsp; others recognised", 2),
+    ("enhances_auc", "&nbsp; area under the ROC curve", 2),
+    ("enhances_squared_error", "&nbsp; squared error of the probability (Brier score)", 3),
+    ("enhances_squared_error_of_the_usual_share", "&nbsp; the same, if everybody is given the share of all", 3),
+    ("volume_r2", "volume: R2", 2),
+    ("volume_r2_labelled", "&nbsp; R2 of the patients with drawn labels", 2),
+    ("volume_error_ml", "&nbsp; absolute error (ml)", 1),
+    ("interval_coverage", "&nbsp; true volume within the interval", 2),
+)
+"""Name in the card, words, decimals."""
+
+
+def patient_table() -> str:
+    """How good the estimate of whether and how much enhances is, each patient's by a fit without the patient."""
+    rows = {row["name"]: row for row in _card()["patient_validation"]}
+    lines = ["| quantity | mean | patients |", "|---|---|---|"]
+    return "\n".join(
+        [*lines, *(f"| {words} | {rows[name]['mean']:.{n}f} | {rows[name]['n']} |" for name, words, n in PATIENT_ROWS)]
+    )
 
 
 def patients_table() -> str:
@@ -207,7 +221,7 @@ def sample_caption() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "validation": validation_table,
     "without": without_table,
-    "whole-brain": whole_brain_table,
+    "patient": patient_table,
     "patients": patients_table,
     "limits": limits,
     "sample": sample_caption,

@@ -136,7 +136,7 @@ class Nodes:
 
     @property
     def estimate(self) -> str:
-        """What the model's whole-brain stage says about the patient, in words; empty without one."""
+        """What the model says about the patient as a whole, in words; empty if it says nothing."""
         from d3m.models.patient import PatientEstimate
 
         stated = self.provenance.get("patient_estimate")

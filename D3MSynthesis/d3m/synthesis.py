@@ -22,7 +22,7 @@ from d3m.options import SynthesisOptions, check_range
 from d3m.progress import Progress, ProgressCallback, Remaining, ignore_progress
 from d3m.system.devices import all_memory, free_memory
 from d3m.system.text import plain
-from d3m.volumes.geometry import volume_ml
+from d3m.volumes.geometry import volume_ml, voxel_mm3
 from d3m.volumes.grid import (
     displacement_mm,
     mean_over_slices,
@@ -131,7 +131,7 @@ class Result:
     sample_volumes_ml: tuple[float, ...] = ()
     """Enhancing tumour of each sample by itself, on the model's grid: how much repeated synthesis varies."""
     patient: PatientEstimate | None = None
-    """Whether and how much enhances, from the whole brain; None where the model has no calibrated whole-brain stage."""
+    """Whether and how much enhances; None where the model's card has no calibration, or a person gave the mask."""
     whole_tumour_probability: Floats | None = None
     """(X, Y, Z), 0 to 1, from the whole brain at 2 mm; None where the model has no whole-brain stage."""
     steering: Steering | None = None
@@ -310,13 +310,20 @@ class Synthesis:
             free, most = None, OTHER_BATCH
         return most if free is None else int(np.clip(free / 2 // slice_bytes, 1, most))
 
-    def _patient(self, model_input: ModelInput, maps: WholeBrainMaps) -> PatientEstimate | None:
-        """Whether and how much enhances, if the model's card says how that follows from the maps."""
-        stage = self.model.card.whole_brain
-        if stage is None or stage.calibration is None:
+    def _patient(
+        self, model_input: ModelInput, maps: WholeBrainMaps | None, case: Case, probability: Floats
+    ) -> PatientEstimate | None:
+        """Whether and how much enhances, if the model's card says how that follows from the maps or from the mask's
+        probability, which says nothing where a person has given the mask."""
+        card = self.model.card
+        if maps is not None and card.whole_brain is not None and card.whole_brain.calibration is not None:
+            voxel_ml = float(np.prod(model_input.grid.spacing)) * POOLING**3 / 1000
+            features = patient_features(maps.enhancing_members.mean(0).numpy(), voxel_ml)
+            return card.whole_brain.calibration.estimate(features)
+        if card.patient_calibration is None or case.given_mask is not None:
             return None
-        voxel_ml = float(np.prod(model_input.grid.spacing)) * POOLING**3 / 1000
-        return stage.calibration.estimate(patient_features(maps.enhancing_members.mean(0).numpy(), voxel_ml))
+        features = patient_features(probability[case.brain], voxel_mm3(case.t1.affine) / 1000)
+        return card.patient_calibration.estimate(features)
 
     def _result(self, case: Case, model_input: ModelInput, sample: VolumeSample, maps: WholeBrainMaps | None) -> Result:
         grid, card = model_input.grid, self.model.card
@@ -342,9 +349,8 @@ class Synthesis:
             spread = to_t1_grid(gain * sample.spread.numpy(), grid) * (high - low)
             uncertainty = np.where(case.brain, spread, 0).astype(np.float32)
         volume_ml = _millilitres(mask, case.t1)
-        patient, tumour = None, None
+        patient, tumour = self._patient(model_input, maps, case, probability), None
         if maps is not None:
-            patient = self._patient(model_input, maps)
             tumour = to_t1_grid(maps.probability[REGIONS.index("whole_tumour")].numpy(), grid)
             tumour = np.where(case.brain, tumour, 0).astype(np.float32)
         notices = () if mask.any() else (Notice("no-enhancement", "The model predicts no enhancing tumour."),)

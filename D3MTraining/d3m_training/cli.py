@@ -94,7 +94,8 @@ def train(
         Optional[int], typer.Option(help="Slices per batch (default: the recipe's).", show_default=False)
     ] = None,
     init: Annotated[
-        Optional[Path], typer.Option(help="Model folder whose weights training starts from.", show_default=False)
+        Optional[str],
+        typer.Option(help="Name or folder of a model whose weights training starts from.", show_default=False),
     ] = None,
     maps: Annotated[
         bool, typer.Option("--maps", help="Let the slices see the whole-brain stage's maps (`whole-brain maps`).")
@@ -108,11 +109,13 @@ def train(
     """Train a model; started again with the same folder it resumes exactly where it was."""
     with telling("train", progress, parent_pid) as tell:
         require_torch()
+        from d3m.models.store import find_model
         from d3m_training.data.preparation import further_of
         from d3m_training.train.runs import TrainOptions, recipe_task, run_training
 
         options = TrainOptions(cache, out, iterations, batch, seed, threads, validate_every)
-        best = run_training(recipe_task(recipe.value, init, maps, further_of(cache)), options, tell)
+        start = None if init is None else find_model(init)
+        best = run_training(recipe_task(recipe.value, start, maps, further_of(cache)), options, tell)
         tell(f"Best weights: {best}")
 
 
@@ -142,6 +145,33 @@ def validate(
 
         options = SynthesisOptions(model=model, quality=quality, steps=steps, samples=samples, device=device)
         validate_run(data, out, options, enhancing_label, write_card, tell, without.value if without else None)
+
+
+@app.command()
+def patient_estimate(
+    data: Annotated[
+        list[Path],
+        typer.Argument(help="Folders or CSV manifests of annotated patients that the model was not trained on."),
+    ],
+    model: Annotated[Optional[str], typer.Option(help="A model's name or folder.", show_default=False)] = None,
+    quality: Annotated[str, typer.Option(help="preview, standard or best.")] = "standard",
+    enhancing_label: Annotated[
+        Optional[int], typer.Option(help="Value of the enhancing tumour.", show_default=False)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    write_card: Annotated[
+        bool, typer.Option("--write-card", help="Write calibration and table into the model's card.")
+    ] = False,
+    progress: ProgressOption = Mode.auto,
+    parent_pid: ParentOption = None,
+) -> None:
+    """Calibrate what a result says of the patient: does anything enhance, how many ml, with an interval."""
+    with telling("patient-estimate", progress, parent_pid) as tell:
+        require_torch()
+        from d3m_training.patient_estimate import patient_estimate_run
+
+        options = SynthesisOptions(model=model, quality=quality, device=device)
+        patient_estimate_run(data, options, enhancing_label, write_card, tell)
 
 
 @app.command()

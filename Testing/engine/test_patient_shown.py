@@ -22,7 +22,7 @@ STATED = {"enhancement_probability": 0.93, "volume_ml": 12.34, "volume_interval_
 def test_sentence() -> None:
     """Probability, volume and interval in words; that zero is in the interval is said, and only then."""
     assert SURE.sentence() == (
-        "Whole brain: 93 % likely that tumour enhances; about 12.3 ml (80 % interval 4.2 to 25.1 ml)."
+        "Estimate for the patient: 93 % likely that tumour enhances; about 12.3 ml (80 % interval 4.2 to 25.1 ml)."
     )
     assert UNSURE.sentence().endswith("includes zero: this cannot be told from no enhancement.")
 

@@ -259,6 +259,41 @@ def test_models_without_the_stage_give_none(tiny_model: Path, tiny_case: TinyCas
     assert not (tmp_path / "out" / "whole_tumour_probability.nii.gz").exists()
 
 
+def test_the_mask_tells_of_the_patient_where_there_is_no_stage(tiny_model: Path, tiny_case: TinyCase) -> None:
+    """From the probability on T1's grid, brain alone, as the formula says; of a mask that was given nothing is told."""
+    model = load_model(tiny_model)
+    model = replace(model, card=replace(model.card, patient_calibration=CALIBRATION))
+    case = read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
+    synthesis = Synthesis(model, SynthesisOptions(device="cpu", quality="preview"))
+    result = synthesis.run(case)
+    voxel_ml = float(abs(np.linalg.det(case.t1.affine[:3, :3]))) / 1000
+    inside = np.sort(result.enhancement_probability[case.brain].astype(float))
+    features = (math.log1p(inside.sum() * voxel_ml), inside[-round(0.5 / voxel_ml) :].mean())
+    odds = -1.0 + 0.5 * features[0] + 2.0 * features[1]
+    assert result.patient is not None
+    assert result.patient.enhancement_probability == pytest.approx(1 / (1 + math.exp(-odds)), rel=1e-4)
+    assert result.patient.volume_ml == pytest.approx(math.expm1(0.1 + 0.9 * features[0] + 0.2 * features[1]), rel=1e-3)
+    given = np.zeros(case.brain.shape, bool)
+    given[tuple(np.argwhere(case.brain)[len(inside) // 2])] = True
+    assert synthesis.run(replace(case, given_mask=given)).patient is None
+
+
+def test_a_stage_goes_before_the_mask(staged: Path, tiny_case: TinyCase) -> None:
+    """Two calibrations in one card: the whole-brain stage's is used."""
+    model, case = load_model(staged), read_case(tiny_case.t1, tiny_case.t2, tiny_case.flair)
+    options = SynthesisOptions(device="cpu", quality="preview")
+    both = replace(model, card=replace(model.card, patient_calibration=replace(CALIBRATION, volume_intercept=3.0)))
+    assert Synthesis(both, options).run(case).patient == Synthesis(model, options).run(case).patient
+
+
+def test_a_bad_calibration_is_refused_by_name() -> None:
+    """What the card says of the mask is not trusted either; a good one survives JSON."""
+    card = Card("m", "T", RECIPES["default"], "a" * 64, patient_calibration=CALIBRATION)
+    assert Card.from_json(card.to_json()) == card
+    with pytest.raises(D3MError, match="patient_calibration has quantiles"):
+        Card.from_json(replace(card, patient_calibration=replace(CALIBRATION, residuals=(1.0, -1.0))).to_json())
+
+
 def test_cards_of_the_first_version_are_read() -> None:
     """A card written before there was a whole-brain stage is a model without one."""
     content = json.loads(Card("m", "T", RECIPES["default"], "a" * 64).to_json())

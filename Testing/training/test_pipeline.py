@@ -51,7 +51,7 @@ def test_prepare_again_does_nothing(place: Path) -> None:
     assert "1 of them to be prepared" in text
 
 
-def test_from_cache_to_synthesis(place: Path) -> None:
+def test_from_cache_to_synthesis(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """train, resume, export, validate and synthesize with the model; the card then has threshold and table."""
     run, model = place / "run", place / "mine"
     common = ("--cache", place / "cache", "--out", run, "--batch", 2, "--threads", 1, "--validate-every", 2)
@@ -85,7 +85,8 @@ def test_from_cache_to_synthesis(place: Path) -> None:
     scans = [part for name in ("t1", "t2", "flair") for part in (f"--{name}", folder / f"P4_{name}.nii.gz")]
     _run("d3m", "synthesize", *scans, "--model", model, "--quality", "preview", "--out", place / "result")
     assert (place / "result" / "cemri.nii.gz").is_file()
-    # training goes on from exported weights
+    # training goes on from exported weights, by the model's name
+    monkeypatch.setenv("D3M_MODELS", str(place))
     other = (
         "--cache",
         place / "cache",
@@ -98,7 +99,7 @@ def test_from_cache_to_synthesis(place: Path) -> None:
         "--validate-every",
         0,
     )
-    _run("d3m_training", "train", *other, "--init", model)
+    _run("d3m_training", "train", *other, "--init", "mine")
 
 
 def test_mistakes_end_with_a_sentence(place: Path, tmp_path: Path) -> None:

@@ -20,11 +20,12 @@ from d3m.models.load import load_model
 from d3m.options import SynthesisOptions
 from d3m.synthesis import Synthesis
 from d3m.volumes.preprocess.case import read_case
+from d3m_training.calibration import calibrate
 from d3m_training.data.splits import make_folds
 from d3m_training.data.whole_brain import CoarsePatient, prepare_coarse, read_coarse, read_groups
 from d3m_training.data.whole_brain_batches import WholeBrainBatches, WholeBrainBatchSettings, augment, transplant
 from d3m_training.train.whole_brain import folds_of, read_all, train_fold
-from d3m_training.train.whole_brain_stage import HeldOut, calibrate, finish_stage, table
+from d3m_training.train.whole_brain_stage import Measured, finish_stage, table
 from training.data_helpers import write_patient
 
 
@@ -228,14 +229,14 @@ def test_stage_needs_trainings_of_folds(cache: Path, tiny_model: Path, tmp_path:
         finish_stage(cache, [tmp_path], str(tiny_model), _silent)
 
 
-def _seen(count: int = 200, noise: float = 0.15) -> list[HeldOut]:
+def _seen(count: int = 200, noise: float = 0.15) -> list[Measured]:
     """Patients whose log volume follows their first feature, and who enhance as their volume says."""
     rng = np.random.default_rng(5)
     made = []
     for k in range(count):
         log_ml = max(0.0, rng.normal(1.5, 1.2))
         features = (log_ml + rng.normal(0, noise), min(1.0, log_ml / 3))
-        made.append(HeldOut(f"p{k}", k % 5, True, features, math.expm1(log_ml), 0.9, 0.8, (0.5,) * 8))
+        made.append(Measured(f"p{k}", k % 5, True, features, math.expm1(log_ml), 0.9, 0.8, (0.5,) * 8))
     return made
 
 

@@ -119,6 +119,11 @@ class Card:
     validation_without: tuple[ValidationWithout, ...] = ()
     """The same patients, threshold and quality without each of `optional_contrasts`."""
     patients: tuple[PatientRow, ...] = ()
+    patient_calibration: PatientCalibration | None = None
+    """How the patient's estimate follows from the mask's probability; None: it was not fitted. A whole-brain stage's
+    own goes before it."""
+    patient_validation: tuple[ValidationRow, ...] = ()
+    """How good that estimate is, each patient's by a fit without the patient."""
     input_check: InputLimits | None = None
     """Between which limits ordinary cases lie; None: it was not measured, and nothing is reported as unusual."""
     expected: str = ""
@@ -259,6 +264,8 @@ def _check(card: Card) -> None:
         raise _fail("card.slice_sigma", f"is {card.slice_sigma}, not between 0 and 4")
     if card.input_check is not None and (problem := card.input_check.problem()):
         raise _fail("card.input_check", problem)
+    if card.patient_calibration is not None and (problem := card.patient_calibration.problem()):
+        raise _fail("card.patient_calibration", problem)
     further = card.contrasts[len(CONTRASTS) :]
     if card.contrasts[: len(CONTRASTS)] != CONTRASTS or further != tuple(n for n in FURTHER_CONTRASTS if n in further):
         raise _fail("card.contrasts", f"is not {', '.join(CONTRASTS)}, then any of {', '.join(FURTHER_CONTRASTS)}")

@@ -1,6 +1,7 @@
-"""From the whole-brain maps to the patient: does anything enhance, and how many millilitres. Does not import torch.
+"""From a map to the patient: does anything enhance, and how many millilitres. Does not import torch.
 
-Both numbers are fitted on patients that the members had not seen; the coefficients are in the model's card. [ours]
+The map is the whole-brain stage's or, without one, the mask's probability. Both numbers are fitted on patients that the
+model had not seen; the coefficients are in the model's card. [ours]
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class PatientEstimate:
         """What it says, in words, for captions, notices and DICOM."""
         low, high = self.volume_interval_ml
         text = (
-            f"Whole brain: {100 * self.enhancement_probability:.0f} % likely that tumour enhances; about "
+            f"Estimate for the patient: {100 * self.enhancement_probability:.0f} % likely that tumour enhances; about "
             f"{self.volume_ml:.1f} ml ({100 * self.interval_level:.0f} % interval {low:.1f} to {high:.1f} ml)."
         )
         return text + (" The interval includes zero: this cannot be told from no enhancement." if low <= 0 else "")
@@ -103,6 +104,7 @@ def patient_features(enhancing: Floats, voxel_ml: float) -> tuple[float, ...]:
         enhancing: Probability of enhancing tumour, any shape, 0 outside the brain.
         voxel_ml: Millilitres of a voxel.
     """
-    values = np.sort(enhancing, axis=None)[::-1].astype(np.float64)
+    values = enhancing.ravel()
     count = max(1, min(len(values), round(PEAK_ML / voxel_ml)))
-    return float(np.log1p(values.sum() * voxel_ml)), float(values[:count].mean())
+    likeliest = np.partition(values, len(values) - count)[len(values) - count :]
+    return float(np.log1p(values.sum(dtype=np.float64) * voxel_ml)), float(likeliest.mean(dtype=np.float64))

@@ -303,7 +303,7 @@ def _stated_split(
     ]
 
 
-def _told(entry: Prepared, recipe: GridRecipe) -> Prepared:
+def told_by_difference(entry: Prepared, recipe: GridRecipe) -> Prepared:
     """An entry whose labels show the whole tumour alone, with what T1c minus T1 says of the enhancement.
 
     It says nothing where T1c is not on T1's scale; such a patient serves the image terms alone.
@@ -321,7 +321,7 @@ def _prepare_one(work: _Work) -> str:
     stride = network_stride(work.recipe_name)
     entry = prepare(work.patient.id, case, t1c, labels, recipe.grid, stride, work.further)
     if work.patient.whole_only:
-        entry = _told(entry, recipe.grid)
+        entry = told_by_difference(entry, recipe.grid)
     with writing():
         write_entry(work.cache, entry, work.key)
     return work.patient.id

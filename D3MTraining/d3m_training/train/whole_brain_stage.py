@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 
 from d3m import metrics
 from d3m.diffusion.networks.whole_brain import WholeBrainEnsemble, network_input
@@ -18,10 +17,11 @@ from d3m.diffusion.recipe import REGIONS, WholeBrainSizes
 from d3m.errors import D3MError
 from d3m.models.card import ValidationRow, WholeBrain
 from d3m.models.load import load_model, save_model
-from d3m.models.patient import FEATURES, PatientCalibration, patient_features
+from d3m.models.patient import patient_features
 from d3m.models.store import CARD_NAME, MODEL, WHOLE_BRAIN_NAME, find_model
 from d3m.system.devices import fastest_dtype
 from d3m.system.folders import check_output
+from d3m_training.calibration import HeldOut, calibrate, mean_row, patient_table
 from d3m_training.data.splits import hash_of
 from d3m_training.data.untold import COARSE_VOXEL_ML
 from d3m_training.data.whole_brain import CoarsePatient
@@ -30,24 +30,14 @@ from d3m_training.train.checkpoint import read_weights
 from d3m_training.train.trainer import RUN_NAME
 from d3m_training.train.whole_brain import read_all
 
-LEVEL = 0.8
-LEAST_ML = 0.5
-"""A patient counts as enhancing from so many millilitres on."""
-RIDGE = 0.1
-"""Penalty on the squared weights of standardised features: two folds more or less must not turn them round."""
 LEAST_VOXELS = 50
 """Dice is defined from so many enhancing millimetre voxels on, as in `d3m.metrics`."""
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """One patient, predicted by the member that had not seen it."""
+class Measured(HeldOut):
+    """A patient whom a member had not seen, with what its maps reach."""
 
-    id: str
-    fold: int
-    labelled: bool
-    features: tuple[float, ...]
-    true_ml: float
     auc: float
     """How well the probability ranks enhancing voxels above the rest of the brain; NaN without enhancement."""
     dice_tumour: float
@@ -146,7 +136,7 @@ def read_folds(runs: Sequence[Path]) -> list[Fold]:
     return folds
 
 
-def measure(patient: CoarsePatient, member: WholeBrainEnsemble, fold: int) -> HeldOut:
+def measure(patient: CoarsePatient, member: WholeBrainEnsemble, fold: int) -> Measured:
     """One patient by one member, mirror-averaged."""
     seen = network_input(patient.scans, patient.brain, patient.present, COARSE_SPACING)[None]
     cpu = torch.device("cpu")
@@ -159,7 +149,7 @@ def measure(patient: CoarsePatient, member: WholeBrainEnsemble, fold: int) -> He
     known = patient.known.numpy() > 0
     enhancing, region = probability[2], truth[2]
     where = brain & known[2]
-    return HeldOut(
+    return Measured(
         patient.id, fold, patient.labelled, patient_features(enhancing, COARSE_VOXEL_ML), patient.enhancing_ml,
         metrics.auc(enhancing, region, where),
         metrics.dice(probability[0] >= 0.5, truth[0]),
@@ -170,108 +160,13 @@ def measure(patient: CoarsePatient, member: WholeBrainEnsemble, fold: int) -> He
     )  # fmt: skip
 
 
-def calibrate(seen: Sequence[HeldOut]) -> PatientCalibration:
-    """Logistic and linear regression on the features, with a ridge; quantiles of the residuals across folds.
-
-    The interval comes from residuals of fits that leave the patient's fold out, so that it is not too narrow.
-
-    Raises:
-        D3MError: no patient enhances, or all do, or there are fewer than two folds.
-    """
-    folds = sorted({one.fold for one in seen})
-    enhances = np.array([one.true_ml >= LEAST_ML for one in seen])
-    if len(folds) < 2 or enhances.all() or not enhances.any():
-        raise D3MError(
-            "The patient's numbers need two folds, with patients that enhance and patients that do not.",
-            "Train more folds, or prepare more patients.",
-        )
-    residuals = np.concatenate(
-        [
-            _log_ml(held) - _linear(_fit([one for one in seen if one.fold != fold])[1], held)
-            for fold in folds
-            for held in [[one for one in seen if one.fold == fold]]
-        ]
-    )
-    tail = (1 - LEVEL) / 2
-    low, high = (float(q) for q in np.quantile(residuals, (tail, 1 - tail)))
-    logistic, linear = _fit(seen)
-    return PatientCalibration(
-        float(logistic[0]), tuple(float(w) for w in logistic[1:]), float(linear[0]),
-        tuple(float(w) for w in linear[1:]), (low, high), LEVEL, LEAST_ML, len(seen),
-    )  # fmt: skip
-
-
-def _features(seen: Sequence[HeldOut]) -> np.ndarray:
-    return np.array([one.features for one in seen]).reshape(len(seen), len(FEATURES))
-
-
-def _log_ml(seen: Sequence[HeldOut]) -> np.ndarray:
-    return np.log1p([one.true_ml for one in seen])
-
-
-def _linear(weights: np.ndarray, seen: Sequence[HeldOut]) -> np.ndarray:
-    line: np.ndarray = weights[0] + _features(seen) @ weights[1:]
-    return line
-
-
-def _fit(seen: Sequence[HeldOut]) -> tuple[np.ndarray, np.ndarray]:
-    """Intercept and weights of the logistic and of the linear regression, for features as they are."""
-    x = _features(seen)
-    mean, scale = x.mean(0), np.maximum(x.std(0), 1e-6)
-    z = np.c_[np.ones(len(x)), (x - mean) / scale]
-    y = np.array([one.true_ml >= LEAST_ML for one in seen], float)
-
-    def cost(w: np.ndarray) -> float:
-        line = z @ w
-        return float((np.logaddexp(0, line) - y * line).mean() + RIDGE / len(x) * (w[1:] ** 2).sum())
-
-    logistic = minimize(cost, np.zeros(z.shape[1]), method="BFGS").x
-    penalty = np.diag([0.0] + [RIDGE * len(FEATURES)] * len(FEATURES))
-    linear = np.linalg.solve(z.T @ z + penalty, z.T @ _log_ml(seen))
-
-    def unscaled(w: np.ndarray) -> np.ndarray:
-        return np.r_[w[0] - (w[1:] * mean / scale).sum(), w[1:] / scale]
-
-    return unscaled(logistic), unscaled(linear)
-
-
-def table(seen: Sequence[HeldOut]) -> tuple[ValidationRow, ...]:
+def table(seen: Sequence[Measured]) -> tuple[ValidationRow, ...]:
     """What the stage reaches on patients that it had not seen; the patient's numbers by fits without their fold."""
-    truth = np.array([one.true_ml for one in seen])
-    chance, volume, inside = np.empty(len(seen)), np.empty(len(seen)), np.empty(len(seen))
-    for fold in sorted({one.fold for one in seen}):
-        fitted = calibrate([one for one in seen if one.fold != fold])
-        for k, one in enumerate(seen):
-            if one.fold == fold:
-                estimate = fitted.estimate(one.features)
-                low, high = estimate.volume_interval_ml
-                chance[k], volume[k] = estimate.enhancement_probability, estimate.volume_ml
-                inside[k] = low - 1e-9 <= one.true_ml <= high
-    enhances = truth >= LEAST_ML
-    right = [float(np.mean((chance >= 0.5)[group] == enhances[group])) for group in (enhances, ~enhances)]
-    labelled = np.array([one.labelled for one in seen])
-
-    def r2(group: np.ndarray) -> float:
-        spread = ((truth[group] - truth[group].mean()) ** 2).sum()
-        return float(1 - ((truth[group] - volume[group]) ** 2).sum() / max(spread, 1e-9))
-
-    def row(name: str, values: np.ndarray) -> ValidationRow:
-        defined = values[np.isfinite(values)]
-        spread = float(defined.std(ddof=1)) if len(defined) > 1 else 0.0
-        return ValidationRow(name, round(float(defined.mean()), 4), round(spread, 4), len(defined))
-
     dice = np.array([one.dice_enhancing for one in seen if one.labelled])
     best = int(np.nanmean(dice, axis=0).argmax())
     return (
-        ValidationRow("enhances_balanced_accuracy", round(float(np.mean(right)), 4), 0.0, len(seen)),
-        ValidationRow("enhances_sensitivity", round(right[0], 4), 0.0, int(enhances.sum())),
-        ValidationRow("enhances_specificity", round(right[1], 4), 0.0, int((~enhances).sum())),
-        ValidationRow("enhances_auc", round(metrics.auc(chance, enhances, np.ones_like(enhances)), 4), 0.0, len(seen)),
-        ValidationRow("volume_r2", round(r2(np.ones(len(seen), bool)), 4), 0.0, len(seen)),
-        ValidationRow("volume_r2_labelled", round(r2(labelled), 4), 0.0, int(labelled.sum())),
-        row("volume_error_ml", np.abs(volume - truth)),
-        row("interval_coverage", inside),
-        row("auc_enhancing_voxels", np.array([one.auc for one in seen if one.labelled])),
-        row("dice_whole_tumour", np.array([one.dice_tumour for one in seen])),
-        row(f"dice_enhancing_at_{CUTS[best]:g}", dice[:, best]),
+        *patient_table(seen),
+        mean_row("auc_enhancing_voxels", np.array([one.auc for one in seen if one.labelled])),
+        mean_row("dice_whole_tumour", np.array([one.dice_tumour for one in seen])),
+        mean_row(f"dice_enhancing_at_{CUTS[best]:g}", dice[:, best]),
     )
