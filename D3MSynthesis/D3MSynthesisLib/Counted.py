@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import slicer
+from D3MSynthesisLib.Assignment import isSynthetic
 from D3MSynthesisLib.Runs import ROLE
 from D3MSynthesisLib.Texts import _
 
@@ -97,7 +98,12 @@ def _segmentsOf(node: Any) -> Counted:
     else:
         text = _("{name} is hidden, and counts.")
     others = names([segment for segment in every if segment not in counted])
-    return Counted(tuple(counted), text=text.format(name=name, names=names(counted), others=others))
+    text = text.format(name=name, names=names(counted), others=others)
+    image = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+    if not own and isSynthetic(image):  # Segment Editor's first source volume
+        drawn = _("{name} was begun on {image}, which is synthetic.").format(name=name, image=image.GetName())
+        text = f"{text} {drawn}".strip()
+    return Counted(tuple(counted), text=text)
 
 
 def told(masks: Iterable[tuple[Any, bool]]) -> list[str]:

@@ -76,6 +76,29 @@ def test_a_real_tumour_that_changed_is_not_told_with_old_numbers(
         assert "Real tumour changed since" in rows()
 
 
+@pytest.mark.parametrize("synthetic", [False, True])
+def test_a_tumour_that_was_drawn_on_the_synthetic_image(host: Host, made: MadeOutput, synthetic: bool) -> None:
+    """Segment Editor's first source volume is kept with a segmentation: panel and numbers tell a synthetic one.
+
+    vtkSlicerSegmentEditorLogic.cxx, line 400: where a segmentation has none yet, it takes the source volume's geometry.
+    """
+    panel = opened(host, made)
+    p, ui = panel.parameters, panel.ui
+    real = drawn(made)
+    host.settle()
+    press(host, panel)
+    nodes = panel.result.nodes
+    p.reference = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
+    real.SetReferenceImageGeometryParameterFromVolumeNode(nodes.cemri if synthetic else p.reference)
+    p.referenceMask = real
+    host.settle()
+    ui.compareButton.click()
+    text = f"p_tumour was begun on {nodes.cemri.GetName()}, which is synthetic."
+    table = ui.comparisonTable
+    assert (text in ui.masksLabel.text) is synthetic
+    assert (text in table.item(table.rowCount - 1, 0).text()) is synthetic
+
+
 def test_a_predicted_mask_is_no_real_tumour(host: Host, made: MadeOutput) -> None:
     """What another run has predicted is refused, before a run and after it; so is a synthetic image from a file."""
     panel = opened(host, made)
