@@ -147,6 +147,8 @@ class Marks(VTKObservationMixin):
             qt.QTimer.singleShot(BUSY_MS, guarded(self._lookAtScans))
             return
         moved, self._moved = self._moved, []
+        if any(volume.GetAttribute(Runs.RUN) for volume in moved):
+            Views.markViews()  # one of a run's images may have been moved alone
         for nodes in Runs.findRuns(self._scene):
             there = nodes.cemri.GetImageData() is not None
             if there and nodes.cemri in moved:

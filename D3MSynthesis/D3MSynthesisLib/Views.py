@@ -14,9 +14,9 @@ import vtk
 import slicer
 from D3MSynthesisLib.Assignment import isSynthetic
 from D3MSynthesisLib.Belonging import maskApart
-from D3MSynthesisLib.Grids import gridPoints, rasBounds, transformed, worldFrom
+from D3MSynthesisLib.Grids import gridPoints, matrixOf, rasBounds, transformed, worldFrom
 from D3MSynthesisLib.Identity import identityOf
-from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, Nodes, alive, differenceOf, nodesOf
+from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, Nodes, alive, differenceOf, nodesOf, sizeOf
 from D3MSynthesisLib.Seen import (
     blended,
     composites,
@@ -58,6 +58,12 @@ CHANGED = {name: f"{PREFIX}Changed{INPUTS[name]}" for name in ("reference", *MAD
 """Attributes of a synthetic image: "yes" where a scan is no longer what was compared, or what it was made from."""
 SINCE = "moved or changed since"
 """Part of what is written there where such a scan is seen."""
+APART = "not where the synthetic image lies"
+"""Beginning of what is written there where an image of its run is seen that was moved, or left behind, alone."""
+ONE_GRID = ("subtraction", "probability", "uncertainty", "wholeTumour")
+"""Roles of a run's images that have the synthetic one's grid."""
+SAME_MM = 0.01
+"""Places that are nearer to each other are the same."""
 MARGIN = 1.35
 """Views that are fitted are so much larger than the brain: the legend is beside it."""
 TWO = ("Red", "Yellow")
@@ -340,9 +346,11 @@ def markViews() -> None:
             continue
         view = widget.sliceView()
         _write(view, UPPER_EDGE, (MARK,), "\n".join(caption(slicer.mrmlScene, name)))
-        lower = (one(slicer.mrmlScene, name) for one in (maskCaption, strangeCaption, changedCaption))
+        lower = (one(slicer.mrmlScene, name) for one in (maskCaption, strangeCaption, apartCaption, changedCaption))
         text = "\n".join(text for text in lower if text)
-        _write(view, LOWER_EDGE, (MASK, STRANGE, SINCE), text + _aboveNames(slicer.mrmlScene, name) if text else "")
+        _write(
+            view, LOWER_EDGE, (MASK, STRANGE, APART, SINCE), text + _aboveNames(slicer.mrmlScene, name) if text else ""
+        )
     for index in range(manager.threeDViewCount):
         widget = manager.threeDWidget(index)
         if widget is not None:
@@ -396,10 +404,7 @@ def changedCaption(scene: Any, view: str) -> str:
     """
     shown = (*images(scene, view)[:2], labelOf(scene, view), *further(scene, view))
     seen = {node.GetID() for node in shown if node is not None and not isSynthetic(node)}
-    results: dict[str, Any] = {}
-    for node in volumes(scene) if seen else []:
-        if node.GetAttribute(ROLE) == "cemri":
-            results.setdefault(node.GetAttribute(RUN), node)  # not copies that a person made
+    results = _results(scene) if seen else {}
     texts = {name: f"{title} {SINCE} the synthesis" for name, title in MADE_FROM.items()}
     texts["reference"] = f"real T1c {SINCE} it was compared"
     found = []
@@ -437,6 +442,37 @@ def strangeCaption(scene: Any, view: str) -> str:
     found = [node.GetName() for node in shown if _isStrange(node, result)]
     found += modelsShown(scene, lambda display: display.GetVisibility2D(), lambda node: _isStrange(node, result))
     return f"{STRANGE}: {', '.join(dict.fromkeys(found))}" if found else ""
+
+
+def apartCaption(scene: Any, view: str) -> str:
+    """Which images of a run are seen that do not lie on its synthetic image: a transform is put on one node alone."""
+    shown = (*images(scene, view)[:2], *further(scene, view))
+    parts = [node for node in shown if node is not None and node.GetAttribute(ROLE) in ONE_GRID]
+    results = _results(scene) if parts else {}
+    found = []
+    for part in parts:
+        image = results.get(part.GetAttribute(RUN))
+        same = image is not None and sizeOf(part) == sizeOf(image)  # else it was cropped
+        if same and abs(_corners(part) - _corners(image)).max() > SAME_MM:
+            found.append(part.GetName())
+    return f"{APART}: {', '.join(dict.fromkeys(found))}" if found else ""
+
+
+def _results(scene: Any) -> dict[str, Any]:
+    """The synthetic image of each run; no copies that a person made."""
+    found: dict[str, Any] = {}
+    for node in volumes(scene):
+        if node.GetAttribute(ROLE) == "cemri":
+            found.setdefault(node.GetAttribute(RUN), node)
+    return found
+
+
+def _corners(volume: Any) -> Any:
+    """The middles of a volume's outermost voxels in the world, (2, 2, 2, 3) mm."""
+    import numpy as np
+
+    last = np.array([*volume.GetImageData().GetDimensions(), 2]) - 1
+    return transformed(gridPoints((2, 2, 2), matrixOf(volume) * last), worldFrom(volume))
 
 
 def surfaceCaption(scene: Any, view: Any) -> str:

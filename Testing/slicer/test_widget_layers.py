@@ -9,7 +9,7 @@ from slicer_helpers import MadeOutput
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import MARK, label_map, opened, press, tissues  # noqa: E402
+from panel_helpers import MARK, label_map, moved, opened, press, tissues  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 
@@ -208,6 +208,30 @@ def test_a_field_that_another_module_draws_is_marked(host: Host, made: MadeOutpu
     own.GetDisplayNode().SetVisibility(True)
     own.GetDisplayNode().SetVisibility2D(True)
     assert written(host) == ""
+
+
+@pytest.mark.parametrize("alone", ["cemri", "probability"])
+def test_an_image_that_was_moved_alone_is_named(host: Host, made: MadeOutput, alone: str) -> None:
+    """The data tree moves nodes one by one: an overlay that does not lie on the synthetic image is no longer its."""
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    panel.ui.overlayBox.setCurrentIndex(2)
+    assert written(host) == MARK
+    moved(getattr(nodes, alone), "transform")
+    host.settle(0.7)
+    assert written(host) == f"{MARK}\nnot where the synthetic image lies: {nodes.probability.GetName()}"
+    panel.ui.overlayBox.setCurrentIndex(0)
+    assert "not where" not in written(host)
+    panel.ui.overlayBox.setCurrentIndex(2)
+    for node in (nodes.cemri, nodes.probability):
+        node.SetAndObserveTransformNodeID(getattr(nodes, alone).GetTransformNodeID())
+    host.settle(0.7)
+    assert written(host) == MARK
+    nodes.cemri.HardenTransform()
+    host.settle(0.7)
+    assert written(host) == MARK
 
 
 def test_a_synthetic_layer_in_a_3d_view_is_marked(host: Host, made: MadeOutput) -> None:
