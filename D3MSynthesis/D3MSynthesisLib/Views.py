@@ -360,7 +360,11 @@ def markViews() -> None:
 
 def _write(view: Any, place: int, own: tuple[str, ...], wanted: str) -> None:
     written = view.cornerAnnotation().GetText(place) or ""
-    if wanted != written and (not written or any(one in written for one in own)):  # another module's text stays
+    lines = written.split("\n") if written else []
+    found = (number for number, line in enumerate(lines) if any(one in line for one in own))
+    others = lines[: next(found, len(lines))]  # another module's text stays, and takes no mark away
+    wanted = "\n".join([*others, wanted] if wanted else others)
+    if wanted != written:
         annotation = view.cornerAnnotation()
         annotation.SetText(place, wanted)
         ours = any(annotation.GetText(edge) for edge in (UPPER_EDGE, LOWER_EDGE))

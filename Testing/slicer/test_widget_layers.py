@@ -234,6 +234,28 @@ def test_an_image_that_was_moved_alone_is_named(host: Host, made: MadeOutput, al
     assert written(host) == MARK
 
 
+def test_another_modules_text_takes_no_mark_away(host: Host, made: MadeOutput) -> None:
+    """Both stand there, and the mark goes by itself."""
+    panel = opened(host, made)
+    annotation = host.application.layoutManager().sliceWidget("Red").sliceView().cornerAnnotation()
+    annotation.SetText(7, "Biopsy\nplan")
+    annotation.SetText(4, "not for guidance")
+    press(host, panel)
+    nodes = panel.result.nodes
+    host.settle(0.1)
+    assert annotation.GetText(7) == f"Biopsy\nplan\n{MARK}"
+    panel.ui.pictureBox.setCurrentIndex(2)
+    assert annotation.GetText(7) == f"Biopsy\nplan\n{MARK}\nthe sample by itself"
+    slicer.util.setSliceViewerLayers(background=nodes.t1)
+    panel.ui.pictureBox.setCurrentIndex(0)
+    slicer.util.setSliceViewerLayers(background=nodes.t1)
+    assert annotation.GetText(7) == "Biopsy\nplan"
+    assert annotation.GetText(4).startswith("not for guidance\nmask of a synthesis: ")
+    nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    host.settle(0.1)
+    assert annotation.GetText(4) == "not for guidance"
+
+
 def test_a_synthetic_layer_in_a_3d_view_is_marked(host: Host, made: MadeOutput) -> None:
     """A slice in 3-D shows its label map and further layers, too."""
     from D3MSynthesisLib import Views

@@ -98,7 +98,7 @@ def test_a_surface_in_a_3d_view_is_marked(host: Host, made: MadeOutput, monkeypa
     result.segmentation.RemoveClosedSurfaceRepresentation()
     assert not written()
     panel.ui.show3DButton.click()
-    assert (written(), other.GetText(7)) == (told, "of another module")
+    assert (written(), other.GetText(7)) == (told, f"of another module\n{told}")
     display.SetVisibility3D(False)
     assert not written(), "the brain alone is not predicted"
     display.SetVisibility3D(True)
