@@ -95,6 +95,8 @@ def setImages(scene: Any, background: dict[str, Any], default: Any, foreground: 
         composite.SetBackgroundVolumeID(identifier(background[composite.GetLayoutName()] if own else default))
         composite.SetForegroundVolumeID(identifier(over))
         composite.SetForegroundOpacity(opacity if alive(over) else 0.0)
+        if alive(over):
+            composite.SetCompositing(composite.Alpha)  # a person may have subtracted two images in this view before
 
 
 def dropStrangers(result: Any) -> None:

@@ -267,6 +267,22 @@ def test_fading_takes_overlays_away(done: tuple[Host, object, list[str]]) -> Non
     assert marked(host, "Red")
 
 
+def test_fading_where_images_were_subtracted(done: tuple[Host, object, list[str]]) -> None:
+    """Who has subtracted two images in a view has the mean of both again, not their difference, when she fades."""
+    host, panel, _ = done
+    ui = panel.ui
+    ui.fadeSlider.setValue(0.5)
+    expected = [view.grab() for view in host.views.values()]
+    ui.fadeSlider.setValue(0.0)
+    for view in host.views.values():
+        composite = view.logic.GetSliceCompositeNode()
+        composite.SetCompositing(composite.Subtract)
+    ui.fadeSlider.setValue(0.5)
+    for view, picture in zip(host.views.values(), expected, strict=True):
+        np.testing.assert_array_equal(view.grab(), picture)
+    ui.fadeSlider.setValue(0.0)
+
+
 def test_flipping(done: tuple[Host, object, list[str]]) -> None:
     """One button, and one key, show T1 and the picture in turn at the same place."""
     host, panel, _ = done
