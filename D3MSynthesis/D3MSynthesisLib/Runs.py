@@ -76,8 +76,10 @@ class Nodes:
     @property
     def steps(self) -> int:
         """Number of steps that can be replayed; 0 without a trace, or where the user deleted a part of it."""
-        parts = (self.browser, self.stepBefore, self.stepAfter, self.stepMask, self.stepField)
-        return int(self.stepAfter.GetNumberOfDataNodes()) if all(alive(part) for part in parts) else 0
+        sequences = (self.stepBefore, self.stepAfter, self.stepMask, self.stepField)
+        counts = {sequence.GetNumberOfDataNodes() for sequence in sequences if alive(sequence)}
+        whole = alive(self.browser) and all(alive(sequence) for sequence in sequences) and len(counts) == 1
+        return int(counts.pop()) if whole else 0  # beside a step that lacks its field another one's would be shown
 
     @property
     def threshold(self) -> float:

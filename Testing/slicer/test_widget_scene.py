@@ -185,6 +185,22 @@ def test_a_part_of_a_run_may_be_deleted(host: Host, made: MadeOutput, part: str)
     assert host.faults == []
 
 
+def test_a_step_that_lacks_a_part_is_not_replayed(host: Host, made: MadeOutput) -> None:
+    """The module Sequences can delete one image of a sequence: another step's field would be drawn in its place."""
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    assert nodes.steps == 3
+    nodes.stepField.RemoveDataNodeAtValue("1")
+    assert nodes.steps == 0
+    panel.result.refresh(nodes)
+    assert not panel.ui.stepSlider.enabled
+    for index in range(panel.ui.deformationBox.count):
+        panel.ui.deformationBox.setCurrentIndex(index)
+        assert "step 1" not in panel.ui.enlargementLabel.text
+    assert host.faults == []
+
+
 def test_whole_brain_estimate_is_told(host: Host, made: MadeOutput) -> None:
     """What the model says of the patient stands below the mask's volume, and its map of the tumour can be shown."""
     import json
