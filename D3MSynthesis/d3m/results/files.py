@@ -180,8 +180,10 @@ def write_nifti(
 
 
 def _write_packed(path: Path, raw: bytes) -> None:
-    # of what repeats in noise-like images only runs count: that takes half the time, and no more room
-    packer = zlib.compressobj(COMPRESSION, zlib.DEFLATED, GZIP, strategy=zlib.Z_RLE)
+    # what repeats in noise-like images are runs of zeros around the brain: to look for no more takes half the time, and
+    # no more room; other surroundings repeat every four bytes
+    strategy = zlib.Z_DEFAULT_STRATEGY if any(raw[-4:]) else zlib.Z_RLE
+    packer = zlib.compressobj(COMPRESSION, zlib.DEFLATED, GZIP, strategy=strategy)
     with path.open("wb") as f:
         f.write(packer.compress(raw))
         f.write(packer.flush())
