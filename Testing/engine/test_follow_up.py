@@ -121,7 +121,7 @@ def test_studies(tiny_case: TinyCase, tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_refusals(made: tuple[Result, Case], tmp_path: Path) -> None:
-    """One date twice, a damaged result, a single sample, other settings: a sentence, and nothing is written."""
+    """One date twice, a damaged result, a single sample, other settings, a given mask: a sentence, nothing written."""
     one = visit(tmp_path / "a", made, 5.0, False)
     words = ["follow-up", "--before", str(one), "--out", str(tmp_path / "out")]
     assert "same folder" in CliRunner().invoke(app, [*words, "--after", str(one)]).output
@@ -144,5 +144,13 @@ def test_refusals(made: tuple[Result, Case], tmp_path: Path) -> None:
     other = replace(visit_one, stated=visit_one.stated | {"model": {"weights_sha256": "0"}})
     with pytest.raises(D3MError, match="different models"):
         compare_visits(visit_one, other)
+    settings = visit_one.stated["settings"]
+    every = replace(visit_one, stated=visit_one.stated | {"settings": settings | {"slice_interval": 3}})
+    with pytest.raises(D3MError, match="different qualities"):
+        compare_visits(visit_one, every)
+    drawn = replace(visit_one, stated=visit_one.stated | {"given_mask": {"sha256": "0"}})
+    for one_date, other_date in ((visit_one, drawn), (drawn, drawn)):
+        with pytest.raises(D3MError, match="given by a person"):
+            compare_visits(one_date, other_date)
     assert not (tmp_path / "out").exists()
     assert ndimage.label(visit_one.brain)[1] == 1

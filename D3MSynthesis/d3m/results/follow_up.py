@@ -124,7 +124,8 @@ def compare_visits(before: Visit, after: Visit) -> Change:
     """Register the later date to the earlier one and say what changed.
 
     Raises:
-        D3MError: the results are of different models or settings; they do not show the same head.
+        D3MError: the results are of different models or settings, or follow a given mask; they do not show the same
+            head.
     """
     _check_alike(before.stated, after.stated)
     shown = {"t1": _without_tumour(before), "after": _without_tumour(after)}
@@ -160,17 +161,26 @@ def compare_visits(before: Visit, after: Visit) -> Change:
 
 
 def _check_alike(before: dict[str, Any], after: dict[str, Any]) -> None:
+    if before.get("given_mask") is not None or after.get("given_mask") is not None:
+        raise D3MError(
+            "The enhancing tumour of a result was given by a person: its volume is no prediction that could change.",
+            "Make both results without a mask of the enhancement.",
+        )
     for name, one, other in (
         ("models", before["model"].get("weights_sha256"), after["model"].get("weights_sha256")),
-        ("qualities", before["settings"].get("steps"), after["settings"].get("steps")),
+        ("qualities", _quality(before["settings"]), _quality(after["settings"])),
         ("contrasts", before.get("missing", []), after.get("missing", [])),
-        ("kinds of mask (given and predicted)", before.get("given_mask") is None, after.get("given_mask") is None),
     ):
         if one != other:
             raise D3MError(
                 f"The two results were made with different {name}: their difference says nothing about the patient.",
                 "Make both in the same way.",
             )
+
+
+def _quality(settings: dict[str, Any]) -> tuple[Any, Any]:
+    """Reverse steps and slice interval; results of earlier versions computed every slice."""
+    return settings.get("steps"), settings.get("slice_interval", 1)
 
 
 def _same_image(before: dict[str, Any], after: dict[str, Any], contrast: str) -> bool:
