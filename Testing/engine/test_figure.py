@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from conftest import TinyCase
 from d3m.models.load import load_model
 from d3m.options import SynthesisOptions
-from d3m.results.figure import COLUMNS, draw_figure
+from d3m.results.figure import COLUMNS, TOP, draw_figure
 from d3m.synthesis import Result, Synthesis
 from d3m.volumes.preprocess.case import read_case
 from d3m.volumes.types import Case
@@ -92,3 +92,16 @@ def test_odd_results_are_drawn(change: str, made: tuple[Result, Case], tiny_case
     assert picture.std() > 0.05
     orange = (picture[..., 0] > 0.8) & (picture[..., 2] < 0.5) & (picture[..., 1] > 0.6)
     assert orange[int(0.94 * len(picture)) :].any()  # the statement that it is synthetic
+
+
+def test_a_scan_that_was_not_given_is_named(made: tuple[Result, Case], tmp_path: Path) -> None:
+    """The heading of its empty column says so; the other headings stay."""
+    result, case = made
+    headings = []
+    for missing in ((), ("t2",)):
+        draw_figure(tmp_path / "figure.png", replace(result, missing=missing), case)
+        band = imread(tmp_path / "figure.png")[:TOP, :, :3].min(axis=-1) > 0.5
+        headings.append([part.any(axis=0).sum() for part in np.array_split(band, len(COLUMNS), axis=1)])
+    complete, without = headings
+    assert without[1] > 3 * complete[1]
+    assert without[:1] + without[2:] == complete[:1] + complete[2:]

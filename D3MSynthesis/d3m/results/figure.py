@@ -123,6 +123,7 @@ def draw_figure(path: Path, result: Result, case: Case) -> None:
                 extent=(left, right, bottom, top),
             )  # fmt: skip
             if row is panels[0]:
+                heading += " (not given)" if heading.lower() in result.missing else ""
                 panel.write(0.5, 1.03, heading, color="white", fontsize=11, va="bottom", ha="center")
             panel.write(0.02, 0.5, sides[0], color="0.7", fontsize=8, va="center")
             panel.write(0.98, 0.5, sides[1], color="0.7", fontsize=8, va="center", ha="right")
