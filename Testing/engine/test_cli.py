@@ -284,3 +284,5 @@ def test_sample_and_default_model_run(tmp_path: Path) -> None:
     assert compared["psnr_brain"] > 15
     content = json.loads((tmp_path / "out/provenance.json").read_text())
     assert content["model"]["name"] == "default"
+    low, high = content["patient_estimate"]["volume_interval_ml"]
+    assert f"80 % interval {low:.1f} to {high:.1f} ml" in done.stdout

@@ -109,6 +109,8 @@ def synthesize(
                 reporter.notice(notice)
     reporter.done(out=str(out))
     if not reporter.json:
+        if result.patient is not None:
+            typer.echo(result.patient.sentence())
         typer.echo(f"Figure:  {out / 'figure.png'}")
         typer.echo(f"Volumes: {out / 'cemri.nii.gz'} and others beside it (synthetic, research use only)")
         if options.page:
