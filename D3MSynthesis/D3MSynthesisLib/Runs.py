@@ -12,6 +12,7 @@ import vtk
 import slicer
 from D3MSynthesisLib.Grids import fieldOf, gridTransform, matrixOf, movedField, resampledOn
 from D3MSynthesisLib.Results import STEP_IMAGES
+from D3MSynthesisLib.Texts import _
 
 PREFIX = "D3M."
 RUN, ROLE = PREFIX + "Run", PREFIX + "Role"
@@ -168,12 +169,22 @@ class Nodes:
     @property
     def notices(self) -> list[str]:
         """Sentences that the user should read with the result."""
-        return [str(notice["message"]) for notice in self.provenance.get("notices", [])]
+        return [_toldHere(notice) for notice in self.provenance.get("notices", [])]
 
     def all(self) -> list[Any]:
         """Every node that the run made."""
         roles = {field.name for field in fields(self)} - NOT_MADE
         return [node for node in (getattr(self, role) for role in sorted(roles)) if node is not None]
+
+
+def _toldHere(notice: dict[str, Any]) -> str:
+    """A notice's sentences; where they lead to a file of the engine's folder, to what the panel has instead."""
+    message = str(notice["message"])
+    if notice.get("code") in ("brain-extracted", "brain-doubtful"):
+        from d3m.volumes.preprocess.extraction import LOOK
+
+        message = message.replace(LOOK, _("Show 3D has its surface; a better one can be chosen as brain mask."))
+    return message
 
 
 def alive(node: Any) -> bool:

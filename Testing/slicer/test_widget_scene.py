@@ -226,6 +226,25 @@ def test_whole_brain_estimate_is_told(host: Host, made: MadeOutput) -> None:
     assert panel.ui.volumeLabel.text == ""
 
 
+def test_a_brain_that_was_found_is_looked_at_here(host: Host, made: MadeOutput) -> None:
+    """The panel names no file of the engine's folder, which is gone, but what shows the brain in Slicer."""
+    import json
+
+    from d3m.volumes.preprocess.extraction import LOOK
+
+    (made.folder / "provenance.json").unlink()
+    write_provenance(made.folder)
+    content = json.loads((made.folder / "provenance.json").read_text())
+    said = f"T1 is not brain-extracted; its brain (1402 ml) was found with deepbet 1.0.2. {LOOK}"
+    content["notices"] = [{"code": "brain-extracted", "message": said, "volume": "t1"}]
+    (made.folder / "provenance.json").write_text(json.dumps(content))
+    panel = opened(host, made)
+    press(host, panel)
+    text = panel.ui.noticesLabel.text
+    assert "(1402 ml) was found with deepbet 1.0.2. Show 3D has its surface" in text
+    assert "brain.png" not in text
+
+
 def test_a_run_is_not_taken_for_another_patients(host: Host, made: MadeOutput) -> None:
     """The line names the T1 of the run; its result is listed but does not take the views from the next patient."""
     panel = opened(host, made)
