@@ -212,9 +212,13 @@ def sample_caption() -> str:
     predicted = facts["enhancing_volume_ml"]
     said = "" if abs(predicted - truth) < 0.2 * truth else f", {predicted / truth:.1f} times the true {truth:.1f} ml"
     judged = f": the model marks too {'much' if predicted > truth else 'little'} here" if said else ""
+    estimate = facts["patient_estimate"]
+    low, high = estimate["volume_interval_ml"]
     return (
         "*The bundled sample, a simulated patient, through the default model (`make demo`). Its predicted enhancing "
-        f"tumour\nmeasures {predicted:.1f} ml{said or f'; the true one measures {truth:.1f} ml'}{judged}.*"
+        f"tumour\nmeasures {predicted:.1f} ml{said or f'; the true one measures {truth:.1f} ml'}{judged}. Its estimate "
+        f"for the patient:\n{estimate['volume_ml']:.1f} ml, {100 * estimate['interval_level']:.0f} % interval "
+        f"{low:.1f} to {high:.1f} ml.*"
     )
 
 
@@ -244,7 +248,7 @@ def problems() -> list[str]:
         if (text := (ROOT / name).read_text(encoding="utf-8")) != renewed(text)
     ]
     facts = json.loads(PICTURE_FACTS.read_text(encoding="utf-8"))
-    if facts["weights_sha256"] != _card()["weights_sha256"]:
+    if any(facts[name] != _card()[name] for name in ("weights_sha256", "patient_calibration")):
         found.append("The README's picture is of another model: run `make picture`.")
     return found
 
@@ -254,7 +258,9 @@ def take_picture(result: Path) -> None:
     provenance = json.loads((result / "provenance.json").read_text(encoding="utf-8"))
     facts = {
         "weights_sha256": provenance["model"]["weights_sha256"],
+        "patient_calibration": _card()["patient_calibration"],
         "enhancing_volume_ml": provenance["predicted_enhancing_volume_ml"],
+        "patient_estimate": provenance["patient_estimate"],
     }
     shutil.copyfile(result / "figure.png", PICTURE)
     PICTURE_FACTS.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
