@@ -11,8 +11,6 @@ export PYTHONDONTWRITEBYTECODE = 1
 
 demo: .venv/demo.stamp
 	$(BIN)/d3m synthesize --example --out demo --force
-	@echo "Figure:  demo/figure.png"
-	@echo "Volumes: demo/cemri.nii.gz, demo/subtraction.nii.gz, demo/enhancement_mask.nii.gz, demo/deformation.nii.gz"
 
 test: lint docs pytest
 
