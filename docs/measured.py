@@ -231,6 +231,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "sample": sample_caption,
     "full": lambda: comparison_table("full"),
     "half": lambda: comparison_table("half"),
+    "half-aligned": lambda: comparison_table("half-aligned"),
+    "half-misaligned": lambda: comparison_table("half-misaligned"),
     "seeds": lambda: comparison_table("seeds"),
 }
 
