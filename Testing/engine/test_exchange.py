@@ -23,7 +23,7 @@ from d3m.diffusion.sampler import Condition, State, reverse, to_intensity, to_pr
 from d3m.diffusion.schedule import make_schedule
 from d3m.errors import D3MError
 from d3m.models import store
-from d3m.models.card import Card, ValidationRow, WholeBrain
+from d3m.models.card import Card, ValidationRow, ValidationWithout, WholeBrain
 from d3m.models.exchange import FORMATS, export_model
 from d3m.models.load import load_model, save_model
 from d3m.models.recipes import PAPER
@@ -43,6 +43,9 @@ def named(tiny_model: Path, tmp_path: Path) -> Path:
         licence="CC BY-NC 4.0, research use only",
         limits="Not for <b>anybody</b>.",
         validation=(ValidationRow("psnr_brain", 20.1, 1.0, 3, 19.0), ValidationRow("auc_et", 0.75, 0.1, 3)),
+        optional_contrasts=("t2",),
+        validation_without=(ValidationWithout("t2", (ValidationRow("psnr_brain", 18.4, 1.0, 3, 19.0),)),),
+        patient_validation=(ValidationRow("volume_error_ml", 7.5, 2.0, 9),),
     )
     folder = tmp_path / "named"
     save_model(folder, card, load_file(tiny_model / "weights.safetensors"))
@@ -226,6 +229,16 @@ def test_all_that_a_model_takes_is_exported(full: Path, tiny_case: TinyCase, tmp
     assert set(made["inputs"]) == {"t1", "t2", "flair", "adc"}
     assert made["missing"] == ["swi"]
     logging.getLogger("monai").setLevel(logging.WARNING)
+
+
+@pytest.mark.parametrize("form", ["onnx", "monai", "huggingface"])
+def test_the_readme_has_every_table_of_the_card(form: str, named: Path, tmp_path: Path) -> None:
+    """With all scans, without T2, and whether and how much enhances."""
+    (readme,) = _exported(named, tmp_path, form).rglob("README.md")
+    parts = dict(part.split("\n", 1) for part in readme.read_text(encoding="utf-8").split("\n## ")[1:])
+    assert "| psnr_brain | 20.100 | 1.000 | 3 |" in parts["Validation"]
+    assert "| psnr_brain | 18.400 | 1.000 | 3 |" in parts["Validation without T2"]
+    assert "| volume_error_ml | 7.500 | 2.000 | 9 |" in parts["Whether and how much enhances"]
 
 
 def test_the_hub_reads_the_model_card(named: Path, tmp_path: Path) -> None:

@@ -272,10 +272,13 @@ def _readme(card: Card, use: str) -> str:
     ]
     texts = (("Scans", card.expected), ("Limits", card.limits), ("Data", card.data), ("Training", card.training))
     parts += [f"## {title}\n\n{for_html(text)}" for title, text in texts if text]
-    if card.validation:
-        rows = "\n".join(f"| {for_html(r.name)} | {r.mean:.3f} | {r.sd:.3f} | {r.n} |" for r in card.validation)
-        note = for_html(card.validation_note)
-        parts.append(f"## Validation\n\n{note}\n\n| quantity | mean | sd | patients |\n|---|---|---|---|\n{rows}")
+    tables = [("Validation", card.validation_note, card.validation)]
+    tables += [(f"Validation without {one.contrast.upper()}", "", one.rows) for one in card.validation_without]
+    tables += [("Whether and how much enhances", "Each patient by a fit without the patient.", card.patient_validation)]
+    for title, note, measured in tables:
+        rows = "\n".join(f"| {for_html(r.name)} | {r.mean:.3f} | {r.sd:.3f} | {r.n} |" for r in measured)
+        head = "\n\n".join(text for text in (f"## {title}", for_html(note)) if text)
+        parts += [f"{head}\n\n| quantity | mean | sd | patients |\n|---|---|---|---|\n{rows}"] if rows else []
     terms = (("Licence", _licence(card).strip()), ("Citation", card.citation))
     parts += [f"## {title}\n\n{for_html(text)}" for title, text in terms if text]
     return "\n\n".join(parts) + "\n"
