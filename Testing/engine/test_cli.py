@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import d3m
 from conftest import AFFINE, SHAPE, TinyCase
 from d3m.commands.app import app
+from d3m.models.store import find_model
 from d3m.system.console import Reporter, session
 from engine.command_helpers import d3m_command, environment, events
 
@@ -260,6 +261,9 @@ def test_models_commands(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.M
     assert "tiny" not in call("models").stdout
     assert call("models", "remove", "tiny").exit_code == 2
     assert call("models", "import", tmp_path).exit_code == 2
+    shipped = call("models", "import", find_model("default"))
+    assert shipped.exit_code == 2
+    assert "ships with the software: change the name" in " ".join(shipped.stderr.split())
 
 
 def test_absurd_header_is_an_input_error(tiny_case: TinyCase, tiny_model: Path, tmp_path: Path) -> None:

@@ -252,9 +252,12 @@ def import_model(folder: Path) -> ModelEntry:
     card = read_card(folder)
     weights = [path for path in (weights_path(folder, card), whole_brain_path(folder, card)) if path is not None]
     target = user_folder() / card.name
-    if any(entry.name == card.name for entry in list_models()):
+    taken = next((entry for entry in list_models() if entry.name == card.name), None)
+    if taken is not None:
+        way = f"change the name in the folder's {CARD_NAME}, or use the folder as it is (--model FOLDER)."
         raise D3MError(
-            f"There is a model {card.name!r} already.", f"Remove it first, or change the name in {CARD_NAME}."
+            f"There is a model {card.name!r} already.",
+            f"Remove that one first, {way}" if taken.removable else f"It ships with the software: {way}",
         )
     if os.path.lexists(target):
         raise D3MError(f"A folder {card.name!r} that is not a model is in the way.", f"Remove {target}.")
