@@ -216,7 +216,8 @@ def sample_caption() -> str:
     low, high = estimate["volume_interval_ml"]
     return (
         "*The bundled sample, a simulated patient, through the default model (`make demo`). Its predicted enhancing "
-        f"tumour\nmeasures {predicted:.1f} ml{said or f'; the true one measures {truth:.1f} ml'}{judged}. Its estimate "
+        f"tumour\nmeasures {predicted:.1f} ml{said or f'; the true one measures {truth:.1f} ml'}{judged}. Its "
+        f"[estimate](docs/validation.md#whether-and-how-much-enhances) "
         f"for the patient:\n{estimate['volume_ml']:.1f} ml, {100 * estimate['interval_level']:.0f} % interval "
         f"{low:.1f} to {high:.1f} ml.*"
     )

@@ -134,7 +134,7 @@ def main(
         print(patient.id, flush=True)
     measured = len(next(iter(found.values()), []))
     text = (
-        f"Patients: {measured} of {len(patients)}; the others have hardly any enhancing tumour.\n\n"
+        f"Patients: {measured} of {len(patients)}; whoever has hardly any enhancing tumour is left out.\n\n"
         "| mask | contrast: in the mask | around it | in the true tumour (real) "
         "| PSNR tumour | PSNR with 6 mm around |\n"
         "|---|---|---|---|---|---|\n"
