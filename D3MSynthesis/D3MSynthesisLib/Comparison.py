@@ -34,6 +34,9 @@ COMPARED_VOXEL = PREFIX + "ComparedVoxelMl"
 """Attribute of a run: the volume of a voxel when it was compared; the engine's comparison is under no transform."""
 SAME_MM = 1e-3
 """Places that are nearer to each other are the same: files keep numbers of limited precision."""
+MAX_KEPT = 32
+_digests: dict[int, str] = {}
+"""Of the images that were looked at last, by the time of their last change, which no two have."""
 
 
 def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None, acrossStudies: bool = False) -> dict[str, Any]:
@@ -164,13 +167,25 @@ def imprint(reference: Any, target: Any) -> str:
     """
     import numpy as np
 
-    array = np.ascontiguousarray(slicer.util.arrayFromVolume(reference), np.float32)
-    digest = hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest()
+    shape = slicer.util.arrayFromVolume(reference).shape
     mark = {
-        "shape": array.shape, "voxels": digest, "places": np.round(_places(reference, target), 5).tolist(),
+        "shape": shape, "voxels": _voxels(reference), "places": np.round(_places(reference, target), 5).tolist(),
         "frame": matrixOf(target).tolist(), "size": sizeOf(target),
     }  # fmt: skip
     return json.dumps(mark)
+
+
+def _voxels(volume: Any) -> str:
+    """What tells a volume's voxels from others; it is worked out once after each change, for a scan may be dragged."""
+    import numpy as np
+
+    when = volume.GetImageData().GetMTime()
+    if when not in _digests:
+        while len(_digests) >= MAX_KEPT:
+            _digests.pop(next(iter(_digests)))
+        array = np.ascontiguousarray(slicer.util.arrayFromVolume(volume), np.float32)
+        _digests[when] = hashlib.blake2b(array, digest_size=8).hexdigest()
+    return _digests[when]
 
 
 def maskImprint(mask: Any, target: Any) -> str:

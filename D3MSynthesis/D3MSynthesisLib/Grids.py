@@ -9,6 +9,9 @@ import vtk
 import slicer
 from D3MSynthesisLib.Results import Image
 
+SAME_VOXEL = 1e-3
+"""Grids whose voxels are nearer to each other, in voxels, are the same: files keep numbers of limited precision."""
+
 
 def gridTransform(image: Image) -> Any:
     """A field of RAS millimetres, (K, J, I, 3), on its own oriented grid, as a VTK transform."""
@@ -116,11 +119,10 @@ def rasBounds(points: Any) -> Any:
 def resampledOn(node: Any, target: Any, nearest: bool = False) -> Any:
     """The voxels of a volume node on another one's grid, as both are shown, 0 outside: (K, J, I) float32."""
     import numpy as np
-    from vtk.util.numpy_support import vtk_to_numpy
 
-    image = resliced(node, target, nearest)
-    array = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-    return array.astype(np.float32)
+    rasToIjk = vtk.vtkMatrix4x4()
+    node.GetRASToIJKMatrix(rasToIjk)
+    return _arrayOn(node.GetImageData(), rasToIjk, node, target, nearest).astype(np.float32)
 
 
 def resliced(node: Any, target: Any, nearest: bool = False) -> Any:
@@ -140,7 +142,6 @@ def segmentOn(segmentation: Any, identifier: str, target: Any) -> Any:
     its display node there (util.py, arrayFromSegmentBinaryLabelmap).
     """
     import numpy as np
-    from vtk.util.numpy_support import vtk_to_numpy
 
     shape = target.GetImageData().GetDimensions()[::-1]
     image, rasToIjk = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
@@ -150,12 +151,49 @@ def segmentOn(segmentation: Any, identifier: str, target: Any) -> Any:
     if image.GetNumberOfPoints() == 0 or image.GetPointData().GetScalars() is None:  # an empty segment
         return np.zeros(shape, bool)
     image.GetWorldToImageMatrix(rasToIjk)
-    found = _resliced(image, rasToIjk, segmentation, target, nearest=True)
-    array = vtk_to_numpy(found.GetPointData().GetScalars()).reshape(shape)
+    array = _arrayOn(image, rasToIjk, segmentation, target, nearest=True)
     segments = segmentation.GetSegmentation()
     if not segments.ContainsRepresentation("Binary labelmap"):  # a surface, say: it was converted alone
         return array > 0
     return array == segments.GetSegment(identifier).GetLabelValue()
+
+
+def _arrayOn(image: Any, rasToIjk: Any, node: Any, target: Any, nearest: bool) -> Any:
+    """An image's voxels on a volume's grid, 0 outside: (K, J, I); where its voxels lie on that grid they are copied."""
+    import numpy as np
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    shift = _shiftTo(rasToIjk, node, target)
+    if shift is None:
+        image = _resliced(image, rasToIjk, node, target, nearest)
+        return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    found = np.zeros(target.GetImageData().GetDimensions()[::-1], voxels.dtype)
+    into, out = [], []
+    for size, length, start in zip(found.shape, voxels.shape, (shift - image.GetExtent()[::2])[::-1], strict=True):
+        low, high = max(0, -start), min(size, length - start)
+        if low >= high:
+            return found
+        into.append(slice(low, high))
+        out.append(slice(low + start, high + start))
+    found[tuple(into)] = voxels[tuple(out)]
+    return found
+
+
+def _shiftTo(rasToIjk: Any, node: Any, target: Any) -> Any:
+    """By how many whole voxels a grid's indices differ from a volume's, (3,) of i, j, k; None if it is another grid."""
+    import numpy as np
+
+    matrix = vtk.vtkMatrix4x4()
+    between = slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes
+    if not between(target.GetParentTransformNode(), node.GetParentTransformNode(), matrix):
+        return None
+    whole = slicer.util.arrayFromVTKMatrix(rasToIjk) @ slicer.util.arrayFromVTKMatrix(matrix) @ matrixOf(target)
+    shift = np.rint(whole[:3, 3]).astype(int)
+    last = np.array([*target.GetImageData().GetDimensions(), 1]) - [1, 1, 1, 0]  # where the error is largest
+    grid = np.eye(4)
+    grid[:3, 3] = shift
+    return shift if abs((whole - grid) * last).max() <= SAME_VOXEL else None
 
 
 def _resliced(image: Any, rasToIjk: Any, node: Any, target: Any, nearest: bool) -> Any:
