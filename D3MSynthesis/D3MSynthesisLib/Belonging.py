@@ -135,23 +135,32 @@ def doubt(nodes: Iterable[Any]) -> str:
     chosen = list(nodes)
     if len(chosen) < 2:
         return ""
+    told = disagreement(chosen)
+    if told:
+        return told
     stems = [stemOf(nameOf(node)) for node in chosen]
     marks = [markOf(node) for node in chosen]
-    places = [placeOf(node) for node in chosen]
+    named, placed = [bool(stem) for stem in stems], [bool(placeOf(node)) for node in chosen]
+    either = [one or other for one, other in zip(named, placed, strict=True)]
+    linked = all(either) and any(one and other for one, other in zip(named, placed, strict=True))
+    if all(named) or all(placed) or linked or (marks[0] and len(set(marks)) == 1):
+        return ""
+    return _("Nothing says that these scans are of one patient: make sure that they are.")
+
+
+def disagreement(nodes: list[Any]) -> str:
+    """A sentence where names or folders of scans speak of several patients, else empty."""
+    stems = [stemOf(nameOf(node)) for node in nodes]
+    marks = [markOf(node) for node in nodes]
     several = sorted({stem for stem in stems if stem})
     if len(several) < 2:
         several = _disagreeing(marks, several[0] if several else "")
     if len(several) > 1:
         text = _("The names speak of different patients ({names}): make sure that they are one.")
         return text.format(names=", ".join(several[:4]))
-    if len(set(places) - {""}) > 1:
+    if len({placeOf(node) for node in nodes} - {""}) > 1:
         return _("The scans were read from different folders: make sure that they are of one patient.")
-    named, placed = [bool(stem) for stem in stems], [bool(place) for place in places]
-    either = [one or other for one, other in zip(named, placed, strict=True)]
-    linked = all(either) and any(one and other for one, other in zip(named, placed, strict=True))
-    if all(named) or all(placed) or linked or (marks[0] and len(set(marks)) == 1):
-        return ""
-    return _("Nothing says that these scans are of one patient: make sure that they are.")
+    return ""
 
 
 def apart(one: Any, other: Any) -> bool:

@@ -16,7 +16,7 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
-from D3MSynthesisLib.Belonging import apart, doubt, keepPlace, maskApart
+from D3MSynthesisLib.Belonging import apart, disagreement, doubt, keepPlace, maskApart
 from D3MSynthesisLib.Counted import Counted, countedOf
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
@@ -182,6 +182,17 @@ def whose(nodes: Iterable[Any]) -> str:
     if titles:
         return _("Scans of {patient}, and scans that do not say whose they are.").format(patient="; ".join(titles))
     return "" if all(identity.known for identity in identities) else doubt(chosen)
+
+
+def scansNotice(nodes: Iterable[Any]) -> str | None:
+    """A sentence for the result where names or folders of its scans speak of several patients; None if all is well.
+
+    Where every scan has identifiers, `readiness` compares these. It names nobody: files of the result have it.
+    """
+    chosen = [node for node in nodes if node is not None]
+    if all(identityOf(node).known for node in chosen) or not disagreement(chosen):
+        return None
+    return _("The names or folders of the scans spoke of different patients: make sure that they are of one.")
 
 
 def _fault(name: str, node: Any) -> str | None:

@@ -16,7 +16,7 @@ from D3MSynthesisLib.Comparison import MADE_FROM, imprint, inputChanged, inputIm
 from D3MSynthesisLib.Counted import countedOf
 from D3MSynthesisLib.Engine import Cost, Device, EngineInfo, ModelInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Grids import matrixOf
-from D3MSynthesisLib.Inputs import maskNotice, readiness, transformNotice
+from D3MSynthesisLib.Inputs import maskNotice, readiness, scansNotice, transformNotice
 from D3MSynthesisLib.Runs import Nodes
 from D3MSynthesisLib.Scene import Frame
 from D3MSynthesisLib.Texts import _
@@ -190,6 +190,7 @@ class SynthesisLogic:
         named = [node.GetName() for node in kept.values() if node is not None]
         masks = {"brain-mask": brainMask, "reference-mask": referenceMask, "enhancement-mask": enhancementMask}
         counted = {name: countedOf(node, name != "brain-mask") for name, node in masks.items() if node is not None}
+        whose = scansNotice([*scans.values(), reference])
         copies = Frames.keep(kept)
         scans = {name: kept[name] for name in scans}
         further = {name: kept[name] for name in further}
@@ -199,7 +200,8 @@ class SynthesisLogic:
         given = scans | {"brain-mask": brainMask, "reference": reference, "reference-mask": referenceMask,
                          "enhancement-mask": enhancementMask}  # fmt: skip
         folder = newFolder()
-        told = transformNotice(t1, t2, flair, further), maskNotice(t1, (brainMask, referenceMask, enhancementMask))
+        told = (whose, transformNotice(t1, t2, flair, further),
+                maskNotice(t1, (brainMask, referenceMask, enhancementMask)))  # fmt: skip
         notices = [text for text in (*told, *(mask.text for mask in counted.values())) if text]
         frame = Frame(
             t1.GetName() or "", matrixOf(t1).copy(), t1, t1.GetParentTransformNode(), t2, flair, identity,

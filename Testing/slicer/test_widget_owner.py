@@ -74,6 +74,20 @@ def test_a_mask_of_nobody_knows_whose_result_is_told(host: Host, made: MadeOutpu
     assert any("another T1" in notice for notice in panel.result.nodes.notices), panel.ui.errorLabel.text
 
 
+@pytest.mark.parametrize(
+    ("flair", "told"), [("smith_flair", True), ("jones_flair", False), ("jones_sag_space_flair_4", False)]
+)
+def test_a_result_of_scans_with_names_of_two_patients_says_so(
+    host: Host, made: MadeOutput, flair: str, told: bool
+) -> None:
+    """The inputs fold away after a run, and a scene is opened by others: the result itself tells it, without a name."""
+    panel = opened(host, made, ("jones_t1", "jones_ax_t2", flair))
+    assert ("different patients" in panel.ui.whoseLabel.text) is told
+    press(host, panel)
+    assert ("different patients" in panel.ui.noticesLabel.text) is told
+    assert "smith" not in panel.ui.noticesLabel.text
+
+
 def test_a_result_whose_t1_is_gone_says_whose_it_is(host: Host, made: MadeOutput) -> None:
     """Under another T1 the volume never stands alone, also after the module was left."""
     panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
