@@ -29,6 +29,12 @@ MASK_WORDS = re.compile(
     r"|untitled|bet|hd|synthstrip|[a-z]|\d{1,3}"
 )
 """Words of the name of a mask that say nothing about a patient."""
+DRAWN = re.compile(
+    r"(?:[gcp]tv|roi|seg|mask|lesion|contour|outline|reader|rater|observer|expert|v)\d*|et|tc|wt|ed|ncr|net|gliomas?|gbm"
+    r"|glioblastomas?|metastas[ei]s|mets?|contours|outlines|annotat\w*|delineat\w*|rt|rtstruct|struct(?:ure)?s?|draft"
+    r"|results?|predictions?|output|nnunet|consensus|staple|radiolog\w*|correct\w*|manually"
+)
+"""More such words; in the name of a scan they may be a person's: "gbm_001_t1"."""
 
 
 def placeOf(node: Any) -> str:
@@ -178,13 +184,20 @@ def maskApart(mask: Any, t1: Any) -> bool:
     Names of masks say what is drawn, and by whom: only words that T1's has not, in place of those that it has, count,
     and other numbers behind the same word, as in "sub-001" and "sub-002".
     """
-    theirs, mine = ({word for word in markOf(node).split() if not MASK_WORDS.fullmatch(word)} for node in (mask, t1))
+    theirs, mine = _persons(mask), _persons(t1)
+    theirs = {word for word in theirs if word in mine or not DRAWN.fullmatch(word)}
     one, other = _numbered(mask), _numbered(t1)
     if any(one[word] != other[word] for word in one.keys() & other.keys()):
         return True
     if theirs and mine:
         return not (theirs <= mine or mine <= theirs)
     return len({placeOf(mask), placeOf(t1)} - {""}) > 1
+
+
+def _persons(node: Any) -> set[str]:
+    """Words of a name that may be a person's, numbers in them without zeros before: "pat01" is "pat1"."""
+    words = (word for word in markOf(node).split() if not MASK_WORDS.fullmatch(word))
+    return {re.sub(r"(?<=[a-z])0+(?=\d)", "", word) for word in words}
 
 
 def _numbered(node: Any) -> dict[str, int]:

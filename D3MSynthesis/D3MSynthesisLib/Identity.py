@@ -14,6 +14,7 @@ PATIENT_ID, STUDY_UID = "0010,0020", "0020,000D"
 _SCAN_WORDS = r"t1|t2|flair|mprage|bravo|spgr|fspgr|vibe|tfe|tirm|dark|fse|tse|dwi|adc|swi"
 _PLAIN_WORDS = (
     r"ax|axial|sag|sagittal|cor|coronal|tra|transversal|obl|3d|2d|pre|post|gd|gad|km|ce|the|scan|mr|mri|brain"
+    r"|cube|space|vista|fs|fatsat|dixon|propeller|blade|se|gre"
 )
 """Words of a sequence's name that say nothing about a patient."""
 

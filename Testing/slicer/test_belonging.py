@@ -40,6 +40,7 @@ GOOD = [
     "t1_smith t2_smith flair_smith t1c_smith",
     "BraTS-GLI-00001-000-t1n BraTS-GLI-00001-000-t2w BraTS-GLI-00001-000-t2f BraTS-GLI-00001-000-t1c",
     "sub-01_T1w sub-01_T2w sub-01_FLAIR sub-01_ce-gadolinium_T1w",
+    "MRI_HEAD_3D_T1_2020_3 MRI_HEAD_AX_T2_2020_4 MRI_HEAD_SAG_CUBE_FLAIR_2020_5 MRI_HEAD_3D_T1_GD_2020_9",
     "5_t1_mprage_sag_p2_iso 6_t2_tse_tra_3mm 7_t2_tirm_tra_dark-fluid 9_t1_mprage_sag_p2_iso_KM",
 ]
 
@@ -148,6 +149,13 @@ def test_a_mask_of_a_patient_who_went_while_another_module_was_shown(
         ("smith_t1_2", "smith_seg_1", False),
         ("401_t1", "Segmentation_3", False),
         ("sub-01_T1w", "tumour", False),
+        *(("smith_t1", name, False) for name in ("ET", "GTV1", "glioma", "contour_2", "annotation", "reader1_final")),
+        ("smith_t1", "jones_glioma", True),
+        ("gbm_001_t1", "gbm_002_seg", True),
+        ("gbm001_t1", "gbm002_seg", True),
+        ("met12_t1", "met13_mask", True),
+        ("pat01_visit1_t1", "pat1_visit1_seg", False),
+        ("pat01_visit1_t1", "pat01_visit2_seg", True),
     ],
 )
 def test_a_mask_of_the_next_number(
