@@ -81,7 +81,7 @@ def show(nodes: Nodes, look: Look) -> int:
     scene = nodes.cemri.GetScene()
     inspecting, done = _inspected(nodes, look)
     if nodes.steps:
-        selectStep(nodes, done or nodes.steps)
+        selectStep(nodes, look.step or nodes.steps)
     picture = _picture(nodes, look, done)
     over, share = _over(nodes, look, done, inspecting)
     if look.fade > 0 and not inspecting and alive(nodes.reference):
