@@ -188,7 +188,7 @@ def _backgrounds(nodes: Nodes, look: Look) -> dict[str, Any]:
     """Views with an image of their own: acquired scans, and what else the layout compares with."""
     if look.layout == "sideBySide":
         return {"Red": nodes.t1}
-    if look.layout == "beforeAfter" and nodes.steps:
+    if look.layout == "beforeAfter" and nodes.steps and look.picture == "sample":
         found = proxies(nodes)
         display = nodes.cemri.GetDisplayNode()
         for name in ("before", "after"):

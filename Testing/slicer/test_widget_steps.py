@@ -46,3 +46,39 @@ def test_back_from_a_step_the_panel_says_what_the_views_show(host: Host, made: M
     ui.sideBySideButton.click()
     host.settle()
     assert Views.images(host.scene, "Yellow")[0] is nodes.cemri, "not the sample, which nobody has chosen"
+
+
+@pytest.mark.parametrize("how", ["picture", "fade", "run", "other run"])
+def test_before_and_after_leave_when_another_picture_is_chosen(host: Host, made: MadeOutput, how: str) -> None:
+    """In two views there is no room for the synthetic image else, and its mask would lie over the sample's steps."""
+    from D3MSynthesisLib.Parameters import Picture
+
+    panel = opened(host, made)
+    p, ui = panel.parameters, panel.ui
+    p.reference = slicer.util.addVolumeFromArray(
+        np.ascontiguousarray(2 * made.cemri.T), ijkToRAS=made.matrix, name="p_t1c"
+    )
+    press(host, panel)
+    ui.compareButton.click()
+    if how == "other run":
+        press(host, panel)
+    nodes = panel.result.nodes
+    ui.beforeAfterButton.click()
+    host.settle()
+    assert background(host) is nodes.browser.GetProxyNode(nodes.stepBefore)
+    if how == "picture":
+        p.picture = Picture.CEMRI
+    elif how == "fade":
+        ui.fadeSlider.setValue(0.4)
+    elif how == "run":
+        press(host, panel)
+    else:
+        panel.result.onRun(1)
+    host.settle()
+    cemri = panel.result.nodes.cemri
+    assert [Views.images(host.scene, view)[0] for view in Views.TWO] == [cemri, cemri]
+    ui.stepSlider.setValue(2)
+    nodes = panel.result.nodes
+    steps = [nodes.browser.GetProxyNode(sequence) for sequence in (nodes.stepBefore, nodes.stepAfter)]
+    assert [Views.images(host.scene, view)[0] for view in Views.TWO] == steps, "steps are looked at again"
+    assert not nodes.segmentation.GetDisplayNode().GetVisibility2D()
