@@ -193,8 +193,5 @@ class Marks(VTKObservationMixin):
 
     def _onBrowser(self, browser: Any, _event: str) -> None:
         """Another step of a run is replayed, by the Sequences toolbar, say: what is written of it follows."""
-        run = browser.GetAttribute(Runs.RUN)
-        nodes = next((found for found in Runs.findRuns(self._scene) if found.runID == run), None) if run else None
-        if nodes is not None and nodes.steps:
-            Pictures.nameStep(nodes)
-            Views.markViews()
+        if browser.GetAttribute(Runs.RUN):
+            qt.QTimer.singleShot(0, guarded(Views.markViews))  # the images may be filled after this

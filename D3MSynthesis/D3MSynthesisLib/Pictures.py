@@ -158,13 +158,15 @@ def stepText(nodes: Nodes, done: int | None, when: str) -> str:
     return form.format(sample=sampleText(nodes), step=Field.stepName(nodes, done))
 
 
-def nameStep(nodes: Nodes) -> None:
-    """Write into the views which step the nodes of the replay show now, whoever chose it."""
-    done = int(nodes.stepAfter.GetNthIndexValue(max(nodes.browser.GetSelectedItemNumber(), 0)))
-    found = proxies(nodes)
-    for name in ("before", "after"):
-        if name in found:
-            found[name].SetAttribute(Views.CAPTION, stepText(nodes, done, name))
+def nameSteps(nodes: Nodes) -> None:
+    """Keep with every image of a step which it is: whatever fills the nodes of the replay brings it into the views.
+
+    Sequences are what a scene's file has; the nodes that show them are filled anew (vtkSlicerSequencesLogic.cxx, 509).
+    """
+    for name, sequence in (("before", nodes.stepBefore), ("after", nodes.stepAfter)):
+        for index in range(nodes.steps):
+            text = stepText(nodes, int(sequence.GetNthIndexValue(index)), name)
+            sequence.GetNthDataNode(index).SetAttribute(Views.CAPTION, text)
 
 
 def _over(nodes: Nodes, look: Look, done: int | None, inspecting: bool) -> tuple[Any, float]:
@@ -243,8 +245,9 @@ def selectStep(nodes: Nodes, done: int) -> None:
     number = nodes.stepAfter.GetItemNumberFromIndexValue(str(done), False)
     if nodes.browser.GetSelectedItemNumber() != number:
         nodes.browser.SetSelectedItemNumber(number)
+    if nodes.stepAfter.GetNthDataNode(0).GetAttribute(Views.CAPTION) is None:
+        nameSteps(nodes)  # a scene of an earlier version
     updateProxies(nodes)
-    nameStep(nodes)
 
 
 def first(nodes: Nodes) -> None:

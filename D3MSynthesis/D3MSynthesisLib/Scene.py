@@ -15,7 +15,7 @@ from typing import Any
 
 import slicer
 from d3m.results.ours import EXPORT
-from D3MSynthesisLib import Looks, Masks
+from D3MSynthesisLib import Looks, Masks, Pictures
 from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.Comparison import COMPARED, COMPARED_TUMOUR, MADE_FROM
 from D3MSynthesisLib.Grids import gridTransform, thresholdOf
@@ -242,6 +242,7 @@ class _Builder:
             browser.SetSaveChanges(sequence, False)
         nodes.browser = browser
         nodes.stepBefore, nodes.stepAfter, nodes.stepMask, nodes.stepField = (sequences[name] for name in STEP_IMAGES)
+        Pictures.nameSteps(nodes)
         browser.SetSelectedItemNumber(len(self.output.steps) - 1)
         updateProxies(nodes)
         self.made += proxies(nodes).values()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from slicer_helpers import MadeOutput
@@ -11,7 +13,12 @@ pytest.importorskip("PySide6.QtUiTools")
 from panel_helpers import background, opened, press  # noqa: E402
 from qt_host import Host  # noqa: E402
 
-from D3MSynthesisLib import Views  # noqa: E402
+from D3MSynthesisLib import Runs, Views  # noqa: E402
+
+
+def written(host: Host) -> str:
+    """What stands at the upper edge of the red view."""
+    return host.application.layoutManager().sliceWidget("Red").sliceView().cornerAnnotation().GetText(7) or ""
 
 
 @pytest.mark.parametrize("choice", ["picture", "overlay", "fade", "key"])
@@ -82,3 +89,23 @@ def test_before_and_after_leave_when_another_picture_is_chosen(host: Host, made:
     steps = [nodes.browser.GetProxyNode(sequence) for sequence in (nodes.stepBefore, nodes.stepAfter)]
     assert [Views.images(host.scene, view)[0] for view in Views.TWO] == steps, "steps are looked at again"
     assert not nodes.segmentation.GetDisplayNode().GetVisibility2D()
+
+
+@pytest.mark.parametrize("panelIsShown", [True, False])
+def test_a_step_in_a_saved_scene_is_named(host: Host, made: MadeOutput, tmp_path: Path, panelIsShown: bool) -> None:
+    """Whoever opens the scene, with the panel or without, is told which sample and step it is; and by the toolbar."""
+    panel = opened(host, made)
+    press(host, panel)
+    panel.ui.stepSlider.setValue(2)
+    assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    host.clear()
+    if not panelIsShown:
+        panel.exit()
+    host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    host.settle()
+    assert any("after the warp of step 2 of 3" in line for line in Views.caption(host.scene, "Red"))
+    (nodes,) = Runs.findRuns(host.scene)
+    nodes.browser.SetSelectedItemNumber(0)
+    host.settle()
+    assert any("after the warp of step 1 of 3" in line for line in Views.caption(host.scene, "Red"))
+    assert any("after the warp of step 1 of 3" in line for line in written(host).split("\n"))
