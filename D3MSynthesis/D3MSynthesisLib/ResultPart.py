@@ -269,6 +269,8 @@ class ResultPart(VTKObservationMixin):
             text = _("The mask of the enhancing tumour was deleted: it has no volume.")
         if nodes.estimate:
             text += f"<br>{html.escape(nodes.estimate)}"
+            if nodes.edited or nodes.maskDeleted:
+                text += " " + _("This is the model's own: it does not know what was changed in the mask.")
         chosen = None if self.parameters is None else self.parameters.t1
         if chosen is not None and chosen is not nodes.t1:
             own = nodes.t1.GetName() if Runs.alive(nodes.t1) else nodes.cemri.GetName().replace(" synthetic CEMRI", "")

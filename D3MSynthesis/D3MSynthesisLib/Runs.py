@@ -143,12 +143,13 @@ class Nodes:
         from d3m.models.patient import PatientEstimate
 
         stated = self.provenance.get("patient_estimate")
-        if not stated:
+        try:
+            low, high = stated["volume_interval_ml"]
+            return PatientEstimate(
+                stated["enhancement_probability"], stated["volume_ml"], (low, high), stated["interval_level"]
+            ).sentence()
+        except (KeyError, TypeError, ValueError):  # a result without one, or of another version
             return ""
-        low, high = stated["volume_interval_ml"]
-        return PatientEstimate(
-            stated["enhancement_probability"], stated["volume_ml"], (low, high), stated["interval_level"]
-        ).sentence()
 
     @property
     def comparison(self) -> dict[str, Any] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from slicer_helpers import MadeOutput
@@ -46,6 +48,35 @@ def test_a_mask_that_is_edited_is_kept(host: Host, made: MadeOutput) -> None:
     assert "deleted" in ui.editedLabel.text
     ui.thresholdSlider.setValue(0.32)
     assert nodes.enhancingVolumeMl > 0
+
+
+def test_the_patients_estimate_beside_a_mask(host: Host, made: MadeOutput) -> None:
+    """It stays the model's, whatever is done to the mask, and says so where a person has changed that."""
+    from D3MSynthesisLib import Grids
+
+    path = made.folder / "provenance.json"
+    content = json.loads(path.read_text())
+    estimate = {"enhancement_probability": 0.87, "volume_ml": 12.0, "volume_interval_ml": [4.0, 20.0],
+                "interval_level": 0.8}  # fmt: skip
+    path.write_text(json.dumps(content | {"patient_estimate": estimate}))
+    panel = opened(host, made)
+    press(host, panel)
+    nodes, ui = panel.result.nodes, panel.ui
+    ui.thresholdSlider.setValue(0.6)
+    host.settle()
+    assert "87 % likely" in ui.volumeLabel.text
+    assert "does not know" not in ui.volumeLabel.text
+    Grids.writeMask(nodes.segmentation, nodes.segmentID, np.zeros_like(made.mask.T), Grids.matrixOf(nodes.cemri))
+    host.settle()
+    assert "edited: <b>0.0 ml</b>" in ui.volumeLabel.text
+    assert "87 % likely" in ui.volumeLabel.text
+    assert "does not know what was changed" in ui.volumeLabel.text
+    for stated in (None, {}, {"volume_interval_ml": [1, 2]}, estimate | {"volume_ml": None}, "text"):
+        nodes.cemri.SetAttribute("D3M.Provenance", json.dumps(content | {"patient_estimate": stated}))
+        panel.exit()
+        panel.enter()
+        assert "likely" not in ui.volumeLabel.text
+        assert "ml" in ui.volumeLabel.text
 
 
 def test_segments_that_were_added_are_not_lost_unasked(host: Host, made: MadeOutput) -> None:
