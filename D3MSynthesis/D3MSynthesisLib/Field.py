@@ -278,11 +278,26 @@ def volumeChange(field: Image) -> Any:
     """
     import numpy as np
 
-    g = (gradient(field, (1, 1, 1)) + gradient(field, (-1, -1, -1))) / 2
-    determinant = np.linalg.det(np.eye(3) + g)
+    length = lengthOf(field)
+    change = np.ones(length.shape, np.float32)
+    box = tuple(_within(length.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3))
+    if 0 in length[box].shape:
+        return change
+    part = Image(field.array[box], field.ijkToRAS)
+    g = (gradient(part, (1, 1, 1)) + gradient(part, (-1, -1, -1))) / 2 + np.eye(3)
+    determinant = np.einsum("...a,...a->...", g[..., 0], np.cross(g[..., 1], g[..., 2]))
     inverse = np.where(determinant > 0, 1 / np.maximum(determinant, 0.05), 0)
-    inverse[lengthOf(field) == 0] = 1
-    return inverse.astype(np.float32)
+    inverse[length[box] == 0] = 1
+    change[box] = inverse
+    return change
+
+
+def _within(moves: Any) -> slice:
+    """From the first to the last that is true, and two beside each, which differences there need."""
+    import numpy as np
+
+    index = np.flatnonzero(moves)
+    return slice(max(index[0] - 2, 0), index[-1] + 3) if len(index) else slice(0, 0)
 
 
 def mapNode(nodes: Nodes, mode: str, done: int | None) -> Any:

@@ -157,6 +157,35 @@ def test_gained_and_lost_tissue(orientation: str) -> None:
         np.testing.assert_allclose(change[moved], stretch**3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("start", [(0, 0, 0), (3, 9, 5), (17, 14, 10)])
+def test_gained_and_lost_tissue_where_little_moves(
+    monkeypatch: pytest.MonkeyPatch, start: tuple[int, int, int]
+) -> None:
+    """A field of one place, at an edge, too: as central differences give it, and quickly, for steps are dragged."""
+    grid = affine("oblique", (14, 18, 20), (1.0, 1.5, 2.0))
+    vectors = np.zeros((20, 18, 14, 3), np.float32)
+    place = tuple(slice(at, at + 3) for at in start)
+    vectors[place] = np.random.default_rng(4).normal(size=vectors[place].shape) / 4
+    expected = np.ones(vectors.shape[:3])
+    inverse, last = np.linalg.inv(grid[:3, :3]), np.array(vectors.shape[:3]) - 1
+    for index in np.argwhere(vectors.any(-1)):
+        along = []
+        for axis in (2, 1, 0):  # of i, j, k; at an edge the one difference that there is
+            up, down = index.copy(), index.copy()
+            up[axis], down[axis] = min(index[axis] + 1, last[axis]), max(index[axis] - 1, 0)
+            along.append((vectors[tuple(up)] - vectors[tuple(down)]) / (up[axis] - down[axis]))
+        determinant = np.linalg.det(np.eye(3) + np.stack(along, -1) @ inverse)
+        expected[tuple(index)] = 1 / max(determinant, 0.05) if determinant > 0 else 0
+    looked, original = [], Field.gradient
+    monkeypatch.setattr(
+        Field, "gradient", lambda field, sides: (looked.append(field.array.shape), original(field, sides))[1]
+    )
+    change = Field.volumeChange(Image(vectors, grid))
+    np.testing.assert_allclose(change, expected, rtol=1e-4)
+    assert max(np.max(shape[:3]) for shape in looked) <= 7
+    assert (Field.volumeChange(Image(np.zeros_like(vectors), grid)) == 1).all()
+
+
 def test_jacobian_of_a_step_lies_on_its_grid(host: MRMLHost, tmp_path: Path) -> None:
     """The map is where the field is, under T1's transform, and is not saved: it is made again."""
     parent, _ = rigid(host, 10, (20, 0, 0))
