@@ -486,6 +486,11 @@ class ResultPart(VTKObservationMixin):
             self._layout = "all"
             Views.release(slicer.mrmlScene)
 
+    def lendViews(self) -> None:
+        """Something else than the run has been put side by side in linked views: they stay linked until a layout is
+        chosen."""
+        self._layout, self._flipped = "sideBySide", False
+
     def onShow3D(self, *_arguments: Any) -> None:
         """Surfaces of tumour and brain."""
         if self._active():

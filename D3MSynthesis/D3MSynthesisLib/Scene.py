@@ -265,7 +265,7 @@ class _Builder:
             item = _item(hierarchy, node)
             hierarchy.SetItemParent(item, folder)
             if node.IsA("vtkMRMLVolumeNode"):
-                _tagForExport(hierarchy, item, node, nodes.without)
+                tagForExport(hierarchy, item, node, nodes.without)
         return int(folder)
 
 
@@ -280,7 +280,7 @@ EXPORT_TAGS = {
 (qSlicerDICOMTagEditorWidget.cxx, setExportables). The panel's own export is the one that marks images fully."""
 
 
-def _tagForExport(hierarchy: Any, item: int, node: Any, without: str) -> None:
+def tagForExport(hierarchy: Any, item: int, node: Any, without: str) -> None:
     """The description begins with the mark: DICOM cuts what is longer than 64 characters."""
     prefix = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMAttributePrefix()
     text = ", ".join(part for part in (EXPORT, without) if part)

@@ -243,17 +243,25 @@ def brainBounds(nodes: Nodes) -> Any:
 
 
 def lesion(nodes: Nodes) -> Any:
-    """A point, RAS millimetres in the world, in the middle of the largest connected part of the predicted mask.
+    """A point of the predicted mask of a run: see `largestPart`."""
+    from D3MSynthesisLib.Masks import maskOf
+
+    return largestPart(maskOf(nodes), nodes.cemri)
+
+
+def largestPart(mask: Any, volume: Any) -> Any:
+    """A point, RAS millimetres in the world, in the middle of the largest connected part of a mask.
 
     It lies in the part's largest axial slice of the volume, on the voxel nearest to that slice's centre; None without
     a mask.
+
+    Args:
+        mask: (K, J, I) bool.
+        volume: The volume whose grid it is on.
     """
     import numpy as np
     from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-    from D3MSynthesisLib.Masks import maskOf
-
-    mask = maskOf(nodes)
     if not mask.any():
         return None
     image = vtk.vtkImageData()
@@ -268,11 +276,8 @@ def lesion(nodes: Nodes) -> Any:
     k = int(largest.sum(axis=(1, 2)).argmax())
     inside = np.argwhere(largest[k])
     j, i = inside[np.abs(inside - inside.mean(0)).sum(1).argmin()]
-    matrix = vtk.vtkMatrix4x4()
-    nodes.cemri.GetIJKToRASMatrix(matrix)
-    affine = slicer.util.arrayFromVTKMatrix(matrix)
-    point = gridPoints((1, 1, 1), affine)[0, 0, 0] + affine[:3, :3] @ np.array([i, j, k], float)
-    return transformed(point[None], worldFrom(nodes.cemri))[0]
+    point = matrixOf(volume) @ np.array([i, j, k, 1.0])
+    return transformed(point[None, :3], worldFrom(volume))[0]
 
 
 def lookAt(nodes: Nodes, fit: bool = False, jump: bool = True) -> None:

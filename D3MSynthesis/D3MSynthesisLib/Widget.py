@@ -11,10 +11,10 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 import slicer
-from D3MSynthesisLib import Pictures, Views
+from D3MSynthesisLib import Pictures, TwoDates, Views
 from D3MSynthesisLib.Comparison import MADE_FROM
 from D3MSynthesisLib.Engine import SynthesisError
-from D3MSynthesisLib.Handlers import askUser, guarded, tellUser
+from D3MSynthesisLib.Handlers import askUser, connect, guarded, tellUser
 from D3MSynthesisLib.InputPart import SCANS, InputPart
 from D3MSynthesisLib.ModelPart import ModelPart
 from D3MSynthesisLib.Parameters import parametersOf
@@ -66,6 +66,7 @@ class Panel(VTKObservationMixin):
             logic, ui, requirements, self.models, ask, lambda text: self.acknowledge(text), self.reason, self._ended
         )
         self.result = ResultPart(ui, self._fail, ask, self._steer, self._offer)
+        connect(ui.datesButton, "clicked(bool)", self.onTwoDates)
         self._fail(None)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._onSceneChanges)
@@ -198,6 +199,28 @@ class Panel(VTKObservationMixin):
             self.inputs.assign()
             self.update()
 
+    def onTwoDates(self, *_arguments: Any) -> None:
+        """Ask for a folder of `d3m follow-up` and show it."""
+        title = _("Folder that d3m follow-up wrote")
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title)
+        if folder:
+            self.loadTwoDates(Path(folder))
+
+    def loadTwoDates(self, folder: Path) -> None:
+        """Load two dates of one patient and show them side by side."""
+        from d3m.errors import D3MError
+
+        try:
+            with slicer.util.WaitCursor():
+                dates = TwoDates.addTwoDates(slicer.mrmlScene, folder)
+        except D3MError as error:
+            self._fail(SynthesisError(error.message, error.hint, error.kind))
+            return
+        self._fail(None)
+        TwoDates.showTwoDates(dates)
+        self.result.lendViews()  # after the layout node has told its change
+        self.update()
+
     # Between the parts
 
     def _chooseModel(self, name: str) -> None:
@@ -220,6 +243,9 @@ class Panel(VTKObservationMixin):
         self.run.update()
         self.result.tellOwner()
         self.result.comparison.tell()
+        texts = TwoDates.changeTexts(slicer.mrmlScene)
+        self.ui.datesLabel.setText("\n".join(texts))
+        self.ui.datesLabel.setVisible(bool(texts))
         self._offer()
 
     def _offer(self) -> None:
