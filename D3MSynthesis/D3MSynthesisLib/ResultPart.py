@@ -44,15 +44,15 @@ def stepsTip(steps: int) -> str:
 
 
 def runTitle(nodes: Any) -> str:
-    """What tells a run from others: T1, time, quality, model, a scan that was left out."""
+    """What tells a run from others: T1, patient and examination, time, quality, model, a scan that was left out."""
     content = nodes.provenance
     try:
         made = datetime.fromisoformat(content.get("created", "")).astimezone()
         time = made.strftime("%H:%M" if made.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M")
     except ValueError:
         time = ""
-    parts = [time, content.get("settings", {}).get("quality"), content.get("model", {}).get("name"),
-             nodes.without]  # fmt: skip
+    quality, model = content.get("settings", {}).get("quality"), content.get("model", {}).get("name")
+    parts = [Identity.identityOf(nodes.cemri).title, time, quality, model, nodes.without]
     name = nodes.cemri.GetName().replace(" synthetic CEMRI", "")
     return f"{name} ({', '.join(str(part) for part in parts if part)})"
 
@@ -274,7 +274,8 @@ class ResultPart(VTKObservationMixin):
         chosen = None if self.parameters is None else self.parameters.t1
         if chosen is not None and chosen is not nodes.t1:
             own = nodes.t1.GetName() if Runs.alive(nodes.t1) else nodes.cemri.GetName().replace(" synthetic CEMRI", "")
-            name = html.escape(own or "")
+            title = Identity.identityOf(nodes.cemri).title  # names of DICOM series are the same for every patient
+            name = html.escape(f"{own} ({title})" if title else own or "")
             text += "<br>" + _("This is a result of {name}, not of the T1 that is chosen now.").format(name=name)
         if self.comparison.inputsChanged:
             text += "<br>" + self.comparison.changedText()

@@ -160,6 +160,28 @@ def test_scans_that_are_dragged_to_another_patient(host: Host, made: MadeOutput)
         assert panel.ui.whoseLabel.text == f"Scans of {who}, MR."
 
 
+def test_results_of_two_patients_with_series_of_one_name(host: Host, made: MadeOutput) -> None:
+    """DICOM names series by the protocol: the list of runs, and whose result is looked at, have patient and visit."""
+    names = ("5: t1", "6: t2", "7: flair")
+    panel = opened(host, made, names)
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(host.scene)
+    first = [getattr(panel.parameters, scan) for scan in SCANS]
+    second = scans(made, *names)
+    for who, nodes in (("Doe", first), ("Roe", second)):
+        study = tree.CreateStudyItem(tree.CreateSubjectItem(tree.GetSceneItemID(), who), "MR 2020")
+        for node in nodes:
+            tree.SetItemParent(tree.GetItemByDataNode(node) or tree.CreateItem(tree.GetSceneItemID(), node), study)
+        host.settle()
+        choose(panel, nodes)
+        host.settle()
+        press(host, panel)
+    listed = [panel.ui.runBox.itemText(index) for index in range(2)]
+    assert ["Roe, MR 2020" in listed[0], "Doe, MR 2020" in listed[1]] == [True, True]
+    panel.result.onRun(1)
+    host.settle()
+    assert "result of 5: t1 (Doe, MR 2020)" in panel.ui.volumeLabel.text
+
+
 @pytest.mark.parametrize("label", [False, True])
 @pytest.mark.parametrize(
     ("owner", "name"),
