@@ -91,8 +91,8 @@ def synthesize(
 
         check_dicom_output(dicom_folder, force, result_folder, kept)
     progress(Progress("read", 0.0, message="Reading the scans"))
-    with ThreadPoolExecutor(2) as pool:  # beside the scans: torch, and what the result is compared with
-        loaded = pool.submit(require_torch)
+    require_torch()  # first, and alone: with little memory it is torch that cannot be loaded
+    with ThreadPoolExecutor(1) as pool:  # what the result is compared with, beside the scans
         beside = pool.submit(read_volume, inputs["t1c"], "t1c") if "t1c" in inputs else None
         case = read_case(
             inputs["t1"],
@@ -105,7 +105,6 @@ def synthesize(
             further,
         )
         real = None if beside is None else beside.result()
-        loaded.result()
     from d3m.models.load import load_model
     from d3m.results.files import needed_bytes, write_result
     from d3m.synthesis import Synthesis
