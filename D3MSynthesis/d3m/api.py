@@ -91,7 +91,7 @@ def synthesize(
 
         check_dicom_output(dicom_folder, force, result_folder, kept)
     progress(Progress("read", 0.0, message="Reading the scans"))
-    require_torch()  # first, and alone: with little memory it is torch that cannot be loaded
+    require_torch()  # alone: beside the reading its import could crash a process with little memory
     with ThreadPoolExecutor(1) as pool:  # what the result is compared with, beside the scans
         beside = pool.submit(read_volume, inputs["t1c"], "t1c") if "t1c" in inputs else None
         case = read_case(
