@@ -17,7 +17,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).parents[2]
 PHASES = {
     "start": "Python and what reads scans are imported",
-    "read": "scans are read, checked and placed; the brain is found; torch is imported beside",
+    "read": "scans are read, checked and placed; the brain is found; torch is imported",
     "model": "the model is loaded",
     "prepare": "scans are put on the model's grid",
     "sample": "the network",
