@@ -17,18 +17,18 @@ from d3m import metrics
 from d3m.models.card import PatientRow, ValidationRow, ValidationWithout
 from d3m.models.load import load_model
 from d3m.models.needs import check_missing
-from d3m.models.store import CARD_NAME, find_model
+from d3m.models.store import find_model, replace_card
 from d3m.options import SynthesisOptions
 from d3m.results.figure import draw_figure
 from d3m.results.provenance import sampling_in_words
 from d3m.synthesis import Result, Synthesis
 from d3m.system.folders import check_output, whole_folder
-from d3m.system.manifest import FolderKind, relist
-from d3m.system.storage import replace_text, writing
+from d3m.system.manifest import FolderKind
 from d3m.system.text import for_csv
 from d3m.volumes.geometry import voxel_mm3
 from d3m.volumes.grid import resample
 from d3m.volumes.types import Case, Floats, Mask, Volume
+from d3m_training.calibration import mean_row
 from d3m_training.data.cache import ENHANCING, scale_target
 from d3m_training.data.datasets import read_patient
 from d3m_training.data.labels import unify
@@ -223,13 +223,8 @@ def summarise(rows: Sequence[Evaluated]) -> tuple[ValidationRow, ...]:
         if not len(values):
             continue
         copied = _defined(rows, T1_COPY[field.name]) if field.name in T1_COPY else np.array([])
-        spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-        mean = round(float(values.mean()), 4)
-        table.append(
-            ValidationRow(
-                field.name, mean, round(spread, 4), len(values), round(float(copied.mean()), 4) if len(copied) else None
-            )
-        )
+        t1_copy = round(float(copied.mean()), 4) if len(copied) else None
+        table.append(replace(mean_row(field.name, values), t1_copy=t1_copy))
     return tuple(table)
 
 
@@ -354,8 +349,7 @@ def validate_run(
         else:
             others = [one for one in model.card.validation_without if one.contrast != without]
             card = replace(model.card, validation_without=(*others, ValidationWithout(without, summary)))
-        with writing(), relist(folder, CARD_NAME):
-            replace_text(folder / CARD_NAME, card.to_json())
+        replace_card(folder, card)
 
 
 def _left_out(case: Case, contrast: str) -> Case:

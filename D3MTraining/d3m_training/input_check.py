@@ -15,9 +15,7 @@ import numpy as np
 from d3m.errors import D3MError
 from d3m.models.card import Card
 from d3m.models.recipes import Recipe
-from d3m.models.store import CARD_NAME, find_model, read_card
-from d3m.system.manifest import relist
-from d3m.system.storage import replace_text, writing
+from d3m.models.store import find_model, read_card, replace_card
 from d3m.volumes.grid import to_model_input
 from d3m.volumes.input_check import (
     CONTRAST_FEATURES,
@@ -231,8 +229,7 @@ def input_check_run(
     report(markdown(result))
     if write_card:
         with_limits: Card = replace(card, input_check=result.input_check)
-        with writing(), relist(folder, CARD_NAME):
-            replace_text(folder / CARD_NAME, with_limits.to_json())
+        replace_card(folder, with_limits)
         report(f"The limits of {result.input_check.patients} patients are in the card of {card.name}.")
     return result
 

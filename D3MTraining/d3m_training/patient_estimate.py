@@ -10,12 +10,10 @@ from pathlib import Path
 from d3m.diffusion.networks.whole_brain import POOLING
 from d3m.models.load import load_model
 from d3m.models.patient import patient_features
-from d3m.models.store import CARD_NAME, find_model
+from d3m.models.store import find_model, replace_card
 from d3m.options import SynthesisOptions
 from d3m.progress import Remaining
 from d3m.synthesis import Synthesis
-from d3m.system.manifest import relist
-from d3m.system.storage import replace_text, writing
 from d3m.volumes.geometry import volume_ml, voxel_mm3
 from d3m_training.calibration import HeldOut, calibrate, patient_table
 from d3m_training.data.cache import ENHANCING, prepare
@@ -68,8 +66,7 @@ def patient_estimate_run(
         report(f"{row.name}: {row.mean:.3f} ± {row.sd:.3f} (n = {row.n})")
     if write_card:
         card = replace(model.card, patient_calibration=calibration, patient_validation=rows)
-        with writing(), relist(folder, CARD_NAME):
-            replace_text(folder / CARD_NAME, card.to_json())
+        replace_card(folder, card)
 
 
 def _predict(patient: Patient, scheme: Scheme | None, synthesis: Synthesis, fold: int) -> HeldOut | None:

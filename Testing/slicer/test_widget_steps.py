@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,17 @@ from qt_host import Host  # noqa: E402
 from D3MSynthesisLib import Runs, Views  # noqa: E402
 
 
+def compared(host: Host, made: MadeOutput) -> Any:
+    """A panel with a result beside a real T1c."""
+    panel = opened(host, made)
+    panel.parameters.reference = slicer.util.addVolumeFromArray(
+        np.ascontiguousarray(2 * made.cemri.T), ijkToRAS=made.matrix, name="p_t1c"
+    )
+    press(host, panel)
+    panel.ui.compareButton.click()
+    return panel
+
+
 def written(host: Host) -> str:
     """What stands at the upper edge of the red view."""
     return host.application.layoutManager().sliceWidget("Red").sliceView().cornerAnnotation().GetText(7) or ""
@@ -26,13 +38,8 @@ def test_back_from_a_step_the_panel_says_what_the_views_show(host: Host, made: M
     """From a step that is replayed to the synthetic image: its name stays in the box, and every layout shows it."""
     from D3MSynthesisLib.Parameters import Overlay, Picture
 
-    panel = opened(host, made)
+    panel = compared(host, made)
     p, ui = panel.parameters, panel.ui
-    p.reference = slicer.util.addVolumeFromArray(
-        np.ascontiguousarray(2 * made.cemri.T), ijkToRAS=made.matrix, name="p_t1c"
-    )
-    press(host, panel)
-    ui.compareButton.click()
     nodes = panel.result.nodes
     ui.stepSlider.setValue(2)
     host.settle()
@@ -60,13 +67,8 @@ def test_before_and_after_leave_when_another_picture_is_chosen(host: Host, made:
     """In two views there is no room for the synthetic image else, and its mask would lie over the sample's steps."""
     from D3MSynthesisLib.Parameters import Picture
 
-    panel = opened(host, made)
+    panel = compared(host, made)
     p, ui = panel.parameters, panel.ui
-    p.reference = slicer.util.addVolumeFromArray(
-        np.ascontiguousarray(2 * made.cemri.T), ijkToRAS=made.matrix, name="p_t1c"
-    )
-    press(host, panel)
-    ui.compareButton.click()
     if how == "other run":
         press(host, panel)
     nodes = panel.result.nodes

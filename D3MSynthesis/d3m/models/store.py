@@ -12,8 +12,8 @@ from pathlib import Path
 from d3m.errors import D3MError
 from d3m.models.card import MAX_CARD_BYTES, Card
 from d3m.system.folders import remove_folder, whole_folder
-from d3m.system.manifest import MANIFEST, Files, FolderKind, Written, file_sha256
-from d3m.system.storage import write_text
+from d3m.system.manifest import MANIFEST, Files, FolderKind, Written, file_sha256, relist
+from d3m.system.storage import replace_text, write_text, writing
 from d3m.system.text import plain
 
 CARD_NAME, WEIGHTS_NAME, WHOLE_BRAIN_NAME = "card.json", "weights.safetensors", "whole_brain.safetensors"
@@ -159,6 +159,16 @@ def _own_file(folder: Path, name: str, what: str) -> Path:
             f"The model's {name} is a link to another place.", "Copy the file itself into the model's folder."
         )
     return path
+
+
+def replace_card(folder: Path, card: Card) -> None:
+    """Put another card into a model's folder, whose list of files goes with it.
+
+    Raises:
+        D3MError: the disk is full, or the folder cannot be written.
+    """
+    with writing(), relist(folder, CARD_NAME):
+        replace_text(folder / CARD_NAME, card.to_json())
 
 
 def read_card(folder: Path) -> Card:
