@@ -12,6 +12,9 @@ from D3MSynthesisLib.Results import Image
 SAME_VOXEL = 1e-3
 """Grids whose voxels are nearer to each other, in voxels, are the same: files keep numbers of limited precision."""
 
+SAME_PLACE = 1e-4
+"""Of two matrices, mm: what is moved by less has not been moved."""
+
 
 def gridTransform(image: Image) -> Any:
     """A field of RAS millimetres, (K, J, I, 3), on its own oriented grid, as a VTK transform."""
@@ -156,6 +159,28 @@ def segmentOn(segmentation: Any, identifier: str, target: Any) -> Any:
     if not segments.ContainsRepresentation("Binary labelmap"):  # a surface, say: it was converted alone
         return array > 0
     return array == segments.GetSegment(identifier).GetLabelValue()
+
+
+def liesBy(segmentation: Any, volume: Any) -> bool:
+    """Whether a segmentation that was drawn by a volume lies by it still.
+
+    Both are under the same transform, or it was hardened onto one of them: then its voxels are the volume's.
+    """
+    import numpy as np
+
+    between, parents = vtk.vtkMatrix4x4(), (segmentation.GetParentTransformNode(), volume.GetParentTransformNode())
+    linear = slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(*parents, between)
+    if linear and np.allclose(slicer.util.arrayFromVTKMatrix(between), np.eye(4), rtol=0, atol=SAME_PLACE):
+        return True
+    segments = segmentation.GetSegmentation()
+    for index in range(segments.GetNumberOfSegments()):
+        image, rasToIjk = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
+        get = slicer.vtkSlicerSegmentationsModuleLogic.GetSegmentBinaryLabelmapRepresentation
+        if get(segmentation, segments.GetNthSegmentID(index), image, False) and image.GetNumberOfPoints():
+            image.GetWorldToImageMatrix(rasToIjk)
+            shift = _shiftTo(rasToIjk, segmentation, volume)
+            return shift is not None and not shift.any()
+    return True  # there is nothing to be seen of it
 
 
 def _arrayOn(image: Any, rasToIjk: Any, node: Any, target: Any, nearest: bool) -> Any:

@@ -34,7 +34,7 @@ class Marks(VTKObservationMixin):
         self._grown: list[Any] = []
         """Those of them that have got segments."""
         self._moved: list[Any] = []
-        """Volumes that were moved or changed since scans were looked at."""
+        """Volumes and segmentations that were moved or changed since scans were looked at."""
         self._coming = False
         self._arrived: list[Any] = []
         """Volumes, segmentations and models that nobody has looked at yet."""
@@ -94,6 +94,7 @@ class Marks(VTKObservationMixin):
                 node.AddObserver(event, self._markSoon)
         elif node.IsA("vtkMRMLSegmentationNode"):
             node.AddObserver(node.DisplayModifiedEvent, self._markSoon)
+            node.AddObserver(node.TransformModifiedEvent, self._onMoved)
             segmentation, kind = node.GetSegmentation(), slicer.vtkSegmentation
             for event in (kind.ContainedRepresentationNamesModified, kind.SegmentModified):
                 segmentation.AddObserver(event, self._markSoon)
@@ -148,7 +149,7 @@ class Marks(VTKObservationMixin):
             return
         moved, self._moved = self._moved, []
         if any(volume.GetAttribute(Runs.RUN) for volume in moved):
-            Views.markViews()  # one of a run's images may have been moved alone
+            Views.markViews()  # one of a run's images, or its mask, may have been moved alone
         for nodes in Runs.findRuns(self._scene):
             there = nodes.cemri.GetImageData() is not None
             if there and nodes.cemri in moved:

@@ -12,9 +12,9 @@ from typing import Any
 import vtk
 
 import slicer
-from D3MSynthesisLib.Assignment import isSynthetic
-from D3MSynthesisLib.Belonging import maskApart
-from D3MSynthesisLib.Grids import gridPoints, matrixOf, rasBounds, transformed, worldFrom
+from D3MSynthesisLib.Assignment import contrastOf, furtherOf, isSynthetic
+from D3MSynthesisLib.Belonging import apart, maskApart
+from D3MSynthesisLib.Grids import gridPoints, liesBy, matrixOf, rasBounds, transformed, worldFrom
 from D3MSynthesisLib.Identity import identityOf
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, Nodes, alive, differenceOf, nodesOf, sizeOf
 from D3MSynthesisLib.Seen import (
@@ -59,7 +59,7 @@ CHANGED = {name: f"{PREFIX}Changed{INPUTS[name]}" for name in ("reference", *MAD
 SINCE = "moved or changed since"
 """Part of what is written there where such a scan is seen."""
 APART = "not where the synthetic image lies"
-"""Beginning of what is written there where an image of its run is seen that was moved, or left behind, alone."""
+"""Beginning of what is written there where a part of its run is seen that was moved, or left behind, alone."""
 ONE_GRID = ("subtraction", "probability", "uncertainty", "wholeTumour")
 """Roles of a run's images that have the synthetic one's grid."""
 SAME_MM = 0.01
@@ -120,7 +120,7 @@ def dropStrangers(result: Any) -> None:
 def _isStrange(node: Any, result: Any) -> bool:
     """Whether a node is of another run than a result, or is known to be of another patient or examination.
 
-    Of masks and label maps names and folders tell it as well.
+    Of masks, label maps and what is called a scan names and folders tell it as well.
     """
     if node is None or node is result:
         return False
@@ -131,11 +131,14 @@ def _isStrange(node: Any, result: Any) -> bool:
     told = [pair for pair in ((mine.patient, theirs.patient), (mine.study, theirs.study)) if all(pair)]
     if told:  # who drew it may have put it beside the examinations of a patient
         return any(one != other for one, other in told)
-    if not node.IsA("vtkMRMLSegmentationNode") and not node.IsA("vtkMRMLLabelMapVolumeNode"):
-        return False
     given = [result.GetNodeReference(PREFIX + INPUTS[name]) for name in INPUTS]
     t1 = result.GetNodeReference(PREFIX + INPUTS["t1"])
-    return alive(t1) and node not in given and maskApart(node, t1)  # who chose it was told
+    if not alive(t1) or node in given:  # who chose it was told
+        return False
+    if node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLLabelMapVolumeNode"):
+        return maskApart(node, t1)
+    name = node.GetName() or ""  # of maps and atlases names say nothing about a patient
+    return node.IsA("vtkMRMLScalarVolumeNode") and bool(contrastOf(name) or furtherOf(name)) and apart(node, t1)
 
 
 def runsShown(scene: Any) -> set[str]:
@@ -448,6 +451,7 @@ def strangeCaption(scene: Any, view: str) -> str:
     result = next((node for node in shown if node.GetAttribute(RUN)), None)
     if result is None:
         return ""
+    result = _results(scene).get(result.GetAttribute(RUN), result)  # it alone knows the scans that it was made from
     nodes = nodesOf(scene, "vtkMRMLSegmentationNode")  # runs' masks are told by `maskCaption`
     shown += [node for node in nodes if not node.GetAttribute(RUN) and segmentsShown(node, outlines)]
     found = [node.GetName() for node in shown if _isStrange(node, result)]
@@ -456,9 +460,10 @@ def strangeCaption(scene: Any, view: str) -> str:
 
 
 def apartCaption(scene: Any, view: str) -> str:
-    """Which images of a run are seen that do not lie on its synthetic image: a transform is put on one node alone."""
+    """Which parts of a run are seen that do not lie on its synthetic image: a transform is put on one node alone."""
     shown = (*images(scene, view)[:2], *further(scene, view))
-    parts = [node for node in shown if node is not None and node.GetAttribute(ROLE) in ONE_GRID]
+    parts = [node for node in shown if node is not None and node.GetAttribute(ROLE) in ("cemri", *ONE_GRID)]
+    parts = [node for node in parts if node.GetImageData() is not None]  # a scene may be read just now
     results = _results(scene) if parts else {}
     found = []
     for part in parts:
@@ -466,6 +471,12 @@ def apartCaption(scene: Any, view: str) -> str:
         same = image is not None and sizeOf(part) == sizeOf(image)  # else it was cropped
         if same and abs(_corners(part) - _corners(image)).max() > SAME_MM:
             found.append(part.GetName())
+    runs = {part.GetAttribute(RUN) for part in parts}
+    runs = {run for run in runs & results.keys() if results[run].GetImageData() is not None}
+    for mask in nodesOf(scene, "vtkMRMLSegmentationNode") if runs else []:
+        own = mask.GetAttribute(RUN) in runs and mask.GetAttribute(ROLE) == "segmentation"
+        if own and segmentsShown(mask, outlines) and not liesBy(mask, results[mask.GetAttribute(RUN)]):
+            found.append(mask.GetName())
     return f"{APART}: {', '.join(dict.fromkeys(found))}" if found else ""
 
 

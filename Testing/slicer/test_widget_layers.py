@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import vtk
@@ -11,6 +13,8 @@ slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
 from panel_helpers import MARK, label_map, moved, opened, press, tissues  # noqa: E402
 from qt_host import Host  # noqa: E402
+
+from D3MSynthesisLib import Views  # noqa: E402
 
 
 def written(host: Host, view: str = "Red") -> str:
@@ -65,8 +69,6 @@ def examination(patient: str, nodes: list[object]) -> None:
 
 def test_another_patients_images_leave_a_result(host: Host, made: MadeOutput) -> None:
     """Label map, segmentation and further layers go when a result is shown; shown again, they are named."""
-    from D3MSynthesisLib import Views
-
     panel = opened(host, made, ("5: t1", "6: t2", "7: flair"))
     p = panel.parameters
     mine, hers = segmentation(made, "own drawing"), segmentation(made, "tumour of A")
@@ -157,7 +159,6 @@ def test_a_predicted_mask_is_marked_as_label_and_alone(host: Host, made: MadeOut
 
 def test_a_predicted_mask_as_a_model_is_marked(host: Host, made: MadeOutput) -> None:
     """Slicer makes models of segments: their surface, and its cut in the slice views, is no measured tumour."""
-    from D3MSynthesisLib import Views
 
     panel = opened(host, made)
     press(host, panel)
@@ -186,7 +187,6 @@ def test_a_predicted_mask_as_a_model_is_marked(host: Host, made: MadeOutput) -> 
 
 def test_a_field_that_another_module_draws_is_marked(host: Host, made: MadeOutput) -> None:
     """The module Transforms draws a run's field over an acquired scan, and in 3-D, as it would draw a measured one."""
-    from D3MSynthesisLib import Views
 
     panel = opened(host, made)
     press(host, panel)
@@ -216,7 +216,7 @@ def test_an_image_that_was_moved_alone_is_named(host: Host, made: MadeOutput, al
     panel = opened(host, made)
     press(host, panel)
     nodes = panel.result.nodes
-    nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    panel.parameters.maskVisible = False
     panel.ui.overlayBox.setCurrentIndex(2)
     assert written(host) == MARK
     moved(getattr(nodes, alone), "transform")
@@ -232,6 +232,75 @@ def test_an_image_that_was_moved_alone_is_named(host: Host, made: MadeOutput, al
     nodes.cemri.HardenTransform()
     host.settle(0.7)
     assert written(host) == MARK
+
+
+@pytest.mark.parametrize("alone", ["cemri", "segmentation"])
+@pytest.mark.parametrize("how", ["matrix", "warp"])
+def test_a_mask_that_was_left_behind_is_named(host: Host, made: MadeOutput, alone: str, how: str) -> None:
+    """An outline beside its enhancement would be read as another lesion; moved with it, nothing is told."""
+    panel = opened(host, made)
+    press(host, panel)
+    nodes, told = panel.result.nodes, "not where the synthetic image lies"
+    if how == "matrix":
+        moved(getattr(nodes, alone), "transform")  # by whole voxels
+    else:
+        warp = host.scene.AddNewNodeByClass("vtkMRMLTransformNode", "warp")
+        warp.SetAndObserveTransformFromParent(nodes.deformation.GetTransformFromParent())
+        getattr(nodes, alone).SetAndObserveTransformNodeID(warp.GetID())
+    host.settle(0.7)
+    assert f"{told}: {nodes.segmentation.GetName()}" in written(host)
+    nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    assert told not in written(host)
+    nodes.segmentation.GetDisplayNode().SetVisibility(True)
+    for node in (nodes.cemri, nodes.segmentation):
+        node.SetAndObserveTransformNodeID(getattr(nodes, alone).GetTransformNodeID())
+    host.settle(0.7)
+    assert told not in written(host)
+    if how == "matrix":
+        nodes.cemri.HardenTransform()  # the mask is under the transform still
+        host.settle(0.7)
+        assert told not in written(host)
+
+
+@pytest.mark.parametrize(
+    ("scan", "strange"), [("jones_t1", True), ("smith_t1c", False), ("perfusion map", False), ("T1", True)]
+)
+@pytest.mark.parametrize("over", ["enhancement probability", "synthetic subtraction"])
+def test_a_scan_of_another_patient_by_its_name_or_folder(
+    host: Host, made: MadeOutput, tmp_path: Path, over: str, scan: str, strange: bool
+) -> None:
+    """Who opens the eye of the next patient's scan has it under the overlay of the result before: it is named."""
+    panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
+    place = tmp_path / "smith" / "t1.nii.gz"
+    for node in (panel.parameters.t1, panel.parameters.t2, panel.parameters.flair):
+        node.AddDefaultStorageNode()
+        node.GetStorageNode().SetFileName(str(place))
+    press(host, panel)
+    panel.result.nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    other = slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name=scan)
+    other.AddDefaultStorageNode()
+    other.GetStorageNode().SetFileName(str(place if not strange else tmp_path / "jones" / "t1.nii.gz"))
+    overlay = slicer.util.getNode(f"smith_t1 {over}")
+    slicer.util.setSliceViewerLayers(background=other, foreground=overlay, foregroundOpacity=0.6)
+    assert (f"of another patient, examination or run: {scan}" in written(host)) is strange
+    for name in ("smith_t1", "smith_flair"):
+        slicer.util.setSliceViewerLayers(background=slicer.util.getNode(name))
+        assert "of another patient" not in written(host)
+
+
+def test_a_mask_of_another_patient_over_a_part_of_a_result(host: Host, made: MadeOutput) -> None:
+    """Over the subtraction, which does not know its scans, it is named as over the synthetic image."""
+    panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
+    press(host, panel)
+    panel.result.nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    drawn = segmentation(made, "jones tumour")
+    for picture in (panel.result.nodes.cemri, panel.result.nodes.subtraction):
+        slicer.util.setSliceViewerLayers(background=picture)
+        assert "of another patient, examination or run: jones tumour" in written(host)
+    drawn.SetName("smith tumour")
+    host.settle()
+    Views.markViews()
+    assert "of another patient" not in written(host)
 
 
 def test_another_modules_text_takes_no_mark_away(host: Host, made: MadeOutput) -> None:
@@ -258,7 +327,6 @@ def test_another_modules_text_takes_no_mark_away(host: Host, made: MadeOutput) -
 
 def test_a_synthetic_layer_in_a_3d_view_is_marked(host: Host, made: MadeOutput) -> None:
     """A slice in 3-D shows its label map and further layers, too."""
-    from D3MSynthesisLib import Views
 
     panel = opened(host, made)
     press(host, panel)
