@@ -85,8 +85,10 @@ def _segmentsOf(node: Any) -> Counted:
 
     if not every:
         text = ""
-    elif own:
-        text = _("All segments of {name} count, hidden ones, too.") if len(shown) < len(every) else ""
+    elif own and len(shown) < len(every):
+        text = _("All segments of {name} count, hidden ones, too: {names}.")
+    elif own:  # a person may have drawn oedema in it
+        text = _("All segments of {name} count: {names}.") if len(every) > 1 else ""
     elif not shown:
         text = _("All segments of {name} are hidden, and all count: {names}.")
     elif len(shown) < len(every):

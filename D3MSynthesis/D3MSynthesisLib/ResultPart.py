@@ -15,6 +15,7 @@ from slicer.util import VTKObservationMixin
 import slicer
 from D3MSynthesisLib import Field, Identity, Pictures, Runs, Views
 from D3MSynthesisLib.ComparisonPart import ComparisonPart
+from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
 from D3MSynthesisLib.MaskPart import MaskPart
@@ -267,6 +268,8 @@ class ResultPart(VTKObservationMixin):
         text = form.format(ml=f"{nodes.enhancingVolumeMl:.1f}")
         if nodes.maskDeleted:
             text = _("The mask of the enhancing tumour was deleted: it has no volume.")
+        else:
+            text = "<br>".join([text, *map(html.escape, told([(nodes.segmentation, True)]))])
         if nodes.estimate:
             text += f"<br>{html.escape(nodes.estimate)}"
             if nodes.edited or nodes.maskDeleted:

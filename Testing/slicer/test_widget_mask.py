@@ -101,6 +101,28 @@ def test_segments_that_were_added_are_not_lost_unasked(host: Host, made: MadeOut
     assert segments.GetNumberOfSegments() == 1
 
 
+def test_segments_that_were_added_are_named_beside_the_volume(host: Host, made: MadeOutput) -> None:
+    """Segment Editor adds to the mask of the run what is drawn next, oedema, say: its volume is not told in silence."""
+    from D3MSynthesisLib import Grids
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    assert "count" not in panel.ui.volumeLabel.text
+    segments = nodes.segmentation.GetSegmentation()
+    segments.AddEmptySegment("o", "Oedema <left>")
+    Grids.writeMask(nodes.segmentation, "o", made.t1.T > 60, made.matrix)
+    host.settle()
+    assert "count: Enhancing tumour (edited), Oedema &lt;left&gt;." in panel.ui.volumeLabel.text
+    assert "Oedema" in panel.ui.steerLabel.text, "a picture from it enhances there, too"
+    nodes.segmentation.GetDisplayNode().SetSegmentVisibility("o", False)
+    panel.update()
+    assert "hidden ones, too: Enhancing tumour (edited), Oedema" in panel.ui.volumeLabel.text
+    segments.RemoveSegment("o")
+    host.settle()
+    assert "count" not in panel.ui.volumeLabel.text
+
+
 def test_a_mask_that_is_edited_in_another_module(host: Host, made: MadeOutput) -> None:
     """Back from Segment Editor, the panel tells the volume of what was drawn there, and asks before it wipes it."""
     from D3MSynthesisLib import Grids
