@@ -46,6 +46,16 @@ def matrixOf(node: Any) -> Any:
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
+def matrixIn(node: Any, volume: Any) -> Any:
+    """Voxel index of a volume to RAS in another node's local frame, as both are shown, as numpy (4, 4).
+
+    Through a warp between them there is no such matrix: then it is that of `matrixOf`.
+    """
+    between, parents = vtk.vtkMatrix4x4(), (volume.GetParentTransformNode(), node.GetParentTransformNode())
+    linear = slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(*parents, between)
+    return slicer.util.arrayFromVTKMatrix(between) @ matrixOf(volume) if linear else matrixOf(volume)
+
+
 def fieldOf(node: Any) -> Image | None:
     """The field of a transform node that was made by `gridTransform`, in the node's own frame: RAS millimetres.
 

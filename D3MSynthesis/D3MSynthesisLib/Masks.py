@@ -9,7 +9,7 @@ from typing import Any
 import vtk
 
 import slicer
-from D3MSynthesisLib.Grids import matrixOf, segmentOn, voxelMl, writeMask
+from D3MSynthesisLib.Grids import matrixIn, segmentOn, voxelMl, writeMask
 from D3MSynthesisLib.Runs import PREFIX, Nodes, alive
 
 SEGMENT_NAME = "Enhancing tumour (predicted)"
@@ -87,7 +87,8 @@ def setThreshold(nodes: Nodes, threshold: float) -> float:
         addSegment(nodes.segmentation, nodes.segmentID)
     name = segmentation.GetSegment(nodes.segmentID).GetName() or ""
     named = SEGMENT_NAME if NAMED.search(name) else name  # a person may have given it another one
-    writeOriginal(nodes.segmentation, nodes.segmentID, mask, matrixOf(nodes.probability), named)
+    place = matrixIn(nodes.segmentation, nodes.probability)  # a transform may have been hardened onto one of them
+    writeOriginal(nodes.segmentation, nodes.segmentID, mask, place, named)
     _call(nodes.segmentation, SEGMENT_NAME)
     nodes.cemri.SetAttribute(PREFIX + "MaskEdited", None)
     nodes.cemri.SetAttribute(PREFIX + "Threshold", f"{threshold:.6g}")

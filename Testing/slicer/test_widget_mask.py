@@ -101,6 +101,33 @@ def test_segments_that_were_added_are_not_lost_unasked(host: Host, made: MadeOut
     assert segments.GetNumberOfSegments() == 1
 
 
+@pytest.mark.parametrize("hardened", ["images", "mask", "none"])
+def test_a_threshold_after_a_part_of_the_run_was_hardened(host: Host, made: MadeOutput, hardened: str) -> None:
+    """The mask is made where the probability lies, and is no edit; the transform is not applied to it twice."""
+    from D3MSynthesisLib import Masks, Runs
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    transform = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    matrix = np.eye(4)
+    matrix[:2, :2] = [[np.cos(0.2), -np.sin(0.2)], [np.sin(0.2), np.cos(0.2)]]
+    matrix[:3, 3] = [4.3, -2, 1]
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    parts = [node for node in nodes.all() if node.IsA("vtkMRMLTransformableNode")]
+    for node in [*parts, *Runs.proxies(nodes).values()]:
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    for node in parts:
+        kind = "mask" if node is nodes.segmentation else "images"
+        if kind == hardened and not node.IsA("vtkMRMLTransformNode"):
+            node.HardenTransform()
+    host.settle()
+    panel.ui.thresholdSlider.setValue(0.5)
+    host.settle()
+    assert (Masks.maskOf(nodes) == (made.probability.T >= 0.5)).all()
+    assert "Predicted" in panel.ui.volumeLabel.text
+
+
 def test_segments_that_were_added_are_named_beside_the_volume(host: Host, made: MadeOutput) -> None:
     """Segment Editor adds to the mask of the run what is drawn next, oedema, say: its volume is not told in silence."""
     from D3MSynthesisLib import Grids
