@@ -332,13 +332,14 @@ def _renumber(hierarchy: Any, folder: int, run: str, new: str) -> None:
 
 
 def findRuns(scene: Any) -> list[Nodes]:
-    """The runs of a scene, the newest last; after a scene was opened again, too."""
+    """The runs of a scene, the newest last; after a scene was opened again, too, but for what its files lack."""
     roles = {field.name for field in fields(Nodes)} - NOT_MADE
     runs: dict[str, dict[str, Any]] = {}
     for index in range(scene.GetNumberOfNodes()):
         node = scene.GetNthNode(index)
         run, role = node.GetAttribute(RUN), node.GetAttribute(ROLE)
-        if run and role in roles:
+        hollow = node.IsA("vtkMRMLVolumeNode") and node.GetImageData() is None  # its file was not there
+        if run and role in roles and not hollow:
             runs.setdefault(run, {}).setdefault(role, node)  # copies that a person made bear its attributes, too
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     result = []

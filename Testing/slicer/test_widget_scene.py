@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,25 @@ def test_result_comes_back_with_a_saved_scene(host: Host, made: MadeOutput, tmp_
     )
     press(host, panel)
     assert ui.runBox.count == 2
+
+
+@pytest.mark.parametrize("lost", ["enhancement probability", "synthetic subtraction", "synthetic CEMRI"])
+def test_a_scene_that_lacks_a_file(host: Host, made: MadeOutput, tmp_path: Path, lost: str) -> None:
+    """A file was not saved, or not sent along: the run is what is left of it, and nothing stays of the one before."""
+    panel = opened(host, made)
+    press(host, panel)
+    whole = panel.ui.volumeLabel.text
+    assert host.scene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    host.clear()
+    with zipfile.ZipFile(tmp_path / "scene.mrb") as bundle:
+        bundle.extractall(tmp_path)
+    (file,) = tmp_path.glob(f"*/Data/p_t1 {lost}.nrrd")
+    file.unlink()
+    host.scene.SetURL(str(next(tmp_path.glob("*/*.mrml"))))
+    host.scene.Connect()
+    host.settle(0.6)
+    assert panel.ui.runBox.count == (0 if lost == "synthetic CEMRI" else 1)
+    assert panel.ui.volumeLabel.text == ("" if lost == "synthetic CEMRI" else whole)
 
 
 def test_what_was_drawn_is_not_saved(host: Host, made: MadeOutput, tmp_path: Path) -> None:
