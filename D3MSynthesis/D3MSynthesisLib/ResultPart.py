@@ -100,6 +100,7 @@ class ResultPart(VTKObservationMixin):
         self._filling = False
         self._moving = False
         self._looking = False
+        self._telling = False
         connect(ui.runBox, "activated(int)", self.onRun)
         connect(ui.stepSlider, "valueChanged(double)", self.onStep)
         connect(ui.flipButton, "clicked(bool)", self.onFlip)
@@ -197,9 +198,22 @@ class ResultPart(VTKObservationMixin):
             self.addObserver(nodes.browser, vtk.vtkCommand.ModifiedEvent, self._onBrowser)
         for node in {nodes.cemri, nodes.deformation} - {None}:
             self.addObserver(node, node.TransformModifiedEvent, self._onMoved)
+        for view in Views.composites(slicer.mrmlScene):
+            self.addObserver(view, vtk.vtkCommand.ModifiedEvent, self._onView)
         self._observeReference()
         if self.comparison.referenceChanged:
             Pictures.hideError(nodes)
+
+    def _onView(self, _caller: Any, _event: str) -> None:
+        """Another image was chosen in a view, by hand: it may be another result's, and the numbers are not its."""
+        if not self._telling:
+            self._telling = True
+            qt.QTimer.singleShot(0, guarded(self._tellSoon))
+
+    def _tellSoon(self) -> None:
+        self._telling = False
+        if self.nodes is not None and Runs.alive(self.nodes.cemri):
+            self.tellOwner()
 
     def _observeReference(self) -> None:
         for real in (getattr(self.nodes, name) for name in Runs.INPUTS):
@@ -282,6 +296,11 @@ class ResultPart(VTKObservationMixin):
             text += "<br>" + _("This is a result of {name}, not of the T1 that is chosen now.").format(name=name)
         if self.comparison.inputsChanged:
             text += "<br>" + self.comparison.changedText()
+        seen = Views.runsShown(slicer.mrmlScene)
+        others = [] if nodes.runID in seen else Views.owners(slicer.mrmlScene, seen)
+        if others:
+            other = html.escape(", ".join(others))
+            text += "<br>" + _("The views show another result: {name}.").format(name=other)
         return text
 
     def _tellPicture(self) -> None:

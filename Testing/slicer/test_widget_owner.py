@@ -102,6 +102,28 @@ def test_a_result_whose_t1_is_gone_says_whose_it_is(host: Host, made: MadeOutput
     assert "result of smith_t1" in panel.ui.volumeLabel.text
 
 
+def test_numbers_beside_another_result_in_the_views_say_so(host: Host, made: MadeOutput) -> None:
+    """Who picks Smith's image in a view by hand reads Jones's volume beside it; back again nothing is said."""
+    panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
+    press(host, panel)
+    smith = panel.result.nodes
+    choose(panel, scans(made, "jones_t1", "jones_t2", "jones_flair"))
+    host.settle()
+    press(host, panel)
+    jones, told = panel.result.nodes, "views show another result"
+    assert told not in panel.ui.volumeLabel.text
+    slicer.util.setSliceViewerLayers(background=smith.cemri)
+    host.settle()
+    assert f"{told}: smith_t1 synthetic CEMRI." in panel.ui.volumeLabel.text
+    for image in (jones.t1, jones.subtraction):
+        slicer.util.setSliceViewerLayers(background=image)
+        host.settle()
+        assert told not in panel.ui.volumeLabel.text
+    panel.result.onRun(1)
+    host.settle()
+    assert told not in panel.ui.volumeLabel.text
+
+
 def test_an_ending_run_leaves_another_patients_result_in_the_views(host: Host, made: MadeOutput) -> None:
     """No T1 is chosen and Smith's synthetic image is looked at: Jones's result waits in the list."""
     panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
