@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from D3MSynthesisLib.Identity import groupOf, stemOf
+from D3MSynthesisLib.Identity import groupOf, identityOf, stemOf
 from D3MSynthesisLib.Texts import _
 
 ORIGIN = "D3M.Origin"
@@ -176,6 +176,12 @@ def apart(one: Any, other: Any) -> bool:
         return len(stems) > 1
     places = {placeOf(one), placeOf(other)} - {""}
     return len(places) > 1 or len(_disagreeing([markOf(one), markOf(other)], "")) > 1
+
+
+def belongsElsewhere(scan: Any, t1: Any) -> bool:
+    """Whether identifiers, else names or folders, say that a scan is of another patient than T1."""
+    mine, theirs = identityOf(t1).patient, identityOf(scan).patient
+    return mine != theirs if mine and theirs else apart(scan, t1)
 
 
 def maskApart(mask: Any, t1: Any) -> bool:

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 import slicer
 from D3MSynthesisLib import Comparison, Looks, Pictures, Views
+from D3MSynthesisLib.Belonging import belongsElsewhere
 from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Frames import frameOf
@@ -252,7 +253,9 @@ class ComparisonPart:
         t1, p = self.nodes.t1, self.parameters
         if not alive(t1):
             return None
-        if p.t1 is t1:  # its scans are told of among the inputs
+        if p.t1 is t1:
+            if p.reference is not self.nodes.reference and belongsElsewhere(p.reference, t1):
+                return p.reference
             return p.referenceMask if doubtfulMask(p.referenceMask, t1) else None
         mine, known = groupOf(t1), identityOf(t1).known
         for node in (None if p.reference is self.nodes.reference else p.reference, p.referenceMask):

@@ -79,6 +79,17 @@ def imported(labels: np.ndarray, matrix: np.ndarray, shown: tuple[int, ...] = (3
     return node
 
 
+def examination(patient: str, nodes: list[object]) -> None:
+    """Put nodes under a patient of the data tree."""
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    person = tree.CreateSubjectItem(tree.GetSceneItemID(), patient)
+    study = tree.CreateStudyItem(person, f"{patient} study")
+    tree.SetItemUID(person, "DICOM", patient)
+    tree.SetItemUID(study, "DICOM", f"1.2.{patient}")
+    for node in nodes:
+        tree.SetItemParent(tree.GetItemByDataNode(node) or tree.CreateItem(study, node), study)
+
+
 def background(host: Host) -> object:
     """The image in the red view."""
     composite = host.views["Red"].logic.GetSliceCompositeNode()

@@ -11,7 +11,7 @@ from slicer_helpers import MadeOutput
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import MARK, label_map, moved, opened, press, tissues  # noqa: E402
+from panel_helpers import MARK, examination, label_map, moved, opened, press, tissues  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 from D3MSynthesisLib import Views  # noqa: E402
@@ -54,17 +54,6 @@ def model(name: str) -> object:
     node.CreateDefaultDisplayNodes()
     node.GetDisplayNode().SetVisibility2D(True)
     return node
-
-
-def examination(patient: str, nodes: list[object]) -> None:
-    """Put nodes under a patient of the data tree."""
-    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    person = tree.CreateSubjectItem(tree.GetSceneItemID(), patient)
-    study = tree.CreateStudyItem(person, f"{patient} study")
-    tree.SetItemUID(person, "DICOM", patient)
-    tree.SetItemUID(study, "DICOM", f"1.2.{patient}")
-    for node in nodes:
-        tree.SetItemParent(tree.GetItemByDataNode(node) or tree.CreateItem(study, node), study)
 
 
 def test_another_patients_images_leave_a_result(host: Host, made: MadeOutput) -> None:

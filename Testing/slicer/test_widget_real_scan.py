@@ -10,7 +10,7 @@ from slicer_helpers import MadeOutput
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import moved, opened, press  # noqa: E402
+from panel_helpers import SCANS, examination, moved, opened, press  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 
@@ -42,6 +42,60 @@ def test_a_real_scan_of_the_next_patient_is_asked_about(host: Host, made: MadeOu
     panel.confirm = lambda _question: True
     panel.ui.compareButton.click()
     assert nodes.reference is other
+
+
+@pytest.mark.parametrize("how", ["names", "folders", "identifiers"])
+def test_a_real_scan_does_not_stay_for_the_next_patient(host: Host, made: MadeOutput, tmp_path: Path, how: str) -> None:
+    """Jones has no T1c: Smith's, which was chosen for him, is not compared with the synthetic image of Jones."""
+    chosen = {}
+    for who in ("smith", "jones"):
+        for scan in (*SCANS, "t1c"):
+            name = f"{who}_{scan}" if how == "names" else scan.upper() + ("_1" if who == "jones" else "")
+            node = slicer.util.addVolumeFromArray(made.t1.T + 9, ijkToRAS=made.matrix, name=name)
+            if how == "folders":
+                node.AddDefaultStorageNode()
+                node.GetStorageNode().SetFileName(str(tmp_path / who / f"{scan.upper()}.nii.gz"))
+            chosen[who, scan] = node
+        if how == "identifiers":
+            examination(who, [chosen[who, scan] for scan in (*SCANS, "t1c")])
+    p = host.openModule("D3MSynthesis").panel.parameters
+
+    def choose(who: str, *scans: str) -> None:
+        for scan in scans:
+            setattr(p, "reference" if scan == "t1c" else scan, chosen[who, scan])
+            host.settle()
+
+    choose("smith", *SCANS, "t1c")
+    assert p.reference is chosen["smith", "t1c"]
+    host.scene.RemoveNode(chosen["jones", "t1c"])
+    choose("jones", *SCANS)
+    assert p.reference is None
+    choose("smith", "t1c", *SCANS)
+    assert p.reference is chosen["smith", "t1c"], "who chooses it before T1 keeps it"
+
+
+def test_a_real_scan_of_another_date_is_asked_about(host: Host, made: MadeOutput) -> None:
+    """The inputs are folded away after a run; without identifiers the name alone says that it is of another date."""
+    panel = opened(host, made, ("smith_2020_t1", "smith_2020_t2", "smith_2020_flair"))
+    press(host, panel)
+    asked: list[str] = []
+    panel.confirm = lambda question: bool(asked.append(question))
+    own, other = (slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name=f"smith_{year}_t1c")
+                  for year in (2020, 2021))  # fmt: skip
+    panel.parameters.reference = other
+    panel.ui.compareButton.click()
+    assert len(asked) == 1
+    assert "smith_2021_t1c" in asked[0]
+    assert panel.result.nodes.comparison is None
+    panel.parameters.reference = own
+    panel.ui.compareButton.click()
+    assert (panel.result.nodes.reference, len(asked)) == (own, 1)
+    panel.confirm = lambda _question: True
+    panel.parameters.reference = other
+    panel.ui.compareButton.click()
+    panel.confirm = lambda question: bool(asked.append(question))
+    panel.ui.compareButton.click()
+    assert (panel.result.nodes.reference, len(asked)) == (other, 1), "once"
 
 
 def test_another_real_scan_is_seen_at_once(host: Host, made: MadeOutput) -> None:
