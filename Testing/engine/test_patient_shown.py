@@ -76,3 +76,7 @@ def test_dicom_text_of_a_saved_result(tmp_path: Path) -> None:
     assert SURE.sentence() in content.settings
     assert "Given by a person." in content.settings
     assert "Other." not in content.settings
+    assert "The model's own" not in content.settings
+    (tmp_path / "provenance.json").write_text(json.dumps(stated | {"mask": {"edited": True}}))
+    content = content_of_files(*(tmp_path / n for n in ("cemri.nii.gz", "mask.nii.gz", "provenance.json")))
+    assert f"The model's own, which does not know what was changed in the mask: {SURE.sentence()}" in content.settings
