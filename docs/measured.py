@@ -49,7 +49,9 @@ ROWS = (
     ("blur_gain", "&nbsp; by a 3 x 3 blur instead (x 1000)", 2),
     ("field_inside", "displacement in the enhancing tumour (mm)", 2),
     ("field_outside", "displacement in the rest of the brain (mm)", 2),
-    ("spread_correlation", "rank correlation of the uncertainty with the error", 2),
+    ("error_correlation", "rank correlation of the uncertainty (expected error) with the error", 2),
+    ("error_ratio", "mean expected error over the mean error", 2),
+    ("spread_correlation", "rank correlation of the samples' standard deviation with the error", 2),
 )
 """Name in the card, words, decimals."""
 

@@ -26,8 +26,8 @@ MOTION_FLOOR = 0.3
 """Of the longest: below it nothing is coloured, or the whole brain would be."""
 GREY = "vtkMRMLColorTableNodeGrey"
 TITLES = {
-    "subtraction": "CEMRI - T1", "probability": "probability", "magnitude": "moved by (mm)", "uncertainty": "spread",
-    "jacobian": "volume, times", "error": "difference", "wholeTumour": "probability",
+    "subtraction": "CEMRI - T1", "probability": "probability", "magnitude": "moved by (mm)",
+    "uncertainty": "may be off by", "jacobian": "volume, times", "error": "difference", "wholeTumour": "probability",
 }  # fmt: skip
 
 
@@ -59,8 +59,8 @@ def applyDefaults(nodes: Nodes) -> None:
     if nodes.wholeTumour is not None:
         colours(nodes.wholeTumour, "sequential", 0.0, 1.0, PROBABILITY_FLOOR)
     if nodes.uncertainty is not None:
-        spread = slicer.util.arrayFromVolume(nodes.uncertainty)
-        top = upper(spread[spread > 0])
+        values = slicer.util.arrayFromVolume(nodes.uncertainty)
+        top = upper(values[values > 0])
         colours(nodes.uncertainty, "sequential", 0.0, top, 0.05 * top)
     likely = proxies(nodes).get("mask")
     if likely is not None:

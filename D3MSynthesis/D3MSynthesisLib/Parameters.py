@@ -57,7 +57,7 @@ class Overlay(enum.Enum):
             Overlay.NONE: _("Nothing"),
             Overlay.SUBTRACTION: _("Subtraction, in colours"),
             Overlay.PROBABILITY: _("Probability of enhancing tumour"),
-            Overlay.UNCERTAINTY: _("Uncertainty (spread of samples)"),
+            Overlay.UNCERTAINTY: _("Uncertainty: how far off it may be"),
             Overlay.WHOLE_TUMOUR: _("Probability of tumour, oedema included"),
         }[self]
 

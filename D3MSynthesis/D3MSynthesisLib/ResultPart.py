@@ -310,7 +310,7 @@ class ResultPart(VTKObservationMixin):
             if p.picture is Picture.SAMPLE:
                 said.append(self._sampleText())
             if p.overlay is Overlay.UNCERTAINTY and not Runs.alive(nodes.uncertainty):
-                said.append(_("This run has one sample, so there is no spread: choose the quality Best, or more "
+                said.append(_("This run has one sample, so there is no uncertainty: choose the quality Best, or more "
                               "samples."))  # fmt: skip
             if p.overlay is Overlay.WHOLE_TUMOUR and not Runs.alive(nodes.wholeTumour):
                 said.append(_("This run's model does not look at the whole brain first, so there is none."))

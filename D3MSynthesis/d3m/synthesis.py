@@ -14,6 +14,7 @@ from d3m.diffusion.recipe import REGIONS, Sampling
 from d3m.diffusion.volume import SampledStep, VolumeSample, VolumeSampler
 from d3m.errors import D3MError, Notice
 from d3m.models.card import Card
+from d3m.models.expected_error import error_features
 from d3m.models.load import Model, load_model
 from d3m.models.needs import check_further, check_missing
 from d3m.models.patient import PatientEstimate, patient_features
@@ -40,6 +41,8 @@ MAX_BATCH = 64
 OTHER_BATCH = 8
 """Slices at once on a device that does not tell its memory."""
 
+SPREAD, EXPECTED_ERROR = "standard deviation over the samples", "expected absolute error"
+"""What an uncertainty is."""
 PREVIEW_MEMBERS = 1
 """Members of the whole-brain stage that quality "preview" asks: a second or two instead of several."""
 BEGIN_FRACTION, SLICES_FRACTION = 0.05, 0.3
@@ -114,7 +117,8 @@ class Result:
     displacement: Floats
     """(W, H, S, 3) RAS millimetres on `grid`, output point to input point; of the first sample's last step."""
     uncertainty: Floats | None
-    """(X, Y, Z) standard deviation over samples in T1's units; None for one sample."""
+    """(X, Y, Z) in T1's units: the expected absolute error where the model's card says how it follows, else the
+    standard deviation over the samples (see `uncertainty_is`); None for one sample."""
     trace: tuple[TraceStep, ...]
     t1: Volume
     brain: Mask
@@ -128,6 +132,8 @@ class Result:
     timings: Timings
     model_name: str
     model_sha256: str
+    uncertainty_is: str = SPREAD
+    """`SPREAD` or `EXPECTED_ERROR`."""
     sample_volumes_ml: tuple[float, ...] = ()
     """Enhancing tumour of each sample by itself, on the model's grid: how much repeated synthesis varies."""
     patient: PatientEstimate | None = None
@@ -346,8 +352,11 @@ class Synthesis:
         cemri = restore_cemri(image, model_input, case.t1, case.brain)
         uncertainty = None
         if sample.spread is not None:
-            spread = to_t1_grid(gain * sample.spread.numpy(), grid) * (high - low)
-            uncertainty = np.where(case.brain, spread, 0).astype(np.float32)
+            uncertain = np.float32(gain) * sample.spread.numpy()
+            if card.expected_error is not None:
+                features = error_features(model_input.slices, image - t1, uncertain, model_input.brain)
+                uncertain = card.expected_error(features)
+            uncertainty = np.where(case.brain, to_t1_grid(uncertain, grid) * (high - low), 0).astype(np.float32)
         volume_ml = _millilitres(mask, case.t1)
         patient, tumour = self._patient(model_input, maps, case, probability), None
         if maps is not None:
@@ -377,6 +386,7 @@ class Synthesis:
             timings=Timings(0, 0, 0),
             model_name=card.name,
             model_sha256=card.weights_sha256,
+            uncertainty_is=SPREAD if card.expected_error is None else EXPECTED_ERROR,
             sample_volumes_ml=tuple(count * float(np.prod(grid.spacing)) / 1000 for count in sample.counts),
             patient=patient,
             steering=steering,

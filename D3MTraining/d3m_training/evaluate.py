@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -15,29 +16,33 @@ from scipy.stats import spearmanr
 
 from d3m import metrics
 from d3m.models.card import PatientRow, ValidationRow, ValidationWithout
+from d3m.models.expected_error import error_features
 from d3m.models.load import load_model
 from d3m.models.needs import check_missing
 from d3m.models.store import find_model, replace_card
 from d3m.options import SynthesisOptions
 from d3m.results.figure import draw_figure
 from d3m.results.provenance import sampling_in_words
-from d3m.synthesis import Result, Synthesis
+from d3m.synthesis import SPREAD, Result, Synthesis
 from d3m.system.folders import check_output, whole_folder
 from d3m.system.manifest import FolderKind
 from d3m.system.text import for_csv
 from d3m.volumes.geometry import voxel_mm3
-from d3m.volumes.grid import resample
-from d3m.volumes.types import Case, Floats, Mask, Volume
+from d3m.volumes.grid import resample, to_t1_grid
+from d3m.volumes.types import Case, Floats, Mask, ModelInput, Volume
 from d3m_training.calibration import mean_row
 from d3m_training.data.cache import ENHANCING, scale_target
 from d3m_training.data.datasets import read_patient
 from d3m_training.data.labels import unify
 from d3m_training.data.preparation import collect_annotated
+from d3m_training.expected_error import Errors, fit_expected_error, without_each
 
 VALIDATION = FolderKind("validation", "an earlier validation")
 
 THRESHOLDS = tuple(round(0.05 * k, 2) for k in range(1, 19))
 """Probabilities among which the mask's threshold is chosen."""
+ERROR_INTERVAL = 7
+"""Of so many voxels of a brain one is looked at where errors are ranked."""
 EQUAL_DICE = 0.02
 """Dice that differ by no more are equal: their standard error over a dozen patients is three times that, and the
 stricter threshold takes away a fifth of the false enhancement."""
@@ -75,7 +80,11 @@ class Evaluated:
     flicker: float
     """Mean difference of neighbouring slices, over the real one's."""
     spread_correlation: float
-    """Rank correlation of the uncertainty with the error inside the brain; NaN for a single sample."""
+    """Rank correlation of the samples' standard deviation with the error inside the brain; NaN for a single sample."""
+    error_correlation: float
+    """The same of the expected error, by a fit without the patient."""
+    error_ratio: float
+    """Mean expected error inside the brain over the mean error, by that fit."""
     t1_psnr_brain: float
     t1_psnr_tumour: float
     t1_psnr_enhancing: float
@@ -94,9 +103,19 @@ class MaskCurve:
     false_slices: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """All that is measured of one patient."""
+
+    row: Evaluated
+    curve: MaskCurve
+    errors: Errors | None
+    """What the expected error is fitted on; None for a single sample, and where the model has such a fit already."""
+
+
 def evaluate_patient(
     identifier: str, case: Case, t1c: Volume, label: Volume, synthesis: Synthesis, threshold: float | None = None
-) -> tuple[Evaluated, MaskCurve, Result]:
+) -> tuple[Measured, Result]:
     """Synthesise one patient and measure.
 
     Args:
@@ -124,6 +143,7 @@ def evaluate_patient(
     scaled_t1 = np.clip((t1 - low) / (high - low), 0, 1)
     target = scale_target(scaled_t1, real_raw, brain, labels > 0, synthesis.model.card.recipe.grid)
     synthetic = (cemri - low) / (high - low)
+    error = np.abs(synthetic - target)
     change = metrics.enhancement(synthetic - scaled_t1, target - scaled_t1, where)
     probability = axial(result.enhancement_probability)
     voxel_ml = voxel_mm3(case.t1.affine) / 1000
@@ -140,11 +160,14 @@ def evaluate_patient(
         field.inside, field.border, field.outside,
         gain, blur,
         metrics.slice_difference(fitted, brain) / max(metrics.slice_difference(real, brain), 1e-12),
-        _spread_correlation(result, axial, np.abs(synthetic - target), brain),
+        _spread_correlation(result, axial, error, brain), nan, nan,
         copied.psnr_brain, copied.psnr_tumour, copied.psnr_enhancing, copied.ssim_brain, copied.ssim_tumour,
         sum(asdict(result.timings).values()),
     )  # fmt: skip
-    return row, _curve(probability, where.enhancing, brain, voxel_ml), result
+    curve, errors = _curve(probability, where.enhancing, brain, voxel_ml), None
+    if result.uncertainty is not None and result.uncertainty_is == SPREAD:
+        errors = _errors(result, synthesis.prepare(case), high - low, axial, error, brain)
+    return Measured(row, curve, errors), result
 
 
 def _field_on_t1(result: Result) -> Floats:
@@ -173,7 +196,28 @@ def _gains(
 def _spread_correlation(result: Result, axial: Callable[[np.ndarray], np.ndarray], error: Floats, brain: Mask) -> float:
     if result.uncertainty is None:
         return float("nan")
-    return float(spearmanr(axial(result.uncertainty)[brain][::7], error[brain][::7]).statistic)
+    ranked = (axial(result.uncertainty)[brain][::ERROR_INTERVAL], error[brain][::ERROR_INTERVAL])
+    return float(spearmanr(*ranked).statistic)
+
+
+def _errors(
+    result: Result,
+    model_input: ModelInput,
+    scale: float,
+    axial: Callable[[np.ndarray], np.ndarray],
+    error: Floats,
+    brain: Mask,
+) -> Errors:
+    """Some voxels of the brain: what the error is expected from, and the error."""
+    grid, t1 = model_input.grid, result.t1
+    assert result.uncertainty is not None  # the caller asked
+    difference, spread = (
+        resample(image / np.float32(scale), t1.affine, grid.affine, grid.shape).transpose(2, 1, 0)
+        for image in (result.subtraction, result.uncertainty)
+    )
+    features = error_features(model_input.slices, difference, spread, model_input.brain)
+    on_t1 = [axial(to_t1_grid(one, grid))[brain][::ERROR_INTERVAL] for one in features]
+    return Errors(np.stack(on_t1), error[brain][::ERROR_INTERVAL])
 
 
 def _curve(probability: Floats, true: Mask, brain: Mask, voxel_ml: float) -> MaskCurve:
@@ -305,20 +349,28 @@ def validate_run(
     model = load_model(folder)
     if without is not None:
         check_missing(model.card, (without,))
-    synthesis = Synthesis(model, replace(options, trace=True))
-    rows, curves = [], []
+    bare = replace(model, card=replace(model.card, expected_error=None))  # it is fitted anew below
+    synthesis = Synthesis(bare, replace(options, trace=True))
+    measured = []
     with whole_folder(out, VALIDATION) as place:
         for number, patient in enumerate(checked.patients, start=1):
             case, t1c, labels = read_patient(patient, partial(unify, scheme=checked.schemes[patient.id]))
             assert labels is not None  # only annotated patients were kept
             if without is not None:
                 case = _left_out(case, without)
-            row, curve, result = evaluate_patient(patient.id, case, t1c, labels, synthesis)
-            rows.append(row)
-            curves.append(curve)
+            one, result = evaluate_patient(patient.id, case, t1c, labels, synthesis)
             draw_figure(place / f"{patient.id}.png", result, case)
+            row = one.row
+            measured.append(one)
             psnr = f"{row.psnr_brain:.2f} {row.psnr_tumour:.2f} {row.psnr_enhancing:.2f}"
             report(f"{number}/{len(checked.patients)} {row.id}: PSNR {psnr}, Dice {row.dice:.3f}")
+        rows, curves = [one.row for one in measured], [one.curve for one in measured]
+        errors = [one.errors for one in measured if one.errors is not None]
+        if len(errors) == len(rows) > 1:
+            rows = [
+                replace(row, error_correlation=expected.correlation, error_ratio=expected.ratio)
+                for row, expected in zip(rows, without_each(errors), strict=True)
+            ]
         threshold = model.card.mask_threshold
         if without is not None:
             report(f"Without {without.upper()}, at the card's mask threshold of {threshold}.")
@@ -337,7 +389,7 @@ def validate_run(
         if without is None:
             s = synthesis.sampling
             how = f"{options.quality}: {sampling_in_words(asdict(s))}, {synthesis.on.dtype}"
-            note = f"{len(rows)} patients, {how}; the mask's threshold was chosen on them."
+            note = f"{len(rows)} patients, {how}; the mask's threshold was chosen on them, the expected error fitted."
             card = replace(
                 model.card,
                 mask_threshold=threshold,
@@ -345,6 +397,7 @@ def validate_run(
                 validation_without=(),
                 patients=patient_rows(rows),
                 validation_note=note,
+                expected_error=fit_expected_error(errors) if errors else model.card.expected_error,
             )
         else:
             others = [one for one in model.card.validation_without if one.contrast != without]

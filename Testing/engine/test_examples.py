@@ -46,7 +46,7 @@ def test_synthesise_and_its_deformation(environment: dict[str, str], tiny_case: 
 
 
 def test_uncertainty(environment: dict[str, str], tiny_case: TinyCase, tmp_path: Path) -> None:
-    """The spread lies on T1's grid and is not zero in the brain."""
+    """The uncertainty lies on T1's grid and is not zero in the brain."""
     run("uncertainty.py", tiny_case.t1, tiny_case.t2, tiny_case.flair, "s.nii.gz", env=environment, cwd=tmp_path)
     spread = nibabel.load(tmp_path / "s.nii.gz")
     np.testing.assert_array_equal(spread.affine, nibabel.load(tiny_case.t1).affine)

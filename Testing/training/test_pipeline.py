@@ -81,6 +81,12 @@ def test_from_cache_to_synthesis(place: Path, monkeypatch: pytest.MonkeyPatch) -
     with_all, left_out = ({row.name: row.mean for row in rows} for rows in (card.validation, without.rows))
     assert left_out["psnr_brain"] != with_all["psnr_brain"]
     assert read_card(model).validation == card.validation
+    several = (place / "data" / "train", place / "data" / "validation", "--model", model, "--out", place / "several")
+    _run("d3m_training", "validate", *several, "--quality", "standard", "--write-card")
+    card = read_card(model)
+    assert card.expected_error is not None
+    assert card.expected_error.patients == 3
+    assert {row.n for row in card.validation if row.name in ("error_correlation", "error_ratio")} == {3}
     folder = place / "data" / "validation" / "P4"
     scans = [part for name in ("t1", "t2", "flair") for part in (f"--{name}", folder / f"P4_{name}.nii.gz")]
     _run("d3m", "synthesize", *scans, "--model", model, "--quality", "preview", "--out", place / "result")

@@ -32,7 +32,7 @@ BIDS_VERSION = "1.10.0"
 NAMES = {
     "cemri": ("desc-synthT1c_T1w", "Synthetic contrast-enhanced T1-weighted image."),
     "subtraction": ("desc-synthSubtraction_T1w", "Synthetic contrast-enhanced image minus T1w: what enhances."),
-    "uncertainty": ("desc-synthSpread_T1w", "Standard deviation over the samples, in T1w's intensities."),
+    "uncertainty": ("desc-synthUncertainty_T1w", "How far off the synthetic image may be, in T1w's intensities."),
     "enhancement_mask": ("label-enhancement_mask", "Predicted enhancing tumour."),
     "enhancement_probability": ("label-enhancement_probseg", "Predicted probability of enhancing tumour."),
     "whole_tumour_probability": (
@@ -192,11 +192,13 @@ def _to_bids(made: Path, case: BidsCase, root: Path, result: Result, scans: Case
     }  # fmt: skip
     for name, (ending, description) in NAMES.items():
         source = made / f"{name}.nii.gz"
-        if not source.exists():  # the spread of a single sample
+        if not source.exists():  # the uncertainty of a single sample
             continue
         content: dict[str, object] = {"Description": f"{description} {STATEMENT}"} | common
         if ending.endswith(("mask", "probseg")):
             content["Type"] = "Lesion"
+        if name == "uncertainty":
+            content["Quantity"] = result.uncertainty_is
         if name in ("first_sample", "deformation"):
             content["SpatialReference"] = "The model's grid: axial slices, LPS."
         source.rename(made / f"{case.id}_{ending}.nii.gz")

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from d3m.diffusion.recipe import REGIONS, NetworkSizes, WholeBrainSizes
 from d3m.errors import D3MError
+from d3m.models.expected_error import ExpectedError
 from d3m.models.patient import PatientCalibration
 from d3m.models.recipes import CURRENT_NAME, Recipe
 from d3m.options import MAX_SAMPLES, MAX_SLICE_INTERVAL
@@ -101,7 +102,7 @@ class Card:
     slice_sigma: float = 0.0
     """Standard deviation, 0 to 4 slices, of the Gaussian mean over neighbouring slices that the mask's probability and,
     for models on T1's scale, the difference to T1 are given: what a slice-by-slice model leaves as stripes in other
-    planes goes. 0 leaves each slice as it is. Trace, displacement and uncertainty are without it."""
+    planes goes. 0 leaves each slice as it is. Trace, displacement and the samples' spread are without it."""
     contrasts: tuple[str, ...] = CONTRASTS
     """What the model is conditioned on, in the order of its channels: T1, T2, FLAIR, and "adc" and "swi" if it takes
     them, which are always optional."""
@@ -124,6 +125,9 @@ class Card:
     own goes before it."""
     patient_validation: tuple[ValidationRow, ...] = ()
     """How good that estimate is, each patient's by a fit without the patient."""
+    expected_error: ExpectedError | None = None
+    """How far off the image is likely to be, voxel by voxel; None: it was not fitted, and the uncertainty is the
+    standard deviation over the samples."""
     input_check: InputLimits | None = None
     """Between which limits ordinary cases lie; None: it was not measured, and nothing is reported as unusual."""
     expected: str = ""
@@ -266,6 +270,8 @@ def _check(card: Card) -> None:
         raise _fail("card.input_check", problem)
     if card.patient_calibration is not None and (problem := card.patient_calibration.problem()):
         raise _fail("card.patient_calibration", problem)
+    if card.expected_error is not None and (problem := card.expected_error.problem()):
+        raise _fail("card.expected_error", problem)
     further = card.contrasts[len(CONTRASTS) :]
     if card.contrasts[: len(CONTRASTS)] != CONTRASTS or further != tuple(n for n in FURTHER_CONTRASTS if n in further):
         raise _fail("card.contrasts", f"is not {', '.join(CONTRASTS)}, then any of {', '.join(FURTHER_CONTRASTS)}")

@@ -27,7 +27,7 @@ SAVED = "saved"
 
 _NAMES = re.compile(
     rf"(?i)synthetic[ _,]+(?:cemri|subtraction|first[ _]sample|predicted|edited|(?:before|after)[ _]warp)|{EXPORT}"
-    r"|desc-synth(?:t1c|subtraction|spread|firstsample)|enhancing tumour \((?:predicted|edited)\)"
+    r"|desc-synth(?:t1c|subtraction|uncertainty|spread|firstsample)|enhancing tumour \((?:predicted|edited)\)"
     r"|[ _]enhancement[ _]probability(?:[ _]at[ _]step)?(?:_\d+)?$|predicted[ _]tumour[ _]probability"
     r"|[ _]deformation[ _]magnitude[ _]\(mm\)(?:_\d+)?$"
 )

@@ -63,6 +63,7 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
         | asdict(result.computation),
         "first_sample_only": [] if result.options.samples == 1 else ["first_sample", "deformation", "trace"],
         "predicted_enhancing_volume_ml": round(result.enhancing_volume_ml, 3),
+        "uncertainty": None if result.uncertainty is None else f"{result.uncertainty_is}, in T1's units",
         "sample_volumes_ml": [round(one, 3) for one in result.sample_volumes_ml],
         "patient_estimate": None if result.patient is None else asdict(result.patient),
         "notices": [asdict(notice) for notice in result.notices],
