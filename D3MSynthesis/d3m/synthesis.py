@@ -14,7 +14,6 @@ from d3m.diffusion.recipe import REGIONS, Sampling
 from d3m.diffusion.volume import SampledStep, VolumeSample, VolumeSampler
 from d3m.errors import D3MError, Notice
 from d3m.models.card import Card
-from d3m.models.expected_error import error_features
 from d3m.models.load import Model, load_model
 from d3m.models.needs import check_further, check_missing
 from d3m.models.patient import PatientEstimate, patient_features
@@ -23,6 +22,7 @@ from d3m.options import SynthesisOptions, check_range
 from d3m.progress import Progress, ProgressCallback, Remaining, ignore_progress
 from d3m.system.devices import all_memory, free_memory
 from d3m.system.text import plain
+from d3m.volumes.error_features import error_features
 from d3m.volumes.geometry import volume_ml, voxel_mm3
 from d3m.volumes.grid import (
     displacement_mm,

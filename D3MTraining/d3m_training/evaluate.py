@@ -16,7 +16,6 @@ from scipy.stats import spearmanr
 
 from d3m import metrics
 from d3m.models.card import PatientRow, ValidationRow, ValidationWithout
-from d3m.models.expected_error import error_features
 from d3m.models.load import load_model
 from d3m.models.needs import check_missing
 from d3m.models.store import find_model, replace_card
@@ -27,6 +26,7 @@ from d3m.synthesis import SPREAD, Result, Synthesis
 from d3m.system.folders import check_output, whole_folder
 from d3m.system.manifest import FolderKind
 from d3m.system.text import for_csv
+from d3m.volumes.error_features import error_features
 from d3m.volumes.geometry import voxel_mm3
 from d3m.volumes.grid import resample, to_t1_grid
 from d3m.volumes.types import Case, Floats, Mask, ModelInput, Volume

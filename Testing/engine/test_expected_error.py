@@ -12,12 +12,13 @@ import pytest
 from conftest import TinyCase
 from d3m.errors import D3MError
 from d3m.models.card import Card
-from d3m.models.expected_error import FEATURES, ExpectedError, error_features
+from d3m.models.expected_error import FEATURES, ExpectedError
 from d3m.models.load import load_model
 from d3m.models.recipes import RECIPES
 from d3m.options import SynthesisOptions
 from d3m.results.files import write_result
 from d3m.synthesis import Synthesis
+from d3m.volumes.error_features import error_features
 from d3m.volumes.preprocess.case import read_case
 
 FIT = ExpectedError(

@@ -1,4 +1,4 @@
-"""How far off the synthetic image is likely to be, voxel by voxel. Does not import torch.
+"""How far off the synthetic image is likely to be, voxel by voxel. Does not import torch or scipy.
 
 Samples of one model err together: where they agree the image may still be wrong. So the expected error is a regression
 on what is known without the real image: how much was added to T1, how much the samples differ, how uneven the scans
@@ -12,14 +12,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
-from d3m.volumes.types import CONTRASTS, Floats, Mask
+from d3m.volumes.types import Floats
 
 FEATURES = ("difference", "size_of_difference", "spread", "flair", "flair_unevenness", "t1_unevenness", "brain_around")
-"""What the error is expected from, for each voxel of the model's grid, see `error_features`."""
-NEAR, AROUND, WIDE = 3, 7, 15
-"""Voxels of 1 mm along the edges of the boxes in which unevenness, FLAIR and the share of brain are taken."""
+"""What the error is expected from, for each voxel of the model's grid; see `d3m.volumes.error_features`."""
 FURTHEST = 4.0
 """Standard deviations beyond which a feature says no more: a fit must not be followed to where it saw nothing."""
 
@@ -54,7 +51,7 @@ class ExpectedError:
         """The expected absolute error.
 
         Args:
-            features: (7, ...) as from `error_features`; NaN where it is not known, which tells nothing.
+            features: (7, ...) as from `d3m.volumes.error_features`; NaN where it is not known, which tells nothing.
 
         Returns:
             (...) float32, on the scale of T1 that has 0 and 1 at its percentiles.
@@ -73,33 +70,3 @@ class ExpectedError:
 def standardised(values: np.ndarray, mean: float, deviation: float) -> np.ndarray:
     """Values to mean 0 and deviation 1, within `FURTHEST`; what is not known is 0."""
     return np.nan_to_num(np.clip((values - mean) / deviation, -FURTHEST, FURTHEST), nan=0.0)
-
-
-def error_features(slices: Floats, difference: Floats, spread: Floats, brain: Mask) -> Floats:
-    """What the error is expected from.
-
-    Args:
-        slices: (S, C, H, W) in [0, 1] on the model's grid, as the network sees them; a missing contrast is 0.
-        difference: (S, H, W) synthetic image minus T1, on T1's scale.
-        spread: (S, H, W) standard deviation over the samples, on the same scale.
-        brain: (S, H, W).
-
-    Returns:
-        (7, S, H, W) float32: `FEATURES`, NaN for FLAIR's where it is missing.
-    """
-    t1, flair = slices[:, 0], slices[:, CONTRASTS.index("flair")]
-    if flair.any():
-        mean, unevenness = _box(flair, AROUND)
-    else:
-        mean = unevenness = np.full_like(flair, np.nan)
-    brain_around = ndimage.uniform_filter(brain.astype(np.float32), WIDE, mode="constant")
-    return np.stack([difference, np.abs(difference), spread, mean, unevenness, _box(t1, NEAR)[1], brain_around]).astype(
-        np.float32, copy=False
-    )
-
-
-def _box(values: Floats, edge: int) -> tuple[Floats, Floats]:
-    """Mean and standard deviation in a box around each voxel."""
-    mean = ndimage.uniform_filter(values, edge, mode="constant")
-    square = ndimage.uniform_filter(values**2, edge, mode="constant")
-    return mean, np.sqrt(np.maximum(square - mean**2, 0))
