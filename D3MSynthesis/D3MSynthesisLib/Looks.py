@@ -24,6 +24,8 @@ MOTION_PERCENTILE = 99.9
 """Of the lengths that are not zero: a lesion of one part in a hundred keeps its colours apart."""
 MOTION_FLOOR = 0.3
 """Of the longest: below it nothing is coloured, or the whole brain would be."""
+UNCERTAINTY_FLOOR = 0.3
+"""Of the highest: nowhere is the image certain, and what stands out is what a person should look at."""
 GREY = "vtkMRMLColorTableNodeGrey"
 TITLES = {
     "subtraction": "CEMRI - T1", "probability": "probability", "magnitude": "moved by (mm)",
@@ -61,7 +63,7 @@ def applyDefaults(nodes: Nodes) -> None:
     if nodes.uncertainty is not None:
         values = slicer.util.arrayFromVolume(nodes.uncertainty)
         top = upper(values[values > 0])
-        colours(nodes.uncertainty, "sequential", 0.0, top, 0.05 * top)
+        colours(nodes.uncertainty, "sequential", 0.0, top, UNCERTAINTY_FLOOR * top)
     likely = proxies(nodes).get("mask")
     if likely is not None:
         likely.CreateDefaultDisplayNodes()

@@ -366,7 +366,7 @@ def validate_run(
             report(f"{number}/{len(checked.patients)} {row.id}: PSNR {psnr}, Dice {row.dice:.3f}")
         rows, curves = [one.row for one in measured], [one.curve for one in measured]
         errors = [one.errors for one in measured if one.errors is not None]
-        if len(errors) == len(rows) > 1:
+        if without is None and len(errors) == len(rows) > 1:
             rows = [
                 replace(row, error_correlation=expected.correlation, error_ratio=expected.ratio)
                 for row, expected in zip(rows, without_each(errors), strict=True)
