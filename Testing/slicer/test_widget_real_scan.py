@@ -98,6 +98,26 @@ def test_a_real_scan_of_another_date_is_asked_about(host: Host, made: MadeOutput
     assert (panel.result.nodes.reference, len(asked)) == (other, 1), "once"
 
 
+def test_numbers_of_series_of_one_name_say_whose_they_are(host: Host, made: MadeOutput) -> None:
+    """DICOM names series by the protocol: beside Doe's numbers the real T1c that is chosen is Roe's, by name."""
+    names = ("5: t1", "6: t2", "7: flair")
+    panel = opened(host, made, names)
+    array = np.ascontiguousarray(made.cemri.T)
+    people = {"Doe": [getattr(panel.parameters, scan) for scan in SCANS]}
+    people["Roe"] = [slicer.util.addVolumeFromArray(array.copy(), ijkToRAS=made.matrix, name=name) for name in names]
+    for who, nodes in people.items():
+        nodes.append(slicer.util.addVolumeFromArray(array.copy(), ijkToRAS=made.matrix, name="9: t1 KM"))
+        examination(who, nodes)
+        for scan, node in zip((*SCANS, "reference"), nodes, strict=True):
+            setattr(panel.parameters, scan, node)
+        host.settle()
+        if who == "Doe":
+            press(host, panel)
+            panel.ui.compareButton.click()
+    told = panel.ui.comparisonTable.item(0, 0).text()
+    assert "numbers of 9: t1 KM (Doe, Doe study): press Compare for those of 9: t1 KM (Roe, Roe study)" in told
+
+
 def test_another_real_scan_is_seen_at_once(host: Host, made: MadeOutput) -> None:
     """Beside the synthetic image stand the real one that was compared last, and the difference from that one."""
     panel = opened(host, made)
