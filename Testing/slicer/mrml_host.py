@@ -63,6 +63,9 @@ class MRMLHost:
         scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
         self.application.GetColorLogic().SetMRMLScene(scene)
         self.application.GetColorLogic().AddDefaultColorNodes()
+        # the data tree is made anew, or put together, before others are told (qSlicerSubjectHierarchyPluginLogic.cxx)
+        for event, priority in ((scene.EndImportEvent, 10.0), (scene.EndCloseEvent, 0.0)):
+            scene.AddObserver(event, self._resolveTree, priority)
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
         layout = slicer.vtkMRMLLayoutNode()
         layout.SetSingletonTag("vtkMRMLLayoutNode")
@@ -98,6 +101,10 @@ class MRMLHost:
         for name, orientation in VIEWS.items():
             self.views[name] = SliceView(self, name, orientation)
         return self.views
+
+    def _resolveTree(self, scene: Any, _event: str) -> None:
+        if scene is self.scene:  # one that is left is closed when it ends
+            slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(scene)
 
     def _arranged(self, layout: Any, _event: str) -> None:
         """The views that a layout needs are made when it is chosen, as the layout manager does.
