@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from D3MSynthesisLib.Identity import groupOf, identityOf, stemOf
+from D3MSynthesisLib.Runs import INPUTS, PREFIX
 from D3MSynthesisLib.Texts import _
 
 ORIGIN = "D3M.Origin"
@@ -22,6 +23,13 @@ SEQUENCES = re.compile(
     r"|hardened|reg|registered|resampled|stripped|bet|norm|nd|dis[23]d|desc|preproc|acq|run|space|rec|acquisition|new"
 )
 """Words of a name that say nothing about a patient."""
+DONE = (
+    r"(?:co)?reg(?:istered)?|resampled|warped|moved|aligned|transformed|hardened|cropped|output|elastix"
+    r"|(?:skull)?stripped|skull|n4(?:itk)?|corrected"
+)
+"""Words for what people do to scans in Slicer, and name them by: "registered T1c", "T1c_N4"."""
+OF_MASKS = re.compile(r"seg(?:mentations?)?|masks?|labels?|labelmaps?|tumou?rs?|lesions?|rois?")
+"""Names of masks that say nothing else."""
 
 MASK_WORDS = re.compile(
     r"masks?|seg(?:mentations?|mented|ments?)?|labels?|labelmaps?|tumou?rs?|lesions?|enhanc\w*|o?edema|necro\w*|core|whole"
@@ -43,7 +51,23 @@ def placeOf(node: Any) -> str:
     if kept:
         return "" if kept == UNKNOWN else str(kept)
     path = fileOf(node)
-    return "" if path is None else hashlib.sha256(str(path.parent).encode()).hexdigest()[:16]
+    return "" if path is None else hashlib.sha256(str(_folderOf(path)).encode()).hexdigest()[:16]
+
+
+def _folderOf(path: Path) -> Path:
+    """The folder of a patient's files: where each series has one of its own, as in "smith/t1/t1.nii.gz", that above.
+
+    A file whose name says more than the scan may be one of many patients' there.
+    """
+    names = (path.name.split(".")[0].lower(), path.parent.name.lower())
+    return path.parent.parent if all(_isOfSeries(name) for name in names) else path.parent
+
+
+def _isOfSeries(text: str) -> bool:
+    """Whether the name of a file or folder says which scan or mask it is, and nothing else."""
+    from D3MSynthesisLib.Assignment import contrastOf, furtherOf
+
+    return bool(OF_MASKS.fullmatch(text) or ((contrastOf(text) or furtherOf(text)) and not _marks(text)))
 
 
 def keepPlace(node: Any, fromScene: bool = False, like: Any = None) -> None:
@@ -76,12 +100,21 @@ def nameOf(node: Any) -> str:
 
 def markOf(node: Any) -> str:
     """What a node's name says besides the scan, in small letters: "t1_smith" gives "smith", "001_t1" gives "001"."""
-    return " ".join(word for word in _wordsOf(node) if not _isOfScan(word))
+    return " ".join(_marks(nameOf(node)))
 
 
-def _wordsOf(node: Any) -> list[str]:
-    """The words of a node's name, in small letters."""
-    text = re.sub(r"^\s*\d+\s*:\s*", "", nameOf(node))  # the series' number, as Slicer's DICOM module writes it
+def _marks(name: str) -> list[str]:
+    return [word for word in _wordsOf(name) if not _isOfScan(word)]
+
+
+def _stem(node: Any) -> str:
+    """What a node's name begins with, but for what was done to the scan: "registered smith_t1c" gives "smith"."""
+    return re.sub(rf"^(?:(?:{DONE})(?:[\W_]+|$))+", "", stemOf(nameOf(node)))
+
+
+def _wordsOf(name: str) -> list[str]:
+    """The words of a name, in small letters."""
+    text = re.sub(r"^\s*\d+\s*:\s*", "", name)  # the series' number, as Slicer's DICOM module writes it
     return re.findall(r"[^\W_]+", text.lower())
 
 
@@ -91,7 +124,7 @@ def _isOfScan(word: str) -> bool:
 
     known = {*descriptions.CONTRAST_WORDS, *descriptions.AGENTS, *descriptions.ALONE_AFTER, *descriptions.WITHOUT_WORDS,
              *descriptions.ALONE_WITHOUT, "c"}  # fmt: skip
-    return word in known or SEQUENCES.fullmatch(word) is not None
+    return word in known or SEQUENCES.fullmatch(word) is not None or re.fullmatch(DONE, word) is not None
 
 
 def groups(nodes: Iterable[tuple[str, Any]]) -> dict[tuple[str, str, str], dict[str, list[Any]]]:
@@ -144,7 +177,7 @@ def doubt(nodes: Iterable[Any]) -> str:
     told = disagreement(chosen)
     if told:
         return told
-    stems = [stemOf(nameOf(node)) for node in chosen]
+    stems = [_stem(node) for node in chosen]
     marks = [markOf(node) for node in chosen]
     named, placed = [bool(stem) for stem in stems], [bool(placeOf(node)) for node in chosen]
     either = [one or other for one, other in zip(named, placed, strict=True)]
@@ -156,7 +189,7 @@ def doubt(nodes: Iterable[Any]) -> str:
 
 def disagreement(nodes: list[Any]) -> str:
     """A sentence where names or folders of scans speak of several patients, else empty."""
-    stems = [stemOf(nameOf(node)) for node in nodes]
+    stems = [_stem(node) for node in nodes]
     marks = [markOf(node) for node in nodes]
     several = sorted({stem for stem in stems if stem})
     if len(several) < 2:
@@ -171,11 +204,17 @@ def disagreement(nodes: list[Any]) -> str:
 
 def apart(one: Any, other: Any) -> bool:
     """Whether names or folders say of two scans that they are of two patients; identifiers are asked elsewhere."""
-    stems = {stemOf(nameOf(one)), stemOf(nameOf(other))}
+    stems = {_stem(one), _stem(other)}
     if "" not in stems:
         return len(stems) > 1
     places = {placeOf(one), placeOf(other)} - {""}
-    return len(places) > 1 or len(_disagreeing([markOf(one), markOf(other)], "")) > 1
+    return len(places) > 1 or len(_disagreeing([_said(one), _said(other)], "")) > 1
+
+
+def _said(node: Any) -> str:
+    """`markOf` without the number by which Slicer tells what it makes from others: "Volume_1"."""
+    mark = markOf(node)
+    return "" if not placeOf(node) and re.fullmatch(r"[1-9]\d?", mark) else mark
 
 
 def belongsElsewhere(scan: Any, t1: Any) -> bool:
@@ -197,7 +236,18 @@ def maskApart(mask: Any, t1: Any) -> bool:
         return True
     if theirs and mine:
         return not (theirs <= mine or mine <= theirs)
+    scan = _drawnOn(mask)
+    if scan is not None and scan is not t1 and not placeOf(mask):  # Segment Editor calls all of them "Segmentation"
+        return belongsElsewhere(scan, t1)
     return len({placeOf(mask), placeOf(t1)} - {""}) > 1
+
+
+def _drawnOn(mask: Any) -> Any:
+    """The scan that a segmentation was drawn on in Segment Editor, of a synthetic image its T1; None if unknown."""
+    if not mask.IsA("vtkMRMLSegmentationNode"):
+        return None
+    image = mask.GetNodeReference(mask.GetReferenceImageGeometryReferenceRole())
+    return image if image is None else image.GetNodeReference(PREFIX + INPUTS["t1"]) or image
 
 
 def _persons(node: Any) -> set[str]:
@@ -211,7 +261,7 @@ def _numbered(node: Any) -> dict[str, int]:
 
     A number that the name begins with is a person's, not a series', where it is filled up with zeros: "001_t1".
     """
-    words = _wordsOf(node)
+    words = _wordsOf(nameOf(node))
     return {
         word: int(number)
         for word, number in zip(["", *words], words, strict=False)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slicer_helpers import MadeOutput, save
+from slicer_helpers import MadeOutput, fake_engine, save
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import SCANS, opened  # noqa: E402
+from panel_helpers import SCANS, opened, press  # noqa: E402
 from qt_host import Host  # noqa: E402
+
+from D3MSynthesisLib import Views  # noqa: E402
+from D3MSynthesisLib.Grids import writeMask  # noqa: E402
 
 CHOSEN = (*SCANS, "reference")
 
@@ -67,6 +70,54 @@ def test_one_folder_of_several_patients(host: Host, made: MadeOutput, tmp_path: 
     assert chosen(panel) == [*nodes, None, None]
     panel.parameters.flair = others[0]
     assert "different patients" in panel.ui.whoseLabel.text
+
+
+def test_a_folder_for_each_series(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """Series that lie in folders of their own, all with plain names, are of the folder above; a mask is, too."""
+    panel = host.openModule("D3MSynthesis").panel
+    people = {who: [read(host, made, tmp_path / who / name, name)[0] for name in ("t1", "t2", "flair", "t1c", "seg")]
+              for who in ("smith", "jones")}  # fmt: skip
+    assert chosen(panel) == people["smith"][:4]
+    assert panel.ui.whoseLabel.text == ""
+    panel.parameters.brainMask = people["smith"][4]
+    host.settle()
+    assert panel.ui.whoseLabel.text == ""
+    panel.parameters.brainMask = people["jones"][4]
+    host.settle()
+    assert "may be of another patient" in panel.ui.whoseLabel.text
+    panel.parameters.flair = people["jones"][2]
+    assert "different folders" in panel.ui.whoseLabel.text
+
+
+def test_a_folder_for_each_series_of_many_patients(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """Where the file says who it is, or the folder may be a person's, folders are told apart as they are."""
+    panel = host.openModule("D3MSynthesis").panel
+    for folder, names in ((tmp_path / "a", ("t1", "t2")), (tmp_path / "p2", ("t1",)), (tmp_path / "p3", ("t2",))):
+        for name in names:
+            read(host, made, folder / name if folder.name == "a" else folder, "7" if folder.name == "a" else name)
+    for pair in (("7", "7_1"), ("t1", "t2")):
+        panel.parameters.t1, panel.parameters.t2 = (slicer.util.getNode(name) for name in pair)
+        panel.parameters.flair = None
+        host.settle()
+        assert "different folders" in panel.ui.whoseLabel.text, pair
+
+
+@pytest.mark.parametrize("name", ["Registered T1c", "T1c_N4", "aligned_T1c", "coreg_smith_t1c", "T1c_1"])
+def test_what_was_done_to_a_scan_is_no_person(host: Host, made: MadeOutput, name: str) -> None:
+    """Who registers the real T1c names it so: it is nobody else's, in the views, in the panel and beside Compare."""
+    panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
+    press(host, panel)
+    asked: list[str] = []
+    panel.confirm = lambda question: bool(asked.append(question)) or True
+    for real in (name, f"jones_{name}"):
+        node = slicer.util.addVolumeFromArray(np.ascontiguousarray(made.cemri.T), ijkToRAS=made.matrix, name=real)
+        slicer.util.setSliceViewerLayers(foreground=node, foregroundOpacity=0.5)
+        assert (real in Views.strangeCaption(host.scene, "Red")) is (real != name)
+        panel.parameters.reference = node
+        host.settle()
+        assert ("different patients" in panel.ui.whoseLabel.text) is (real != name)
+        panel.ui.compareButton.click()
+        assert bool(asked) is (real != name)
 
 
 @pytest.mark.parametrize("names", ["t1 t2 flair t1c", "case_t1 case_t2 case_flair case_t1c"])
@@ -167,3 +218,31 @@ def test_a_mask_of_the_next_number(
     panel.parameters.t1, panel.parameters.brainMask = t1, drawn
     host.settle()
     assert ("may be of another patient" in panel.ui.whoseLabel.text) is strange
+
+
+@pytest.mark.parametrize("names", ["t1 t2 flair t1c", "{}_t1 {}_t2 {}_flair {}_t1c"])
+@pytest.mark.parametrize("on", ["t1c", "cemri"])
+def test_what_was_drawn_on_the_last_patient(host: Host, made: MadeOutput, tmp_path: Path, names: str, on: str) -> None:
+    """Segment Editor calls every drawing "Segmentation": Smith's does not stay over Jones's result, his own does."""
+    panel = host.openModule("D3MSynthesis").panel
+    panel.logic._engine = fake_engine(tmp_path / "engine", "finish", made.folder)
+    people = {who: read(host, made, tmp_path / who, *names.format(*[who] * 4).split()) for who in ("smith", "jones")}
+    press(host, panel)
+    image = people["smith"][3] if on == "t1c" else panel.result.nodes.cemri
+    drawn = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
+    drawn.CreateDefaultDisplayNodes()
+    drawn.SetReferenceImageGeometryParameterFromVolumeNode(image)
+    segment = drawn.GetSegmentation().AddEmptySegment("", "Segment_1")
+    writeMask(drawn, segment, made.t1.T > 100, made.matrix)
+    host.settle()
+    assert Views.strangeCaption(host.scene, "Red") == ""
+    press(host, panel)
+    assert drawn.GetDisplayNode().GetVisibility()
+    for scan, node in zip(CHOSEN, people["jones"], strict=True):
+        setattr(panel.parameters, scan, node)
+    host.settle()
+    press(host, panel)
+    assert panel.result.nodes.t1 is people["jones"][0]
+    assert not drawn.GetDisplayNode().GetVisibility()
+    drawn.GetDisplayNode().SetVisibility(True)
+    assert "Segmentation" in Views.strangeCaption(host.scene, "Red")
