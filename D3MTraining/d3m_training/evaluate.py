@@ -389,7 +389,8 @@ def validate_run(
         if without is None:
             s = synthesis.sampling
             how = f"{options.quality}: {sampling_in_words(asdict(s))}, {synthesis.on.dtype}"
-            note = f"{len(rows)} patients, {how}; the mask's threshold was chosen on them, the expected error fitted."
+            note = f"{len(rows)} patients, {how}; the mask's threshold was chosen on them"
+            note += ", the expected error fitted." if errors else "."
             card = replace(
                 model.card,
                 mask_threshold=threshold,
