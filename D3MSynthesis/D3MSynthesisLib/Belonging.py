@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from D3MSynthesisLib.Identity import groupOf, identityOf, stemOf
-from D3MSynthesisLib.Runs import INPUTS, PREFIX
+from D3MSynthesisLib.Runs import INPUTS, PREFIX, nodesOf
 from D3MSynthesisLib.Texts import _
 
 ORIGIN = "D3M.Origin"
@@ -221,6 +221,22 @@ def belongsElsewhere(scan: Any, t1: Any) -> bool:
     """Whether identifiers, else names or folders, say that a scan is of another patient than T1."""
     mine, theirs = identityOf(t1).patient, identityOf(scan).patient
     return mine != theirs if mine and theirs else apart(scan, t1)
+
+
+def ofAnotherDate(scan: Any, t1: Any) -> bool:
+    """Whether files of equal names lie in several folders of the scene, and a scan in another one than T1.
+
+    A patient's scans may lie in a folder for each kind; two of a kind are of two dates, as `groups` has it.
+    """
+    from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
+
+    if scan is None or groupOf(scan)[0] != "name" or groupOf(scan) != groupOf(t1):
+        return False
+    volumes = [node for node in nodesOf(t1.GetScene(), "vtkMRMLScalarVolumeNode") if not isSynthetic(node)]
+    kinds = [(contrastOf(nodeDescription(node)) or "", node) for node in volumes]
+    found = groups((kind, node) for kind, node in kinds if kind or node in (scan, t1))
+    of = {node.GetID(): key for key, some in found.items() for nodes in some.values() for node in nodes}
+    return of[scan.GetID()] != of[t1.GetID()]
 
 
 def maskApart(mask: Any, t1: Any) -> bool:

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 import slicer
 from D3MSynthesisLib import Comparison, Looks, Pictures, Views
-from D3MSynthesisLib.Belonging import belongsElsewhere
+from D3MSynthesisLib.Belonging import belongsElsewhere, ofAnotherDate
 from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Frames import frameOf
@@ -231,7 +231,7 @@ class ComparisonPart:
             return
         doubt = self._doubtful()
         if doubt is not None and not self._confirm(
-            _("Nothing says that {scan} is of the patient of {run}. Compare them?").format(
+            _("Nothing says that {scan} is of the patient and date of {run}. Compare them?").format(
                 scan=doubt.GetName(), run=self.nodes.cemri.GetName()
             )
         ):
@@ -260,7 +260,8 @@ class ComparisonPart:
         if not alive(t1):
             return None
         if p.t1 is t1:
-            if p.reference is not self.nodes.reference and belongsElsewhere(p.reference, t1):
+            other = belongsElsewhere(p.reference, t1) or ofAnotherDate(p.reference, t1)
+            if p.reference is not self.nodes.reference and other:
                 return p.reference
             return p.referenceMask if doubtfulMask(p.referenceMask, t1) else None
         mine, known = groupOf(t1), identityOf(t1).known

@@ -8,6 +8,7 @@ from typing import Any
 
 from D3MSynthesisLib.Assignment import SYNTHETIC, isSynthetic, keepMark
 from D3MSynthesisLib.Belonging import fileOf
+from D3MSynthesisLib.ExportTags import tagArrived
 from D3MSynthesisLib.Masks import remember, segmentsOf, shapeOf, shapeOfSegment, tagOf
 from D3MSynthesisLib.Runs import RUN, nodesOf
 
@@ -30,6 +31,8 @@ def keepMarks(arrived: Iterable[Any]) -> bool:
         if not marked and node.GetAttribute(SYNTHETIC) is None and not _hasSource(node) and _isNamedAfterOurs(node):
             node.SetAttribute(SYNTHETIC, "yes")
             marked = True
+        if node.IsA("vtkMRMLScalarVolumeNode") and node.GetAttribute(SYNTHETIC) is not None:
+            tagArrived(node)
         tagged = node.IsA("vtkMRMLSegmentationNode") and tagSegments(node)
         new = new or marked or tagged
     return new

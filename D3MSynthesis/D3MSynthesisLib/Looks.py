@@ -29,7 +29,8 @@ UNCERTAINTY_FLOOR = 0.3
 GREY = "vtkMRMLColorTableNodeGrey"
 TITLES = {
     "subtraction": "CEMRI - T1", "probability": "probability", "magnitude": "moved by (mm)",
-    "uncertainty": "may be off by", "jacobian": "volume, times", "error": "difference", "wholeTumour": "probability",
+    "uncertainty": "may be off by", "spread": "samples differ by", "jacobian": "volume, times", "error": "difference",
+    "wholeTumour": "probability",
 }  # fmt: skip
 
 

@@ -232,7 +232,8 @@ def showMask(nodes: Nodes, look: Look) -> None:
 def _legends(nodes: Nodes, over: Any, look: Look) -> None:
     for name in (*OVERLAYS[1:], "magnitude"):
         node = getattr(nodes, name)
-        Looks.legend(node, Looks.TITLES[name], node is not None and node is over)
+        title = "spread" if name == "uncertainty" and not nodes.errorExpected else name
+        Looks.legend(node, Looks.TITLES[title], node is not None and node is over)
     Looks.legend(nodes.error, Looks.TITLES["error"], look.layout == "comparison" and not look.referenceChanged)
     if alive(nodes.fieldMap):
         jacobian = nodes.fieldMap.GetDisplayNode().GetWindowLevelMin() != 0

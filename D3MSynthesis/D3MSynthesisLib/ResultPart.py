@@ -312,6 +312,9 @@ class ResultPart(VTKObservationMixin):
             if p.overlay is Overlay.UNCERTAINTY and not Runs.alive(nodes.uncertainty):
                 said.append(_("This run has one sample, so there is no uncertainty: choose the quality Best, or more "
                               "samples."))  # fmt: skip
+            elif p.overlay is Overlay.UNCERTAINTY and not nodes.errorExpected:
+                said.append(_("Shown: by how much the samples differ. That hardly says how far off the image is: its "
+                              "model's card does not know that."))  # fmt: skip
             if p.overlay is Overlay.WHOLE_TUMOUR and not Runs.alive(nodes.wholeTumour):
                 said.append(_("This run's model does not look at the whole brain first, so there is none."))
             field = self._fieldText()

@@ -133,6 +133,11 @@ class Nodes:
         return int(self.provenance.get("settings", {}).get("samples") or 1)
 
     @property
+    def errorExpected(self) -> bool:
+        """Whether the uncertainty is the error to be expected; else it is by how much the samples differ."""
+        return str(self.provenance.get("uncertainty") or "").startswith("expected")
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """What the run was made from, with what, and how."""
         return json.loads(self.cemri.GetAttribute(PREFIX + "Provenance") or "{}")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from d3m.results.ours import EXPORT
 from D3MSynthesisLib import Looks, Masks, Pictures
 from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.Comparison import COMPARED, COMPARED_TUMOUR, MADE_FROM
+from D3MSynthesisLib.ExportTags import tagForExport
 from D3MSynthesisLib.Grids import gridTransform, thresholdOf
 from D3MSynthesisLib.Results import STEP_IMAGES, Image, Output, readOutput
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, RUN, SEGMENT_ID, Nodes, followHardened, proxies, updateProxies
@@ -267,25 +267,6 @@ class _Builder:
             if node.IsA("vtkMRMLVolumeNode"):
                 tagForExport(hierarchy, item, node, nodes.without)
         return int(folder)
-
-
-EXPORT_TAGS = {
-    "Modality": "OT",
-    "Manufacturer": "D3M for 3D Slicer (synthetic image)",
-    "Model": "D3M, research use only",
-    "SeriesNumber": "9301",
-}
-"""What Slicer's DICOM exporter proposes for a volume of ours. It starts from modality CT and no description
-(DICOMScalarVolumePlugin.py, examineForExport), and its tag editor replaces each by the item's attribute "DICOM.<tag>"
-(qSlicerDICOMTagEditorWidget.cxx, setExportables). The panel's own export is the one that marks images fully."""
-
-
-def tagForExport(hierarchy: Any, item: int, node: Any, without: str) -> None:
-    """The description begins with the mark: DICOM cuts what is longer than 64 characters."""
-    prefix = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMAttributePrefix()
-    text = ", ".join(part for part in (EXPORT, without) if part)
-    for tag, value in (EXPORT_TAGS | {"SeriesDescription": f"{text}: {node.GetName()}"}).items():
-        hierarchy.SetItemAttribute(item, prefix + tag, value[:64])
 
 
 def _item(hierarchy: Any, node: Any) -> int:

@@ -160,11 +160,11 @@ def volumes(scene: Any) -> list[Any]:
 
 
 def owners(scene: Any, runs: set[str]) -> list[str]:
-    """Names of the synthetic images of runs."""
+    """Names of the synthetic images of runs; of two dates that of the earlier one."""
     return [
         node.GetName()
         for node in (volumes(scene) if runs else [])
-        if node.GetAttribute(ROLE) == "cemri" and node.GetAttribute(RUN) in runs
+        if node.GetAttribute(ROLE) in ("cemri", "earlierDate") and node.GetAttribute(RUN) in runs
     ]
 
 

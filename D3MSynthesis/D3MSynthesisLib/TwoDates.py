@@ -10,8 +10,9 @@ from typing import Any
 import slicer
 from D3MSynthesisLib import Looks, Pictures, Views
 from D3MSynthesisLib.Assignment import SYNTHETIC
+from D3MSynthesisLib.ExportTags import tagForExport
 from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, findRuns, nodesOf
-from D3MSynthesisLib.Scene import MAX_NAME, tagForExport
+from D3MSynthesisLib.Scene import MAX_NAME
 from D3MSynthesisLib.Seen import composites, sliceNodes
 from D3MSynthesisLib.Texts import _
 

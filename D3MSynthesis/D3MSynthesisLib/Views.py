@@ -103,7 +103,8 @@ def dropStrangers(result: Any) -> None:
     """Take what is known to be of another patient or examination, or run, out of the views of a result.
 
     Args:
-        result: The synthetic image. Label maps and layers of our own are dropped, segmentations and models are hidden.
+        result: The synthetic image. Label maps and layers of our own are dropped; segmentations, models, rendered
+            volumes and markups are hidden.
     """
     scene = result.GetScene()
     for composite in composites(scene):
@@ -114,6 +115,15 @@ def dropStrangers(result: Any) -> None:
                 composite.SetNthLayerVolumeID(layer, None)
     for node in (*nodesOf(scene, "vtkMRMLSegmentationNode"), *nodesOf(scene, "vtkMRMLModelNode")):
         for index in range(node.GetNumberOfDisplayNodes() if _isStrange(node, result) else 0):
+            node.GetNthDisplayNode(index).SetVisibility(False)
+    for display in nodesOf(scene, "vtkMRMLVolumeRenderingDisplayNode"):
+        if _isStrange(display.GetDisplayableNode(), result):
+            display.SetVisibility(False)
+    for node in nodesOf(scene, "vtkMRMLMarkupsNode"):  # rulers and points know the image that they were put on
+        points = range(node.GetNumberOfControlPoints())
+        images = {node.GetNthControlPointAssociatedNodeID(point) for point in points} - {"", None}
+        strange = any(_isStrange(scene.GetNodeByID(one), result) for one in images)
+        for index in range(node.GetNumberOfDisplayNodes() if strange else 0):
             node.GetNthDisplayNode(index).SetVisibility(False)
 
 

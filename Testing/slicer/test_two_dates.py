@@ -252,6 +252,7 @@ def test_beside_a_run(host: Host, made: MadeOutput, written: tuple[Path, Change]
     assert not result.segmentation.GetDisplayNode().GetVisibility()
     assert "earlier synthetic" in background(host).GetName()
     assert [panel.ui.runBox.count, panel.result.nodes is result] == [1, True], "it is no run"
+    assert "views show another result" in panel.ui.volumeLabel.text, "the volume is the run's, not of these dates"
     assert not any(getattr(panel.parameters, name) in layers(host, "Red") for name in ("t1", "t2", "flair"))
     panel.ui.fourUpButton.click()
     host.settle()
