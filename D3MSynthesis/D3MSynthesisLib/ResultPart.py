@@ -511,6 +511,7 @@ class ResultPart(VTKObservationMixin):
         if arrangement != Pictures.ARRANGEMENTS.get(self._layout):
             self._layout = "all"
             Views.release(slicer.mrmlScene)
+        self._onView(None, "")  # views that are seen no more, or again, may show another result
 
     def lendViews(self) -> None:
         """Something else than the run has been put side by side in linked views: they stay linked until a layout is

@@ -152,9 +152,12 @@ def _isStrange(node: Any, result: Any) -> bool:
 
 
 def runsShown(scene: Any) -> set[str]:
-    """The runs of which an image is in a slice view."""
+    """The runs of which an image is in a slice view of the layout; views that nobody sees keep theirs."""
+    seen = {node.GetLayoutName() for node in sliceNodes(scene) if node.IsMappedInLayout()}  # none without a layout
     found = set()
     for composite in composites(scene):
+        if seen and composite.GetLayoutName() not in seen:
+            continue
         for identity in (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID()):
             node = scene.GetNodeByID(identity or "")
             found.add("" if node is None else node.GetAttribute(RUN) or "")

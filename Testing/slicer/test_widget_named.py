@@ -134,3 +134,23 @@ def test_a_rendering_of_the_last_patient_is_hidden(host: Host, made: MadeOutput)
     host.settle()
     press(host, panel)
     assert not display.GetVisibility()
+
+
+def test_views_that_nobody_sees_do_not_count(host: Host, made: MadeOutput) -> None:
+    """Red is the only view on the screen and shows Smith, hidden ones still hold Jones: his numbers say so."""
+    panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
+    press(host, panel)
+    smith = panel.result.nodes
+    for name, own in zip(SCANS, ("jones_t1", "jones_t2", "jones_flair"), strict=True):
+        setattr(panel.parameters, name, scan(made, own, 9))
+    host.settle()
+    press(host, panel)
+    host.views["Red"].node.SetMappedInLayout(1)
+    told = "views show another result"
+    assert told not in panel.ui.volumeLabel.text
+    host.views["Red"].logic.GetSliceCompositeNode().SetBackgroundVolumeID(smith.cemri.GetID())
+    host.settle()
+    assert told in panel.ui.volumeLabel.text
+    host.views["Red"].logic.GetSliceCompositeNode().SetBackgroundVolumeID(panel.result.nodes.cemri.GetID())
+    host.settle()
+    assert told not in panel.ui.volumeLabel.text
