@@ -223,14 +223,19 @@ def belongsElsewhere(scan: Any, t1: Any) -> bool:
     return mine != theirs if mine and theirs else apart(scan, t1)
 
 
-def ofAnotherDate(scan: Any, t1: Any) -> bool:
+def isOfOtherVisit(scan: Any, t1: Any) -> bool:
+    """Whether a scan is of another patient than T1, as `belongsElsewhere` has it, or of another date."""
+    return belongsElsewhere(scan, t1) or _ofAnotherDate(scan, t1)
+
+
+def _ofAnotherDate(scan: Any, t1: Any) -> bool:
     """Whether files of equal names lie in several folders of the scene, and a scan in another one than T1.
 
     A patient's scans may lie in a folder for each kind; two of a kind are of two dates, as `groups` has it.
     """
     from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
 
-    if scan is None or groupOf(scan)[0] != "name" or groupOf(scan) != groupOf(t1):
+    if groupOf(scan)[0] != "name" or groupOf(scan) != groupOf(t1):
         return False
     volumes = [node for node in nodesOf(t1.GetScene(), "vtkMRMLScalarVolumeNode") if not isSynthetic(node)]
     kinds = [(contrastOf(nodeDescription(node)) or "", node) for node in volumes]

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 import slicer
 from D3MSynthesisLib import Comparison, Looks, Pictures, Views
-from D3MSynthesisLib.Belonging import belongsElsewhere, ofAnotherDate
+from D3MSynthesisLib.Belonging import isOfOtherVisit
 from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Frames import frameOf
@@ -260,8 +260,7 @@ class ComparisonPart:
         if not alive(t1):
             return None
         if p.t1 is t1:
-            other = belongsElsewhere(p.reference, t1) or ofAnotherDate(p.reference, t1)
-            if p.reference is not self.nodes.reference and other:
+            if p.reference is not self.nodes.reference and isOfOtherVisit(p.reference, t1):
                 return p.reference
             return p.referenceMask if doubtfulMask(p.referenceMask, t1) else None
         mine, known = groupOf(t1), identityOf(t1).known

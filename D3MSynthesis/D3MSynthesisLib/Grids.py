@@ -51,9 +51,15 @@ def matrixIn(node: Any, volume: Any) -> Any:
 
     Through a warp between them there is no such matrix: then it is that of `matrixOf`.
     """
-    between, parents = vtk.vtkMatrix4x4(), (volume.GetParentTransformNode(), node.GetParentTransformNode())
+    between = _between(volume, node)
+    return matrixOf(volume) if between is None else between @ matrixOf(volume)
+
+
+def _between(node: Any, other: Any) -> Any:
+    """From a node's local frame to another one's, as numpy (4, 4); None where a warp lies between them."""
+    between, parents = vtk.vtkMatrix4x4(), (node.GetParentTransformNode(), other.GetParentTransformNode())
     linear = slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(*parents, between)
-    return slicer.util.arrayFromVTKMatrix(between) @ matrixOf(volume) if linear else matrixOf(volume)
+    return slicer.util.arrayFromVTKMatrix(between) if linear else None
 
 
 def fieldOf(node: Any) -> Image | None:
@@ -178,9 +184,8 @@ def liesBy(segmentation: Any, volume: Any) -> bool:
     """
     import numpy as np
 
-    between, parents = vtk.vtkMatrix4x4(), (segmentation.GetParentTransformNode(), volume.GetParentTransformNode())
-    linear = slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(*parents, between)
-    if linear and np.allclose(slicer.util.arrayFromVTKMatrix(between), np.eye(4), rtol=0, atol=SAME_PLACE):
+    between = _between(segmentation, volume)
+    if between is not None and np.allclose(between, np.eye(4), rtol=0, atol=SAME_PLACE):
         return True
     segments = segmentation.GetSegmentation()
     for index in range(segments.GetNumberOfSegments()):

@@ -14,7 +14,7 @@ from slicer.util import VTKObservationMixin
 import slicer
 from D3MSynthesisLib import Frames, Inputs, SampleCase
 from D3MSynthesisLib.Assignment import FURTHER, assignInputs
-from D3MSynthesisLib.Belonging import belongsElsewhere, ofAnotherDate, placeOf
+from D3MSynthesisLib.Belonging import isOfOtherVisit, placeOf
 from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
@@ -168,7 +168,7 @@ class InputPart(VTKObservationMixin):
         if whose is not None and before is not t1 and (whose != now or now == NOBODY):
             self._forget()  # two T1 that say nothing of a patient may be of two
             real = self.parameters.reference
-            if real is not None and (belongsElsewhere(real, t1) or ofAnotherDate(real, t1)):
+            if real is not None and isOfOtherVisit(real, t1):
                 self._set("reference", None)  # T2 and FLAIR are chosen with T1; it would be compared with the result
 
     def _forget(self) -> None:

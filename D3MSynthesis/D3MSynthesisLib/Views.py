@@ -114,17 +114,21 @@ def dropStrangers(result: Any) -> None:
             if _isStrange(scene.GetNodeByID(composite.GetNthLayerVolumeID(layer) or ""), result):
                 composite.SetNthLayerVolumeID(layer, None)
     for node in (*nodesOf(scene, "vtkMRMLSegmentationNode"), *nodesOf(scene, "vtkMRMLModelNode")):
-        for index in range(node.GetNumberOfDisplayNodes() if _isStrange(node, result) else 0):
-            node.GetNthDisplayNode(index).SetVisibility(False)
+        if _isStrange(node, result):
+            _hide(node)
     for display in nodesOf(scene, "vtkMRMLVolumeRenderingDisplayNode"):
         if _isStrange(display.GetDisplayableNode(), result):
             display.SetVisibility(False)
     for node in nodesOf(scene, "vtkMRMLMarkupsNode"):  # rulers and points know the image that they were put on
         points = range(node.GetNumberOfControlPoints())
         images = {node.GetNthControlPointAssociatedNodeID(point) for point in points} - {"", None}
-        strange = any(_isStrange(scene.GetNodeByID(one), result) for one in images)
-        for index in range(node.GetNumberOfDisplayNodes() if strange else 0):
-            node.GetNthDisplayNode(index).SetVisibility(False)
+        if any(_isStrange(scene.GetNodeByID(one), result) for one in images):
+            _hide(node)
+
+
+def _hide(node: Any) -> None:
+    for index in range(node.GetNumberOfDisplayNodes()):
+        node.GetNthDisplayNode(index).SetVisibility(False)
 
 
 def _isStrange(node: Any, result: Any) -> bool:

@@ -79,6 +79,29 @@ def imported(labels: np.ndarray, matrix: np.ndarray, shown: tuple[int, ...] = (3
     return node
 
 
+def scans(made: MadeOutput, *names: str) -> list[object]:
+    """Volumes of these names."""
+    array = np.ascontiguousarray(made.t1.T + 9)
+    return [slicer.util.addVolumeFromArray(array.copy(), ijkToRAS=made.matrix, name=name) for name in names]
+
+
+def choose(panel: object, nodes: list[object]) -> None:
+    """T1, T2 and FLAIR."""
+    for scan, node in zip(SCANS, nodes, strict=True):
+        setattr(panel.parameters, scan, node)
+
+
+def smith_and_jones(host: Host, made: MadeOutput) -> tuple[object, object]:
+    """The panel with a result of Jones, who is chosen, after one of Smith; and what Smith's run made."""
+    panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
+    press(host, panel)
+    smith = panel.result.nodes
+    choose(panel, scans(made, "jones_t1", "jones_t2", "jones_flair"))
+    host.settle()
+    press(host, panel)
+    return panel, smith
+
+
 def examination(patient: str, nodes: list[object]) -> None:
     """Put nodes under a patient of the data tree."""
     tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)

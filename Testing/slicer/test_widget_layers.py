@@ -148,7 +148,6 @@ def test_a_predicted_mask_is_marked_as_label_and_alone(host: Host, made: MadeOut
 
 def test_a_predicted_mask_as_a_model_is_marked(host: Host, made: MadeOutput) -> None:
     """Slicer makes models of segments: their surface, and its cut in the slice views, is no measured tumour."""
-
     panel = opened(host, made)
     press(host, panel)
     nodes = panel.result.nodes
@@ -176,7 +175,6 @@ def test_a_predicted_mask_as_a_model_is_marked(host: Host, made: MadeOutput) -> 
 
 def test_a_field_that_another_module_draws_is_marked(host: Host, made: MadeOutput) -> None:
     """The module Transforms draws a run's field over an acquired scan, and in 3-D, as it would draw a measured one."""
-
     panel = opened(host, made)
     press(host, panel)
     nodes = panel.result.nodes
@@ -316,7 +314,6 @@ def test_another_modules_text_takes_no_mark_away(host: Host, made: MadeOutput) -
 
 def test_a_synthetic_layer_in_a_3d_view_is_marked(host: Host, made: MadeOutput) -> None:
     """A slice in 3-D shows its label map and further layers, too."""
-
     panel = opened(host, made)
     press(host, panel)
     nodes = panel.result.nodes

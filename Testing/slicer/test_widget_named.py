@@ -11,14 +11,22 @@ from slicer_helpers import MadeOutput, fake_engine, save, write_provenance
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import SCANS, opened, press  # noqa: E402
+from panel_helpers import SCANS, choose, opened, press, scans, smith_and_jones  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 from d3m.synthesis import EXPECTED_ERROR, SPREAD  # noqa: E402
 
 
-def scan(made: MadeOutput, name: str, add: float = 0) -> object:
-    return slicer.util.addVolumeFromArray(np.ascontiguousarray(made.t1.T + add), ijkToRAS=made.matrix, name=name)
+def two_dates(made: MadeOutput, folder: Path) -> dict[tuple[str, str], object]:
+    """Smith's scans of 2019 and of 2021, as files of equal names in a folder for each date."""
+    found = {}
+    for year, add in (("2019", 0), ("2021", 20)):
+        for name in (*SCANS, "t1c"):
+            path = folder / "smith" / year / f"smith_{name}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(path, made.t1 + add, made.matrix)
+            found[year, name] = slicer.util.loadVolume(str(path))
+    return found
 
 
 @pytest.mark.parametrize("kind", [SPREAD, EXPECTED_ERROR])
@@ -47,16 +55,9 @@ def test_a_real_scan_of_another_date_is_asked_about(host: Host, made: MadeOutput
     asked: list[str] = []
     panel.confirm = lambda question: bool(asked.append(question))  # no
     panel.logic._engine = fake_engine(tmp_path / "engine", "finish", made.folder)
-    found = {}
-    for year, add in (("2019", 0), ("2021", 20)):
-        for name in (*SCANS, "t1c"):
-            path = tmp_path / "smith" / year / f"smith_{name}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save(path, made.t1 + add, made.matrix)
-            found[year, name] = slicer.util.loadVolume(str(path))
+    found = two_dates(made, tmp_path)
     host.settle()
-    for name in SCANS:
-        setattr(panel.parameters, name, found["2021", name])
+    choose(panel, [found["2021", name] for name in SCANS])
     host.settle()
     if when == "before":
         panel.parameters.reference = found["2019", "t1c"]
@@ -78,15 +79,8 @@ def test_a_real_scan_of_another_date_is_asked_about(host: Host, made: MadeOutput
 def test_the_last_dates_real_scan_does_not_stay(host: Host, made: MadeOutput, tmp_path: Path) -> None:
     """T1 becomes the one of 2021: 2019's T1c, which was chosen for it, does not stay chosen."""
     panel = host.openModule("D3MSynthesis").panel
-    found = {}
-    for year, add in (("2019", 0), ("2021", 20)):
-        for name in (*SCANS, "t1c"):
-            path = tmp_path / "smith" / year / f"smith_{name}.nii.gz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save(path, made.t1 + add, made.matrix)
-            found[year, name] = slicer.util.loadVolume(str(path))
-    for name in SCANS:
-        setattr(panel.parameters, name, found["2019", name])
+    found = two_dates(made, tmp_path)
+    choose(panel, [found["2019", name] for name in SCANS])
     panel.parameters.reference = found["2019", "t1c"]
     host.settle()
     panel.parameters.t1 = found["2021", "t1"]
@@ -104,10 +98,10 @@ def test_copies_are_marked_for_slicers_own_exporter(host: Host, made: MadeOutput
     clone.SetName(cemri.GetName() + " Copy")
     copies = [
         clone,
-        scan(made, cemri.GetName() + " cropped"),
+        *scans(made, cemri.GetName() + " cropped"),
         slicer.util.loadVolume(str(made.folder / "cemri.nii.gz")),
     ]
-    own = scan(made, "acquired")
+    (own,) = scans(made, "acquired")
     tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(host.scene)
     for node in (*copies, own):  # the application makes the items at once
         if not tree.GetItemByDataNode(node):
@@ -129,8 +123,7 @@ def test_a_rendering_of_the_last_patient_is_hidden(host: Host, made: MadeOutput)
     display = host.scene.AddNewNodeByClass(kind)
     panel.parameters.t1.AddAndObserveDisplayNodeID(display.GetID())
     display.SetVisibility(True)
-    for name, own in zip(SCANS, ("jones_t1", "jones_t2", "jones_flair"), strict=True):
-        setattr(panel.parameters, name, scan(made, own, 9))
+    choose(panel, scans(made, "jones_t1", "jones_t2", "jones_flair"))
     host.settle()
     press(host, panel)
     assert not display.GetVisibility()
@@ -138,13 +131,7 @@ def test_a_rendering_of_the_last_patient_is_hidden(host: Host, made: MadeOutput)
 
 def test_views_that_nobody_sees_do_not_count(host: Host, made: MadeOutput) -> None:
     """Red is the only view on the screen and shows Smith, hidden ones still hold Jones: his numbers say so."""
-    panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
-    press(host, panel)
-    smith = panel.result.nodes
-    for name, own in zip(SCANS, ("jones_t1", "jones_t2", "jones_flair"), strict=True):
-        setattr(panel.parameters, name, scan(made, own, 9))
-    host.settle()
-    press(host, panel)
+    panel, smith = smith_and_jones(host, made)
     host.views["Red"].node.SetMappedInLayout(1)
     told = "views show another result"
     assert told not in panel.ui.volumeLabel.text

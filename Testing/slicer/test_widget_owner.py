@@ -10,33 +10,16 @@ from slicer_helpers import MadeOutput, fake_engine, save
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import SCANS, background, opened, press, slow  # noqa: E402
+from panel_helpers import SCANS, background, choose, opened, press, scans, slow, smith_and_jones  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 from D3MSynthesisLib import Views  # noqa: E402
 
 
-def scans(made: MadeOutput, *names: str) -> list[object]:
-    """Volumes of these names."""
-    array = np.ascontiguousarray(made.t1.T + 9)
-    return [slicer.util.addVolumeFromArray(array.copy(), ijkToRAS=made.matrix, name=name) for name in names]
-
-
-def choose(panel: object, nodes: list[object]) -> None:
-    """T1, T2 and FLAIR."""
-    for scan, node in zip(SCANS, nodes, strict=True):
-        setattr(panel.parameters, scan, node)
-
-
 @pytest.mark.parametrize("copied", [False, True])
 def test_a_mask_of_another_patients_result_is_refused(host: Host, made: MadeOutput, copied: bool) -> None:
     """Smith's predicted mask is none to synthesize from for Jones; another result's of Jones is one."""
-    panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
-    press(host, panel)
-    smith = panel.result.nodes
-    choose(panel, scans(made, "jones_t1", "jones_t2", "jones_flair"))
-    host.settle()
-    press(host, panel)
+    panel, smith = smith_and_jones(host, made)
     first = panel.result.nodes
     press(host, panel)
     assert first.t1.GetName() == "jones_t1"
@@ -104,12 +87,7 @@ def test_a_result_whose_t1_is_gone_says_whose_it_is(host: Host, made: MadeOutput
 
 def test_numbers_beside_another_result_in_the_views_say_so(host: Host, made: MadeOutput) -> None:
     """Who picks Smith's image in a view by hand reads Jones's volume beside it; back again nothing is said."""
-    panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
-    press(host, panel)
-    smith = panel.result.nodes
-    choose(panel, scans(made, "jones_t1", "jones_t2", "jones_flair"))
-    host.settle()
-    press(host, panel)
+    panel, smith = smith_and_jones(host, made)
     jones, told = panel.result.nodes, "views show another result"
     assert told not in panel.ui.volumeLabel.text
     slicer.util.setSliceViewerLayers(background=smith.cemri)
