@@ -16,7 +16,7 @@ from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Handlers import connect
-from D3MSynthesisLib.Identity import groupOf, identityOf
+from D3MSynthesisLib.Identity import groupOf, identityOf, withPatient
 from D3MSynthesisLib.Inputs import doubtfulMask
 from D3MSynthesisLib.Runs import alive
 
@@ -97,12 +97,6 @@ def _short(name: str) -> str:
     return name if len(name) <= 2 * NAME_ENDS + 1 else f"{name[:NAME_ENDS]}…{name[-NAME_ENDS:]}"
 
 
-def _nameWithPatient(node: Any) -> str:
-    """A scan's name with patient and examination: DICOM names the series of all patients alike."""
-    title = identityOf(node).title
-    return f"{node.GetName()} ({title})" if title else node.GetName() or ""
-
-
 class ComparisonPart:
     """Table, fading, and the comparison of a run with a T1c that was chosen after it.
 
@@ -179,8 +173,8 @@ class ComparisonPart:
         of = nodes.reference if nodes is not None and alive(nodes.reference) else None
         if rows and rows[0][1] and of is not None and self._otherIsChosen():
             text = _("These are numbers of {compared}: press Compare for those of {chosen}, which is chosen now.")
-            names = (_nameWithPatient(of), _nameWithPatient(self.parameters.reference))
-            rows.insert(0, (text.format(compared=names[0], chosen=names[1]), "", ""))
+            compared, chosen = (withPatient(one.GetName() or "", one) for one in (of, self.parameters.reference))
+            rows.insert(0, (text.format(compared=compared, chosen=chosen), "", ""))
         table.setVisible(bool(rows))
         table.setRowCount(len(rows))
         named = _("compared with") if of is None else _("compared with {name}").format(name=_short(of.GetName() or ""))

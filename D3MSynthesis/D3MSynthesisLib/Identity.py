@@ -36,6 +36,12 @@ class Identity:
         return bool(self.patient or self.study)
 
 
+def withPatient(name: str, node: Any) -> str:
+    """A name with patient and examination of a node behind it: DICOM names the series of all patients alike."""
+    title = identityOf(node).title
+    return f"{name} ({title})" if title else name
+
+
 def identityOf(node: Any) -> Identity:
     """Patient and examination of a node; nothing is guessed from its name."""
     if node is None or not hasattr(node, "GetScene"):

@@ -291,8 +291,7 @@ class ResultPart(VTKObservationMixin):
         chosen = None if self.parameters is None else self.parameters.t1
         if chosen is not None and chosen is not nodes.t1:
             own = nodes.t1.GetName() if Runs.alive(nodes.t1) else nodes.cemri.GetName().replace(" synthetic CEMRI", "")
-            title = Identity.identityOf(nodes.cemri).title  # names of DICOM series are the same for every patient
-            name = html.escape(f"{own} ({title})" if title else own or "")
+            name = html.escape(Identity.withPatient(own or "", nodes.cemri))
             text += "<br>" + _("This is a result of {name}, not of the T1 that is chosen now.").format(name=name)
         if self.comparison.inputsChanged:
             text += "<br>" + self.comparison.changedText()

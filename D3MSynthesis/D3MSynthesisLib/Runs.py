@@ -135,7 +135,9 @@ class Nodes:
     @property
     def errorExpected(self) -> bool:
         """Whether the uncertainty is the error to be expected; else it is by how much the samples differ."""
-        return str(self.provenance.get("uncertainty") or "").startswith("expected")
+        from d3m.models.expected_error import EXPECTED_ERROR
+
+        return str(self.provenance.get("uncertainty") or "").startswith(EXPECTED_ERROR)
 
     @property
     def provenance(self) -> dict[str, Any]:

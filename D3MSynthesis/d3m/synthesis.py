@@ -14,6 +14,7 @@ from d3m.diffusion.recipe import REGIONS, Sampling
 from d3m.diffusion.volume import SampledStep, VolumeSample, VolumeSampler
 from d3m.errors import D3MError, Notice
 from d3m.models.card import Card
+from d3m.models.expected_error import EXPECTED_ERROR, SPREAD
 from d3m.models.load import Model, load_model
 from d3m.models.needs import check_further, check_missing
 from d3m.models.patient import PatientEstimate, patient_features
@@ -41,8 +42,6 @@ MAX_BATCH = 64
 OTHER_BATCH = 8
 """Slices at once on a device that does not tell its memory."""
 
-SPREAD, EXPECTED_ERROR = "standard deviation over the samples", "expected absolute error"
-"""What an uncertainty is."""
 PREVIEW_MEMBERS = 1
 """Members of the whole-brain stage that quality "preview" asks: a second or two instead of several."""
 BEGIN_FRACTION, SLICES_FRACTION = 0.05, 0.3

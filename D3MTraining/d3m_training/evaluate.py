@@ -16,13 +16,14 @@ from scipy.stats import spearmanr
 
 from d3m import metrics
 from d3m.models.card import PatientRow, ValidationRow, ValidationWithout
+from d3m.models.expected_error import SPREAD
 from d3m.models.load import load_model
 from d3m.models.needs import check_missing
 from d3m.models.store import find_model, replace_card
 from d3m.options import SynthesisOptions
 from d3m.results.figure import draw_figure
 from d3m.results.provenance import sampling_in_words
-from d3m.synthesis import SPREAD, Result, Synthesis
+from d3m.synthesis import Result, Synthesis
 from d3m.system.folders import check_output, whole_folder
 from d3m.system.manifest import FolderKind
 from d3m.system.text import for_csv

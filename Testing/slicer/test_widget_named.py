@@ -14,7 +14,7 @@ pytest.importorskip("PySide6.QtUiTools")
 from panel_helpers import SCANS, choose, opened, press, scans, smith_and_jones  # noqa: E402
 from qt_host import Host  # noqa: E402
 
-from d3m.synthesis import EXPECTED_ERROR, SPREAD  # noqa: E402
+from d3m.models.expected_error import EXPECTED_ERROR, SPREAD  # noqa: E402
 
 
 def two_dates(made: MadeOutput, folder: Path) -> dict[tuple[str, str], object]:

@@ -15,6 +15,8 @@ import numpy as np
 
 from d3m.volumes.types import Floats
 
+SPREAD, EXPECTED_ERROR = "standard deviation over the samples", "expected absolute error"
+"""What an uncertainty is."""
 FEATURES = ("difference", "size_of_difference", "spread", "flair", "flair_unevenness", "t1_unevenness", "brain_around")
 """What the error is expected from, for each voxel of the model's grid; see `d3m.volumes.error_features`."""
 FURTHEST = 4.0
