@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ DONE = (
 OF_MASKS = re.compile(r"seg(?:mentations?)?|masks?|labels?|labelmaps?|tumou?rs?|lesions?|rois?")
 """Names of masks that say nothing else."""
 
+HOLDERS = re.compile(r"nifti|nii|nrrd|files|resources|images?|anat")
+"""Folders between a series' folder and its file, as archives write them: "T1/NIFTI/t1.nii.gz"."""
+MOST_FILES = 200
+"""Files of a folder that are looked at."""
 MASK_WORDS = re.compile(
     r"masks?|seg(?:mentations?|mented|ments?)?|labels?|labelmaps?|tumou?rs?|lesions?|enhanc\w*|o?edema|necro\w*|core|whole"
     r"|roi|gtv|real|true|truth|ground|gt|manual|drawn|drawing|edited|predicted|given|copy|final"
@@ -57,10 +62,33 @@ def placeOf(node: Any) -> str:
 def _folderOf(path: Path) -> Path:
     """The folder of a patient's files: where each series has one of its own, as in "smith/t1/t1.nii.gz", that above.
 
-    A file whose name says more than the scan may be one of many patients' there.
+    A file whose name says more than the scan may be one of many patients' there. Numbers before a folder's name are
+    those of series where an archive says so ("smith/scans/4_t1"): elsewhere they may be patients'.
     """
-    names = (path.name.split(".")[0].lower(), path.parent.name.lower())
-    return path.parent.parent if all(_isOfSeries(name) for name in names) else path.parent
+    series = path.parent
+    while HOLDERS.fullmatch(series.name.lower()):
+        series = series.parent
+    name = series.name.lower()
+    if series.parent.name.lower() == "scans":
+        name = re.sub(r"^\d+[-_. ]+", "", name)
+    ofSeries = _isOfSeries(_plainName(path)) and _isOfSeries(name) and not _holdsOthers(path)
+    return series.parent if ofSeries else path.parent
+
+
+def _holdsOthers(path: Path) -> bool:
+    """Whether scans of other kinds lie beside a file: then its folder "T1" is the first date's, not the T1's."""
+    from D3MSynthesisLib.Assignment import contrastOf
+
+    try:
+        beside = list(islice(path.parent.iterdir(), MOST_FILES))
+    except OSError:  # moved away since it was read
+        return False
+    kinds = {contrastOf(_plainName(file)) for file in (path, *beside) if _isOfSeries(_plainName(file))}
+    return len(kinds - {None}) > 1
+
+
+def _plainName(path: Path) -> str:
+    return path.name.split(".")[0].lower()
 
 
 def _isOfSeries(text: str) -> bool:

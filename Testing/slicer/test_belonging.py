@@ -72,11 +72,18 @@ def test_one_folder_of_several_patients(host: Host, made: MadeOutput, tmp_path: 
     assert "different patients" in panel.ui.whoseLabel.text
 
 
-def test_a_folder_for_each_series(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["{name}", "{name}/NIFTI", "scans/{number}-{name}/resources/NIFTI/files"])
+def test_a_folder_for_each_series(host: Host, made: MadeOutput, tmp_path: Path, place: str) -> None:
     """Series that lie in folders of their own, all with plain names, are of the folder above; a mask is, too."""
     panel = host.openModule("D3MSynthesis").panel
-    people = {who: [read(host, made, tmp_path / who / name, name)[0] for name in ("t1", "t2", "flair", "t1c", "seg")]
-              for who in ("smith", "jones")}  # fmt: skip
+    kinds = ("t1", "t2", "flair", "t1c", "seg")
+    people = {
+        who: [
+            read(host, made, tmp_path / who / place.format(name=name, number=number), name)[0]
+            for number, name in enumerate(kinds, first)
+        ]
+        for who, first in (("smith", 1), ("jones", 4))
+    }
     assert chosen(panel) == people["smith"][:4]
     assert panel.ui.whoseLabel.text == ""
     panel.parameters.brainMask = people["smith"][4]
@@ -86,6 +93,22 @@ def test_a_folder_for_each_series(host: Host, made: MadeOutput, tmp_path: Path) 
     host.settle()
     assert "may be of another patient" in panel.ui.whoseLabel.text
     panel.parameters.flair = people["jones"][2]
+    assert "different folders" in panel.ui.whoseLabel.text
+
+
+def test_folders_of_dates_that_are_called_as_scans_are(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """A patient's first and second date, in folders T1 and T2 with all scans in each, are not taken for one."""
+    for date in ("T1", "T2"):
+        for name in SCANS:
+            (tmp_path / date).mkdir(exist_ok=True)
+            save(tmp_path / date / f"{name}.nii.gz", made.t1, made.matrix)
+    panel = host.openModule("D3MSynthesis").panel
+    first = slicer.util.loadVolume(str(tmp_path / "T1" / "t1.nii.gz"))
+    second = slicer.util.loadVolume(str(tmp_path / "T2" / "t2.nii.gz"))
+    host.settle()
+    assert chosen(panel)[:2] == [first, None]
+    panel.parameters.t2 = second
+    host.settle()
     assert "different folders" in panel.ui.whoseLabel.text
 
 
