@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ import nibabel
 import numpy as np
 import pytest
 from scipy import ndimage
+
+gc.set_threshold(50_000)  # hundreds of modules are loaded: at the usual pace garbage is looked for all the time
 
 SHAPE = (48, 56, 40)
 AFFINE = np.array([[-1.0, 0, 0, 24], [0, -1.0, 0, 28], [0, 0, 1.0, -20], [0, 0, 0, 1]])

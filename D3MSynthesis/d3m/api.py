@@ -15,7 +15,7 @@ from d3m.models.store import find_model, read_card
 from d3m.options import SynthesisOptions
 from d3m.progress import Progress, ProgressCallback, ignore_progress
 from d3m.results.provenance import RESULT
-from d3m.system.console import require_torch
+from d3m.system.console import load_torch, require_torch
 from d3m.system.folders import check_output, check_space, claim
 from d3m.volumes.io.dicom.series import Series
 from d3m.volumes.io.read import Scan, Source, read_raw, resolve
@@ -91,7 +91,7 @@ def synthesize(
 
         check_dicom_output(dicom_folder, force, result_folder, kept)
     progress(Progress("read", 0.0, message="Reading the scans"))
-    require_torch()  # alone: beside the reading its import could crash a process with little memory
+    load_torch()
     with ThreadPoolExecutor(1) as pool:  # what the result is compared with, beside the scans
         beside = pool.submit(read_volume, inputs["t1c"], "t1c") if "t1c" in inputs else None
         case = read_case(
@@ -105,6 +105,7 @@ def synthesize(
             further,
         )
         real = None if beside is None else beside.result()
+    require_torch()
     from d3m.models.load import load_model
     from d3m.results.files import needed_bytes, write_result
     from d3m.synthesis import Synthesis

@@ -27,10 +27,13 @@ PHASES = {
 CHILD = """
 import time
 marks = [("start", time.perf_counter(), time.process_time())]
-import json, sys
+import gc, json, sys
 from d3m import api
 from d3m.commands.synthesize import _enhancing
 from d3m.models.store import find_sample
+from d3m.system.console import YOUNG_OBJECTS
+
+gc.set_threshold(YOUNG_OBJECTS)  # as the command does
 
 def mark(event):
     if event.stage != marks[-1][0]:

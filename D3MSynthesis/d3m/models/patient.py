@@ -104,7 +104,9 @@ def patient_features(enhancing: Floats, voxel_ml: float) -> tuple[float, ...]:
         enhancing: Probability of enhancing tumour, any shape, 0 outside the brain.
         voxel_ml: Millilitres of a voxel.
     """
-    values = enhancing.ravel()
-    count = max(1, min(len(values), round(PEAK_ML / voxel_ml)))
-    likeliest = np.partition(values, len(values) - count)[len(values) - count :]
-    return float(np.log1p(values.sum(dtype=np.float64) * voxel_ml)), float(likeliest.mean(dtype=np.float64))
+    count = max(1, min(enhancing.size, round(PEAK_ML / voxel_ml)))
+    values = enhancing[enhancing > 0]  # most of a head's voxels have none
+    first = max(0, len(values) - count)
+    likeliest = np.partition(values, first)[first:] if first else values
+    total, peak = (float(some.sum(dtype=np.float64)) for some in (values, likeliest))
+    return float(np.log1p(total * voxel_ml)), peak / count

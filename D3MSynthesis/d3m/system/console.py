@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -28,6 +30,7 @@ from rich.progress import Progress as Bar
 
 from d3m.errors import EXIT_CODES, D3MError, Notice, is_out_of_memory
 from d3m.progress import Progress
+from d3m.system.limits import free_memory
 from d3m.system.processes import alive
 from d3m.system.storage import OF_THE_MACHINE, disk_error
 from d3m.system.streams import calm_environment, lost_output, open_streams
@@ -38,6 +41,10 @@ PARENT_POLL_S = 0.5
 GRACE_S = 5.0
 """Time for the main thread to clean up before the process is ended without it."""
 INTERRUPTED = "The run was stopped."
+AMPLE_MEMORY = 4 * 2**30
+"""Bytes that are free where torch is loaded beside something else."""
+YOUNG_OBJECTS = 50_000
+"""Objects after which Python looks for garbage: at its usual 700 imports alone are half a second of looking."""
 DISTRIBUTION, SOURCE = "slicer-d3m", "git+https://github.com/SlicerD3M/SlicerD3M"
 DEVELOPERS = ("docs", "test")
 """Extras that nobody needs for running it."""
@@ -203,6 +210,7 @@ def run_program(app: Callable[..., object], name: str, prints: Sequence[str] = (
     """
     calm_environment()
     open_streams()
+    gc.set_threshold(YOUNG_OBJECTS)
     try:
         app(prog_name=name)
     except SystemExit as end:
@@ -214,6 +222,8 @@ def run_program(app: Callable[..., object], name: str, prints: Sequence[str] = (
         if not end.code and any(argument in prints for argument in sys.argv[1:]):
             sys.exit(EXIT_CODES["machine"])
         raise
+    finally:
+        gc.freeze()  # at its end Python would look for garbage in all that was imported, for half a second
 
 
 def tell_wrong_usage(end: SystemExit, arguments: Sequence[str]) -> None:
@@ -309,6 +319,25 @@ def _end_with(pid: int, direct: bool) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)  # a main thread inside a long computation cannot react
     os._exit(130)
+
+
+def load_torch() -> None:
+    """Begin to load torch beside what follows, where memory is ample: `require_torch` waits for it.
+
+    Raises:
+        D3MError: as `require_torch`, where torch is missing, or memory so scarce that loading it at the same time as
+            scans might end the process.
+    """
+    free = free_memory()
+    if (free is not None and free < AMPLE_MEMORY) or find_spec("torch") is None:
+        require_torch()
+    elif "torch" not in sys.modules:
+        threading.Thread(target=_import_torch, name="torch").start()  # waited for where the program ends before
+
+
+def _import_torch() -> None:
+    with contextlib.suppress(Exception):  # told by `require_torch`
+        import torch  # noqa: F401
 
 
 def require_torch() -> None:
