@@ -16,6 +16,9 @@ from D3MSynthesisLib.Grids import voxelMl
 from D3MSynthesisLib.Handlers import connect, guarded
 from D3MSynthesisLib.Runs import alive
 
+LEAST_SCALE = 0.01
+"""Share of a volume: a transform that changes it by no more is not told."""
+
 
 class MaskPart(VTKObservationMixin):
     """Threshold, edits and their volume.
@@ -48,6 +51,7 @@ class MaskPart(VTKObservationMixin):
         self.removeObservers()
         self.nodes, self.parameters = nodes, parameters
         if nodes is None:
+            self.ui.volumeLabel.setToolTip("")
             return
         if alive(nodes.cemri):
             Masks.noticeEdit(nodes)  # in Segment Editor, say: nobody looks while another module is open
@@ -105,6 +109,17 @@ class MaskPart(VTKObservationMixin):
                 text = _("Given: the picture was made from this mask.")
         self.ui.editedLabel.setText(text)
         self.ui.editedLabel.setVisible(bool(text))
+        self.ui.volumeLabel.setToolTip(self._scaledText())
+
+    def _scaledText(self) -> str:
+        """A sentence where a transform with scale makes the volume that is told another one than that of the files."""
+        nodes = self.nodes
+        if nodes is None or not alive(nodes.cemri) or nodes.maskDeleted:
+            return ""
+        if abs(voxelMl(nodes.grid) / voxelMl(nodes.grid, world=False) - 1) <= LEAST_SCALE:
+            return ""
+        text = _("The volume is as scaled by the transform that T1 is under. What is saved has {ml} ml, without it.")
+        return text.format(ml=f"{Masks.savedVolumeMl(nodes):.1f}")
 
     def onThreshold(self, value: float) -> None:
         """The mask follows the threshold, the volume beside it; what a person drew is not wiped without a question."""

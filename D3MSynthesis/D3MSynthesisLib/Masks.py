@@ -228,8 +228,13 @@ def record(nodes: Nodes) -> dict[str, Any]:
         "edited": nodes.edited,
         "deleted": nodes.maskDeleted,
         "threshold": nodes.threshold,
-        "enhancing_volume_ml": None if nodes.maskDeleted else round(nodes.enhancingVolumeMl, 3),
+        "enhancing_volume_ml": None if nodes.maskDeleted else round(savedVolumeMl(nodes), 3),
     }
+
+
+def savedVolumeMl(nodes: Nodes) -> float:
+    """Volume of the mask in ml as it lies in files: these have no transform, so none counts that the run is under."""
+    return float(maskOf(nodes, nodes.grid).sum()) * voxelMl(nodes.grid, world=False)
 
 
 def originalMask(nodes: Nodes) -> Any:

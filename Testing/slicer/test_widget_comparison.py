@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from slicer_helpers import MadeOutput, save, write_provenance
 
 slicer = pytest.importorskip("slicer")
@@ -149,6 +150,29 @@ def test_volumes_under_a_transform_with_scale_agree(host: Host, made: MadeOutput
     told = f"{ml * 1.2**3:.1f}"
     assert f"<b>{told} ml" in panel.ui.volumeLabel.text
     assert [row[1] for row in table(panel) if row[0] == "Enhancing tumour (ml)"] == [told]
+
+
+def test_the_saved_volume_is_that_of_the_saved_mask(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """Files have no transform: their volume is not the scaled one that the panel tells, and the panel says so."""
+    from D3MSynthesisLib import Saving
+
+    panel = opened(host, made)
+    press(host, panel)
+    assert panel.ui.volumeLabel.toolTip == ""
+    scaled = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    scaled.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.15, 1.15, 1.15, 1])))
+    for name in SCANS:
+        getattr(panel.parameters, name).SetAndObserveTransformNodeID(scaled.GetID())
+    host.settle(0.1)
+    press(host, panel)
+    folder = Saving.saveRun(panel.result.nodes, tmp_path)
+    mask = sitk.ReadImage(str(folder / "enhancement.seg.nrrd"))
+    ml = (sitk.GetArrayFromImage(mask) > 0).sum() * np.prod(mask.GetSpacing()) / 1000
+    saved = json.loads((folder / "provenance.json").read_text())["mask"]["enhancing_volume_ml"]
+    assert saved == pytest.approx(ml, abs=2e-3)
+    assert f"<b>{ml * 1.15**3:.1f} ml" in panel.ui.volumeLabel.text
+    assert "as scaled by the transform" in panel.ui.volumeLabel.toolTip
+    assert f"saved has {ml:.1f} ml" in panel.ui.volumeLabel.toolTip
 
 
 def test_the_brain_is_known_without_the_subtraction(host: Host, made: MadeOutput) -> None:
