@@ -11,6 +11,8 @@ from typing import Any
 import slicer
 
 PATIENT_ID, STUDY_UID = "0010,0020", "0020,000D"
+SYNTHESISED_FROM = ("t1", "t2", "flair", "adc", "swi")
+"""Roles of the scans that an image is made from; beside a real T1c it is only looked at."""
 _SCAN_WORDS = r"t1|t2|flair|mprage|bravo|spgr|fspgr|vibe|tfe|tirm|dark|fse|tse|dwi|adc|swi"
 _PLAIN_WORDS = (
     r"ax|axial|sag|sagittal|cor|coronal|tra|transversal|obl|3d|2d|pre|post|gd|gad|km|ce|the|scan|mr|mri|brain"
@@ -119,7 +121,8 @@ def agreement(nodes: Mapping[str, Any]) -> dict[str, Any]:
         nodes: By role; "t1" must be one of them.
 
     Returns:
-        "patient" and "study": "agree", "differ", or "unknown" where one of the scans has no identifier; and by role
+        "patient" and "study": "agree", "differ", or "unknown" where one of the scans has no identifier;
+        "examinations": of how many the scans are that the image is made from, as far as it is known; and by role
         hashes, equal where identifiers are. The patient's is made with T1's examination, so that lists of IDs do not
         give it away.
     """
@@ -145,5 +148,6 @@ def agreement(nodes: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "patient": told([identity.patient for identity in found.values()]),
         "study": told([identity.study for identity in found.values()]),
+        "examinations": len({one.study for role, one in found.items() if one.study and role in SYNTHESISED_FROM}),
         "hashes": hashes,
     }

@@ -185,14 +185,16 @@ def whose(nodes: Iterable[Any]) -> str:
 
 
 def scansNotice(nodes: Iterable[Any]) -> str | None:
-    """A sentence for the result where names or folders of its scans speak of several patients; None if all is well.
+    """Sentences for the result where its scans are of several examinations, or names or folders of several patients.
 
-    Where every scan has identifiers, `readiness` compares these. It names nobody: files of the result have it.
+    None if all is well. Where every scan has identifiers, `readiness` compares these. It names nobody: files of the
+    result have it. DICOM files tell the examinations by `Identity.agreement`.
     """
     chosen = [node for node in nodes if node is not None]
-    if all(identityOf(node).known for node in chosen) or not disagreement(chosen):
-        return None
-    return _("The names or folders of the scans spoke of different patients: make sure that they are of one.")
+    told = [_("The scans are of several examinations.")] if studiesDiffer(chosen) else []
+    if not all(identityOf(node).known for node in chosen) and disagreement(chosen):
+        told.append(_("The names or folders of the scans spoke of different patients: make sure that they are of one."))
+    return " ".join(told) or None
 
 
 def _fault(name: str, node: Any) -> str | None:

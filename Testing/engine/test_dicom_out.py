@@ -331,6 +331,19 @@ def test_command_from_dicom_to_dicom(tmp_path: Path, tiny_model: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_scans_of_several_examinations_are_told(tmp_path: Path, tiny_model: Path) -> None:
+    """The FLAIR is of another examination than T1, whose study the series joins: the series says so."""
+    volumes, studies = tiny_volumes(), [generate_uid(), generate_uid()]
+    scans = (("t1", "AX T1", 0), ("t2", "AX T2", 0), ("flair", "FLAIR", 1))
+    for number, (name, text, study) in enumerate(scans, 1):
+        write_series(np.rint(volumes[name]), AFFINE, tmp_path / name, text, studies[study], generate_uid(), number)
+    given = [word for name, _, _ in scans for word in (f"--{name}", tmp_path / name)]
+    done = d3m_command("synthesize", *given, "--model", tiny_model, "--quality", "preview", "--device", "cpu",
+                       "--out", tmp_path / "out", "--dicom-out", tmp_path / "dicom")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert all("different examinations" in str(one) for one in images(tmp_path / "dicom"))
+
+
 def test_saved_images_become_dicom(tmp_path: Path, tiny_case: TinyCase) -> None:
     """`d3m dicom` turns saved files into the same; a mask from elsewhere is refused."""
     made = content()

@@ -282,7 +282,9 @@ def test_provenance_tells_agreement_without_identifiers(database: Database) -> N
     assert (told["patient"], told["study"]) == ("agree", "agree")
     assert told["hashes"]["t1"] == told["hashes"]["t2"]
     other = Identity.agreement({"t1": t1, "t2": series(database, "x", "0012345", "1.2.840.2")})
-    assert (other["patient"], other["study"]) == ("agree", "differ")
+    assert (other["patient"], other["study"], other["examinations"]) == ("agree", "differ", 2)
+    beside = Identity.agreement({"t1": t1, "t2": t2, "reference": series(database, "x", "0012345", "1.2.840.2")})
+    assert (beside["study"], beside["examinations"]) == ("differ", 1), "the image is not made from the real T1c"
     assert other["hashes"]["t1"]["patient"] == other["hashes"]["t2"]["patient"]
     text = str([told, other])
     assert "0012345" not in text

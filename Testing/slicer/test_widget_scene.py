@@ -326,6 +326,31 @@ def test_result_says_whose_scans_it_was_made_from(host: Host, made: MadeOutput, 
     assert "1.2.3.4" not in text
 
 
+def test_result_of_several_examinations_says_so(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """Who allowed scans of two examinations is told with the result, and whoever gets its DICOM series, too."""
+    import pydicom
+
+    from D3MSynthesisLib.DicomExport import saveDicom
+
+    panel = opened(host, made)
+    nodes = [getattr(panel.parameters, scan) for scan in SCANS]
+    told = "The scans are of several examinations."
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(host.scene)
+    patient = tree.CreateSubjectItem(tree.GetSceneItemID(), "Doe")
+    first, second = (tree.CreateStudyItem(patient, year) for year in ("2019", "2021"))  # nobody but the tree knows them
+    for other in (first, second):
+        for node, study in zip(nodes, (first, first, other), strict=True):
+            tree.SetItemParent(tree.GetItemByDataNode(node) or tree.CreateItem(study, node), study)
+        panel.parameters.acrossStudies = True
+        host.settle()
+        press(host, panel)
+        assert (told in panel.ui.noticesLabel.text) == (other is second)
+        folder = tmp_path / str(other)
+        folder.mkdir()
+        files = sorted((saveDicom(panel.result.nodes, folder).folder / "cemri").iterdir())
+        assert (told in str(pydicom.dcmread(files[0]))) == (other is second)
+
+
 def test_licence_is_shown_once(host: Host, made: MadeOutput) -> None:
     """The licence of the weights is read before the first use, and once; who closes it runs nothing."""
     panel = opened(host, made)

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 
 SERIES_FOLDER, SEG_NAME = "cemri", "enhancement_seg.dcm"
 MAX_PROVENANCE_BYTES = 10_000_000
-TOLD = ("given-mask", "contrast-missing")
+TOLD = ("given-mask", "contrast-missing", "dicom-other-study")
 """Notices that a series carries with it: without them its picture would be misread."""
+SEVERAL = "The scans are of several examinations."
+"""The same where Slicer's panel knows it, from the data tree: its notices have no codes."""
 OWN = "The model's own, which does not know what was changed in the mask:"
 """What stands before the patient's estimate where a person has edited the mask: what is behind may be cut off."""
 MAX_TEXT = 400
@@ -94,13 +96,14 @@ def content_of_files(cemri: Path, mask: Path, provenance: Path | None) -> DicomC
             content = json.loads(read_text(provenance, "The provenance", MAX_PROVENANCE_BYTES))
             text = _settings(content["model"]["name"], content["settings"])
             said = [str(one["message"]) for one in content["notices"] if one["code"] in TOLD]
+            said += [SEVERAL] if int((content.get("identity") or {}).get("examinations", 0)) > 1 else []
             origin = _origin(content)
             estimate = _patient(content.get("patient_estimate"))
             if estimate and (content.get("mask") or {}).get("edited"):
                 said.append(OWN)
             said += estimate
             text = plain(" ".join([text, *said]))[:MAX_TEXT]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise D3MError("The provenance cannot be read.", "Give the provenance.json of the same result.") from error
     return DicomContent(image.data, inside, image.affine, text, origin)
 
