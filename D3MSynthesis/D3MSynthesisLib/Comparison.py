@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from typing import Any
 
 import vtk
@@ -22,8 +21,8 @@ from D3MSynthesisLib.Runs import INPUTS, PREFIX, Nodes, alive, brainOf, findRuns
 from D3MSynthesisLib.Texts import _
 from D3MSynthesisLib.Views import CHANGED
 
-LEAST_VOXELS = 1000
-"""Of the brain that the real T1c must show."""
+WHOLE = 0.95
+"""Share of the brain: of a real T1c that covers less it is told that the numbers are of a part."""
 COMPARED = PREFIX + "ComparedT1c"
 """Attribute of a run: the imprint of the real T1c that was compared."""
 MADE_FROM = {name: f"{PREFIX}MadeFrom{INPUTS[name]}" for name in CHANGED if name != "reference"}
@@ -81,38 +80,23 @@ def compareRun(nodes: Nodes, reference: Any, referenceMask: Any = None, acrossSt
     if counted is not None and counted.fault:
         raise SynthesisError(counted.fault)
     real = resampledOn(reference, nodes.cemri)
-    brain = brainOf(nodes) & (real != 0)
-    if brain.sum() < LEAST_VOXELS:
-        raise SynthesisError(
-            _("The real T1c does not overlap the brain in T1."), _("Choose a T1c of the same examination.")
-        )
     order = _sliceLast(matrixOf(nodes.cemri))
 
     def axial(array: Any) -> Any:
         return np.transpose(array, order)
 
     cemri, t1 = slicer.util.arrayFromVolume(nodes.cemri), resampledOn(nodes.t1, nodes.cemri)
-    images = metrics.compare(axial(cemri), axial(t1), axial(real), axial(brain))
     ml, predicted = voxelMl(nodes.cemri), maskOf(nodes)
-    true = (
-        metrics.enhancing_in(t1, real, brain, ml) if referenceMask is None else maskOnGrid(referenceMask, nodes.cemri)
-    )
-    masks = metrics.overlap(predicted, true, brain, ml)
-    numbers = asdict(images) | {
-        "predicted_enhancing_volume_ml": float(predicted.sum() * ml),
-        "real_enhancing_volume_ml": masks.true_ml,
-        "false_positive_ml": masks.false_positive_ml,
-        "false_negative_ml": masks.false_negative_ml,
-        "dice": masks.dice,
-    }
-    content: dict[str, Any] = {
-        name: round(float(value), 4) if np.isfinite(value) else None for name, value in numbers.items()
-    }
+    true = None if referenceMask is None else maskOnGrid(referenceMask, nodes.cemri)
+    content = metrics.beside(cemri, t1, real, brainOf(nodes), predicted, true, ml, axial)
+    if content is None:
+        raise SynthesisError(
+            _("The real T1c does not overlap the brain in T1."), _("Choose a T1c of the same examination.")
+        )
     if nodes.maskDeleted:  # no mask is not an empty one
         content |= dict.fromkeys(
             ("predicted_enhancing_volume_ml", "false_positive_ml", "false_negative_ml", "dice"), None
         )
-    content["real_enhancement"] = "estimated" if referenceMask is None else "labels"
     if counted is not None and counted.text:
         content["real_tumour_counted"] = counted.text
     measure(nodes, predicted)

@@ -58,7 +58,9 @@ def comparisonRows(comparison: dict[str, Any] | None, now: Standing) -> list[tup
         for name, value in (comparison or {}).items()
     }
     measured = numbers.get("predicted_enhancing_volume_ml")
+    covered = numbers.get("covered_share")
     other = now.maskMl is not None and measured is not None and abs(now.maskMl - measured) > SAME_ML
+    other = other and covered is None  # of an earlier version, which measured all of the mask
     guessed = numbers.get("real_enhancement") == "estimated"
 
     def text(name: str, form: str, what: str = "{n}") -> str:
@@ -88,8 +90,16 @@ def comparisonRows(comparison: dict[str, Any] | None, now: Standing) -> list[tup
             (_("falsely enhancing (ml)"), text("false_positive_ml", ".1f"), against),
             (_("missed (ml)"), text("false_negative_ml", ".1f"), against),
         ]
-    counted = "" if now.tumourChanged else numbers.get("real_tumour_counted", "")
-    return [row for row in rows if row[1]] + ([(counted, "", "")] if counted else [])
+    sentences = ["" if now.tumourChanged else numbers.get("real_tumour_counted", "")]
+    if covered is not None and (covered < Comparison.WHOLE or _cut(now.maskMl, measured)):
+        text = _("The real T1c covers {n} % of the brain: the numbers are of that part.")
+        sentences.insert(0, text.format(n=int(100 * covered)))
+    return [row for row in rows if row[1]] + [(text, "", "") for text in sentences if text]
+
+
+def _cut(whole: float | None, measured: float | None) -> bool:
+    """Whether a part of the mask was not measured."""
+    return whole is not None and measured is not None and whole - measured > SAME_ML
 
 
 def _short(name: str) -> str:

@@ -29,6 +29,8 @@ ARRANGEMENTS = {
     "fourUp": slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView,
 }
 """Slicer's layouts that are chosen for ours."""
+UNKNOWN = -1.0
+"""In the map of differences where the real T1c shows nothing of the brain; no difference is 0."""
 THREE = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 
 
@@ -314,14 +316,17 @@ def makeError(nodes: Nodes) -> Any:
     """How far the synthetic image is from the real T1c, brought onto its scale: absolute, in T1's units.
 
     The real image's brightness is fitted to the synthetic one's in the brain (least squares), since two acquisitions
-    have no common scale.
+    have no common scale. Brain that the real T1c does not show is transparent, with the value `UNKNOWN`.
     """
     import numpy as np
 
+    from d3m.metrics import shown
+
     image = slicer.util.arrayFromVolume(nodes.cemri)
     real = resampledOn(nodes.reference, nodes.cemri)
-    brain = brainOf(nodes) & (real != 0)
-    error = np.zeros(image.shape, np.float32)
+    whole = brainOf(nodes)
+    brain = whole & shown(real, whole)
+    error = np.where(whole, UNKNOWN, 0).astype(np.float32)
     if brain.sum() > 1:
         gain, offset = np.polyfit(real[brain].astype(float), image[brain].astype(float), 1)
         error[brain] = np.abs(image[brain] - (gain * real[brain] + offset))
@@ -332,7 +337,6 @@ def makeError(nodes: Nodes) -> Any:
         node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
         for key, value in ((RUN, nodes.runID), (ROLE, "error"), (SYNTHETIC, "yes")):
             node.SetAttribute(key, value)
-        node.SetAttribute(Views.CAPTION, _("difference from the real T1c"))
         putBeside(node, nodes.cemri)
         nodes.error = node
     slicer.util.updateVolumeFromArray(node, error)
@@ -340,9 +344,14 @@ def makeError(nodes: Nodes) -> Any:
     nodes.cemri.GetIJKToRASMatrix(matrix)
     node.SetIJKToRASMatrix(matrix)
     node.SetAttribute(Comparison.COMPARED, Comparison.imprint(nodes.reference, nodes.cemri))
+    share = brain.sum() / max(whole.sum(), 1)
+    caption = _("difference from the real T1c")
+    if share < Comparison.WHOLE:
+        caption = _("difference from the real T1c, in {n} % of the brain")
+    node.SetAttribute(Views.CAPTION, caption.format(n=int(100 * share)))
     follow(nodes)
     node.CreateDefaultDisplayNodes()
-    Looks.colours(node, "sequential", 0.0, Looks.upper(error[brain]))
+    Looks.colours(node, "sequential", 0.0, Looks.upper(error[brain]), 0.0)
     return node
 
 

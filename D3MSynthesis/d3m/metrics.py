@@ -7,7 +7,9 @@ defined (no enhancing voxel, say) is NaN, and whoever averages says over how man
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,8 @@ MIN_DICE_VOXELS = 50
 PERCENTILES = (0.5, 99.5)
 SSIM_REACH = 6
 """Voxels: SSIM at a point depends on nothing farther away (the Gaussian ends at 5)."""
+LEAST_SHOWN = 1000
+"""Voxels of the brain that a real T1c must show, or it does not overlap it."""
 SURFACE_MM, VESSEL_MM, SMALLEST_ML = 5.0, 2.0, 0.5
 """Of `enhancing_in`: what it leaves out at the brain's surface, half the width of a vessel, the smallest tumour."""
 
@@ -277,7 +281,24 @@ def slice_difference(image: Image, brain: Mask) -> float:
     return mean_in(np.abs(np.diff(image.astype(np.float32), axis=2)), both)
 
 
-def enhancing_in(t1: Image, t1c: Image, brain: Mask, voxel_ml: float) -> Mask:
+def shown(real: Image, where: Mask) -> Mask:
+    """Where a real scan that was resampled says something: not outside of it, and not in a background that was cut off.
+
+    Both are exactly 0 (or NaN); a 0 amid other values, such as dark fluid, is a value.
+
+    Args:
+        real: (X, Y, Z), 0 outside the scan.
+        where: (X, Y, Z); only in there it is looked for such values.
+    """
+    finite = np.isfinite(real)
+    found: Mask = finite & (real != 0)
+    if not found[where].all():
+        box = _box(where, 1)
+        found[box] = ndimage.binary_fill_holes(found[box]) & finite[box]
+    return found
+
+
+def enhancing_in(t1: Image, t1c: Image, brain: Mask, voxel_ml: float, seen: Mask | None = None) -> Mask:
     """Where a real T1c seems to enhance, without labels: an estimate from brightness, for a first look.
 
     The difference to the fitted T1 must stand out by three robust standard deviations; vessels are opened away,
@@ -286,16 +307,20 @@ def enhancing_in(t1: Image, t1c: Image, brain: Mask, voxel_ml: float) -> Mask:
     Args:
         t1: (X, Y, Z).
         t1c: (X, Y, Z), the real one, any units, on the same grid.
-        brain: (X, Y, Z).
+        brain: (X, Y, Z); its surface is left out.
         voxel_ml: Volume of a voxel in millilitres.
+        seen: (X, Y, Z), what T1c shows: nothing is looked for elsewhere. None: all of the brain.
     """
+    whole = brain
+    if seen is not None:
+        brain = brain & seen
     voxels = [max(1, round(mm / (1000 * voxel_ml) ** (1 / 3))) for mm in (SURFACE_MM, VESSEL_MM)]
     real = scale_by_percentiles(t1c, brain)
     difference = ndimage.gaussian_filter(np.where(brain, real - fit(t1, real, brain), 0), 0.5)
     middle = np.median(difference[brain])
     spread = 1.4826 * np.median(np.abs(difference[brain] - middle))
-    inner = ndimage.binary_erosion(brain, iterations=voxels[0])
-    bright = inner & (difference > middle + 3 * spread)
+    inner = ndimage.binary_erosion(whole, iterations=voxels[0])  # where T1c ends there is no surface
+    bright = inner & brain & (difference > middle + 3 * spread)
     opened = ndimage.binary_opening(bright, ndimage.generate_binary_structure(3, 1), iterations=voxels[1])
     labels, count = ndimage.label(opened)
     sizes = ndimage.sum_labels(opened, labels, range(1, count + 1))
@@ -345,3 +370,53 @@ def compare(cemri: Image, t1: Image, t1c: Image, brain: Mask) -> Comparison:
         correlation,
         slice_difference(synthetic, brain) / max(slice_difference(real, brain), 1e-12),
     )
+
+
+def beside(
+    cemri: Image,
+    t1: Image,
+    t1c: Image,
+    brain: Mask,
+    predicted: Mask,
+    true: Mask | None,
+    voxel_ml: float,
+    axial: Callable[[NDArray[Any]], NDArray[Any]],
+) -> dict[str, float | str | None] | None:
+    """The numbers of `comparison.json`, which Slicer's panel tells, too: a synthetic CEMRI beside the real one.
+
+    They are of what the real T1c shows: of tumour that it does not cover nobody knows whether it is there.
+
+    Args:
+        cemri: The synthetic image, T1's units; all arrays are on one grid, with axes in any order.
+        t1: T1.
+        t1c: The real one, any units; 0 outside of it.
+        brain: What was synthesised.
+        predicted: The enhancing tumour of the result.
+        true: The real one, as a person drew it, for all that T1c shows; None: it is estimated from brightness.
+        voxel_ml: Volume of a voxel in millilitres.
+        axial: Puts an array's axes in the order of this module.
+
+    Returns:
+        None if T1c hardly shows anything of the brain.
+    """
+    seen = shown(t1c, brain | predicted if true is None else brain | predicted | true)
+    covered = brain & seen
+    if covered.sum() < LEAST_SHOWN:
+        return None
+    measured = compare(axial(cemri), axial(t1), axial(t1c), axial(covered))
+    drawn = true is not None
+    if true is None:
+        true = enhancing_in(t1, t1c, brain, voxel_ml, seen)
+    masks = overlap(predicted & seen, true & seen, covered, voxel_ml)
+    numbers = asdict(measured) | {
+        "predicted_enhancing_volume_ml": masks.predicted_ml,
+        "real_enhancing_volume_ml": masks.true_ml,
+        "false_positive_ml": masks.false_positive_ml,
+        "false_negative_ml": masks.false_negative_ml,
+        "dice": masks.dice,
+        "covered_share": covered.sum() / brain.sum(),
+    }
+    values: dict[str, float | str | None] = {
+        name: round(float(v), 4) if np.isfinite(v) else None for name, v in numbers.items()
+    }
+    return values | {"real_enhancement": "labels" if drawn else "estimated"}

@@ -162,3 +162,44 @@ def test_enhancement_is_estimated_without_labels() -> None:
     found = metrics.enhancing_in(t1, t1c, brain, 0.001)
     assert metrics.dice(found, ball) > 0.85
     assert not (found & vessel).any()
+
+
+@pytest.mark.parametrize("outside", ["zero", "nan"])
+def test_what_a_real_scan_does_not_show_is_not_judged(outside: str) -> None:
+    """Tumour beyond the real T1c is neither false nor missed; a dark hole in what it shows belongs to it."""
+    grid = np.stack(np.meshgrid(*[np.arange(40)] * 3, indexing="ij"), -1)
+    brain = np.linalg.norm(grid - 20, axis=-1) < 18
+    predicted = np.linalg.norm(grid - 20, axis=-1) < 8
+    true = np.roll(predicted, 2, 0)
+    t1 = np.where(brain, RNG.uniform(50, 100, brain.shape), 0)
+    t1c = t1 + 100 * true
+    t1c[10, 20, 25] = 0
+    cut = grid[..., 2] < 20
+    lost = np.where(cut, np.nan if outside == "nan" else 0, t1c)
+
+    def numbers(real: np.ndarray, where: np.ndarray) -> dict[str, float]:
+        found = metrics.beside(t1c, t1, real, brain, predicted & where, true & where, 0.001, lambda array: array)
+        assert found is not None
+        return found
+
+    whole = numbers(t1c, np.ones_like(brain))
+    assert whole["covered_share"] == 1
+    assert whole["false_positive_ml"] == pytest.approx((predicted & ~true).sum() / 1000, abs=1e-4)
+    part = numbers(lost, np.ones_like(brain))
+    assert part["covered_share"] == pytest.approx((brain & ~cut).sum() / brain.sum(), abs=1e-4)
+    assert part == numbers(lost, ~cut), "what lies in the other half changes nothing"
+    assert part["false_positive_ml"] == pytest.approx((predicted & ~true & ~cut).sum() / 1000, abs=1e-4)
+    assert metrics.beside(t1c, t1, 0 * t1c, brain, predicted, true, 0.001, lambda array: array) is None
+
+
+def test_enhancement_is_estimated_up_to_where_a_scan_ends() -> None:
+    """The end of a slab is no surface of the brain: tumour that it cuts is found up to there."""
+    grid = np.stack(np.meshgrid(*[np.arange(48)] * 3, indexing="ij"), -1)
+    brain = np.linalg.norm(grid - 24, axis=-1) < 21
+    t1 = np.where(brain, 100 + RNG.normal(0, 4, brain.shape), 0)
+    ball = np.linalg.norm(grid - 24, axis=-1) < 8
+    seen = grid[..., 2] >= 22
+    t1c = np.where(seen & brain, 2 * t1 + 200 * ball, 0)
+    found = metrics.enhancing_in(t1, t1c, brain, 0.001, seen)
+    assert not (found & ~seen).any()
+    assert metrics.dice(found, ball & seen) > 0.8

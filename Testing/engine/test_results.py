@@ -267,6 +267,27 @@ def test_volumes_beside_a_real_mask(made: tuple[Path, Result, Case], tiny_case: 
     assert found["false_negative_ml"] == 0
 
 
+def test_a_real_scan_of_a_part_is_compared_there(made: tuple[Path, Result, Case], tiny_case: TinyCase) -> None:
+    """A slab through the brain: what was predicted outside of it is not false, and the share is told."""
+    _, result, case = made
+    assert json.loads((made[0] / "comparison.json").read_text())["covered_share"] == 1
+    whole = read_volume(tiny_case.t1c, "t1c")
+    cut = whole.data.shape[0] // 2
+    slab = Volume(whole.data[:cut].copy(), whole.affine, "slab")
+    found = compare(result, case, slab, Volume(np.zeros(case.t1.data.shape, np.float32), case.t1.affine, "none"))
+    to_slab = np.linalg.inv(slab.affine) @ case.t1.affine
+    index = (
+        np.einsum("ij,j...->i...", to_slab[:3, :3], np.indices(case.t1.data.shape)) + to_slab[:3, 3, None, None, None]
+    )
+    inside = ((index > -0.5) & (index < np.array(slab.data.shape)[:, None, None, None] - 0.5)).all(0)
+    size = np.linalg.norm(case.t1.affine[:3, :3], axis=0).prod() / 1000
+    assert 0.1 < found["covered_share"] < 0.9
+    assert found["covered_share"] == pytest.approx((inside & case.brain).sum() / case.brain.sum(), abs=0.01)
+    assert (result.enhancement_mask & ~inside).sum() * size > 0.01, "or nothing is tested"
+    assert found["false_positive_ml"] == pytest.approx((result.enhancement_mask & inside).sum() * size, rel=0.05)
+    assert found["false_positive_ml"] == found["predicted_enhancing_volume_ml"]
+
+
 def flipped(shape: tuple[int, ...]) -> np.ndarray:
     """Index matrix of a volume whose first and last axes run backwards."""
     matrix = np.diag([-1.0, 1.0, -1.0, 1.0])

@@ -152,6 +152,49 @@ def test_volumes_under_a_transform_with_scale_agree(host: Host, made: MadeOutput
     assert [row[1] for row in table(panel) if row[0] == "Enhancing tumour (ml)"] == [told]
 
 
+@pytest.mark.parametrize("labels", ["whole", "slab", "none"])
+def test_a_real_scan_of_a_part_of_the_brain(host: Host, made: MadeOutput, labels: str) -> None:
+    """Tumour that the real T1c does not show is not falsely enhancing, and the map is not "no difference" there."""
+    from D3MSynthesisLib import Views
+    from D3MSynthesisLib.Runs import brainOf
+
+    panel = opened(host, made)
+    press(host, panel)
+    truth, matrix = made.mask.T.astype(np.uint8), made.matrix.copy()
+    slices = np.flatnonzero(truth.any((1, 2)))
+    cut = (slices.min() + slices.max()) // 2
+    matrix[:3, 3] += matrix[:3, 2] * cut
+    p = panel.parameters
+    p.reference = slicer.util.addVolumeFromArray(made.cemri.T[cut:].copy(), ijkToRAS=matrix, name="p_t1c")
+    if labels != "none":
+        p.referenceMask = label_map(*((truth, made.matrix) if labels == "whole" else (truth[cut:].copy(), matrix)))
+    host.settle()
+    panel.ui.compareButton.click()
+    nodes, ml = panel.result.nodes, abs(np.linalg.det(made.matrix[:3, :3])) / 1000
+    brain, seen = brainOf(nodes), np.arange(truth.shape[0])[:, None, None] >= cut
+    numbers, share = nodes.comparison, (brain & seen).sum() / brain.sum()
+    assert numbers["covered_share"] == pytest.approx(share, abs=1e-3)
+    assert numbers["predicted_enhancing_volume_ml"] == pytest.approx(truth[cut:].sum() * ml, abs=1e-3)
+    if labels != "none":
+        assert (numbers["false_positive_ml"], numbers["false_negative_ml"], numbers["dice"]) == (0, 0, 1)
+    rows = table(panel)
+    assert [f"The real T1c covers {int(100 * share)} % of the brain: the numbers are of that part.", "", ""] in rows
+    assert "Mask changed since" not in [row[0] for row in rows]
+    panel.ui.comparisonButton.click()
+    host.settle()
+    error, display = slicer.util.arrayFromVolume(nodes.error), nodes.error.GetDisplayNode()
+    seen = seen & np.ones_like(brain)
+    assert display.GetApplyThreshold()
+    assert error[brain & ~seen].max() < display.GetLowerThreshold() <= error[brain & seen].min()
+    assert f"in {int(100 * share)} % of the brain" in nodes.error.GetAttribute(Views.CAPTION)
+    p.reference = real(made, "p_t1c_whole")
+    host.settle()
+    panel.ui.compareButton.click()
+    assert nodes.comparison["covered_share"] == 1
+    assert not any("covers" in row[0] for row in table(panel))
+    assert "%" not in nodes.error.GetAttribute(Views.CAPTION)
+
+
 def test_the_saved_volume_is_that_of_the_saved_mask(host: Host, made: MadeOutput, tmp_path: Path) -> None:
     """Files have no transform: their volume is not the scaled one that the panel tells, and the panel says so."""
     from D3MSynthesisLib import Saving

@@ -207,30 +207,15 @@ def compare(result: Result, case: Case, reference: Volume, mask: Volume | None =
     """
     shape, affine = case.t1.data.shape, case.t1.affine
     t1c = resample(reference.data, reference.affine, affine, shape)
-    covered = resample(np.ones(reference.data.shape, bool), reference.affine, affine, shape, order=0)
-    brain = case.brain & covered
-    if brain.sum() < 1000:
-        raise D3MError("The reference does not overlap the brain in T1.", "Choose a T1c of the same examination.")
     reorientation = orientations.io_orientation(affine)  # slices must be axial for SSIM
 
     def axial(data: np.ndarray) -> np.ndarray:
         return orientations.apply_orientation(data, reorientation)
 
-    measured = metrics.compare(axial(result.cemri), axial(case.t1.data), axial(t1c), axial(brain))
-    voxel_ml = voxel_mm3(affine) / 1000
-    if mask is None:
-        enhancing = metrics.enhancing_in(case.t1.data, t1c, brain, voxel_ml)
-    else:
-        enhancing = resample(mask.data != 0, mask.affine, affine, shape, order=0)
-    found = metrics.overlap(result.enhancement_mask, enhancing, brain, voxel_ml)
-    numbers = asdict(measured) | {
-        "predicted_enhancing_volume_ml": result.enhancing_volume_ml,
-        "real_enhancing_volume_ml": found.true_ml,
-        "false_positive_ml": found.false_positive_ml,
-        "false_negative_ml": found.false_negative_ml,
-        "dice": found.dice,
-    }
-    values: dict[str, float | str | None] = {
-        name: round(float(v), 4) if np.isfinite(v) else None for name, v in numbers.items()
-    }
-    return values | {"real_enhancement": "estimated" if mask is None else "labels"}
+    enhancing = None if mask is None else resample(mask.data != 0, mask.affine, affine, shape, order=0)
+    compared = metrics.beside(
+        result.cemri, case.t1.data, t1c, case.brain, result.enhancement_mask, enhancing, voxel_mm3(affine) / 1000, axial
+    )
+    if compared is None:
+        raise D3MError("The reference does not overlap the brain in T1.", "Choose a T1c of the same examination.")
+    return compared
