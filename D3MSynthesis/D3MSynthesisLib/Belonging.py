@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from D3MSynthesisLib.Identity import groupOf, identityOf, stemOf
+from d3m.results.ours import provenance_in
+from D3MSynthesisLib.Identity import examinationHash, groupOf, identityOf, stemOf
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, nodesOf
 from D3MSynthesisLib.Texts import _
 
@@ -17,6 +18,10 @@ ORIGIN = "D3M.Origin"
 """Attribute of a volume: a hash of the folder that it was read from first, since saving a scene gathers the files of
 all patients in one folder; `UNKNOWN` where it came with a scene that does not tell."""
 UNKNOWN = "unknown"
+EXAMINATION = "D3M.Examination"
+"""Attribute of what was read from a result's folder: `examinationHash` of the T1 that the result was made from."""
+OF_RESULT = re.compile(r"(?i)(.+?)[ _]synthetic[ _]cemri(?:_\d+)?")
+"""Name of the folder of a saved result, with that of its T1 (`Saving.saveRun`)."""
 SEQUENCES = re.compile(
     r"t[12](?:w|n|f|c|ce|gd|gad|km|post|flair|tse|fse)?|flair|mprage|mp2rage|bravo|f?spgr|vibe|tfe|tfl|tirm|dark|fluid"
     r"|space|cube|vista|fse|tse|se|gre|ffe|ir|fs|fatsat|dixon|propeller|blade|dwi|adc|swi|ax|axial|sag|sagittal|cor"
@@ -109,7 +114,31 @@ def keepPlace(node: Any, fromScene: bool = False, like: Any = None) -> None:
     if node.GetAttribute(ORIGIN) is None:
         place = UNKNOWN if fromScene else placeOf(node if like is None else like)
         if place:
+            if not fromScene and (examination := _examinationOf(node)):
+                node.SetAttribute(EXAMINATION, examination)
             node.SetAttribute(ORIGIN, place)
+
+
+def wasRead(node: Any) -> bool:
+    """Whether a node came from a file of its own; what was made in the scene, and saved from there, did not."""
+    return node.GetAttribute(ORIGIN) not in (None, UNKNOWN)
+
+
+def _examinationOf(node: Any) -> str:
+    """`EXAMINATION` of a node, by its result's provenance where nobody has kept it; empty if nothing tells it."""
+    kept, path = node.GetAttribute(EXAMINATION), fileOf(node)
+    if kept or path is None or node.GetAttribute(ORIGIN):
+        return kept or ""
+    try:
+        return str(((provenance_in(path.parent) or {}).get("identity") or {})["hashes"]["t1"]["study"])
+    except (KeyError, TypeError, AttributeError):  # of scans without identifiers, or not written by the panel
+        return ""
+
+
+def ofOtherExamination(mask: Any, t1: Any) -> bool | None:
+    """Whether a mask lay in the folder of a result of another examination than T1's; None where nothing tells it."""
+    theirs, mine = _examinationOf(mask), examinationHash(identityOf(t1))
+    return theirs != mine if theirs and mine else None
 
 
 def fileOf(node: Any) -> Path | None:
@@ -273,22 +302,76 @@ def _ofAnotherDate(scan: Any, t1: Any) -> bool:
 
 
 def maskApart(mask: Any, t1: Any) -> bool:
-    """Whether the name of a mask, else its folder, says that it is of another patient than T1.
+    """Whether a mask is of another patient than T1 as far as `maskBelongs` can tell."""
+    return maskBelongs(mask, t1) is False
+
+
+def strangeResult(mask: Any, t1: Any) -> bool:
+    """Whether a mask of a synthesis was read from a file, and nothing says that it is of T1's patient."""
+    return wasRead(mask) and _isOfSynthesis(mask) and not maskBelongs(mask, t1)
+
+
+def maskBelongs(mask: Any, t1: Any) -> bool | None:
+    """Whether a mask is of T1's patient, as the result that it was saved with, its name, else its folder say.
 
     Names of masks say what is drawn, and by whom: only words that T1's has not, in place of those that it has, count,
     and other numbers behind the same word, as in "sub-001" and "sub-002".
+
+    Returns:
+        None where nothing says it.
     """
+    other = ofOtherExamination(mask, t1)
+    return _saidBelonging(mask, t1) if other is None else not other
+
+
+def _saidBelonging(mask: Any, t1: Any) -> bool | None:
+    """`maskBelongs` by names and folders."""
     theirs, mine = _persons(mask), _persons(t1)
     theirs = {word for word in theirs if word in mine or not DRAWN.fullmatch(word)}
     one, other = _numbered(mask), _numbered(t1)
-    if any(one[word] != other[word] for word in one.keys() & other.keys()):
+    shared = one.keys() & other.keys()
+    if any(one[word] != other[word] for word in shared):
+        return False
+    if theirs & _called(t1):
         return True
     if theirs and mine:
-        return not (theirs <= mine or mine <= theirs)
+        return theirs <= mine or mine <= theirs
     scan = _drawnOn(mask)
-    if scan is not None and scan is not t1 and not placeOf(mask):  # Segment Editor calls all of them "Segmentation"
-        return belongsElsewhere(scan, t1)
-    return len({placeOf(mask), placeOf(t1)} - {""}) > 1
+    if scan is not None and not wasRead(mask):  # Segment Editor calls all of them "Segmentation", saved anywhere
+        return not belongsElsewhere(scan, t1)
+    place, other = placeOf(mask), placeOf(t1)
+    if place and (place == other or _liesUnder(mask, t1)):
+        return True
+    if place and other and not t1.GetAttribute("DICOM.instanceUIDs"):  # nobody keeps masks in a database of DICOM
+        return False
+    if shared:
+        return True
+    drawn = scan is not None and not _isOfSynthesis(mask)  # whose result is read may look at it in Segment Editor, too
+    return True if drawn and not belongsElsewhere(scan, t1) else None
+
+
+def _isOfSynthesis(mask: Any) -> bool:
+    """Whether a mask is what a synthesis gave, as a person gave it to one, too."""
+    from D3MSynthesisLib.Assignment import isSynthetic
+    from D3MSynthesisLib.Masks import segmentsOf, tagOf
+
+    segments = segmentsOf(mask.GetSegmentation()) if mask.IsA("vtkMRMLSegmentationNode") else []
+    return isSynthetic(mask) or any(tagOf(segment) is not None for segment in segments)
+
+
+def _called(scan: Any) -> set[str]:
+    """Words that a patient is called by in DICOM: the series' name has none."""
+    identity = identityOf(scan)
+    text = f"{identity.patient} {identity.title.split(', ')[0]}".lower()
+    return {word for word in re.findall(r"[^\W_]+", text) if len(word) > 2 and not _isOfScan(word)}
+
+
+def _liesUnder(mask: Any, t1: Any) -> bool:
+    """Whether a mask is of a result that was saved below T1's folder."""
+    path, place = fileOf(mask), placeOf(t1)
+    if path is None or provenance_in(path.parent) is None:
+        return False
+    return place in {hashlib.sha256(str(folder).encode()).hexdigest()[:16] for folder in path.parent.parents}
 
 
 def _drawnOn(mask: Any) -> Any:
@@ -299,9 +382,16 @@ def _drawnOn(mask: Any) -> Any:
     return image if image is None else image.GetNodeReference(PREFIX + INPUTS["t1"]) or image
 
 
+def _namesOf(node: Any) -> list[str]:
+    """A node's name, and that of the T1 of the result that it was saved with: the file's name is the same in all."""
+    path = fileOf(node)
+    found = None if path is None else OF_RESULT.fullmatch(path.parent.name)
+    return [nameOf(node)] if found is None else [nameOf(node), found[1]]
+
+
 def _persons(node: Any) -> set[str]:
     """Words of a name that may be a person's, numbers in them without zeros before: "pat01" is "pat1"."""
-    words = (word for word in markOf(node).split() if not MASK_WORDS.fullmatch(word))
+    words = (word for name in _namesOf(node) for word in _marks(name) if not MASK_WORDS.fullmatch(word))
     return {re.sub(r"(?<=[a-z])0+(?=\d)", "", word) for word in words}
 
 
@@ -310,9 +400,9 @@ def _numbered(node: Any) -> dict[str, int]:
 
     A number that the name begins with is a person's, not a series', where it is filled up with zeros: "001_t1".
     """
-    words = _wordsOf(nameOf(node))
     return {
         word: int(number)
+        for words in map(_wordsOf, _namesOf(node))
         for word, number in zip(["", *words], words, strict=False)
         if re.fullmatch(r"\d{1,3}" if word else r"0\d{1,2}", number)
         and not (MASK_WORDS.fullmatch(word) or _isOfScan(word))

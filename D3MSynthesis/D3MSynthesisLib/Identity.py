@@ -114,6 +114,15 @@ def groupOf(node: Any) -> tuple[str, str]:
     return ("name", stem) if stem else ("", "")
 
 
+def examinationHash(identity: Identity) -> str:
+    """What tells an examination from others in files of results; empty where it has no identifier of its own."""
+    return "" if not identity.study or identity.study.startswith("item ") else _digest(identity.study)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def agreement(nodes: Mapping[str, Any]) -> dict[str, Any]:
     """Whether scans are of one patient and one examination, for the provenance; no identifier can be read from it.
 
@@ -134,16 +143,13 @@ def agreement(nodes: Mapping[str, Any]) -> dict[str, Any]:
             return "differ"
         return "agree" if values and all(values) else "unknown"
 
-    def digest(text: str) -> str:
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
     hashes: dict[str, dict[str, str]] = {}
     for role, identity in found.items():
         entry = {}
-        if identity.study and not identity.study.startswith("item "):
-            entry["study"] = digest(identity.study)
+        if study := examinationHash(identity):
+            entry["study"] = study
         if identity.patient and salt and not identity.patient.startswith("item "):
-            entry["patient"] = digest(f"{salt}\n{identity.patient}")
+            entry["patient"] = _digest(f"{salt}\n{identity.patient}")
         hashes[role] = entry
     return {
         "patient": told([identity.patient for identity in found.values()]),

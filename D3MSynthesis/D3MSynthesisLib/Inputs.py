@@ -16,7 +16,7 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
-from D3MSynthesisLib.Belonging import apart, disagreement, doubt, keepPlace, maskApart
+from D3MSynthesisLib.Belonging import apart, disagreement, doubt, keepPlace, maskBelongs, ofOtherExamination, wasRead
 from D3MSynthesisLib.Counted import Counted, countedOf
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
@@ -104,28 +104,40 @@ def ownerOf(mask: Any) -> Any:
 
 
 def maskNotice(t1: Any, masks: Iterable[Any]) -> str | None:
-    """A sentence for panel and result where nothing says that a mask is of T1's patient.
+    """Sentences for panel and result where nothing says that a mask is of T1's patient.
 
-    It is of a run of another T1, or its name or folder speaks of another patient. None if there is no such mask.
+    It is of a run of another T1, its result, name or folder speaks of another patient, or it came from a file, and T1
+    from none. None if there is no such mask.
     """
+    found = []
     for mask in masks:
         owner = ownerOf(mask)
         if owner is not None and owner is not t1 and not _sameGroup(owner, t1):
             text = _("{mask} belongs to a result of another T1, {name}: nothing says that it is of the same patient.")
-            return text.format(mask=mask.GetName(), name=owner.GetName())
-        if owner is None and doubtfulMask(mask, t1):
-            text = _(
-                "{mask} may be of another patient than T1, {name}, by its name or folder: make sure that it is not."
-            )
-            return text.format(mask=mask.GetName(), name=t1.GetName())
-    return None
+            found.append(text.format(mask=mask.GetName(), name=owner.GetName()))
+        elif owner is None and doubtfulMask(mask, t1):
+            found.append(_doubtOf(mask, t1).format(mask=mask.GetName(), name=t1.GetName()))
+    return " ".join(dict.fromkeys(found)) or None
+
+
+def _doubtOf(mask: Any, t1: Any) -> str:
+    """Why it is doubted that a mask is of T1's patient, with places for both names."""
+    if ofOtherExamination(mask, t1):
+        return _("{mask} is of a result of another examination than T1, {name}: make sure that the patient is one.")
+    if maskBelongs(mask, t1) is None:
+        return _("Nothing says that {mask} is of the patient of T1, {name}: make sure that it is.")
+    return _("{mask} may be of another patient than T1, {name}, by its name or folder: make sure that it is not.")
 
 
 def doubtfulMask(mask: Any, t1: Any) -> bool:
-    """Whether name or folder of a mask speaks of another patient than T1's, and no identifiers say more."""
+    """Whether a mask's result, name or folder speaks of another patient than T1's, and no identifiers say more.
+
+    Of a mask that was read from a file something has to say that it is of T1's.
+    """
     if mask is None or t1 is None or (identityOf(mask).known and identityOf(t1).known):
         return False
-    return maskApart(mask, t1)
+    belongs = maskBelongs(mask, t1)
+    return wasRead(mask) if belongs is None else not belongs
 
 
 def _sameGroup(one: Any, other: Any) -> bool:

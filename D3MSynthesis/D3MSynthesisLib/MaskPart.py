@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 import slicer
-from D3MSynthesisLib import Masks
+from D3MSynthesisLib import Inputs, Masks
 from D3MSynthesisLib.Counted import countedOf
 from D3MSynthesisLib.Grids import voxelMl
 from D3MSynthesisLib.Handlers import connect, guarded
@@ -159,6 +159,8 @@ class MaskPart(VTKObservationMixin):
         given = self._given()
         counted = None if given is None else countedOf(given)
         told = "" if counted is None or card is None else counted.fault or counted.text
+        if counted is not None and card is not None and alive(self.nodes.t1):  # the inputs are folded away
+            told = " ".join(text for text in (told, Inputs.maskNotice(self.nodes.t1, [given])) if text)
         self.ui.steerLabel.setText(told)
         self.ui.steerLabel.setVisible(bool(told))
         able = counted is not None and not counted.fault

@@ -13,7 +13,7 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, furtherOf, isSynthetic
-from D3MSynthesisLib.Belonging import apart, maskApart
+from D3MSynthesisLib.Belonging import apart, maskApart, strangeResult
 from D3MSynthesisLib.Grids import gridPoints, liesBy, matrixOf, rasBounds, transformed, worldFrom
 from D3MSynthesisLib.Identity import identityOf
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, Nodes, alive, differenceOf, nodesOf, sizeOf
@@ -150,9 +150,23 @@ def _isStrange(node: Any, result: Any) -> bool:
     if not alive(t1) or node in given:  # who chose it was told
         return False
     if node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLLabelMapVolumeNode"):
-        return maskApart(node, t1)
+        return maskApart(node, t1) or (strangeResult(node, t1) and not _isOfRun(node, result))
     name = node.GetName() or ""  # of maps and atlases names say nothing about a patient
     return node.IsA("vtkMRMLScalarVolumeNode") and bool(contrastOf(name) or furtherOf(name)) and apart(node, t1)
+
+
+def _isOfRun(mask: Any, result: Any) -> bool:
+    """Whether a mask that was read from a file is what a result's own one was made as."""
+    from D3MSynthesisLib.Masks import segmentsOf, tagOf
+
+    def tags(node: Any) -> set[str | None]:
+        return {tagOf(segment) for segment in segmentsOf(node.GetSegmentation())} - {None, "empty"}
+
+    if not mask.IsA("vtkMRMLSegmentationNode"):
+        return False
+    run, own = result.GetAttribute(RUN), nodesOf(result.GetScene(), "vtkMRMLSegmentationNode")
+    own = [node for node in own if node.GetAttribute(RUN) == run and node.GetAttribute(ROLE) == "segmentation"]
+    return any(tags(mask) & tags(node) for node in own)
 
 
 def runsShown(scene: Any) -> set[str]:

@@ -66,12 +66,12 @@ def is_our_file(path: Path, name: str = "") -> bool:
         return True
     above = path.parent.parent  # steps lie one folder deeper
     for folder in (path.parent, above):
-        if path.relative_to(folder).as_posix() in (_listed(folder / PROVENANCE) or ()):
+        if path.relative_to(folder).as_posix() in (_listed(folder) or ()):
             return True
     if path.name.lower().endswith(_NIFTI):  # it would carry the mark: what lies beside a result may be a real scan
         return False
     found = [named for text in (name, path.name.split(".")[0]) if (named := _IN_RESULT.fullmatch(text))]
-    return any(_listed((above if named["step"] else path.parent) / PROVENANCE) is not None for named in found)
+    return any(_listed(above if named["step"] else path.parent) is not None for named in found)
 
 
 def _is_marked(path: Path) -> bool:
@@ -86,14 +86,24 @@ def _is_marked(path: Path) -> bool:
     return header[_DESCRIPTION_AT:].startswith(MARK)
 
 
-def _listed(path: Path) -> set[str] | None:
-    """The files that a result's provenance speaks of; None if it is none."""
+def provenance_in(folder: Path) -> dict[str, Any] | None:
+    """What a result's folder says of it; None if it is none."""
+    path = folder / PROVENANCE
     try:
         if path.stat().st_size > _MAX_PROVENANCE_BYTES:
             return None
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-        if not content["synthetic"]:
-            return None
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) and content.get("synthetic") else None
+
+
+def _listed(folder: Path) -> set[str] | None:
+    """The files that the provenance of a result's folder speaks of; None if it is none."""
+    content = provenance_in(folder)
+    if content is None:
+        return None
+    try:
         return {*map(str, content.get("files", ())), *map(str, content.get(SAVED, ()))}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except TypeError:
         return None

@@ -1,0 +1,245 @@
+"""Masks that were read from files: of a saved result the provenance says whose they are; else something has to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from slicer_helpers import MadeOutput, fake_engine, save
+
+slicer = pytest.importorskip("slicer")
+pytest.importorskip("PySide6.QtUiTools")
+from panel_helpers import SCANS, choose, examination, press, scans  # noqa: E402
+from qt_host import Host  # noqa: E402
+
+from D3MSynthesisLib import Views  # noqa: E402
+from D3MSynthesisLib.Grids import writeMask  # noqa: E402
+
+SERIES = ("5: t1_mprage", "6: t2_tse", "7: t2_flair")
+
+
+def dicom(host: Host, made: MadeOutput, patient: str, names: tuple[str, ...] = SERIES) -> list[object]:
+    """Scans of a patient as Slicer's DICOM module loads them: in the data tree, without files."""
+    nodes = scans(made, *names)
+    examination(patient, nodes)
+    host.settle()
+    return nodes
+
+
+def savedMask(host: Host, panel: object, folder: Path) -> Path:
+    """The file of the mask of a run, saved with a threshold of its own; the scene is closed."""
+    press(host, panel)
+    panel.ui.thresholdSlider.setValue(0.8)
+    folder.mkdir(exist_ok=True)
+    panel.ui.saveFolder.directory = str(folder)
+    panel.ui.saveButton.click()
+    path = Path(panel.ui.savedLabel.text.split("in ", 1)[1]) / "enhancement.seg.nrrd"
+    host.clear()
+    return path
+
+
+def store(mask: object, path: Path) -> None:
+    """Save a segmentation as Slicer does: its storage node keeps the file's name."""
+    if mask.GetStorageNode() is None:
+        mask.AddDefaultStorageNode()
+    mask.GetStorageNode().SetFileName(str(path))
+    assert mask.GetStorageNode().WriteData(mask)
+
+
+def opened(host: Host, made: MadeOutput, folder: Path) -> object:
+    """The panel, with an engine."""
+    panel = host.openModule("D3MSynthesis").panel
+    panel.logic._engine = fake_engine(folder / "engine", "finish", made.folder)
+    return panel
+
+
+def steered(host: Host, panel: object, mask: object) -> tuple[str, list[str]]:
+    """What stands above the button before a picture is made from a mask, and what the result says."""
+    panel.parameters.enhancementMask = mask
+    host.settle()
+    before = panel.ui.steerLabel.text
+    count = panel.ui.runBox.count
+    panel.ui.steerButton.click()
+    host.until(lambda: not panel.logic.running, 30)
+    assert panel.ui.runBox.count == count + 1, panel.ui.errorLabel.text
+    return before, panel.result.nodes.notices
+
+
+def test_the_saved_mask_of_another_patient(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """Doe's saved mask does not stay over Poe's result, and is told before and after Poe's picture is made from it."""
+    panel = opened(host, made, tmp_path)
+    dicom(host, made, "Doe")
+    path = savedMask(host, panel, tmp_path / "saved")
+    dicom(host, made, "Poe")
+    mask = slicer.util.loadSegmentation(str(path))
+    host.settle()
+    press(host, panel)
+    assert not mask.GetDisplayNode().GetVisibility()
+    mask.GetDisplayNode().SetVisibility(True)
+    assert mask.GetName() in Views.strangeCaption(host.scene, "Red")
+    before, notices = steered(host, panel, mask)
+    assert "another examination than T1" in before
+    assert any("another examination than T1" in notice for notice in notices)
+    assert not any("Doe" in notice for notice in notices)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_ones_own_saved_mask(host: Host, made: MadeOutput, tmp_path: Path, elsewhere: bool) -> None:
+    """Doe's mask beside Doe's scans again is his without a word, also after it was saved elsewhere."""
+    panel = opened(host, made, tmp_path)
+    dicom(host, made, "Doe")
+    path = savedMask(host, panel, tmp_path / "saved")
+    dicom(host, made, "Doe")
+    mask = slicer.util.loadSegmentation(str(path))
+    host.settle()
+    if elsewhere:
+        store(mask, tmp_path / "mine.seg.nrrd")
+    press(host, panel)
+    assert mask.GetDisplayNode().GetVisibility()
+    assert Views.strangeCaption(host.scene, "Red") == ""
+    before, notices = steered(host, panel, mask)
+    assert "make sure" not in " ".join([before, *notices, panel.ui.whoseLabel.text])
+
+
+@pytest.mark.parametrize("told", ["provenance without identifiers", "no provenance"])
+def test_a_synthesis_mask_of_nobody_knows_whom(host: Host, made: MadeOutput, tmp_path: Path, told: str) -> None:
+    """Where the result's folder does not say whose the mask is, it is taken out of the views and doubted."""
+    panel = opened(host, made, tmp_path)
+    dicom(host, made, "Doe")
+    path = savedMask(host, panel, tmp_path / "saved")
+    if told == "no provenance":
+        path = Path(shutil.copy(path, tmp_path))
+    else:
+        provenance = path.parent / "provenance.json"
+        content = json.loads(provenance.read_text(encoding="utf-8"))
+        content["identity"]["hashes"] = []
+        provenance.write_text(json.dumps(content), encoding="utf-8")
+    dicom(host, made, "Poe")
+    mask = slicer.util.loadSegmentation(str(path))
+    host.settle()
+    press(host, panel)
+    assert not mask.GetDisplayNode().GetVisibility()
+    before, notices = steered(host, panel, mask)
+    assert "Nothing says" in before
+    assert any("Nothing says" in notice for notice in notices)
+
+
+def test_the_same_saved_mask_beside_the_run_that_made_it(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """Without identifiers the voxels tell that a mask is what the result's own was made as: it stays in the views."""
+    panel = opened(host, made, tmp_path)
+    choose(panel, scans(made, "T1", "T2", "FLAIR"))
+    host.settle()
+    press(host, panel)
+    panel.ui.saveFolder.directory = str(tmp_path)
+    panel.ui.saveButton.click()
+    mask = slicer.util.loadSegmentation(panel.ui.savedLabel.text.split("in ", 1)[1] + "/enhancement.seg.nrrd")
+    host.settle()
+    assert Views.strangeCaption(host.scene, "Red") == ""
+    panel.ui.thresholdSlider.setValue(0.8)
+    assert mask.GetName() in Views.strangeCaption(host.scene, "Red")
+
+
+@pytest.mark.parametrize(
+    ("names", "where", "silent"),
+    [("t1 t2 flair", "doe", True), ("doe_t1 doe_t2 doe_flair", "results", True), ("t1 t2 flair", "results", False),
+     ("poe_t1 poe_t2 poe_flair", "doe", False)],
+)  # fmt: skip
+def test_a_saved_mask_of_scans_from_files(
+    host: Host, made: MadeOutput, tmp_path: Path, names: str, where: str, silent: bool
+) -> None:
+    """A result that was saved below its scans, or is called after them, is theirs; elsewhere nothing says it."""
+
+    def read() -> None:
+        for scan, name in zip(SCANS, names.split(), strict=True):
+            save(tmp_path / "doe" / f"{name}.nii.gz", made.t1, made.matrix)
+            setattr(panel.parameters, scan, slicer.util.loadVolume(str(tmp_path / "doe" / f"{name}.nii.gz")))
+        host.settle()
+
+    (tmp_path / "doe").mkdir()
+    panel = opened(host, made, tmp_path)
+    read()
+    path = savedMask(host, panel, tmp_path / where)
+    if not silent and where == "doe":  # another's result in this patient's folder
+        path = path.parent.rename(path.parent.with_name("smith_t1_synthetic_CEMRI")) / path.name
+    read()
+    mask = slicer.util.loadSegmentation(str(path))
+    host.settle()
+    press(host, panel)
+    assert bool(mask.GetDisplayNode().GetVisibility()) is silent
+    before, notices = steered(host, panel, mask)
+    assert ("make sure" not in before) is silent
+    assert any("make sure" in notice for notice in notices) is not silent
+
+
+def drawnFile(made: MadeOutput, path: Path) -> object:
+    """A person's segmentation, read from a file."""
+    save(path, (made.t1 > 60).astype(np.uint8), made.matrix)
+    mask = slicer.util.loadSegmentation(str(path))
+    mask.CreateDefaultDisplayNodes()
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("name", "silent"), [("tumour", False), ("poe_tumour", True), ("anna_tumour", False), ("Segmentation", False)]
+)
+def test_a_persons_mask_from_a_file_beside_dicom(
+    host: Host, made: MadeOutput, tmp_path: Path, name: str, silent: bool
+) -> None:
+    """It stays in the views; that nothing says whose it is, is told, and asked about before it is compared with."""
+    panel = opened(host, made, tmp_path)
+    nodes = dicom(host, made, "Poe", (*SERIES, "9: t1_mprage gd"))
+    mask = drawnFile(made, tmp_path / f"{name}.nii.gz")
+    host.settle()
+    press(host, panel)
+    assert mask.GetDisplayNode().GetVisibility()
+    asked: list[str] = []
+    panel.confirm = lambda question: bool(asked.append(question))
+    panel.parameters.reference, panel.parameters.referenceMask = nodes[3], mask
+    host.settle()
+    assert ("Nothing says" not in panel.ui.whoseLabel.text) is silent
+    panel.ui.compareButton.click()
+    assert bool(asked) is not silent
+    panel.parameters.referenceMask = None
+    before, notices = steered(host, panel, mask)
+    assert ("Nothing says" not in before) is silent
+    assert any("Nothing says" in notice for notice in notices) is not silent
+
+
+@pytest.mark.parametrize("files", [False, True])
+def test_a_mask_that_was_drawn_here_and_saved_anywhere(
+    host: Host, made: MadeOutput, tmp_path: Path, files: bool
+) -> None:
+    """Who saves what Segment Editor drew on T1, in a folder of masks, is not asked whose it is, nor is it hidden."""
+    panel = opened(host, made, tmp_path)
+    if files:
+        for scan in SCANS:
+            save(tmp_path / f"{scan}.nii.gz", made.t1, made.matrix)
+            setattr(panel.parameters, scan, slicer.util.loadVolume(str(tmp_path / f"{scan}.nii.gz")))
+        host.settle()
+    else:
+        dicom(host, made, "Poe")
+    drawn = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
+    drawn.CreateDefaultDisplayNodes()
+    drawn.SetReferenceImageGeometryParameterFromVolumeNode(panel.parameters.t1)
+    writeMask(drawn, drawn.GetSegmentation().AddEmptySegment("", "Segment_1"), made.t1.T > 100, made.matrix)
+    host.settle()
+    (tmp_path / "masks").mkdir()
+    store(drawn, tmp_path / "masks" / "Segmentation.seg.nrrd")
+    press(host, panel)
+    assert drawn.GetDisplayNode().GetVisibility()
+    before, notices = steered(host, panel, drawn)
+    assert "make sure" not in " ".join([before, *notices, panel.ui.whoseLabel.text])
+
+
+def test_two_doubtful_masks_are_both_told(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """A doubt about the brain mask does not hide that about the mask of the picture."""
+    panel = opened(host, made, tmp_path)
+    dicom(host, made, "Poe")
+    masks = [drawnFile(made, tmp_path / f"{name}.nii.gz") for name in ("brain_mask", "tumour")]
+    host.settle()
+    panel.parameters.brainMask, panel.parameters.enhancementMask = masks
+    host.settle()
+    assert all(f"Nothing says that {mask.GetName()}" in panel.ui.whoseLabel.text for mask in masks)
