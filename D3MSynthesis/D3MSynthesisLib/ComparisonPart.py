@@ -275,10 +275,10 @@ class ComparisonPart:
                 return node
         return None
 
-    def unfade(self) -> None:
-        """Back to the synthetic image, without telling."""
+    def unfade(self, value: float = 0.0) -> None:
+        """Back to the synthetic image, or to how much of the real one the views have, without telling."""
         self._filling = True
-        self.ui.fadeSlider.setValue(0)
+        self.ui.fadeSlider.setValue(value)
         self._filling = False
 
     def onFade(self, value: float) -> None:

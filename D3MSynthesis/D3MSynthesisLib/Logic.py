@@ -99,8 +99,8 @@ class SynthesisLogic:
 
     @property
     def runningFor(self) -> str:
-        """Name of the T1 that the synthesis which is running was started with; empty without one."""
-        return "" if self._run is None else self._run.frame.name
+        """The T1 that the synthesis which is running was started with, and its patient; empty without one."""
+        return "" if self._run is None else Identity.withPatient(self._run.frame.name, self._run.frame.t1)
 
     @property
     def cancelling(self) -> bool:

@@ -54,8 +54,7 @@ def runTitle(nodes: Any) -> str:
         time = ""
     quality, model = content.get("settings", {}).get("quality"), content.get("model", {}).get("name")
     parts = [Identity.identityOf(nodes.cemri).title, time, quality, model, nodes.without]
-    name = nodes.cemri.GetName().replace(" synthetic CEMRI", "")
-    return f"{name} ({', '.join(str(part) for part in parts if part)})"
+    return f"{nodes.title} ({', '.join(str(part) for part in parts if part)})"
 
 
 class ResultPart(VTKObservationMixin):
@@ -66,7 +65,7 @@ class ResultPart(VTKObservationMixin):
         fail: Shows an error, or takes it away.
         confirm: Asks the user a question.
         steer: Called with a mask node, to make a picture from it.
-        shown: Called when another run is shown, or none.
+        shown: Called when another run is shown, or none, and when the views show something else.
         processes: See the argument `qt` of `Worker`.
     """
 
@@ -124,9 +123,13 @@ class ResultPart(VTKObservationMixin):
     def bind(self, parameters: Any) -> None:
         """Follow these parameters (None: no scene), and the run that the views show, without touching the views."""
         self.parameters, self.away = parameters, False
-        self.refresh()
-        self._adopt()
+        self.update()
         self._known = self._values()
+
+    def update(self, keep: Any = None) -> None:
+        """As `refresh`, where the views go on showing what they show."""
+        self.refresh(keep)
+        self._adopt()
 
     def leaveScene(self) -> None:
         """The scene is closed, or another one is read: what its views show is no longer ours."""
@@ -141,6 +144,8 @@ class ResultPart(VTKObservationMixin):
         if nodes.steps:
             self._step = min(max(nodes.browser.GetSelectedItemNumber() + 1, 1), nodes.steps)
             self.ui.stepSlider.setValue(self._step)
+        if Runs.alive(nodes.reference):
+            self.comparison.unfade(Views.opacityOf(nodes.reference))
         self._factor = Field.drawnFactor(nodes)
         if not (self._factor if p.deformation in (Deformation.GRID, Deformation.ARROWS) else Pictures.coloured(nodes)):
             p.deformation = Deformation.OFF
@@ -214,6 +219,7 @@ class ResultPart(VTKObservationMixin):
         self._telling = False
         if self.nodes is not None and Runs.alive(self.nodes.cemri):
             self.tellOwner()
+        self._shown()
 
     def _observeReference(self) -> None:
         for real in (getattr(self.nodes, name) for name in Runs.INPUTS):
@@ -265,6 +271,7 @@ class ResultPart(VTKObservationMixin):
         ui.volumeLabel.setText("" if nodes is None else self._volumeText())
         self._tellPicture()
         self.comparison.tell()
+        self.save.look()
         Views.markViews()  # an edited mask is named so
 
     def tellOwner(self) -> None:
@@ -290,8 +297,7 @@ class ResultPart(VTKObservationMixin):
                 text += " " + _("This is the model's own: it does not know what was changed in the mask.")
         chosen = None if self.parameters is None else self.parameters.t1
         if chosen is not None and chosen is not nodes.t1:
-            own = nodes.t1.GetName() if Runs.alive(nodes.t1) else nodes.cemri.GetName().replace(" synthetic CEMRI", "")
-            name = html.escape(Identity.withPatient(own or "", nodes.cemri))
+            name = html.escape(Identity.withPatient(nodes.t1Name, nodes.cemri))
             text += "<br>" + _("This is a result of {name}, not of the T1 that is chosen now.").format(name=name)
         if self.comparison.inputsChanged:
             text += "<br>" + self.comparison.changedText()

@@ -13,7 +13,7 @@ import qt
 from slicer.i18n import tr as _
 
 import slicer
-from D3MSynthesisLib import Frames, Inputs, Install, Runs, Views
+from D3MSynthesisLib import Belonging, Frames, Identity, Inputs, Install, Runs, Views
 from D3MSynthesisLib.Engine import Cost, EngineInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
 from D3MSynthesisLib.Parameters import Quality
@@ -138,21 +138,35 @@ class RunPart:
     def forecast(self) -> str:
         """How long it takes and how much memory it needs, before it is started."""
         if self.info is None:
-            return _("Ready. The first run may ask to install packages.") if not self.asked else _("Ready.")
+            return "" if self.asked else _("The first run may ask to install packages.")
         cost = self.cost()
         if cost is None:
-            return _("Ready.")
+            return ""
         device = next((d.title for d in self.info.devices if d.name == cost.device), cost.device)
-        return _("Ready: about {time} and {memory} of memory on {device}.").format(
+        return _("About {time} and {memory} of memory on {device}.").format(
             time=duration(cost.seconds), memory=memory(cost.memoryMb), device=device
         )
 
     def _ready(self) -> str:
-        """The forecast, and which scan is left out: the inputs may be folded away."""
+        """Whose scans are ready, the forecast, and which scan is left out: the inputs may be folded away."""
         p = self.parameters
+        name = Identity.withPatient(p.t1.GetName(), p.t1)
+        strangers = self.strangers()
+        ready = _("Ready for {name}.").format(name=name)
+        if strangers:
+            ready = _("Ready for {name}, but the views show {other}: another patient?").format(
+                name=name, other=Identity.withPatient(strangers[0].GetName(), strangers[0])
+            )
         missing = Inputs.leftOut(p.t1, p.t2, p.flair, self.models.optional, self._further())
         told = [_("{scan} is left out.").format(scan=name) for name in missing]
-        return " ".join([self.forecast(), *told])
+        return " ".join(text for text in (ready, self.forecast(), *told) if text)
+
+    def strangers(self) -> list[Any]:
+        """Scans in the views that may be of another patient or date than T1, where none of the chosen is there."""
+        p = self.parameters
+        seen = [] if p is None or p.t1 is None else Views.acquired(slicer.mrmlScene)
+        chosen = (p.t1, p.t2, p.flair, p.reference, *self._further().values()) if seen else ()
+        return [] if any(node in chosen for node in seen) else [n for n in seen if Belonging.isOfOtherVisit(n, p.t1)]
 
     def _further(self) -> dict[str, Any]:
         """What the model takes beside T1, T2 and FLAIR, None where nothing is chosen."""

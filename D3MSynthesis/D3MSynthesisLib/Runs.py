@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from dataclasses import dataclass, fields
 from typing import Any
@@ -20,6 +21,12 @@ SEGMENT_ID = "EnhancingTumour"
 INPUTS = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "adc": "ADC", "swi": "SWI", "reference": "T1c",
           "brainMask": "BrainMask", "referenceMask": "Tumour", "givenMask": "GivenMask"}  # fmt: skip
 """Scans that a run refers to, and the names of the references."""
+CEMRI = "synthetic CEMRI"
+"""What the name of a run's image says behind T1's."""
+T1_NAME = PREFIX + "T1Name"
+"""Attribute of a synthetic image: what T1 was called when the run was started."""
+_NAMED = re.compile(rf"(.+) {CEMRI}(?:_(\d+))?", re.DOTALL)
+"""Earlier versions let Slicer number the runs of a T1."""
 FRAME = PREFIX + "Frame"
 """Attribute of a synthetic image: rows of its voxels' matrix, and its size, when what is not hardened with it followed
 it last."""
@@ -73,6 +80,21 @@ class Nodes:
     stepField: Any = None
     """Sequences over steps done."""
     segmentID: str = SEGMENT_ID
+
+    @property
+    def title(self) -> str:
+        """What the run is called: T1's name, and which run of it."""
+        match = _NAMED.fullmatch(self.cemri.GetName() or "")
+        if match is None:  # a person gave it another name
+            return str(self.cemri.GetName())
+        return match[1] if match[2] is None else f"{match[1]} (run {int(match[2]) + 1})"
+
+    @property
+    def t1Name(self) -> str:
+        """Name of the T1 that the run was made from, or what it was called then."""
+        match = _NAMED.fullmatch(self.cemri.GetName() or "")
+        kept = self.cemri.GetAttribute(T1_NAME) or (self.title if match is None else match[1])
+        return str((self.t1.GetName() if alive(self.t1) else None) or kept)
 
     @property
     def steps(self) -> int:

@@ -42,4 +42,5 @@ def load(folder: Path) -> dict[str, Any]:
     array = slicer.util.arrayFromVolume(label)
     array[:] = array == ENHANCING
     slicer.util.arrayFromVolumeModified(label)
+    label.GetScene().RemoveNode(label.GetStorageNode())  # which no changed label is to replace
     return nodes

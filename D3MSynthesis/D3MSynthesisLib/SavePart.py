@@ -38,6 +38,8 @@ class SavePart:
         self.parameters: Any = None
         self.export: DicomExport.DicomExport | None = None
         """The export that is running."""
+        self._saved: tuple[Path, str, str] | None = None
+        """Folder, run and mask of the last result that was saved."""
         place = getattr(slicer.app, "defaultScenePath", None)
         if isinstance(place, str) and place:
             ui.saveFolder.directory = place  # by itself the button shows where Slicer was started
@@ -65,6 +67,7 @@ class SavePart:
             with slicer.util.WaitCursor():
                 saved = Saving.saveRun(self.nodes, folder)
             self._fail(None)
+            self._saved = (saved, self.nodes.runID, self._mask())
             self._tell(_("Saved in {folder}").format(folder=saved))
             if dicom:
                 self.export = DicomExport.DicomExport(
@@ -104,6 +107,18 @@ class SavePart:
             if self.ui.databaseBox.checked:
                 said.append(self._import(done.folder))
         self._tell(*said)
+        self.look()
+
+    def _mask(self) -> str:
+        return "" if self.nodes.maskDeleted else str(self.nodes.maskDigest)
+
+    def look(self) -> None:
+        """What was saved is no longer what is shown, once the mask was changed."""
+        if self._saved is not None and self.export is None and self.nodes is not None:
+            folder, run, mask = self._saved
+            if run == self.nodes.runID and mask != self._mask():
+                self._tell(_("The mask was changed after the result was saved in {folder}.").format(folder=folder))
+                self._saved = None
 
     @staticmethod
     def _import(folder: Path) -> str:

@@ -20,7 +20,19 @@ from D3MSynthesisLib.Comparison import COMPARED, COMPARED_TUMOUR, MADE_FROM
 from D3MSynthesisLib.ExportTags import tagForExport
 from D3MSynthesisLib.Grids import gridTransform, thresholdOf
 from D3MSynthesisLib.Results import STEP_IMAGES, Image, Output, readOutput
-from D3MSynthesisLib.Runs import INPUTS, PREFIX, RUN, SEGMENT_ID, Nodes, followHardened, proxies, updateProxies
+from D3MSynthesisLib.Runs import (
+    CEMRI,
+    INPUTS,
+    PREFIX,
+    RUN,
+    SEGMENT_ID,
+    T1_NAME,
+    Nodes,
+    findRuns,
+    followHardened,
+    proxies,
+    updateProxies,
+)
 
 MAX_NAME = 80
 """Characters of T1's name that results bear: file names are made of node names when a scene is saved."""
@@ -87,15 +99,24 @@ class _Builder:
     def __init__(self, scene: Any, output: Output, frame: Frame, made: list[Any]) -> None:
         self.scene, self.output, self.frame, self.made = scene, output, frame, made
         name = " ".join(frame.name.split()) or "T1"
-        self.name = name if len(name) <= MAX_NAME else name[: MAX_NAME - 1].rstrip() + "…"
+        self.name = self._numbered(name if len(name) <= MAX_NAME else name[: MAX_NAME - 1].rstrip() + "…")
         self.runID = uuid.uuid4().hex[:12]
+
+    def _numbered(self, name: str) -> str:
+        """A name for all nodes of the run: Slicer's own "_1" behind the second would be that of another T1."""
+        known, number, free = {run.cemri.GetName() for run in findRuns(self.scene)}, 1, name
+        while f"{free} {CEMRI}" in known:
+            number += 1
+            free = f"{name} (run {number})"
+        return free
 
     def run(self, reference: Any, threshold: float | None) -> Nodes:
         import numpy as np
 
         output = self.output
         images = {name: output.image(name) for name in ("cemri", "subtraction", "enhancement_probability")}
-        cemri = self.volume("cemri", "synthetic CEMRI", images["cemri"], self.frame.ijkToRAS)
+        cemri = self.volume("cemri", CEMRI, images["cemri"], self.frame.ijkToRAS)
+        cemri.SetAttribute(T1_NAME, " ".join(self.frame.name.split()) or "T1")
         subtraction = self.volume("subtraction", "synthetic subtraction", images["subtraction"], self.frame.ijkToRAS)
         probability = self.volume(
             "probability", "enhancement probability", images["enhancement_probability"], self.frame.ijkToRAS
@@ -110,7 +131,7 @@ class _Builder:
         uncertainty = None
         if output.has("uncertainty"):
             uncertainty = self.volume(
-                "uncertainty", "synthetic CEMRI uncertainty", output.image("uncertainty"), self.frame.ijkToRAS
+                "uncertainty", f"{CEMRI} uncertainty", output.image("uncertainty"), self.frame.ijkToRAS
             )
         whole = None
         if output.has("whole_tumour_probability"):

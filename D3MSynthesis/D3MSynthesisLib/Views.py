@@ -99,6 +99,12 @@ def setImages(scene: Any, background: dict[str, Any], default: Any, foreground: 
             composite.SetCompositing(composite.Alpha)  # a person may have subtracted two images in this view before
 
 
+def opacityOf(image: Any) -> float:
+    """How much of an image lies over others in the slice views, 0 to 1."""
+    shown = [one for one in composites(image.GetScene()) if one.GetForegroundVolumeID() == image.GetID()]
+    return max((one.GetForegroundOpacity() for one in shown), default=0.0)
+
+
 def dropStrangers(result: Any) -> None:
     """Take what is known to be of another patient or examination, or run, out of the views of a result.
 

@@ -65,7 +65,7 @@ class Panel(VTKObservationMixin):
         self.run = RunPart(
             logic, ui, requirements, self.models, ask, lambda text: self.acknowledge(text), self.reason, self._ended
         )
-        self.result = ResultPart(ui, self._fail, ask, self._steer, self._offer)
+        self.result = ResultPart(ui, self._fail, ask, self._steer, self._seen)
         connect(ui.datesButton, "clicked(bool)", self.onTwoDates)
         self._fail(None)
         scene = slicer.mrmlScene
@@ -180,7 +180,7 @@ class Panel(VTKObservationMixin):
         nodes = self.result.nodes
         made = [node for run in (nodes, *self.result.runs) if run is not None for node in run.all()]
         if self.parameters is not None and not all(alive(node) for node in made):
-            self.result.refresh(nodes)  # the user deleted a run, or a part of it, in the data tree
+            self.result.update(nodes)  # the user deleted a run, or a part of it, in the data tree
         elif nodes is not None:
             self.result.comparison.look()  # the real tumour may be gone
         self.update()
@@ -197,6 +197,8 @@ class Panel(VTKObservationMixin):
         self._coming = False
         if self.parameters is not None and not self.logic.running:
             self.inputs.assign()
+            if self.run.strangers():
+                self.ui.inputsSection.collapsed = False  # another patient came: the selectors still have the last one
             self.update()
 
     def onTwoDates(self, *_arguments: Any) -> None:
@@ -248,6 +250,11 @@ class Panel(VTKObservationMixin):
         self.ui.datesLabel.setVisible(bool(texts))
         self._offer()
 
+    def _seen(self) -> None:
+        """Another run is shown, or other images are in the views."""
+        self._offer()
+        self.run.update()
+
     def _offer(self) -> None:
         """Whether the run that is shown can be synthesised again from a mask."""
         self.result.mask.offer(self.models.card, self._cannotSteer(), self.logic.running)
@@ -298,7 +305,7 @@ class Panel(VTKObservationMixin):
             self.result.present(nodes)
         else:
             Pictures.hide(nodes)
-            self.result.refresh(self.result.nodes)
+            self.result.update(self.result.nodes)
         self._assign()
 
     def _fail(self, error: SynthesisError | None) -> None:
