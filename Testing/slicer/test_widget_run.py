@@ -456,7 +456,7 @@ def test_forecast_says_time_memory_and_device(host: Host, tiny_case: object, tin
     panel.run.requestInfo()
     host.until(lambda: panel.info is not None, 60)
     panel.parameters.device = "auto"
-    assert "about" in panel.ui.stateLabel.text
+    assert "About" in panel.ui.stateLabel.text
     assert "GB" in panel.ui.stateLabel.text
     panel.ui.stepsBox.setValue(1)
     few = panel.run.cost().seconds
@@ -480,7 +480,7 @@ def test_forecast_learns_from_a_run(host: Host, tiny_case: object, tiny_model: P
     )
     panel.run.info = replace(panel.info, models=models)
     panel.update()
-    assert "about 5" in panel.ui.stateLabel.text  # some 50 minutes
+    assert "About 5" in panel.ui.stateLabel.text  # some 50 minutes
     start = time.monotonic()
     run(host, panel)
     elapsed = time.monotonic() - start
