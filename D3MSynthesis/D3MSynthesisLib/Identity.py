@@ -38,6 +38,28 @@ class Identity:
         return bool(self.patient or self.study)
 
 
+@dataclass(frozen=True)
+class Gone:
+    """A scan that is no longer in the scene: what is kept of it answers as its node did."""
+
+    name: str
+    identity: Identity
+    attributes: Mapping[str, str]
+
+    def GetName(self) -> str:
+        return self.name
+
+    def GetAttribute(self, name: str) -> str | None:
+        return self.attributes.get(name)
+
+    def GetScene(self) -> None:
+        """It is in none."""
+
+    def IsA(self, _kind: str) -> bool:
+        """It has no file, voxels or display."""
+        return False
+
+
 def withPatient(name: str, node: Any) -> str:
     """A name with patient and examination of a node behind it: DICOM names the series of all patients alike."""
     title = identityOf(node).title
@@ -46,6 +68,8 @@ def withPatient(name: str, node: Any) -> str:
 
 def identityOf(node: Any) -> Identity:
     """Patient and examination of a node; nothing is guessed from its name."""
+    if isinstance(node, Gone):
+        return node.identity
     if node is None or not hasattr(node, "GetScene"):
         return Identity()
     patient, study, title = _ofTree(node)

@@ -12,6 +12,7 @@ from typing import Any
 import slicer
 from D3MSynthesisLib import Frames, Identity, Inputs, Scene
 from D3MSynthesisLib.Assignment import assignInputs
+from D3MSynthesisLib.Belonging import placeOf
 from D3MSynthesisLib.Comparison import MADE_FROM, imprint, inputChanged, inputImprint, maskImprint
 from D3MSynthesisLib.Counted import countedOf
 from D3MSynthesisLib.Engine import Cost, Device, EngineInfo, ModelInfo, ProgressEvent, SynthesisError
@@ -191,6 +192,7 @@ class SynthesisLogic:
         masks = {"brain-mask": brainMask, "reference-mask": referenceMask, "enhancement-mask": enhancementMask}
         counted = {name: countedOf(node, name != "brain-mask") for name, node in masks.items() if node is not None}
         whose = scansNotice([*scans.values(), reference])
+        place = placeOf(t1)
         copies = Frames.keep(kept)
         scans = {name: kept[name] for name in scans}
         further = {name: kept[name] for name in further}
@@ -207,7 +209,7 @@ class SynthesisLogic:
             t1.GetName() or "", matrixOf(t1).copy(), t1, t1.GetParentTransformNode(), t2, flair, identity,
             tuple(notices), brainMask, None if reference is None else imprint(reference, t1), referenceMask,
             None if referenceMask is None else maskImprint(referenceMask, t1), madeFrom, givenMask=enhancementMask,
-            **further,
+            place=place, **further,
         )  # fmt: skip
         names = [*named, *(node.GetName() for node in given.values() if node is not None)]
         times = {name: node.GetImageData().GetMTime() for name, node in scans.items() if node is not None}

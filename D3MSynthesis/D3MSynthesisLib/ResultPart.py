@@ -85,7 +85,7 @@ class ResultPart(VTKObservationMixin):
         self.parameters: Any = None
         self.mask = MaskPart(ui, confirm, self._tell, steer)
         self.comparison = ComparisonPart(ui, fail, self.onFade, self._compared, confirm)
-        self.save = SavePart(ui, confirm, fail, self.refresh, processes)
+        self.save = SavePart(ui, confirm, fail, self.update, processes)
         self._known: tuple[Any, ...] | None = None
         self._step = 0
         self._layout = "all"
@@ -302,7 +302,7 @@ class ResultPart(VTKObservationMixin):
         if self.comparison.inputsChanged:
             text += "<br>" + self.comparison.changedText()
         seen = Views.runsShown(slicer.mrmlScene)
-        others = [] if nodes.runID in seen else Views.owners(slicer.mrmlScene, seen)
+        others = [] if nodes.runID in seen else [*Views.owners(slicer.mrmlScene, seen), *Views.withoutRun(nodes)]
         if others:
             other = html.escape(", ".join(others))
             text += "<br>" + _("The views show another result: {name}.").format(name=other)

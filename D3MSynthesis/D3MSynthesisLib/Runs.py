@@ -25,6 +25,10 @@ CEMRI = "synthetic CEMRI"
 """What the name of a run's image says behind T1's."""
 T1_NAME = PREFIX + "T1Name"
 """Attribute of a synthetic image: what T1 was called when the run was started."""
+T1_PLACE = PREFIX + "T1Origin"
+"""Attribute of a synthetic image: `Belonging.placeOf` of T1 when the run was started."""
+DATES = ("earlierDate", "laterDate", "changeMap")
+"""Roles of what two dates are shown by; such a run has no scans in the scene."""
 _NAMED = re.compile(rf"(.+) {CEMRI}(?:_(\d+))?", re.DOTALL)
 """Earlier versions let Slicer number the runs of a T1."""
 FRAME = PREFIX + "Frame"

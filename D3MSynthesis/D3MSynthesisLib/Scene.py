@@ -27,6 +27,7 @@ from D3MSynthesisLib.Runs import (
     RUN,
     SEGMENT_ID,
     T1_NAME,
+    T1_PLACE,
     Nodes,
     findRuns,
     followHardened,
@@ -64,6 +65,8 @@ class Frame:
     adc: Any = None
     swi: Any = None
     givenMask: Any = None
+    place: str = ""
+    """`Belonging.placeOf` of T1."""
 
 
 def addRun(scene: Any, folder: Path, frame: Frame, reference: Any = None, threshold: float | None = None) -> Nodes:
@@ -117,6 +120,8 @@ class _Builder:
         images = {name: output.image(name) for name in ("cemri", "subtraction", "enhancement_probability")}
         cemri = self.volume("cemri", CEMRI, images["cemri"], self.frame.ijkToRAS)
         cemri.SetAttribute(T1_NAME, " ".join(self.frame.name.split()) or "T1")
+        if self.frame.place:
+            cemri.SetAttribute(T1_PLACE, self.frame.place)
         subtraction = self.volume("subtraction", "synthetic subtraction", images["subtraction"], self.frame.ijkToRAS)
         probability = self.volume(
             "probability", "enhancement probability", images["enhancement_probability"], self.frame.ijkToRAS

@@ -11,15 +11,14 @@ import slicer
 from D3MSynthesisLib import Looks, Pictures, Views
 from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.ExportTags import tagForExport
-from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, findRuns, nodesOf
+from D3MSynthesisLib.Runs import DATES, PREFIX, ROLE, RUN, Nodes, alive, findRuns, nodesOf
 from D3MSynthesisLib.Scene import MAX_NAME
 from D3MSynthesisLib.Seen import composites, sliceNodes
 from D3MSynthesisLib.Texts import _
 
-NAMES = {
-    "earlierDate": "earlier synthetic CEMRI", "laterDate": "later synthetic CEMRI",
-    "changeMap": "synthetic predicted change",
-}  # fmt: skip
+NAMES = dict(
+    zip(DATES, ("earlier synthetic CEMRI", "later synthetic CEMRI", "synthetic predicted change"), strict=True)
+)
 """Roles of the nodes, and what their names end in."""
 FILES = {"earlierDate": "earlier_cemri", "laterDate": "later_cemri", "changeMap": "change"}
 LABELS = {"stable": 1, "new": 2, "vanished": 3}

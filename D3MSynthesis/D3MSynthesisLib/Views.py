@@ -13,10 +13,22 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, furtherOf, isSynthetic
-from D3MSynthesisLib.Belonging import apart, maskApart, strangeResult
+from D3MSynthesisLib.Belonging import ORIGIN, UNKNOWN, apart, maskApart, strangeResult, wasRead
 from D3MSynthesisLib.Grids import gridPoints, liesBy, matrixOf, rasBounds, transformed, worldFrom
-from D3MSynthesisLib.Identity import identityOf
-from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, Nodes, alive, differenceOf, nodesOf, sizeOf
+from D3MSynthesisLib.Identity import Gone, identityOf
+from D3MSynthesisLib.Runs import (
+    DATES,
+    INPUTS,
+    PREFIX,
+    ROLE,
+    RUN,
+    T1_PLACE,
+    Nodes,
+    alive,
+    differenceOf,
+    nodesOf,
+    sizeOf,
+)
 from D3MSynthesisLib.Seen import (
     blended,
     composites,
@@ -151,14 +163,31 @@ def _isStrange(node: Any, result: Any) -> bool:
     told = [pair for pair in ((mine.patient, theirs.patient), (mine.study, theirs.study)) if all(pair)]
     if told:  # who drew it may have put it beside the examinations of a patient
         return any(one != other for one, other in told)
+    isMask = node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLLabelMapVolumeNode")
+    if result.GetAttribute(ROLE) in DATES:  # nobody knows whose they are: no mask is known to be theirs
+        return bool(isMask)
     given = [result.GetNodeReference(PREFIX + INPUTS[name]) for name in INPUTS]
-    t1 = result.GetNodeReference(PREFIX + INPUTS["t1"])
-    if not alive(t1) or node in given:  # who chose it was told
+    t1 = _t1Of(result)
+    if t1 is None or node in given:  # who chose it was told
         return False
-    if node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLLabelMapVolumeNode"):
+    if isMask:
         return maskApart(node, t1) or (strangeResult(node, t1) and not _isOfRun(node, result))
     name = node.GetName() or ""  # of maps and atlases names say nothing about a patient
     return node.IsA("vtkMRMLScalarVolumeNode") and bool(contrastOf(name) or furtherOf(name)) and apart(node, t1)
+
+
+def _t1Of(result: Any) -> Any:
+    """The T1 that a result was made from; where it is gone what is kept of it, None if nothing is."""
+    t1 = result.GetNodeReference(PREFIX + INPUTS["t1"])
+    if alive(t1):
+        return t1
+    if result.GetAttribute(ROLE) != "cemri":  # the synthetic image alone keeps it
+        return None
+    identity = identityOf(result)  # it lies in T1's examination
+    attributes = {ORIGIN: result.GetAttribute(T1_PLACE) or UNKNOWN}
+    if identity.study:  # scans of one came from DICOM
+        attributes["DICOM.instanceUIDs"] = "gone"
+    return Gone(Nodes("", 0, None, result).t1Name, identity, attributes)
 
 
 def _isOfRun(mask: Any, result: Any) -> bool:
@@ -177,15 +206,33 @@ def _isOfRun(mask: Any, result: Any) -> bool:
 
 def runsShown(scene: Any) -> set[str]:
     """The runs of which an image is in a slice view of the layout; views that nobody sees keep theirs."""
-    seen = {node.GetLayoutName() for node in sliceNodes(scene) if node.IsMappedInLayout()}  # none without a layout
     found = set()
-    for composite in composites(scene):
-        if seen and composite.GetLayoutName() not in seen:
-            continue
+    for composite in _arranged(scene):
         for identity in (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID()):
             node = scene.GetNodeByID(identity or "")
             found.add("" if node is None else node.GetAttribute(RUN) or "")
     return found - {""}
+
+
+def withoutRun(nodes: Nodes) -> list[str]:
+    """Names of synthetic images of no run, as files have them, in slice views of the layout.
+
+    What was made of a run's own image in the scene, "... cropped", is no other result.
+    """
+    scene, own = nodes.cemri.GetScene(), nodes.cemri.GetName() or ""
+    shown = [node for view in _arranged(scene) for node in images(scene, view.GetLayoutName())[:2]]
+    names = [
+        node.GetName() or ""
+        for node in shown
+        if isSynthetic(node) and not node.GetAttribute(RUN) and (wasRead(node) or not node.GetName().startswith(own))
+    ]
+    return list(dict.fromkeys(names))
+
+
+def _arranged(scene: Any) -> list[Any]:
+    """The composite nodes of the slice views of the layout; all of them where there is none."""
+    seen = {node.GetLayoutName() for node in sliceNodes(scene) if node.IsMappedInLayout()}
+    return [composite for composite in composites(scene) if not seen or composite.GetLayoutName() in seen]
 
 
 def acquired(scene: Any) -> list[Any]:

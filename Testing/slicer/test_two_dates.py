@@ -17,7 +17,7 @@ from slicer_helpers import MadeOutput
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import MARK, background, label_map, opened, press  # noqa: E402
+from panel_helpers import MARK, background, imported, label_map, opened, press, tissues  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 from d3m.results.follow_up import Change, Visit, compare_visits, write_follow_up  # noqa: E402
@@ -321,6 +321,35 @@ def test_folders_that_are_none_are_refused(
         assert panel.ui.datesLabel.text == ""
     assert volumes() == []
     assert slicer.util.getNodesByClass("vtkMRMLLabelMapVolumeNode") == []
+
+
+@pytest.mark.parametrize("label", [False, True])
+def test_no_mask_of_anybody_lies_over_them(
+    host: Host, load: Callable[[Path | str], Any], made: MadeOutput, written: tuple[Path, Change], label: bool
+) -> None:
+    """A tumour that is in the scene may be another patient's: it is hidden, and named where it is shown again."""
+    panel = opened(host, made)
+    mask = (label_map if label else imported)(tissues(made.t1.T.shape), made.matrix)
+
+    def show() -> None:
+        if label:
+            slicer.util.setSliceViewerLayers(label=mask)
+        else:
+            mask.GetDisplayNode().SetVisibility(True)
+        host.settle()
+
+    def edge() -> str:
+        return host.application.layoutManager().sliceWidget("Red").sliceView().cornerAnnotation().GetText(4) or ""
+
+    show()
+    press(host, panel)
+    load(written[0])
+    composite = host.views["Red"].logic.GetSliceCompositeNode()
+    seen = bool(composite.GetLabelVolumeID()) if label else bool(mask.GetDisplayNode().GetVisibility())
+    assert not seen
+    assert edge().strip() == ""
+    show()
+    assert edge().startswith("of another patient, examination or run: p_seg")
 
 
 @pytest.mark.parametrize(

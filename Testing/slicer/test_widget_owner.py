@@ -10,7 +10,17 @@ from slicer_helpers import MadeOutput, fake_engine, save
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import SCANS, background, choose, opened, press, scans, slow, smith_and_jones  # noqa: E402
+from panel_helpers import (  # noqa: E402
+    SCANS,
+    background,
+    choose,
+    examination,
+    opened,
+    press,
+    scans,
+    slow,
+    smith_and_jones,
+)
 from qt_host import Host  # noqa: E402
 
 from D3MSynthesisLib import Views  # noqa: E402
@@ -100,6 +110,87 @@ def test_numbers_beside_another_result_in_the_views_say_so(host: Host, made: Mad
     panel.result.onRun(1)
     host.settle()
     assert told not in panel.ui.volumeLabel.text
+
+
+def test_numbers_beside_a_result_from_a_file_say_so(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """A saved synthetic image, which no run of the scene has made, lies in the views; the run's own parts say nothing.
+
+    What Slicer makes of the run's own image has its name, and is no other result.
+    """
+    panel = opened(host, made)
+    press(host, panel)
+    nodes, told = panel.result.nodes, "views show another result"
+    save(tmp_path / "synthetic_cemri.nii.gz", made.cemri, made.matrix)
+    image = slicer.util.loadVolume(str(tmp_path / "synthetic_cemri.nii.gz"))
+    slicer.util.setSliceViewerLayers(background=image)
+    host.settle()
+    assert f"{told}: synthetic_cemri." in panel.ui.volumeLabel.text
+    (cropped,) = scans(made, f"{nodes.cemri.GetName()} cropped")
+    for other in (nodes.t1, nodes.cemri, cropped):
+        slicer.util.setSliceViewerLayers(background=other)
+        host.settle()
+        assert told not in panel.ui.volumeLabel.text
+    slicer.util.setSliceViewerLayers(background=nodes.t1, foreground=image, foregroundOpacity=0.5)
+    host.settle()
+    assert f"{told}: synthetic_cemri." in panel.ui.volumeLabel.text
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "prefix", "silent"),
+    [("jones", "jones_seg", "smith_", False), ("jones", "seg", "", False), ("smith", "smith_seg", "smith_", True),
+     ("smith", "seg", "", True)],
+)  # fmt: skip
+def test_a_mask_over_a_result_whose_t1_is_gone(
+    host: Host, made: MadeOutput, tmp_path: Path, owner: str, name: str, prefix: str, silent: bool
+) -> None:
+    """Smith's scans were removed: name and folder of his T1 are kept with his result, and Jones's tumour is told."""
+    panel = host.openModule("D3MSynthesis").panel
+    panel.logic._engine = fake_engine(tmp_path / "engine", "finish", made.folder)
+    for who in ("smith", "jones"):
+        (tmp_path / who).mkdir()
+    for scan in SCANS:
+        save(tmp_path / "smith" / f"{prefix}{scan}.nii.gz", made.t1, made.matrix)
+        setattr(panel.parameters, scan, slicer.util.loadVolume(str(tmp_path / "smith" / f"{prefix}{scan}.nii.gz")))
+    host.settle()
+    press(host, panel)
+    for scan in SCANS:
+        host.scene.RemoveNode(getattr(panel.parameters, scan))
+    path = tmp_path / owner / f"{name}.nii.gz"
+    save(path, (made.t1 > 60).astype(np.uint8), made.matrix)
+    mask = slicer.util.loadSegmentation(str(path))
+    mask.CreateDefaultDisplayNodes()
+    host.settle()
+    panel.result.onRun(0)
+    host.settle()
+    assert bool(mask.GetDisplayNode().GetVisibility()) is silent
+    mask.GetDisplayNode().SetVisibility(True)
+    assert ("of another patient" in Views.strangeCaption(host.scene, "Red")) is not silent
+
+
+@pytest.mark.parametrize("owner", ["Doe", "Poe"])
+def test_a_saved_mask_over_a_result_whose_dicom_scans_are_gone(
+    host: Host, made: MadeOutput, tmp_path: Path, owner: str
+) -> None:
+    """The examination is that of the result's folder in the data tree: Doe's own saved mask is no stranger."""
+    panel = opened(host, made, ("5: t1_mprage", "6: t2_tse", "7: t2_flair"))
+    examination(owner, [getattr(panel.parameters, scan) for scan in SCANS])
+    press(host, panel)
+    panel.ui.saveFolder.directory = str(tmp_path)
+    panel.ui.saveButton.click()
+    path = Path(panel.ui.savedLabel.text.split("in ", 1)[1]) / "enhancement.seg.nrrd"
+    host.clear()
+    choose(panel, nodes := scans(made, "5: t1_mprage", "6: t2_tse", "7: t2_flair"))
+    examination("Doe", nodes)
+    host.settle()
+    press(host, panel)
+    panel.ui.thresholdSlider.setValue(0.8)  # else the mask is the run's own by its voxels
+    for node in nodes:
+        host.scene.RemoveNode(node)
+    mask = slicer.util.loadSegmentation(str(path))
+    host.settle()
+    panel.result.onRun(0)
+    host.settle()
+    assert bool(mask.GetDisplayNode().GetVisibility()) is (owner == "Doe")
 
 
 def test_an_ending_run_leaves_another_patients_result_in_the_views(host: Host, made: MadeOutput) -> None:

@@ -104,6 +104,24 @@ def test_the_fade_is_told_as_the_views_have_it(host: Host, made: MadeOutput) -> 
     assert panel.ui.fadeSlider.value == pytest.approx(0.5)
 
 
+def test_after_a_run_was_removed_step_and_fade_are_told_as_the_views_have_them(host: Host, made: MadeOutput) -> None:
+    """The older run is shown in the panel: its step was chosen before, and half of the real T1c is still seen."""
+    panel = opened(host, made)
+    (panel.parameters.reference,) = scans(made, "p_t1c")
+    press(host, panel)
+    panel.ui.stepSlider.setValue(1)
+    host.settle()
+    press(host, panel)
+    panel.ui.fadeSlider.setValue(0.5)
+    host.settle()
+    panel.confirm = lambda _question: True
+    panel.ui.removeButton.click()
+    host.settle()
+    assert panel.ui.runBox.count == 1
+    assert panel.ui.stepSlider.value == 1
+    assert panel.ui.fadeSlider.value == pytest.approx(0.5)
+
+
 def test_a_saved_result_is_told_to_be_older_than_the_mask(host: Host, made: MadeOutput, tmp_path: Path) -> None:
     """The mask is changed after saving: "Saved in ..." does not go on standing below it."""
     panel = opened(host, made)
