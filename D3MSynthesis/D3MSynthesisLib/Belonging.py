@@ -315,7 +315,7 @@ def maskBelongs(mask: Any, t1: Any) -> bool | None:
     """Whether a mask is of T1's patient, as the result that it was saved with, its name, else its folder say.
 
     Names of masks say what is drawn, and by whom: only words that T1's has not, in place of those that it has, count,
-    and other numbers behind the same word, as in "sub-001" and "sub-002".
+    and other numbers behind the same words, as in "sub-001" and "sub-002".
 
     Returns:
         None where nothing says it.
@@ -328,11 +328,11 @@ def _saidBelonging(mask: Any, t1: Any) -> bool | None:
     """`maskBelongs` by names and folders."""
     theirs, mine = _persons(mask), _persons(t1)
     theirs = {word for word in theirs if word in mine or not DRAWN.fullmatch(word)}
-    one, other = _numbered(mask), _numbered(t1)
-    shared = one.keys() & other.keys()
-    if any(one[word] != other[word] for word in shared):
+    numbers = _numbersAgree(mask, t1)
+    if numbers is False or _besideAnotherDate(mask, t1):
         return False
-    if theirs & _called(t1):
+    called = [words for words in map(_personsIn, _called(t1)) if words]
+    if called and theirs and (numbers or theirs <= set.union(*called) or any(words <= theirs for words in called)):
         return True
     if theirs and mine:
         return theirs <= mine or mine <= theirs
@@ -344,7 +344,7 @@ def _saidBelonging(mask: Any, t1: Any) -> bool | None:
         return True
     if place and other and not t1.GetAttribute("DICOM.instanceUIDs"):  # nobody keeps masks in a database of DICOM
         return False
-    if shared:
+    if numbers:
         return True
     drawn = scan is not None and not _isOfSynthesis(mask)  # whose result is read may look at it in Segment Editor, too
     return True if drawn and not belongsElsewhere(scan, t1) else None
@@ -359,11 +359,33 @@ def _isOfSynthesis(mask: Any) -> bool:
     return isSynthetic(mask) or any(tagOf(segment) is not None for segment in segments)
 
 
-def _called(scan: Any) -> set[str]:
-    """Words that a patient is called by in DICOM: the series' name has none."""
+def _called(scan: Any) -> list[str]:
+    """A patient's ID and name in DICOM: the series' name has neither."""
     identity = identityOf(scan)
-    text = f"{identity.patient} {identity.title.split(', ')[0]}".lower()
-    return {word for word in re.findall(r"[^\W_]+", text) if len(word) > 2 and not _isOfScan(word)}
+    made = identity.patient in ("", f"Patient-{identity.study}") or identity.patient.startswith("item ")
+    return [text for text in ("" if made else identity.patient, identity.title.split(", ")[0]) if text]
+
+
+def _besideAnotherDate(mask: Any, t1: Any) -> bool:
+    """Whether a mask lies beside scans of T1's name, in another folder that has a scan of the same kind as T1's."""
+    place, other = placeOf(mask), placeOf(t1)
+    if not place or not other or place == other:
+        return False
+    named = [node for node in _acquired(t1.GetScene()) if groupOf(node) == groupOf(t1)]
+    return bool(_kindsIn(named, place) & _kindsIn(named, other))
+
+
+def _acquired(scene: Any) -> list[Any]:
+    from D3MSynthesisLib.Assignment import isSynthetic
+
+    return [node for node in nodesOf(scene, "vtkMRMLScalarVolumeNode") if not isSynthetic(node)]
+
+
+def _kindsIn(scans: list[Any], place: str) -> set[str]:
+    """Kinds of the scans that lie in a place."""
+    from D3MSynthesisLib.Assignment import contrastOf, nodeDescription
+
+    return {contrastOf(nodeDescription(node)) or "" for node in scans if placeOf(node) == place} - {""}
 
 
 def _liesUnder(mask: Any, t1: Any) -> bool:
@@ -390,23 +412,70 @@ def _namesOf(node: Any) -> list[str]:
 
 
 def _persons(node: Any) -> set[str]:
-    """Words of a name that may be a person's, numbers in them without zeros before: "pat01" is "pat1"."""
-    words = (word for name in _namesOf(node) for word in _marks(name) if not MASK_WORDS.fullmatch(word))
+    """Words of a name that may be a person's."""
+    return {word for name in _namesOf(node) for word in _personsIn(name)}
+
+
+def _personsIn(text: str) -> set[str]:
+    """Words of a text that may be a person's, numbers in them without zeros before: "pat01" is "pat1"."""
+    words = (word for word in _marks(text) if not MASK_WORDS.fullmatch(word))
     return {re.sub(r"(?<=[a-z])0+(?=\d)", "", word) for word in words}
 
 
-def _numbered(node: Any) -> dict[str, int]:
-    """Short numbers of a name by the word before them, where that speaks of a person or visit: {"sub": 1, "ses": 2}.
+def _numbersAgree(mask: Any, t1: Any) -> bool | None:
+    """Whether the numbers behind the same words of a person or visit are the same: {"sub", 1, "ses", 2}.
 
-    A number that the name begins with is a person's, not a series', where it is filled up with zeros: "001_t1".
+    Returns:
+        None where there are none to compare.
     """
-    return {
-        word: int(number)
-        for words in map(_wordsOf, _namesOf(node))
-        for word, number in zip(["", *words], words, strict=False)
-        if re.fullmatch(r"\d{1,3}" if word else r"0\d{1,2}", number)
-        and not (MASK_WORDS.fullmatch(word) or _isOfScan(word))
-    }
+    found = {_leadingAgree(mask, t1)}
+    for one in map(_tokens, _namesOf(mask)):
+        for other in map(_tokens, [*_namesOf(t1), *_called(t1)]):
+            shared = [word for word in one if word in other and _isOfPerson(word)]
+            found |= {_alike(one[one.index(word) :], other[other.index(word) :]) for word in shared}
+    return False if False in found else True if True in found else None
+
+
+def _alike(one: list[str], other: list[str]) -> bool | None:
+    """Whether words that begin alike have the same number as well; None where they part before one."""
+    numbered = None
+    for mine, theirs in zip(one, other, strict=False):
+        if mine != theirs:
+            return False if mine.isdigit() and theirs.isdigit() else numbered
+        numbered = True if mine.isdigit() else numbered
+    return numbered
+
+
+def _tokens(text: str) -> list[str]:
+    """Words of a text; those that may be a person's are parted from their numbers: "anon0002_t1" is anon, 2, t1."""
+    found = []
+    for word in _wordsOf(text):
+        parts = re.findall(r"\d+|\D+", word) if _isOfPerson(word) else [word]
+        found += [part.lstrip("0") or "0" if part.isdigit() else part for part in parts]
+    return found
+
+
+def _isOfPerson(word: str) -> bool:
+    """Whether a word may speak of a person or visit, and is no number by itself."""
+    return not (word.isdigit() or MASK_WORDS.fullmatch(word) or _isOfScan(word))
+
+
+def _leadingAgree(mask: Any, t1: Any) -> bool | None:
+    """Whether the numbers that two names begin with are the same, where they are patients' and not series'.
+
+    They are where they are filled up with zeros ("001_t1"), or where scans of two kinds in the folder have one in
+    common ("101_t1" and "101_t2").
+    """
+    first = [_wordsOf(nameOf(node))[:1] for node in (mask, t1)]
+    one, other = ("" if not words or not words[0].isdigit() else words[0] for words in first)
+    if not one or not other:
+        return None
+    if int(one) == int(other):
+        return True if one.startswith("0") else None
+    if one.startswith("0") and other.startswith("0"):
+        return False
+    beside = [node for node in _acquired(t1.GetScene()) if _wordsOf(nameOf(node))[:1] == [other]]
+    return False if placeOf(t1) and len(_kindsIn(beside, placeOf(t1))) > 1 else None
 
 
 def _disagreeing(marks: list[str], stem: str) -> list[str]:

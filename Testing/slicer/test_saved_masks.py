@@ -16,6 +16,7 @@ from panel_helpers import SCANS, choose, examination, press, scans  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 from D3MSynthesisLib import Views  # noqa: E402
+from D3MSynthesisLib.Belonging import maskBelongs  # noqa: E402
 from D3MSynthesisLib.Grids import writeMask  # noqa: E402
 
 SERIES = ("5: t1_mprage", "6: t2_tse", "7: t2_flair")
@@ -243,3 +244,68 @@ def test_two_doubtful_masks_are_both_told(host: Host, made: MadeOutput, tmp_path
     panel.parameters.brainMask, panel.parameters.enhancementMask = masks
     host.settle()
     assert all(f"Nothing says that {mask.GetName()}" in panel.ui.whoseLabel.text for mask in masks)
+
+
+@pytest.mark.parametrize(
+    ("patient", "name", "wanted"),
+    [
+        ("UPENN-GBM-00002", "UPENN-GBM-00001_11_segm", False),
+        ("UPENN-GBM-00001", "UPENN-GBM-00001_11_segm", True),
+        ("TCGA-02-0002", "TCGA-02-0001_GlistrBoost", False),
+        ("TCGA-02-0001", "TCGA-02-0001_GlistrBoost", True),
+        ("Subject 001", "subject_002_seg", False),
+        ("Subject 001", "subject_001_seg", True),
+        ("Patient 1", "patient_2_tumour", False),
+        ("ANON0002", "ANON0001_seg", False),
+        ("ANON0002", "ANON2_seg", True),
+        ("Doe^John", "Doe_Jane_seg", None),
+        ("Doe^John", "doe_seg", True),
+        ("Doe^John", "doe_john_glioma_by_anna", True),
+        ("Doe^John", "anna_seg", None),
+    ],
+)
+def test_whose_a_mask_is_by_a_patients_name_in_dicom(
+    host: Host, made: MadeOutput, tmp_path: Path, patient: str, name: str, wanted: bool | None
+) -> None:
+    """One word in common, such as a study's, is not enough; another number behind it is another patient."""
+    t1 = dicom(host, made, patient)[0]
+    save(tmp_path / f"{name}.nii.gz", made.mask.astype(np.uint8), made.matrix)
+    mask = slicer.util.loadSegmentation(str(tmp_path / f"{name}.nii.gz"))
+    host.settle()
+    assert maskBelongs(mask, t1) is wanted
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"), [(("2020", "2021"), ("smith", "smith")), (("all", "all"), ("101", "102"))]
+)
+def test_the_real_tumour_of_another_date_or_number(
+    host: Host, made: MadeOutput, tmp_path: Path, folders: tuple[str, str], names: tuple[str, str]
+) -> None:
+    """A mask named as a date's or patient's files is not laid over the other's result, nor measured unasked."""
+    panel, asked, masks = opened(host, made, tmp_path), [], []
+    panel.confirm = lambda question: bool(asked.append(question))  # no
+    for folder, name in zip(folders, names, strict=True):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        nodes = []
+        for kind in (*SCANS, "t1c", "seg"):
+            path = tmp_path / folder / f"{name}_{kind}.nii.gz"
+            save(path, made.mask.astype(np.uint8) if kind == "seg" else made.t1 + len(masks), made.matrix)
+            nodes.append((slicer.util.loadSegmentation if kind == "seg" else slicer.util.loadVolume)(str(path)))
+            host.settle()
+        *chosen, real, mask = nodes
+        masks.append(mask)
+        choose(panel, chosen)
+        panel.parameters.reference = real
+        host.settle()
+        press(host, panel)
+    first, own = masks
+    assert own.GetDisplayNode().GetVisibility()
+    assert not first.GetDisplayNode().GetVisibility()
+    panel.parameters.referenceMask = own
+    host.settle()
+    panel.ui.compareButton.click()
+    assert asked == []
+    panel.parameters.referenceMask = first
+    host.settle()
+    panel.ui.compareButton.click()
+    assert len(asked) == 1
