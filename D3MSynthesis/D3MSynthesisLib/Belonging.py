@@ -371,7 +371,7 @@ def _besideAnotherDate(mask: Any, t1: Any) -> bool:
     place, other = placeOf(mask), placeOf(t1)
     if not place or not other or place == other:
         return False
-    named = [node for node in _acquired(t1.GetScene()) if groupOf(node) == groupOf(t1)]
+    named = [node for node in _acquired(mask.GetScene()) if groupOf(node) == groupOf(t1)]
     return bool(_kindsIn(named, place) & _kindsIn(named, other))
 
 
@@ -474,7 +474,7 @@ def _leadingAgree(mask: Any, t1: Any) -> bool | None:
         return True if one.startswith("0") else None
     if one.startswith("0") and other.startswith("0"):
         return False
-    beside = [node for node in _acquired(t1.GetScene()) if _wordsOf(nameOf(node))[:1] == [other]]
+    beside = [node for node in _acquired(mask.GetScene()) if _wordsOf(nameOf(node))[:1] == [other]]
     return False if placeOf(t1) and len(_kindsIn(beside, placeOf(t1))) > 1 else None
 
 
