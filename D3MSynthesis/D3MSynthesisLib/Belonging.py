@@ -42,11 +42,15 @@ HOLDERS = re.compile(r"nifti|nii|nrrd|files|resources|images?|anat")
 MOST_FILES = 200
 """Files of a folder that are looked at."""
 MASK_WORDS = re.compile(
-    r"masks?|seg(?:mentations?|mented|ments?)?|labels?|labelmaps?|tumou?rs?|lesions?|enhanc\w*|o?edema|necro\w*|core|whole"
+    r"masks?|seg(?:mentations?|mented|ments?|m)?|labels?|labelmaps?|tumou?rs?|lesions?|enhanc\w*|o?edema|necro\w*|core|whole"
     r"|roi|gtv|real|true|truth|ground|gt|manual|drawn|drawing|edited|predicted|given|copy|final"
-    r"|untitled|bet|hd|synthstrip|[a-z]|\d{1,3}"
+    r"|untitled|bet|hd|synthstrip|unstripped|bias|parenchyma|automated|approx|[dp]seg|probseg|highres|mni|[a-z]|\d{1,3}"
 )
 """Words of the name of a mask that say nothing about a patient."""
+VISITS = re.compile(
+    r"(?:19|20)\d\d(?:[01]\d[0-3]\d)?|baseline|follow(?:up)?|fu|(?:pre|post)(?:op\w*)?|visit|tp|ses|session"
+)
+"""Words of dates and visits: they say nothing about who it is."""
 DRAWN = re.compile(
     r"(?:[gcp]tv|roi|seg|mask|lesion|contour|outline|reader|rater|observer|expert|v)\d*|et|tc|wt|ed|ncr|net|gliomas?|gbm"
     r"|glioblastomas?|metastas[ei]s|mets?|contours|outlines|annotat\w*|delineat\w*|rt|rtstruct|struct(?:ure)?s?|draft"
@@ -331,8 +335,7 @@ def _saidBelonging(mask: Any, t1: Any) -> bool | None:
     numbers = _numbersAgree(mask, t1)
     if numbers is False or _besideAnotherDate(mask, t1):
         return False
-    called = [words for words in map(_personsIn, _called(t1)) if words]
-    if called and theirs and (numbers or theirs <= set.union(*called) or any(words <= theirs for words in called)):
+    if (numbers and theirs and _called(t1)) or _isNamedAfter(theirs, t1):
         return True
     if theirs and mine:
         return theirs <= mine or mine <= theirs
@@ -343,11 +346,28 @@ def _saidBelonging(mask: Any, t1: Any) -> bool | None:
     if place and (place == other or _liesUnder(mask, t1)):
         return True
     if place and other and not t1.GetAttribute("DICOM.instanceUIDs"):  # nobody keeps masks in a database of DICOM
-        return False
+        return None if numbers else False
     if numbers:
         return True
     drawn = scan is not None and not _isOfSynthesis(mask)  # whose result is read may look at it in Segment Editor, too
-    return True if drawn and not belongsElsewhere(scan, t1) else None
+    if drawn and not belongsElsewhere(scan, t1):
+        return True
+    patient = identityOf(t1).patient
+    others = [node for node in _acquired(mask.GetScene()) if identityOf(node).patient not in ("", patient)]
+    return False if patient and any(_isNamedAfter(theirs, node) for node in others) else None
+
+
+def _isNamedAfter(words: set[str], scan: Any) -> bool:
+    """Whether words of a mask's name are all of a patient's in DICOM, or have all of the patient's ID or name."""
+    called = [persons for persons in map(_personsIn, _called(scan)) if persons]
+    persons = {word for word in words if not VISITS.fullmatch(word)}
+    whole = bool(persons and called) and persons <= set.union(*called)
+    return whole or any(parts <= words for parts in called)
+
+
+def severalPatients(scene: Any) -> bool:
+    """Whether acquired scans of several patients are in a scene, by their identifiers."""
+    return len({identityOf(node).patient for node in _acquired(scene)} - {""}) > 1
 
 
 def _isOfSynthesis(mask: Any) -> bool:
@@ -371,8 +391,27 @@ def _besideAnotherDate(mask: Any, t1: Any) -> bool:
     place, other = placeOf(mask), placeOf(t1)
     if not place or not other or place == other:
         return False
+    paths = (fileOf(mask), fileOf(t1))
+    if all(paths) and not _datesDiffer(*(path.parent for path in paths if path)):
+        return False
     named = [node for node in _acquired(mask.GetScene()) if groupOf(node) == groupOf(t1)]
     return bool(_kindsIn(named, place) & _kindsIn(named, other))
+
+
+def _datesDiffer(one: Path, other: Path) -> bool:
+    """Whether folders differ by a number or visit: "smith/2020" and "smith/2021", not "smith/raw" and "smith/reg".
+
+    Folders of a scene that was saved are one, and tell nothing: then they may.
+    """
+    if one == other:
+        return True
+    told = []
+    for folder in (one, other):
+        text = re.sub(r"derivatives/[^/]*/?", "", folder.as_posix().lower())  # a pipeline's name has its version
+        told.append(
+            [word.lstrip("0") for word in re.findall(r"\d+|[a-z]+", text) if word.isdigit() or VISITS.fullmatch(word)]
+        )
+    return told[0] != told[1]
 
 
 def _acquired(scene: Any) -> list[Any]:
@@ -428,7 +467,7 @@ def _numbersAgree(mask: Any, t1: Any) -> bool | None:
     Returns:
         None where there are none to compare.
     """
-    found = {_leadingAgree(mask, t1)}
+    found = {_endsAgree(mask, t1)}
     for one in map(_tokens, _namesOf(mask)):
         for other in map(_tokens, [*_namesOf(t1), *_called(t1)]):
             shared = [word for word in one if word in other and _isOfPerson(word)]
@@ -460,12 +499,15 @@ def _isOfPerson(word: str) -> bool:
     return not (word.isdigit() or MASK_WORDS.fullmatch(word) or _isOfScan(word))
 
 
-def _leadingAgree(mask: Any, t1: Any) -> bool | None:
-    """Whether the numbers that two names begin with are the same, where they are patients' and not series'.
+def _endsAgree(mask: Any, t1: Any) -> bool | None:
+    """Whether the numbers that two names begin or end with are the same, where they are patients' and not series'.
 
     They are where they are filled up with zeros ("001_t1"), or where scans of two kinds in the folder have one in
     common ("101_t1" and "101_t2").
     """
+    last = [next(iter(_wordsOf(nameOf(node))[-1:]), "") for node in (mask, t1)]
+    if all(re.fullmatch(r"0\d+", word) for word in last) and len(last[0]) == len(last[1]):  # "t1_001"
+        return last[0] == last[1]
     first = [_wordsOf(nameOf(node))[:1] for node in (mask, t1)]
     one, other = ("" if not words or not words[0].isdigit() else words[0] for words in first)
     if not one or not other:

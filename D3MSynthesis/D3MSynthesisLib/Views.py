@@ -13,7 +13,16 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, furtherOf, isSynthetic
-from D3MSynthesisLib.Belonging import ORIGIN, UNKNOWN, apart, maskApart, strangeResult, wasRead
+from D3MSynthesisLib.Belonging import (
+    ORIGIN,
+    UNKNOWN,
+    apart,
+    maskApart,
+    maskBelongs,
+    severalPatients,
+    strangeResult,
+    wasRead,
+)
 from D3MSynthesisLib.Grids import gridPoints, liesBy, matrixOf, rasBounds, transformed, worldFrom
 from D3MSynthesisLib.Identity import Gone, identityOf
 from D3MSynthesisLib.Runs import (
@@ -62,6 +71,7 @@ LINE_SPACING = 1.25
 MASK = "mask of a synthesis"
 """Beginning of what is written there where a run's mask lies over acquired scans alone."""
 STRANGE = "of another patient, examination or run"
+UNSAID = "nothing says of which patient"
 """Beginning of what is written there where such a thing lies over a result, or under it."""
 MADE_FROM = {"t1": "T1", "t2": "T2", "flair": "FLAIR", "adc": "ADC", "swi": "SWI", "brainMask": "the brain mask",
              "givenMask": "the given mask"}  # fmt: skip
@@ -126,13 +136,14 @@ def dropStrangers(result: Any) -> None:
     """
     scene = result.GetScene()
     for composite in composites(scene):
-        if _isStrange(scene.GetNodeByID(composite.GetLabelVolumeID() or ""), result):
+        label = scene.GetNodeByID(composite.GetLabelVolumeID() or "")
+        if _isStrange(label, result) or _isUnsaid(label, result):
             composite.SetLabelVolumeID(None)
         for layer in layersOf(composite):
             if _isStrange(scene.GetNodeByID(composite.GetNthLayerVolumeID(layer) or ""), result):
                 composite.SetNthLayerVolumeID(layer, None)
     for node in (*nodesOf(scene, "vtkMRMLSegmentationNode"), *nodesOf(scene, "vtkMRMLModelNode")):
-        if _isStrange(node, result):
+        if _isStrange(node, result) or _isUnsaid(node, result):
             _hide(node)
     for display in nodesOf(scene, "vtkMRMLVolumeRenderingDisplayNode"):
         if _isStrange(display.GetDisplayableNode(), result):
@@ -174,6 +185,17 @@ def _isStrange(node: Any, result: Any) -> bool:
         return maskApart(node, t1) or (strangeResult(node, t1) and not _isOfRun(node, result))
     name = node.GetName() or ""  # of maps and atlases names say nothing about a patient
     return node.IsA("vtkMRMLScalarVolumeNode") and bool(contrastOf(name) or furtherOf(name)) and apart(node, t1)
+
+
+def _isUnsaid(node: Any, result: Any) -> bool:
+    """Whether a mask was read from a file that says nothing of whose it is, and scans of several patients are there."""
+    if node is None or node.GetAttribute(RUN) or not wasRead(node) or identityOf(node).patient:
+        return False
+    if not (node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLLabelMapVolumeNode")):
+        return False
+    t1 = _t1Of(result)
+    given = [result.GetNodeReference(PREFIX + INPUTS[name]) for name in INPUTS]
+    return t1 is not None and node not in given and maskBelongs(node, t1) is None and severalPatients(node.GetScene())
 
 
 def _t1Of(result: Any) -> Any:
@@ -443,7 +465,10 @@ def markViews() -> None:
         lower = (one(slicer.mrmlScene, name) for one in (maskCaption, strangeCaption, apartCaption, changedCaption))
         text = "\n".join(text for text in lower if text)
         _write(
-            view, LOWER_EDGE, (MASK, STRANGE, APART, SINCE), text + _aboveNames(slicer.mrmlScene, name) if text else ""
+            view,
+            LOWER_EDGE,
+            (MASK, STRANGE, UNSAID, APART, SINCE),
+            text + _aboveNames(slicer.mrmlScene, name) if text else "",
         )
     for index in range(manager.threeDViewCount):
         widget = manager.threeDWidget(index)
@@ -540,7 +565,13 @@ def strangeCaption(scene: Any, view: str) -> str:
     shown += [node for node in nodes if not node.GetAttribute(RUN) and segmentsShown(node, outlines)]
     found = [node.GetName() for node in shown if _isStrange(node, result)]
     found += modelsShown(scene, lambda display: display.GetVisibility2D(), lambda node: _isStrange(node, result))
-    return f"{STRANGE}: {', '.join(dict.fromkeys(found))}" if found else ""
+    unsaid = [node.GetName() for node in shown if node.GetName() not in found and _isUnsaid(node, result)]
+    lines = [
+        f"{sentence}: {', '.join(dict.fromkeys(names))}"
+        for sentence, names in ((STRANGE, found), (UNSAID, unsaid))
+        if names
+    ]
+    return "\n".join(lines)
 
 
 def apartCaption(scene: Any, view: str) -> str:

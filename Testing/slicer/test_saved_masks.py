@@ -309,3 +309,61 @@ def test_the_real_tumour_of_another_date_or_number(
     host.settle()
     panel.ui.compareButton.click()
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "patient", "wanted"),
+    [
+        ("smith_seg", "Smith^Anna", True), ("smith_2020_postop_seg", "Smith^Anna", True),
+        ("jones_seg", "Smith^Anna", False), ("tumour", "Smith^Anna", None),
+    ],
+)  # fmt: skip
+def test_a_mask_that_is_called_as_another_patient_of_the_scene(
+    host: Host, made: MadeOutput, tmp_path: Path, name: str, patient: str, wanted: bool | None
+) -> None:
+    """With Smith's and Jones's scans there a mask called Jones is not Smith's; a plain name is nobody's, and hidden."""
+    panel = opened(host, made, tmp_path)
+    dicom(host, made, "Jones^Bob")
+    save(tmp_path / f"{name}.nii.gz", made.mask.astype(np.uint8), made.matrix)
+    mask = slicer.util.loadSegmentation(str(tmp_path / f"{name}.nii.gz"))
+    mine = dicom(host, made, patient)
+    assert maskBelongs(mask, mine[0]) is wanted
+    choose(panel, mine)
+    host.settle()
+    press(host, panel)
+    assert bool(mask.GetDisplayNode().GetVisibility()) is (wanted is True)
+    mask.GetDisplayNode().SetVisibility(True)
+    told = {True: "", False: "of another patient", None: "nothing says of which patient"}[wanted]
+    caption = Views.strangeCaption(host.scene, "Red")
+    assert told in caption
+    assert bool(caption) is (wanted is not True)
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask", "wanted"),
+    [
+        ("all/t1_001", "all/seg_001", True),
+        ("all/t1_002", "all/seg_001", False),
+        ("all/001_t1", "masks/001_seg", None),
+        ("smith/raw/smith_t1", "smith/reg/smith_seg", True),
+        ("sub-01/anat/sub-01_T1w", "derivatives/net-1.5/sub-01/anat/sub-01_desc-tumor_mask", True),
+        ("smith/2021/smith_t1", "smith/2020/smith_seg", False),
+        ("smith/postop/smith_t1", "smith/preop/smith_seg", False),
+        ("UPENN-GBM-00001_11_T1_unstripped", "UPENN-GBM-00001_11_automated_approx_segm", True),
+    ],
+)
+def test_whose_a_mask_is_by_numbers_and_folders(
+    host: Host, made: MadeOutput, tmp_path: Path, scan: str, mask: str, wanted: bool | None
+) -> None:
+    """Numbers at the end count as those at the beginning; folders of a step of work are not those of dates."""
+    nodes = []
+    beside = Path(mask).parent / Path(scan).name.replace("sub-01_", "sub-01_desc-preproc_")
+    for path in dict.fromkeys((scan, str(beside))):  # a scan of T1's kind lies beside the mask as well
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path / f"{path}.nii.gz", made.t1, made.matrix)
+        nodes.append(slicer.util.loadVolume(str(tmp_path / f"{path}.nii.gz")))
+    (tmp_path / mask).parent.mkdir(parents=True, exist_ok=True)
+    save(tmp_path / f"{mask}.nii.gz", made.mask.astype(np.uint8), made.matrix)
+    node = slicer.util.loadSegmentation(str(tmp_path / f"{mask}.nii.gz"))
+    host.settle()
+    assert maskBelongs(node, nodes[0]) is wanted
