@@ -16,11 +16,12 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
-from D3MSynthesisLib.Belonging import apart, disagreement, doubt, keepPlace, maskBelongs, ofOtherExamination, wasRead
+from D3MSynthesisLib.Belonging import apart, disagreement, doubt, keepPlace, ofOtherExamination, wasRead
 from D3MSynthesisLib.Counted import Counted, countedOf
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
 from D3MSynthesisLib.Identity import groupOf, identityOf, putBeside, stemOf
+from D3MSynthesisLib.MaskBelonging import maskBelongs
 from D3MSynthesisLib.Runs import RUN, alive, findRuns
 from D3MSynthesisLib.Texts import _
 

@@ -13,18 +13,10 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, furtherOf, isSynthetic
-from D3MSynthesisLib.Belonging import (
-    ORIGIN,
-    UNKNOWN,
-    apart,
-    maskApart,
-    maskBelongs,
-    severalPatients,
-    strangeResult,
-    wasRead,
-)
+from D3MSynthesisLib.Belonging import ORIGIN, UNKNOWN, apart, wasRead
 from D3MSynthesisLib.Grids import gridPoints, liesBy, matrixOf, rasBounds, transformed, worldFrom
 from D3MSynthesisLib.Identity import Gone, identityOf
+from D3MSynthesisLib.MaskBelonging import maskApart, maskBelongs, severalPatients, strangeResult
 from D3MSynthesisLib.Runs import (
     DATES,
     INPUTS,

@@ -16,8 +16,8 @@ from panel_helpers import SCANS, choose, examination, press, scans  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 from D3MSynthesisLib import Views  # noqa: E402
-from D3MSynthesisLib.Belonging import maskBelongs  # noqa: E402
 from D3MSynthesisLib.Grids import writeMask  # noqa: E402
+from D3MSynthesisLib.MaskBelonging import maskBelongs  # noqa: E402
 
 SERIES = ("5: t1_mprage", "6: t2_tse", "7: t2_flair")
 

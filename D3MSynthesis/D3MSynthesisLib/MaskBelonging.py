@@ -1,0 +1,257 @@
+"""What names and folders say of whose a mask is: they say what is drawn and by whom, too, and lie anywhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from d3m.results.ours import provenance_in
+from D3MSynthesisLib.Belonging import (
+    belongsElsewhere,
+    fileOf,
+    hashOf,
+    isOfScan,
+    marksIn,
+    nameOf,
+    ofOtherExamination,
+    placeOf,
+    wasRead,
+    wordsOf,
+)
+from D3MSynthesisLib.Identity import groupOf, identityOf
+from D3MSynthesisLib.Runs import INPUTS, PREFIX, nodesOf
+
+OF_RESULT = re.compile(r"(?i)(.+?)[ _]synthetic[ _]cemri(?:_\d+)?")
+"""Name of the folder of a saved result, with that of its T1 (`Saving.saveRun`)."""
+MASK_WORDS = re.compile(
+    r"masks?|seg(?:mentations?|mented|ments?|m)?|labels?|labelmaps?|tumou?rs?|lesions?|enhanc\w*|o?edema|necro\w*|core|whole"
+    r"|roi|gtv|real|true|truth|ground|gt|manual|drawn|drawing|edited|predicted|given|copy|final"
+    r"|untitled|bet|hd|synthstrip|unstripped|bias|parenchyma|automated|approx|[dp]seg|probseg|highres|mni|[a-z]|\d{1,3}"
+)
+"""Words of the name of a mask that say nothing about a patient."""
+VISITS = re.compile(
+    r"(?:19|20)\d\d(?:[01]\d[0-3]\d)?|baseline|follow(?:up)?|fu|(?:pre|post)(?:op\w*)?|visit|tp|ses|session"
+)
+"""Words of dates and visits: they say nothing about who it is."""
+DRAWN = re.compile(
+    r"(?:[gcp]tv|roi|seg|mask|lesion|contour|outline|reader|rater|observer|expert|v)\d*|et|tc|wt|ed|ncr|net|gliomas?|gbm"
+    r"|glioblastomas?|metastas[ei]s|mets?|contours|outlines|annotat\w*|delineat\w*|rt|rtstruct|struct(?:ure)?s?|draft"
+    r"|results?|predictions?|output|nnunet|consensus|staple|radiolog\w*|correct\w*|manually"
+)
+"""More such words; in the name of a scan they may be a person's: "gbm_001_t1"."""
+
+
+def maskApart(mask: Any, t1: Any) -> bool:
+    """Whether a mask is of another patient than T1 as far as `maskBelongs` can tell."""
+    return maskBelongs(mask, t1) is False
+
+
+def strangeResult(mask: Any, t1: Any) -> bool:
+    """Whether a mask of a synthesis was read from a file, and nothing says that it is of T1's patient."""
+    return wasRead(mask) and _isOfSynthesis(mask) and not maskBelongs(mask, t1)
+
+
+def maskBelongs(mask: Any, t1: Any) -> bool | None:
+    """Whether a mask is of T1's patient, as the result that it was saved with, its name, else its folder say.
+
+    Names of masks say what is drawn, and by whom: only words that T1's has not, in place of those that it has, count,
+    and other numbers behind the same words, as in "sub-001" and "sub-002".
+
+    Returns:
+        None where nothing says it.
+    """
+    other = ofOtherExamination(mask, t1)
+    return _saidBelonging(mask, t1) if other is None else not other
+
+
+def _saidBelonging(mask: Any, t1: Any) -> bool | None:
+    """`maskBelongs` by names and folders."""
+    theirs, mine = _persons(mask), _persons(t1)
+    theirs = {word for word in theirs if word in mine or not DRAWN.fullmatch(word)}
+    numbers = _numbersAgree(mask, t1)
+    if numbers is False or _besideAnotherDate(mask, t1):
+        return False
+    if (numbers and theirs and _called(t1)) or _isNamedAfter(theirs, t1):
+        return True
+    if theirs and mine:
+        return theirs <= mine or mine <= theirs
+    scan = _drawnOn(mask)
+    if scan is not None and not wasRead(mask):  # Segment Editor calls all of them "Segmentation", saved anywhere
+        return not belongsElsewhere(scan, t1)
+    place, other = placeOf(mask), placeOf(t1)
+    if place and (place == other or _liesUnder(mask, t1)):
+        return True
+    if place and other and not t1.GetAttribute("DICOM.instanceUIDs"):  # nobody keeps masks in a database of DICOM
+        return None if numbers else False
+    if numbers:
+        return True
+    drawn = scan is not None and not _isOfSynthesis(mask)  # whose result is read may look at it in Segment Editor, too
+    if drawn and not belongsElsewhere(scan, t1):
+        return True
+    patient = identityOf(t1).patient
+    others = [node for node in _acquired(mask.GetScene()) if identityOf(node).patient not in ("", patient)]
+    return False if patient and any(_isNamedAfter(theirs, node) for node in others) else None
+
+
+def _isNamedAfter(words: set[str], scan: Any) -> bool:
+    """Whether words of a mask's name are all of a patient's in DICOM, or have all of the patient's ID or name."""
+    called = [persons for persons in map(_personsIn, _called(scan)) if persons]
+    persons = {word for word in words if not VISITS.fullmatch(word)}
+    whole = bool(persons and called) and persons <= set.union(*called)
+    return whole or any(parts <= words for parts in called)
+
+
+def severalPatients(scene: Any) -> bool:
+    """Whether acquired scans of several patients are in a scene, by their identifiers."""
+    return len({identityOf(node).patient for node in _acquired(scene)} - {""}) > 1
+
+
+def _isOfSynthesis(mask: Any) -> bool:
+    """Whether a mask is what a synthesis gave, as a person gave it to one, too."""
+    from D3MSynthesisLib.Assignment import isSynthetic
+    from D3MSynthesisLib.Masks import segmentsOf, tagOf
+
+    segments = segmentsOf(mask.GetSegmentation()) if mask.IsA("vtkMRMLSegmentationNode") else []
+    return isSynthetic(mask) or any(tagOf(segment) is not None for segment in segments)
+
+
+def _called(scan: Any) -> list[str]:
+    """A patient's ID and name in DICOM: the series' name has neither."""
+    identity = identityOf(scan)
+    made = identity.patient in ("", f"Patient-{identity.study}") or identity.patient.startswith("item ")
+    return [text for text in ("" if made else identity.patient, identity.title.split(", ")[0]) if text]
+
+
+def _besideAnotherDate(mask: Any, t1: Any) -> bool:
+    """Whether a mask lies beside scans of T1's name, in another folder that has a scan of the same kind as T1's."""
+    place, other = placeOf(mask), placeOf(t1)
+    if not place or not other or place == other:
+        return False
+    paths = (fileOf(mask), fileOf(t1))
+    if all(paths) and not _datesDiffer(*(path.parent for path in paths if path)):
+        return False
+    named = [node for node in _acquired(mask.GetScene()) if groupOf(node) == groupOf(t1)]
+    return bool(_kindsIn(named, place) & _kindsIn(named, other))
+
+
+def _datesDiffer(one: Path, other: Path) -> bool:
+    """Whether folders differ by a number or visit: "smith/2020" and "smith/2021", not "smith/raw" and "smith/reg".
+
+    Folders of a scene that was saved are one, and tell nothing: then they may.
+    """
+    if one == other:
+        return True
+    told = []
+    for folder in (one, other):
+        text = re.sub(r"derivatives/[^/]*/?", "", folder.as_posix().lower())  # a pipeline's name has its version
+        told.append(
+            [word.lstrip("0") for word in re.findall(r"\d+|[a-z]+", text) if word.isdigit() or VISITS.fullmatch(word)]
+        )
+    return told[0] != told[1]
+
+
+def _acquired(scene: Any) -> list[Any]:
+    from D3MSynthesisLib.Assignment import isSynthetic
+
+    return [node for node in nodesOf(scene, "vtkMRMLScalarVolumeNode") if not isSynthetic(node)]
+
+
+def _kindsIn(scans: list[Any], place: str) -> set[str]:
+    """Kinds of the scans that lie in a place."""
+    from D3MSynthesisLib.Assignment import contrastOf, nodeDescription
+
+    return {contrastOf(nodeDescription(node)) or "" for node in scans if placeOf(node) == place} - {""}
+
+
+def _liesUnder(mask: Any, t1: Any) -> bool:
+    """Whether a mask is of a result that was saved below T1's folder."""
+    path, place = fileOf(mask), placeOf(t1)
+    if path is None or provenance_in(path.parent) is None:
+        return False
+    return place in set(map(hashOf, path.parent.parents))
+
+
+def _drawnOn(mask: Any) -> Any:
+    """The scan that a segmentation was drawn on in Segment Editor, of a synthetic image its T1; None if unknown."""
+    if not mask.IsA("vtkMRMLSegmentationNode"):
+        return None
+    image = mask.GetNodeReference(mask.GetReferenceImageGeometryReferenceRole())
+    return image if image is None else image.GetNodeReference(PREFIX + INPUTS["t1"]) or image
+
+
+def _namesOf(node: Any) -> list[str]:
+    """A node's name, and that of the T1 of the result that it was saved with: the file's name is the same in all."""
+    path = fileOf(node)
+    found = None if path is None else OF_RESULT.fullmatch(path.parent.name)
+    return [nameOf(node)] if found is None else [nameOf(node), found[1]]
+
+
+def _persons(node: Any) -> set[str]:
+    """Words of a name that may be a person's."""
+    return {word for name in _namesOf(node) for word in _personsIn(name)}
+
+
+def _personsIn(text: str) -> set[str]:
+    """Words of a text that may be a person's, numbers in them without zeros before: "pat01" is "pat1"."""
+    words = (word for word in marksIn(text) if not MASK_WORDS.fullmatch(word))
+    return {re.sub(r"(?<=[a-z])0+(?=\d)", "", word) for word in words}
+
+
+def _numbersAgree(mask: Any, t1: Any) -> bool | None:
+    """Whether the numbers behind the same words of a person or visit are the same: {"sub", 1, "ses", 2}.
+
+    Returns:
+        None where there are none to compare.
+    """
+    found = {_endsAgree(mask, t1)}
+    for one in map(_tokens, _namesOf(mask)):
+        for other in map(_tokens, [*_namesOf(t1), *_called(t1)]):
+            shared = [word for word in one if word in other and _isOfPerson(word)]
+            found |= {_alike(one[one.index(word) :], other[other.index(word) :]) for word in shared}
+    return False if False in found else True if True in found else None
+
+
+def _alike(one: list[str], other: list[str]) -> bool | None:
+    """Whether words that begin alike have the same number as well; None where they part before one."""
+    numbered = None
+    for mine, theirs in zip(one, other, strict=False):
+        if mine != theirs:
+            return False if mine.isdigit() and theirs.isdigit() else numbered
+        numbered = True if mine.isdigit() else numbered
+    return numbered
+
+
+def _tokens(text: str) -> list[str]:
+    """Words of a text; those that may be a person's are parted from their numbers: "anon0002_t1" is anon, 2, t1."""
+    found = []
+    for word in wordsOf(text):
+        parts = re.findall(r"\d+|\D+", word) if _isOfPerson(word) else [word]
+        found += [part.lstrip("0") or "0" if part.isdigit() else part for part in parts]
+    return found
+
+
+def _isOfPerson(word: str) -> bool:
+    """Whether a word may speak of a person or visit, and is no number by itself."""
+    return not (word.isdigit() or MASK_WORDS.fullmatch(word) or isOfScan(word))
+
+
+def _endsAgree(mask: Any, t1: Any) -> bool | None:
+    """Whether the numbers that two names begin or end with are the same, where they are patients' and not series'.
+
+    They are where they are filled up with zeros ("001_t1"), or where scans of two kinds in the folder have one in
+    common ("101_t1" and "101_t2").
+    """
+    last = [next(iter(wordsOf(nameOf(node))[-1:]), "") for node in (mask, t1)]
+    if all(re.fullmatch(r"0\d+", word) for word in last) and len(last[0]) == len(last[1]):  # "t1_001"
+        return last[0] == last[1]
+    first = [wordsOf(nameOf(node))[:1] for node in (mask, t1)]
+    one, other = ("" if not words or not words[0].isdigit() else words[0] for words in first)
+    if not one or not other:
+        return None
+    if int(one) == int(other):
+        return True if one.startswith("0") else None
+    if one.startswith("0") and other.startswith("0"):
+        return False
+    beside = [node for node in _acquired(mask.GetScene()) if wordsOf(nameOf(node))[:1] == [other]]
+    return False if placeOf(t1) and len(_kindsIn(beside, placeOf(t1))) > 1 else None
