@@ -72,7 +72,7 @@ def _saidBelonging(mask: Any, t1: Any) -> bool | None:
     numbers = _numbersAgree(mask, t1)
     if numbers is False or _besideAnotherDate(mask, t1):
         return False
-    if (numbers and theirs and _called(t1)) or _isNamedAfter(theirs, t1):
+    if _isNamedAfter(theirs, t1):
         return True
     if theirs and mine:
         return theirs <= mine or mine <= theirs
@@ -84,7 +84,7 @@ def _saidBelonging(mask: Any, t1: Any) -> bool | None:
         return True
     if place and other and not t1.GetAttribute("DICOM.instanceUIDs"):  # nobody keeps masks in a database of DICOM
         return None if numbers else False
-    if numbers:
+    if numbers and not (theirs and _called(t1)):  # "site1_smith" is not said to be of "Site 1 Jones"
         return True
     drawn = scan is not None and not _isOfSynthesis(mask)  # whose result is read may look at it in Segment Editor, too
     if drawn and not belongsElsewhere(scan, t1):
@@ -199,7 +199,7 @@ def _personsIn(text: str) -> set[str]:
 
 
 def _numbersAgree(mask: Any, t1: Any) -> bool | None:
-    """Whether the numbers behind the same words of a person or visit are the same: {"sub", 1, "ses", 2}.
+    """Whether the numbers behind the same words of a person or visit are the same, as in "sub-01_ses-02".
 
     Returns:
         None where there are none to compare.

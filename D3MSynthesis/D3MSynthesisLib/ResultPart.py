@@ -217,8 +217,7 @@ class ResultPart(VTKObservationMixin):
 
     def _tellSoon(self) -> None:
         self._telling = False
-        if self.nodes is not None and Runs.alive(self.nodes.cemri):
-            self.tellOwner()
+        self.tellOwner()
         self._shown()
 
     def _observeReference(self) -> None:
@@ -276,7 +275,7 @@ class ResultPart(VTKObservationMixin):
 
     def tellOwner(self) -> None:
         """The chosen T1 changed: say whether the result is its."""
-        if self.nodes is not None:
+        if self.nodes is not None and Runs.alive(self.nodes.cemri):  # its scene may be closed by now
             self.ui.volumeLabel.setText(self._volumeText())
 
     def _volumeText(self) -> str:

@@ -233,6 +233,8 @@ def withoutRun(nodes: Nodes) -> list[str]:
 
     What was made of a run's own image in the scene, "... cropped", is no other result.
     """
+    if not alive(nodes.cemri):  # its scene is being closed
+        return []
     scene, own = nodes.cemri.GetScene(), nodes.cemri.GetName() or ""
     shown = [node for view in _arranged(scene) for node in images(scene, view.GetLayoutName())[:2]]
     names = [

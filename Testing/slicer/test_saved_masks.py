@@ -258,6 +258,7 @@ def test_two_doubtful_masks_are_both_told(host: Host, made: MadeOutput, tmp_path
         ("Patient 1", "patient_2_tumour", False),
         ("ANON0002", "ANON0001_seg", False),
         ("ANON0002", "ANON2_seg", True),
+        ("Site 1 Jones", "site1_smith_seg", None),
         ("Doe^John", "Doe_Jane_seg", None),
         ("Doe^John", "doe_seg", True),
         ("Doe^John", "doe_john_glioma_by_anna", True),
