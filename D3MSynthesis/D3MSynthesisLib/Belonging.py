@@ -265,6 +265,13 @@ def _said(node: Any) -> str:
     return "" if not placeOf(node) and re.fullmatch(r"[1-9]\d?", mark) else mark
 
 
+def acquiredIn(scene: Any) -> list[Any]:
+    """The scalar volumes of a scene that no synthesis has made."""
+    from D3MSynthesisLib.Assignment import isSynthetic
+
+    return [node for node in nodesOf(scene, "vtkMRMLScalarVolumeNode") if not isSynthetic(node)]
+
+
 def belongsElsewhere(scan: Any, t1: Any) -> bool:
     """Whether identifiers, else names or folders, say that a scan is of another patient than T1."""
     mine, theirs = identityOf(t1).patient, identityOf(scan).patient
@@ -281,12 +288,11 @@ def _ofAnotherDate(scan: Any, t1: Any) -> bool:
 
     A patient's scans may lie in a folder for each kind; two of a kind are of two dates, as `groups` has it.
     """
-    from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
+    from D3MSynthesisLib.Assignment import contrastOf, nodeDescription
 
     if groupOf(scan)[0] != "name" or groupOf(scan) != groupOf(t1):
         return False
-    volumes = [node for node in nodesOf(t1.GetScene(), "vtkMRMLScalarVolumeNode") if not isSynthetic(node)]
-    kinds = [(contrastOf(nodeDescription(node)) or "", node) for node in volumes]
+    kinds = [(contrastOf(nodeDescription(node)) or "", node) for node in acquiredIn(t1.GetScene())]
     found = groups((kind, node) for kind, node in kinds if kind or node in (scan, t1))
     of = {node.GetID(): key for key, some in found.items() for nodes in some.values() for node in nodes}
     return of[scan.GetID()] != of[t1.GetID()]

@@ -8,6 +8,7 @@ from typing import Any
 
 from d3m.results.ours import provenance_in
 from D3MSynthesisLib.Belonging import (
+    acquiredIn,
     belongsElsewhere,
     fileOf,
     hashOf,
@@ -20,7 +21,7 @@ from D3MSynthesisLib.Belonging import (
     wordsOf,
 )
 from D3MSynthesisLib.Identity import groupOf, identityOf
-from D3MSynthesisLib.Runs import INPUTS, PREFIX, nodesOf
+from D3MSynthesisLib.Runs import INPUTS, PREFIX
 
 OF_RESULT = re.compile(r"(?i)(.+?)[ _]synthetic[ _]cemri(?:_\d+)?")
 """Name of the folder of a saved result, with that of its T1 (`Saving.saveRun`)."""
@@ -40,16 +41,6 @@ DRAWN = re.compile(
     r"|results?|predictions?|output|nnunet|consensus|staple|radiolog\w*|correct\w*|manually"
 )
 """More such words; in the name of a scan they may be a person's: "gbm_001_t1"."""
-
-
-def maskApart(mask: Any, t1: Any) -> bool:
-    """Whether a mask is of another patient than T1 as far as `maskBelongs` can tell."""
-    return maskBelongs(mask, t1) is False
-
-
-def strangeResult(mask: Any, t1: Any) -> bool:
-    """Whether a mask of a synthesis was read from a file, and nothing says that it is of T1's patient."""
-    return wasRead(mask) and _isOfSynthesis(mask) and not maskBelongs(mask, t1)
 
 
 def maskBelongs(mask: Any, t1: Any) -> bool | None:
@@ -86,11 +77,11 @@ def _saidBelonging(mask: Any, t1: Any) -> bool | None:
         return None if numbers else False
     if numbers and not (theirs and _called(t1)):  # "site1_smith" is not said to be of "Site 1 Jones"
         return True
-    drawn = scan is not None and not _isOfSynthesis(mask)  # whose result is read may look at it in Segment Editor, too
+    drawn = scan is not None and not isOfSynthesis(mask)  # whose result is read may look at it in Segment Editor, too
     if drawn and not belongsElsewhere(scan, t1):
         return True
     patient = identityOf(t1).patient
-    others = [node for node in _acquired(mask.GetScene()) if identityOf(node).patient not in ("", patient)]
+    others = [node for node in acquiredIn(mask.GetScene()) if identityOf(node).patient not in ("", patient)]
     return False if patient and any(_isNamedAfter(theirs, node) for node in others) else None
 
 
@@ -104,10 +95,10 @@ def _isNamedAfter(words: set[str], scan: Any) -> bool:
 
 def severalPatients(scene: Any) -> bool:
     """Whether acquired scans of several patients are in a scene, by their identifiers."""
-    return len({identityOf(node).patient for node in _acquired(scene)} - {""}) > 1
+    return len({identityOf(node).patient for node in acquiredIn(scene)} - {""}) > 1
 
 
-def _isOfSynthesis(mask: Any) -> bool:
+def isOfSynthesis(mask: Any) -> bool:
     """Whether a mask is what a synthesis gave, as a person gave it to one, too."""
     from D3MSynthesisLib.Assignment import isSynthetic
     from D3MSynthesisLib.Masks import segmentsOf, tagOf
@@ -131,7 +122,7 @@ def _besideAnotherDate(mask: Any, t1: Any) -> bool:
     paths = (fileOf(mask), fileOf(t1))
     if all(paths) and not _datesDiffer(*(path.parent for path in paths if path)):
         return False
-    named = [node for node in _acquired(mask.GetScene()) if groupOf(node) == groupOf(t1)]
+    named = [node for node in acquiredIn(mask.GetScene()) if groupOf(node) == groupOf(t1)]
     return bool(_kindsIn(named, place) & _kindsIn(named, other))
 
 
@@ -149,12 +140,6 @@ def _datesDiffer(one: Path, other: Path) -> bool:
             [word.lstrip("0") for word in re.findall(r"\d+|[a-z]+", text) if word.isdigit() or VISITS.fullmatch(word)]
         )
     return told[0] != told[1]
-
-
-def _acquired(scene: Any) -> list[Any]:
-    from D3MSynthesisLib.Assignment import isSynthetic
-
-    return [node for node in nodesOf(scene, "vtkMRMLScalarVolumeNode") if not isSynthetic(node)]
 
 
 def _kindsIn(scans: list[Any], place: str) -> set[str]:
@@ -253,5 +238,5 @@ def _endsAgree(mask: Any, t1: Any) -> bool | None:
         return True if one.startswith("0") else None
     if one.startswith("0") and other.startswith("0"):
         return False
-    beside = [node for node in _acquired(mask.GetScene()) if wordsOf(nameOf(node))[:1] == [other]]
+    beside = [node for node in acquiredIn(mask.GetScene()) if wordsOf(nameOf(node))[:1] == [other]]
     return False if placeOf(t1) and len(_kindsIn(beside, placeOf(t1))) > 1 else None

@@ -16,7 +16,7 @@ from D3MSynthesisLib.Assignment import contrastOf, furtherOf, isSynthetic
 from D3MSynthesisLib.Belonging import ORIGIN, UNKNOWN, apart, wasRead
 from D3MSynthesisLib.Grids import gridPoints, liesBy, matrixOf, rasBounds, transformed, worldFrom
 from D3MSynthesisLib.Identity import Gone, identityOf
-from D3MSynthesisLib.MaskBelonging import maskApart, maskBelongs, severalPatients, strangeResult
+from D3MSynthesisLib.MaskBelonging import isOfSynthesis, maskBelongs, severalPatients
 from D3MSynthesisLib.Runs import (
     DATES,
     INPUTS,
@@ -129,13 +129,13 @@ def dropStrangers(result: Any) -> None:
     scene = result.GetScene()
     for composite in composites(scene):
         label = scene.GetNodeByID(composite.GetLabelVolumeID() or "")
-        if _isStrange(label, result) or _isUnsaid(label, result):
+        if _strangeness(label, result):
             composite.SetLabelVolumeID(None)
         for layer in layersOf(composite):
             if _isStrange(scene.GetNodeByID(composite.GetNthLayerVolumeID(layer) or ""), result):
                 composite.SetNthLayerVolumeID(layer, None)
     for node in (*nodesOf(scene, "vtkMRMLSegmentationNode"), *nodesOf(scene, "vtkMRMLModelNode")):
-        if _isStrange(node, result) or _isUnsaid(node, result):
+        if _strangeness(node, result):
             _hide(node)
     for display in nodesOf(scene, "vtkMRMLVolumeRenderingDisplayNode"):
         if _isStrange(display.GetDisplayableNode(), result):
@@ -153,41 +153,42 @@ def _hide(node: Any) -> None:
 
 
 def _isStrange(node: Any, result: Any) -> bool:
-    """Whether a node is of another run than a result, or is known to be of another patient or examination.
+    """Whether a node is of another run than a result, or is known to be of another patient or examination."""
+    return _strangeness(node, result) == STRANGE
 
-    Of masks, label maps and what is called a scan names and folders tell it as well.
+
+def _strangeness(node: Any, result: Any) -> str:
+    """What is to be said of a node beside a result: `STRANGE`, `UNSAID`, or nothing.
+
+    Of masks, label maps and what is called a scan names and folders tell it as well. `UNSAID` is a mask that was read
+    from a file and says nothing, where scans of several patients are in the scene.
     """
     if node is None or node is result:
-        return False
+        return ""
     run = node.GetAttribute(RUN)
     if run:
-        return bool(run != result.GetAttribute(RUN))
+        return STRANGE if run != result.GetAttribute(RUN) else ""
     mine, theirs = identityOf(result), identityOf(node)
     told = [pair for pair in ((mine.patient, theirs.patient), (mine.study, theirs.study)) if all(pair)]
     if told:  # who drew it may have put it beside the examinations of a patient
-        return any(one != other for one, other in told)
+        return STRANGE if any(one != other for one, other in told) else ""
     isMask = node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLLabelMapVolumeNode")
     if result.GetAttribute(ROLE) in DATES:  # nobody knows whose they are: no mask is known to be theirs
-        return bool(isMask)
+        return STRANGE if isMask else ""
     given = [result.GetNodeReference(PREFIX + INPUTS[name]) for name in INPUTS]
     t1 = _t1Of(result)
     if t1 is None or node in given:  # who chose it was told
-        return False
+        return ""
     if isMask:
-        return maskApart(node, t1) or (strangeResult(node, t1) and not _isOfRun(node, result))
+        belongs = maskBelongs(node, t1)
+        if belongs is None and wasRead(node):
+            if isOfSynthesis(node) and not _isOfRun(node, result):
+                return STRANGE
+            return UNSAID if not theirs.patient and severalPatients(node.GetScene()) else ""
+        return STRANGE if belongs is False else ""
     name = node.GetName() or ""  # of maps and atlases names say nothing about a patient
-    return node.IsA("vtkMRMLScalarVolumeNode") and bool(contrastOf(name) or furtherOf(name)) and apart(node, t1)
-
-
-def _isUnsaid(node: Any, result: Any) -> bool:
-    """Whether a mask was read from a file that says nothing of whose it is, and scans of several patients are there."""
-    if node is None or node.GetAttribute(RUN) or not wasRead(node) or identityOf(node).patient:
-        return False
-    if not (node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLLabelMapVolumeNode")):
-        return False
-    t1 = _t1Of(result)
-    given = [result.GetNodeReference(PREFIX + INPUTS[name]) for name in INPUTS]
-    return t1 is not None and node not in given and maskBelongs(node, t1) is None and severalPatients(node.GetScene())
+    isScan = node.IsA("vtkMRMLScalarVolumeNode") and bool(contrastOf(name) or furtherOf(name))
+    return STRANGE if isScan and apart(node, t1) else ""
 
 
 def _t1Of(result: Any) -> Any:
@@ -557,9 +558,10 @@ def strangeCaption(scene: Any, view: str) -> str:
     result = _results(scene).get(result.GetAttribute(RUN), result)  # it alone knows the scans that it was made from
     nodes = nodesOf(scene, "vtkMRMLSegmentationNode")  # runs' masks are told by `maskCaption`
     shown += [node for node in nodes if not node.GetAttribute(RUN) and segmentsShown(node, outlines)]
-    found = [node.GetName() for node in shown if _isStrange(node, result)]
+    said = [(node.GetName(), _strangeness(node, result)) for node in shown]
+    found = [name for name, sentence in said if sentence == STRANGE]
     found += modelsShown(scene, lambda display: display.GetVisibility2D(), lambda node: _isStrange(node, result))
-    unsaid = [node.GetName() for node in shown if node.GetName() not in found and _isUnsaid(node, result)]
+    unsaid = [name for name, sentence in said if sentence == UNSAID and name not in found]
     lines = [
         f"{sentence}: {', '.join(dict.fromkeys(names))}"
         for sentence, names in ((STRANGE, found), (UNSAID, unsaid))

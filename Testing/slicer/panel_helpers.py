@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from slicer_helpers import MadeOutput, fake_engine
+from slicer_helpers import MadeOutput, fake_engine, save
 
 import slicer
 
@@ -83,6 +83,17 @@ def scans(made: MadeOutput, *names: str) -> list[object]:
     """Volumes of these names."""
     array = np.ascontiguousarray(made.t1.T + 9)
     return [slicer.util.addVolumeFromArray(array.copy(), ijkToRAS=made.matrix, name=name) for name in names]
+
+
+def read(host: Host, made: MadeOutput, folder: Path, *names: str) -> list[object]:
+    """Volumes of files of these names, read one after the other as a person drags them in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    nodes = []
+    for name in names:
+        save(folder / f"{name}.nii.gz", made.t1, made.matrix)
+        nodes.append(slicer.util.loadVolume(str(folder / f"{name}.nii.gz")))
+        host.settle()
+    return nodes
 
 
 def choose(panel: object, nodes: list[object]) -> None:

@@ -10,24 +10,13 @@ from slicer_helpers import MadeOutput, fake_engine, save
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import SCANS, opened, press  # noqa: E402
+from panel_helpers import SCANS, opened, press, read  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 from D3MSynthesisLib import Views  # noqa: E402
 from D3MSynthesisLib.Grids import writeMask  # noqa: E402
 
 CHOSEN = (*SCANS, "reference")
-
-
-def read(host: Host, made: MadeOutput, folder: Path, *names: str) -> list[object]:
-    """Volumes of files of these names, read one after the other as a person drags them in."""
-    folder.mkdir(parents=True, exist_ok=True)
-    nodes = []
-    for name in names:
-        save(folder / f"{name}.nii.gz", made.t1, made.matrix)
-        nodes.append(slicer.util.loadVolume(str(folder / f"{name}.nii.gz")))
-        host.settle()
-    return nodes
 
 
 def chosen(panel: object) -> list[object]:

@@ -5,33 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from slicer_helpers import MadeOutput, fake_engine, save
+from slicer_helpers import MadeOutput, fake_engine
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import SCANS, choose, opened, press, scans, slow  # noqa: E402
+from panel_helpers import SCANS, choose, opened, press, read, scans, slow  # noqa: E402
 from qt_host import Host  # noqa: E402
-
-
-def loaded(host: Host, made: MadeOutput, folder: Path) -> list[object]:
-    """T1, T2 and FLAIR of plain names in a folder, as a person drags them in."""
-    folder.mkdir()
-    nodes = []
-    for number, name in enumerate(SCANS):
-        save(folder / f"{name}.nii.gz", made.t1 + number, made.matrix)
-        nodes.append(slicer.util.loadVolume(str(folder / f"{name}.nii.gz")))
-        host.settle()
-    return nodes
 
 
 def test_a_second_run_is_not_listed_under_the_next_patients_t1(host: Host, made: MadeOutput, tmp_path: Path) -> None:
     """Files of equal names: Slicer calls Jones's T1 "t1_1", and no result of Smith's may be called so."""
     panel = host.openModule("D3MSynthesis").panel
     panel.logic._engine = fake_engine(tmp_path / "engine", "finish", made.folder)
-    smith = loaded(host, made, tmp_path / "smith")
+    smith = read(host, made, tmp_path / "smith", *SCANS)
     press(host, panel)
     assert panel.ui.inputsSection.collapsed
-    jones = loaded(host, made, tmp_path / "jones")
+    jones = read(host, made, tmp_path / "jones", *SCANS)
     assert jones[0].GetName() == "t1_1"
     # the selectors still have Smith's scans: they are seen again, and the line above the button says so
     assert not panel.ui.inputsSection.collapsed
