@@ -236,7 +236,7 @@ def running(pid: int) -> bool:
 
 
 @posix
-@pytest.mark.parametrize("gigabytes", [0.9, 1.6, 2.5])
+@pytest.mark.parametrize("gigabytes", [0.5, 0.95, 1.6, 2.5])
 def test_little_memory(gigabytes: float, tiny_case: TinyCase, tiny_model: Path, tmp_path: Path) -> None:
     """Under an address limit the run works or ends with 3 and the word memory, and leaves nothing half done."""
     limit = int(gigabytes * 2**30)
@@ -253,6 +253,7 @@ def test_little_memory(gigabytes: float, tiny_case: TinyCase, tiny_model: Path, 
         assert (tmp_path / "out/provenance.json").is_file()
     else:
         assert_machine_error(done, "memory")
+        assert ("Raise that limit" in done.stderr) == (gigabytes < 1.2)
         assert list(tmp_path.iterdir()) == []
 
 

@@ -30,7 +30,7 @@ from rich.progress import Progress as Bar
 
 from d3m.errors import EXIT_CODES, D3MError, Notice, is_out_of_memory
 from d3m.progress import Progress
-from d3m.system.limits import free_memory
+from d3m.system.limits import check_memory, free_memory
 from d3m.system.processes import alive
 from d3m.system.storage import OF_THE_MACHINE, disk_error
 from d3m.system.streams import calm_environment, lost_output, open_streams
@@ -43,6 +43,8 @@ GRACE_S = 5.0
 INTERRUPTED = "The run was stopped."
 AMPLE_MEMORY = 4 * 2**30
 """Bytes that are free where torch is loaded beside something else."""
+LEAST_MEMORY = int(1.2 * 2**30)
+"""Bytes of address space that loading torch and the libraries beside it takes, with a margin: 1.05 GiB on Linux."""
 YOUNG_OBJECTS = 50_000
 """Objects after which Python looks for garbage: at its usual 700 imports alone are half a second of looking."""
 DISTRIBUTION, SOURCE = "slicer-d3m", "git+https://github.com/SlicerD3M/SlicerD3M"
@@ -344,8 +346,10 @@ def require_torch() -> None:
     """Find out in one sentence whether torch can be used.
 
     Raises:
-        D3MError: torch is missing, too old, or only half installed.
+        D3MError: torch is missing, too old, or only half installed; or the memory granted cannot hold it, which must be
+            known before: libraries that get none while they are loaded end the process, wait for ever, or say nothing.
     """
+    check_memory(LEAST_MEMORY, "The program")
     hint = "Install torch 2.2 or later: `pip install torch`; inside 3D Slicer use the PyTorch extension."
     if place := _foreign_place("torch"):
         hint += f" It is taken from {place}, because the environment variable PYTHONPATH names that folder: unset it."
