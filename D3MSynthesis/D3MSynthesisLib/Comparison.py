@@ -11,6 +11,7 @@ import vtk
 import slicer
 from D3MSynthesisLib import Frames
 from D3MSynthesisLib.Assignment import isSynthetic
+from D3MSynthesisLib.Captions import CHANGED
 from D3MSynthesisLib.Counted import countedOf, labelsOf
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Grids import gridPoints, matrixOf, resampledOn, transformed, voxelMl
@@ -19,7 +20,6 @@ from D3MSynthesisLib.Inputs import maskOnGrid
 from D3MSynthesisLib.Masks import maskOf, measure
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, Nodes, alive, brainOf, findRuns, sizeOf
 from D3MSynthesisLib.Texts import _
-from D3MSynthesisLib.Views import CHANGED
 
 WHOLE = 0.95
 """Share of the brain: of a real T1c that covers less it is told that the numbers are of a part."""

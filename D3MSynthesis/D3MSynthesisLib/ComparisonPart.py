@@ -10,7 +10,7 @@ import qt
 from slicer.i18n import tr as _
 
 import slicer
-from D3MSynthesisLib import Comparison, Looks, Pictures, Views
+from D3MSynthesisLib import Captions, Comparison, Looks, Pictures
 from D3MSynthesisLib.Belonging import isOfOtherVisit
 from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
@@ -166,7 +166,7 @@ class ComparisonPart:
 
     def changedText(self) -> str:
         """A sentence about scans and masks that are no longer what the run was made from; else empty."""
-        names = [Views.MADE_FROM[name] for name in self.inputsChanged]
+        names = [Captions.MADE_FROM[name] for name in self.inputsChanged]
         if not names:
             return ""
         scans = _(" and ").join(part for part in (", ".join(names[:-1]), names[-1]) if part)

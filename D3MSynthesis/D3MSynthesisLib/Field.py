@@ -14,11 +14,11 @@ import vtk
 
 import slicer
 from D3MSynthesisLib import Looks
+from D3MSynthesisLib.Captions import CAPTION
 from D3MSynthesisLib.Grids import fieldOf, gridPoints, gridTransform, rasBounds, transformed, worldFrom
 from D3MSynthesisLib.Results import Image
 from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, proxies
 from D3MSynthesisLib.Texts import _
-from D3MSynthesisLib.Views import CAPTION
 
 MODES = ("off", "magnitude", "jacobian", "grid", "arrows")
 SEEN_MM = 3.0

@@ -9,7 +9,7 @@ import vtk
 from slicer.util import VTKObservationMixin
 
 import slicer
-from D3MSynthesisLib import Comparison, Copies, Masks, Pictures, Runs, Views
+from D3MSynthesisLib import Captions, Comparison, Copies, Masks, Pictures, Runs
 from D3MSynthesisLib.Belonging import keepPlace
 from D3MSynthesisLib.Handlers import guarded
 
@@ -72,7 +72,7 @@ class Marks(VTKObservationMixin):
             if not node.IsA("vtkMRMLModelNode"):
                 keepPlace(node)
         if Copies.keepMarks(there):
-            Views.markViews()
+            Captions.markViews()
 
     def _follow(self, node: Any) -> None:
         """Observe a node as VTK does: `VTKObservationMixin` would keep every node, and its voxels, for ever."""
@@ -126,7 +126,7 @@ class Marks(VTKObservationMixin):
                 continue
             if node not in runs:
                 if any(node.GetSegmentation() is one for one in grown) and Copies.tagSegments(node):
-                    Views.markViews()
+                    Captions.markViews()
                 Masks.noticeCopies(node)
             elif runs[node].cemri.GetImageData() is not None:
                 Masks.noticeEdit(runs[node])
@@ -149,7 +149,7 @@ class Marks(VTKObservationMixin):
             return
         moved, self._moved = self._moved, []
         if any(volume.GetAttribute(Runs.RUN) for volume in moved):
-            Views.markViews()  # one of a run's images, or its mask, may have been moved alone
+            Captions.markViews()  # one of a run's images, or its mask, may have been moved alone
         for nodes in Runs.findRuns(self._scene):
             there = nodes.cemri.GetImageData() is not None
             if there and nodes.cemri in moved:
@@ -158,19 +158,19 @@ class Marks(VTKObservationMixin):
             if there and any(scan in scans for scan in moved):
                 if Comparison.lookAtScans(nodes)["reference"]:
                     Pictures.hideError(nodes)
-                Views.markViews()
+                Captions.markViews()
 
     def _onImported(self, _caller: Any, _event: str) -> None:
-        Views.markViews()
+        Captions.markViews()
         qt.QTimer.singleShot(0, guarded(self._onTree))
 
     def _onTree(self) -> None:
         """The data tree has what was read by now: it may be on the same event that it is told of."""
         Runs.separateCopies(self._scene)
-        Views.markViews()
+        Captions.markViews()
 
     def _mark(self, _caller: Any = None, _event: str = "") -> None:
-        Views.markViews()
+        Captions.markViews()
 
     def _markSoon(self, _caller: Any, _event: str) -> None:
         """Segmentations of other modules have hundreds of segments, which are shown and named one by one."""
@@ -180,19 +180,19 @@ class Marks(VTKObservationMixin):
 
     def _markNow(self) -> None:
         self._coming = False
-        Views.markViews()
+        Captions.markViews()
 
     def _onSlice(self, node: Any, _event: str) -> None:
         """A slice tells every millimetre that it is moved; only what is seen of it in 3-D is of interest."""
         shown = (node.GetSliceVisible(), *(node.GetNthThreeDViewID(n) for n in range(node.GetNumberOfThreeDViewIDs())))
         if self._in3D.get(node.GetID(), (0,)) != shown:
             self._in3D[node.GetID()] = shown
-            Views.markViews()
+            Captions.markViews()
 
     def _onArranged(self, _layout: Any, _event: str) -> None:
-        qt.QTimer.singleShot(0, guarded(Views.markViews))  # views may be made after their nodes have told it
+        qt.QTimer.singleShot(0, guarded(Captions.markViews))  # views may be made after their nodes have told it
 
     def _onBrowser(self, browser: Any, _event: str) -> None:
         """Another step of a run is replayed, by the Sequences toolbar, say: what is written of it follows."""
         if browser.GetAttribute(Runs.RUN):
-            qt.QTimer.singleShot(0, guarded(Views.markViews))  # the images may be filled after this
+            qt.QTimer.singleShot(0, guarded(Captions.markViews))  # the images may be filled after this

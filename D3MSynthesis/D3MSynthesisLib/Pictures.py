@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import slicer
-from D3MSynthesisLib import Comparison, Field, Looks, Views
+from D3MSynthesisLib import Captions, Comparison, Field, Looks, Seen, Strangers, Views
 from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.Grids import resampledOn
 from D3MSynthesisLib.Identity import putBeside
@@ -93,7 +93,7 @@ def show(nodes: Nodes, look: Look) -> int:
     showMask(nodes, look)
     factor = draw(nodes, look)
     _legends(nodes, over, look)
-    Views.markViews()
+    Captions.markViews()
     return factor
 
 
@@ -142,7 +142,7 @@ def _picture(nodes: Nodes, look: Look, done: int | None) -> Any:
         node = nodes.sample if done is None else proxies(nodes)[look.stepImage]
         Looks.window(node, *window)
         if done is None:
-            node.SetAttribute(Views.CAPTION, sampleText(nodes))
+            node.SetAttribute(Captions.CAPTION, sampleText(nodes))
         return node
     return nodes.cemri
 
@@ -168,7 +168,7 @@ def nameSteps(nodes: Nodes) -> None:
     for name, sequence in (("before", nodes.stepBefore), ("after", nodes.stepAfter)):
         for index in range(nodes.steps):
             text = stepText(nodes, int(sequence.GetNthIndexValue(index)), name)
-            sequence.GetNthDataNode(index).SetAttribute(Views.CAPTION, text)
+            sequence.GetNthDataNode(index).SetAttribute(Captions.CAPTION, text)
 
 
 def _over(nodes: Nodes, look: Look, done: int | None, inspecting: bool) -> tuple[Any, float]:
@@ -213,7 +213,7 @@ def _backgrounds(nodes: Nodes, look: Look) -> dict[str, Any]:
 def coloured(nodes: Nodes) -> bool:
     """Whether a view has the colours of the deformation's length or volume change now."""
     maps = {node.GetID() for node in (nodes.fieldMap, nodes.magnitude) if alive(node)}
-    return any(view.GetForegroundVolumeID() in maps for view in Views.composites(nodes.cemri.GetScene()))
+    return any(view.GetForegroundVolumeID() in maps for view in Seen.composites(nodes.cemri.GetScene()))
 
 
 def showMask(nodes: Nodes, look: Look) -> None:
@@ -248,7 +248,7 @@ def selectStep(nodes: Nodes, done: int) -> None:
     number = nodes.stepAfter.GetItemNumberFromIndexValue(str(done), False)
     if nodes.browser.GetSelectedItemNumber() != number:
         nodes.browser.SetSelectedItemNumber(number)
-    if nodes.stepAfter.GetNthDataNode(0).GetAttribute(Views.CAPTION) is None:
+    if nodes.stepAfter.GetNthDataNode(0).GetAttribute(Captions.CAPTION) is None:
         nameSteps(nodes)  # a scene of an earlier version
     updateProxies(nodes)
 
@@ -261,7 +261,7 @@ def first(nodes: Nodes) -> None:
     for other in findRuns(nodes.cemri.GetScene()):
         if other.runID != nodes.runID:
             hide(other)
-    Views.dropStrangers(nodes.cemri)
+    Strangers.dropStrangers(nodes.cemri)
     Looks.windowInputs(nodes)
     Views.lookAt(nodes)
 
@@ -305,7 +305,7 @@ def hideError(nodes: Nodes) -> None:
     if not alive(nodes.error):
         return
     Looks.legend(nodes.error, Looks.TITLES["error"], False)
-    for view in Views.composites(nodes.cemri.GetScene()):
+    for view in Seen.composites(nodes.cemri.GetScene()):
         if view.GetBackgroundVolumeID() == nodes.error.GetID():
             view.SetBackgroundVolumeID(None)
         if view.GetForegroundVolumeID() == nodes.error.GetID():
@@ -348,7 +348,7 @@ def makeError(nodes: Nodes) -> Any:
     caption = _("difference from the real T1c")
     if share < Comparison.WHOLE:
         caption = _("difference from the real T1c, in {n} % of the brain")
-    node.SetAttribute(Views.CAPTION, caption.format(n=int(100 * share)))
+    node.SetAttribute(Captions.CAPTION, caption.format(n=int(100 * share)))
     follow(nodes)
     node.CreateDefaultDisplayNodes()
     Looks.colours(node, "sequential", 0.0, Looks.upper(error[brain]), 0.0)

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 import slicer
-from D3MSynthesisLib import Field, Identity, Pictures, Runs, Views
+from D3MSynthesisLib import Captions, Field, Identity, Pictures, Runs, Seen, Views
 from D3MSynthesisLib.ComparisonPart import ComparisonPart
 from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
@@ -160,7 +160,7 @@ class ResultPart(VTKObservationMixin):
         box.clear()
         box.addItems([runTitle(run) for run in reversed(self.runs)])
         chosen = self.runs[-1] if self.runs else None
-        for wanted in (set() if keep is None else {keep.runID}, Views.runsShown(slicer.mrmlScene), {self._last}):
+        for wanted in (set() if keep is None else {keep.runID}, Seen.runsShown(slicer.mrmlScene), {self._last}):
             found = [run for run in self.runs if run.runID in wanted]
             if found:
                 chosen = found[-1]
@@ -203,7 +203,7 @@ class ResultPart(VTKObservationMixin):
             self.addObserver(nodes.browser, vtk.vtkCommand.ModifiedEvent, self._onBrowser)
         for node in {nodes.cemri, nodes.deformation} - {None}:
             self.addObserver(node, node.TransformModifiedEvent, self._onMoved)
-        for view in Views.composites(slicer.mrmlScene):
+        for view in Seen.composites(slicer.mrmlScene):
             self.addObserver(view, vtk.vtkCommand.ModifiedEvent, self._onView)
         self._observeReference()
         if self.comparison.referenceChanged:
@@ -271,7 +271,7 @@ class ResultPart(VTKObservationMixin):
         self._tellPicture()
         self.comparison.tell()
         self.save.look()
-        Views.markViews()  # an edited mask is named so
+        Captions.markViews()  # an edited mask is named so
 
     def tellOwner(self) -> None:
         """The chosen T1 changed: say whether the result is its."""
@@ -300,8 +300,8 @@ class ResultPart(VTKObservationMixin):
             text += "<br>" + _("This is a result of {name}, not of the T1 that is chosen now.").format(name=name)
         if self.comparison.inputsChanged:
             text += "<br>" + self.comparison.changedText()
-        seen = Views.runsShown(slicer.mrmlScene)
-        others = [] if nodes.runID in seen else [*Views.owners(slicer.mrmlScene, seen), *Views.withoutRun(nodes)]
+        seen = Seen.runsShown(slicer.mrmlScene)
+        others = [] if nodes.runID in seen else [*Seen.owners(slicer.mrmlScene, seen), *Seen.withoutRun(nodes)]
         if others:
             other = html.escape(", ".join(others))
             text += "<br>" + _("The views show another result: {name}.").format(name=other)
@@ -439,7 +439,7 @@ class ResultPart(VTKObservationMixin):
         """The Sequences toolbar chose a step, or plays them: slider and drawing follow, where this run is looked at."""
         if self.nodes is None or self.nodes.browser is None or self._filling:
             return
-        if self.away and self.nodes.runID not in Views.runsShown(slicer.mrmlScene):
+        if self.away and self.nodes.runID not in Seen.runsShown(slicer.mrmlScene):
             return
         done = self.nodes.browser.GetSelectedItemNumber() + 1
         if 1 <= done <= self.nodes.steps and done != self._step and self.parameters is not None:
@@ -472,7 +472,7 @@ class ResultPart(VTKObservationMixin):
         if self.nodes is not None and Runs.alive(self.nodes.cemri) and self.comparison.look():
             self.comparison.tell()
             self.tellOwner()
-            Views.markViews()
+            Captions.markViews()
             if self.comparison.referenceChanged:
                 Pictures.hideError(self.nodes)
             elif self._layout == "comparison":
@@ -542,7 +542,7 @@ class ResultPart(VTKObservationMixin):
             self.apply()
         else:
             Views.setImages(slicer.mrmlScene, {}, self.nodes.t1, None, 0.0)
-            Views.markViews()
+            Captions.markViews()
             self._flipped = True
 
     def onOnly(self, name: str) -> None:
@@ -555,5 +555,5 @@ class ResultPart(VTKObservationMixin):
             self.apply()
         else:
             Views.setImages(slicer.mrmlScene, {}, getattr(self.nodes, name), None, 0.0)
-            Views.markViews()
+            Captions.markViews()
             self._flipped = False

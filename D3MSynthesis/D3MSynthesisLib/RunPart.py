@@ -13,7 +13,7 @@ import qt
 from slicer.i18n import tr as _
 
 import slicer
-from D3MSynthesisLib import Belonging, Frames, Identity, Inputs, Install, Runs, Views
+from D3MSynthesisLib import Belonging, Frames, Identity, Inputs, Install, Runs, Seen
 from D3MSynthesisLib.Engine import Cost, EngineInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
 from D3MSynthesisLib.Parameters import Quality
@@ -164,7 +164,7 @@ class RunPart:
     def strangers(self) -> list[Any]:
         """Scans in the views that may be of another patient or date than T1, where none of the chosen is there."""
         p = self.parameters
-        seen = [] if p is None or p.t1 is None else Views.acquired(slicer.mrmlScene)
+        seen = [] if p is None or p.t1 is None else Seen.acquired(slicer.mrmlScene)
         chosen = (p.t1, p.t2, p.flair, p.reference, *self._further().values()) if seen else ()
         return [] if any(node in chosen for node in seen) else [n for n in seen if Belonging.isOfOtherVisit(n, p.t1)]
 
@@ -275,7 +275,7 @@ class RunPart:
             if not p.python:
                 self.ui.stateLabel.setText(_("Looking for packages."))
                 Install.ensure(self.requirements, self.confirm)
-            self._startedWith, self._shownBefore = p.t1, Views.runsShown(slicer.mrmlScene)
+            self._startedWith, self._shownBefore = p.t1, Seen.runsShown(slicer.mrmlScene)
             name = self.models.card.name if self.models.card is not None else ""
             self._clock = (time.monotonic(), None if p.allFrames else self.cost(), name)
             run = functools.partial(Frames.runFrames, self.logic) if p.allFrames else self.logic.run
@@ -345,7 +345,7 @@ class RunPart:
         Without a T1, whether no view has another's.
         """
         chosen = self.parameters.t1
-        shown = Views.runsShown(slicer.mrmlScene) - {nodes.runID}
+        shown = Seen.runsShown(slicer.mrmlScene) - {nodes.runID}
         others = [run for run in Runs.findRuns(slicer.mrmlScene) if run.runID in shown]
         others = [run for run in others if run.t1 is None or run.t1 is not nodes.t1]
         if chosen is not None:
@@ -354,7 +354,7 @@ class RunPart:
         if others:
             return False
         own = (nodes.t1, nodes.t2, nodes.flair, nodes.adc, nodes.swi, nodes.reference)
-        return all(image in own for image in Views.acquired(slicer.mrmlScene))
+        return all(image in own for image in Seen.acquired(slicer.mrmlScene))
 
     def _learn(self) -> None:
         """The engine measures its speed in a moment, in which the machine may be busy: a whole run tells it better."""

@@ -1,4 +1,4 @@
-"""What the views show: images, label maps, masks and surfaces, and which of them are ours. MRML alone."""
+"""What the views show: images, label maps, masks and surfaces, which of them are ours, and of which run. MRML alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import isSynthetic
+from D3MSynthesisLib.Belonging import wasRead
 from D3MSynthesisLib.Grids import gridPoints, matrixOf, transformed
-from D3MSynthesisLib.Runs import ROLE, RUN, nodesOf
+from D3MSynthesisLib.Runs import ROLE, RUN, Nodes, alive, nodesOf
 
 EDGE_MM = 1.0
 """What an image leaves free of another one's edge does not count."""
@@ -200,3 +201,42 @@ def _isTransparent(display: Any) -> bool:
     colours = display.GetColorNode()
     table = None if colours is None else colours.GetLookupTable()
     return bool(display.GetApplyThreshold() or (table is not None and vtk_to_numpy(table.GetTable())[:, 3].min() < 255))
+
+
+def runsShown(scene: Any) -> set[str]:
+    """The runs of which an image is in a slice view of the layout; views that nobody sees keep theirs."""
+    found = set()
+    for composite in _arranged(scene):
+        for identity in (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID()):
+            node = scene.GetNodeByID(identity or "")
+            found.add("" if node is None else node.GetAttribute(RUN) or "")
+    return found - {""}
+
+
+def withoutRun(nodes: Nodes) -> list[str]:
+    """Names of synthetic images of no run, as files have them, in slice views of the layout.
+
+    What was made of a run's own image in the scene, "... cropped", is no other result.
+    """
+    if not alive(nodes.cemri):  # its scene is being closed
+        return []
+    scene, own = nodes.cemri.GetScene(), nodes.cemri.GetName() or ""
+    shown = [node for view in _arranged(scene) for node in images(scene, view.GetLayoutName())[:2]]
+    names = [
+        node.GetName() or ""
+        for node in shown
+        if isSynthetic(node) and not node.GetAttribute(RUN) and (wasRead(node) or not node.GetName().startswith(own))
+    ]
+    return list(dict.fromkeys(names))
+
+
+def _arranged(scene: Any) -> list[Any]:
+    """The composite nodes of the slice views of the layout; all of them where there is none."""
+    seen = {node.GetLayoutName() for node in sliceNodes(scene) if node.IsMappedInLayout()}
+    return [composite for composite in composites(scene) if not seen or composite.GetLayoutName() in seen]
+
+
+def acquired(scene: Any) -> list[Any]:
+    """Images in the slice views that no synthesis has made."""
+    shown = [node for view in composites(scene) for node in images(scene, view.GetLayoutName())[:2]]
+    return [node for node in shown if node is not None and not isSynthetic(node)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from D3MSynthesisLib import Looks, Pictures, Views
+from D3MSynthesisLib import Captions, Looks, Pictures, Strangers, Views
 from D3MSynthesisLib.Assignment import SYNTHETIC
 from D3MSynthesisLib.ExportTags import tagForExport
 from D3MSynthesisLib.Runs import DATES, PREFIX, ROLE, RUN, Nodes, alive, findRuns, nodesOf
@@ -167,9 +167,9 @@ def _node(scene: Any, role: str, name: str, image: Any, runID: str) -> Any:
     node.CreateDefaultDisplayNodes()
     if isMap:
         node.GetDisplayNode().SetAndObserveColorNodeID(_colourNode(scene).GetID())
-        node.SetAttribute(Views.CAPTION, _("change: yellow stable, red new, blue vanished"))
+        node.SetAttribute(Captions.CAPTION, _("change: yellow stable, red new, blue vanished"))
     else:
-        node.SetAttribute(Views.CAPTION, _("earlier date") if role == "earlierDate" else _("later date"))
+        node.SetAttribute(Captions.CAPTION, _("earlier date") if role == "earlierDate" else _("later date"))
     return node
 
 
@@ -250,7 +250,7 @@ def showTwoDates(dates: TwoDates) -> None:
     scene = dates.earlier.GetScene()
     for run in findRuns(scene):
         Pictures.hide(run)
-    Views.dropStrangers(dates.earlier)
+    Strangers.dropStrangers(dates.earlier)
     Views.release(scene)
     Views.arrange(scene, Pictures.ARRANGEMENTS["sideBySide"])
     Views.link(scene, Views.TWO)
@@ -265,7 +265,7 @@ def showTwoDates(dates: TwoDates) -> None:
         node.JumpSliceByOffsetting(*point)
     Views.copyPosition(scene, Views.TWO[0], Views.TWO[1:])
     _legend(dates.change)
-    Views.markViews()
+    Captions.markViews()
 
 
 def _largestChange(change: Any) -> Any:

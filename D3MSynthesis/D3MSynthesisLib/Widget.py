@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 import slicer
-from D3MSynthesisLib import Pictures, TwoDates, Views
+from D3MSynthesisLib import Captions, Pictures, TwoDates, Views
 from D3MSynthesisLib.Comparison import MADE_FROM
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import askUser, connect, guarded, tellUser
@@ -281,7 +281,7 @@ class Panel(VTKObservationMixin):
     def _steer(self, mask: Any) -> None:
         nodes = self.result.nodes
         if nodes is not None and not self.logic.running:
-            changed = [Views.MADE_FROM[name] for name in self.result.comparison.inputsChanged if name != "givenMask"]
+            changed = [Captions.MADE_FROM[name] for name in self.result.comparison.inputsChanged if name != "givenMask"]
             if changed and not self.confirm(
                 _("Changed or moved since this result was made: {scans}. Make the picture from them as they are now?")
                 .format(scans=", ".join(changed))

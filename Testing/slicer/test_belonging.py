@@ -13,7 +13,7 @@ pytest.importorskip("PySide6.QtUiTools")
 from panel_helpers import SCANS, opened, press, read  # noqa: E402
 from qt_host import Host  # noqa: E402
 
-from D3MSynthesisLib import Views  # noqa: E402
+from D3MSynthesisLib import Captions  # noqa: E402
 from D3MSynthesisLib.Grids import writeMask  # noqa: E402
 
 CHOSEN = (*SCANS, "reference")
@@ -124,7 +124,7 @@ def test_what_was_done_to_a_scan_is_no_person(host: Host, made: MadeOutput, name
     for real in (name, f"jones_{name}"):
         node = slicer.util.addVolumeFromArray(np.ascontiguousarray(made.cemri.T), ijkToRAS=made.matrix, name=real)
         slicer.util.setSliceViewerLayers(foreground=node, foregroundOpacity=0.5)
-        assert (real in Views.strangeCaption(host.scene, "Red")) is (real != name)
+        assert (real in Captions.strangeCaption(host.scene, "Red")) is (real != name)
         panel.parameters.reference = node
         host.settle()
         assert ("different patients" in panel.ui.whoseLabel.text) is (real != name)
@@ -247,7 +247,7 @@ def test_what_was_drawn_on_the_last_patient(host: Host, made: MadeOutput, tmp_pa
     segment = drawn.GetSegmentation().AddEmptySegment("", "Segment_1")
     writeMask(drawn, segment, made.t1.T > 100, made.matrix)
     host.settle()
-    assert Views.strangeCaption(host.scene, "Red") == ""
+    assert Captions.strangeCaption(host.scene, "Red") == ""
     press(host, panel)
     assert drawn.GetDisplayNode().GetVisibility()
     for scan, node in zip(CHOSEN, people["jones"], strict=True):
@@ -257,4 +257,4 @@ def test_what_was_drawn_on_the_last_patient(host: Host, made: MadeOutput, tmp_pa
     assert panel.result.nodes.t1 is people["jones"][0]
     assert not drawn.GetDisplayNode().GetVisibility()
     drawn.GetDisplayNode().SetVisibility(True)
-    assert "Segmentation" in Views.strangeCaption(host.scene, "Red")
+    assert "Segmentation" in Captions.strangeCaption(host.scene, "Red")

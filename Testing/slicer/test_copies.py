@@ -13,7 +13,7 @@ pytest.importorskip("PySide6.QtUiTools")
 from panel_helpers import opened, press  # noqa: E402
 from qt_host import Host  # noqa: E402
 
-from D3MSynthesisLib import Assignment, Views  # noqa: E402
+from D3MSynthesisLib import Assignment, Captions  # noqa: E402
 
 FILE = "enhancement_mask.nii.gz"
 
@@ -87,7 +87,7 @@ def test_a_mask_of_the_engine_is_known_in_whatever_is_made_of_it(host: Host, mad
         slicer.util.setSliceViewerLayers(background=panel.parameters.t1)
     else:
         slicer.util.setSliceViewerLayers(background=panel.parameters.t1, label=node)
-    assert Views.maskCaption(host.scene, "Red").startswith(Views.MASK)
+    assert Captions.maskCaption(host.scene, "Red").startswith(Captions.MASK)
     panel.parameters.reference = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
     panel.parameters.referenceMask = node
     panel.ui.compareButton.click()

@@ -13,7 +13,7 @@ from slicer_helpers import affine, make_output, rotation
 slicer = pytest.importorskip("slicer")
 from mrml_host import MRMLHost, readPicture, savePicture  # noqa: E402
 
-from D3MSynthesisLib import Field, Looks, Masks, Pictures, Runs, Scene, Views  # noqa: E402
+from D3MSynthesisLib import Captions, Field, Looks, Masks, Pictures, Runs, Scene, Views  # noqa: E402
 from D3MSynthesisLib.Pictures import Look  # noqa: E402
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -188,39 +188,39 @@ def test_what_is_inspected_is_what_is_shown(shown: tuple[MRMLHost, Runs.Nodes]) 
         Pictures.show(nodes, Look(picture="sample", deformation=mode))
         assert background(host) is nodes.sample
         assert not nodes.segmentation.GetDisplayNode().GetVisibility2D(), "the mask is the mean's"
-        assert any("sample" in line for line in Views.caption(host.scene, "Red"))
+        assert any("sample" in line for line in Captions.caption(host.scene, "Red"))
     np.testing.assert_array_equal(
         slicer.util.arrayFromVolume(nodes.sample), slicer.util.arrayFromVolume(nodes.stepAfter.GetNthDataNode(2))
     )
     Pictures.show(nodes, Look(picture="sample", deformation="grid", layout="sideBySide"))
-    over_t1 = Views.caption(host.scene, "Red")
+    over_t1 = Captions.caption(host.scene, "Red")
     assert over_t1[0].startswith("drawing")
     assert any("drawn" in line for line in over_t1), "the enlargement stands beside every grid"
     Pictures.show(nodes, Look(deformation="grid"))  # over the mean nothing of the sample is drawn
     assert background(host) is nodes.cemri
     assert not nodes.drawn.GetDisplayNode().GetVisibility2D()
     Pictures.show(nodes, Look())
-    assert Views.caption(host.scene, "Red") == [Views.MARK]
+    assert Captions.caption(host.scene, "Red") == [Captions.MARK]
 
 
 def test_mark_is_gone_when_only_the_real_scan_is_seen(shown: tuple[MRMLHost, Runs.Nodes]) -> None:
     """Half-way the view says how much of it is real; at the end nothing synthetic is seen and nothing says so."""
     host, nodes = shown
     Pictures.show(nodes, Look(fade=0.25))
-    assert Views.caption(host.scene, "Red") == [Views.MARK, "25 % of it real"]
+    assert Captions.caption(host.scene, "Red") == [Captions.MARK, "25 % of it real"]
     Pictures.show(nodes, Look(fade=1.0))
     assert background(host) is nodes.reference
-    assert Views.caption(host.scene, "Red") == []
+    assert Captions.caption(host.scene, "Red") == []
     composite = host.views["Red"].logic.GetSliceCompositeNode()
     composite.SetBackgroundVolumeID(nodes.cemri.GetID())  # as another module may do it
     composite.SetForegroundVolumeID(nodes.reference.GetID())
     composite.SetForegroundOpacity(1.0)
-    assert Views.caption(host.scene, "Red") == []
+    assert Captions.caption(host.scene, "Red") == []
     nodes.reference.GetDisplayNode().SetApplyThreshold(True)
-    assert Views.MARK in Views.caption(host.scene, "Red"), "through its holes the synthetic image is seen"
+    assert Captions.MARK in Captions.caption(host.scene, "Red"), "through its holes the synthetic image is seen"
     nodes.reference.GetDisplayNode().SetApplyThreshold(False)
     composite.SetForegroundVolumeID(nodes.probability.GetID())
-    assert Views.MARK in Views.caption(host.scene, "Red")
+    assert Captions.MARK in Captions.caption(host.scene, "Red")
     Pictures.show(nodes, Look())
 
 
@@ -378,14 +378,14 @@ def test_deformation_of_the_step_is_drawn_in_the_replay(shown: tuple[MRMLHost, R
     last = strongest()
     Pictures.show(nodes, replace(look, step=1))
     assert strongest() == pytest.approx(last / 3, rel=0.1), "the simulated steps grow evenly"
-    assert "step 1 of 3" in nodes.drawn.GetAttribute(Views.CAPTION)
+    assert "step 1 of 3" in nodes.drawn.GetAttribute(Captions.CAPTION)
     Pictures.show(nodes, replace(look, step=1, deformation="magnitude"))
     of_step = slicer.util.arrayFromVolume(nodes.fieldMap)
     np.testing.assert_allclose(of_step, slicer.util.arrayFromVolume(nodes.magnitude) / 3, atol=1e-4)
     assert window_of(nodes.fieldMap) == window_of(nodes.magnitude), "one range for all steps"
     Pictures.show(nodes, look)
     assert strongest() == pytest.approx(last)
-    assert "the last step" in nodes.drawn.GetAttribute(Views.CAPTION)
+    assert "the last step" in nodes.drawn.GetAttribute(Captions.CAPTION)
     Pictures.show(nodes, Look())
     assert not nodes.drawn.GetDisplayNode().GetVisibility()
 
@@ -496,7 +496,7 @@ def test_nothing_of_another_run_lies_over_it(tmp_path: Path) -> None:
     Pictures.show(second, Look())
     assert second.segmentation.GetDisplayNode().GetVisibility()
     assert seen(first) == [False, False, False]
-    assert not any("deformation" in line for line in Views.caption(host.scene, "Red"))
+    assert not any("deformation" in line for line in Captions.caption(host.scene, "Red"))
     Pictures.first(first)
     Pictures.show(first, Look())
     assert first.segmentation.GetDisplayNode().GetVisibility()

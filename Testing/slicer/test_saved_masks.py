@@ -15,7 +15,7 @@ pytest.importorskip("PySide6.QtUiTools")
 from panel_helpers import SCANS, choose, examination, press, scans  # noqa: E402
 from qt_host import Host  # noqa: E402
 
-from D3MSynthesisLib import Views  # noqa: E402
+from D3MSynthesisLib import Captions  # noqa: E402
 from D3MSynthesisLib.Grids import writeMask  # noqa: E402
 from D3MSynthesisLib.MaskBelonging import maskBelongs  # noqa: E402
 
@@ -80,7 +80,7 @@ def test_the_saved_mask_of_another_patient(host: Host, made: MadeOutput, tmp_pat
     press(host, panel)
     assert not mask.GetDisplayNode().GetVisibility()
     mask.GetDisplayNode().SetVisibility(True)
-    assert mask.GetName() in Views.strangeCaption(host.scene, "Red")
+    assert mask.GetName() in Captions.strangeCaption(host.scene, "Red")
     before, notices = steered(host, panel, mask)
     assert "another examination than T1" in before
     assert any("another examination than T1" in notice for notice in notices)
@@ -100,7 +100,7 @@ def test_ones_own_saved_mask(host: Host, made: MadeOutput, tmp_path: Path, elsew
         store(mask, tmp_path / "mine.seg.nrrd")
     press(host, panel)
     assert mask.GetDisplayNode().GetVisibility()
-    assert Views.strangeCaption(host.scene, "Red") == ""
+    assert Captions.strangeCaption(host.scene, "Red") == ""
     before, notices = steered(host, panel, mask)
     assert "make sure" not in " ".join([before, *notices, panel.ui.whoseLabel.text])
 
@@ -138,9 +138,9 @@ def test_the_same_saved_mask_beside_the_run_that_made_it(host: Host, made: MadeO
     panel.ui.saveButton.click()
     mask = slicer.util.loadSegmentation(panel.ui.savedLabel.text.split("in ", 1)[1] + "/enhancement.seg.nrrd")
     host.settle()
-    assert Views.strangeCaption(host.scene, "Red") == ""
+    assert Captions.strangeCaption(host.scene, "Red") == ""
     panel.ui.thresholdSlider.setValue(0.8)
-    assert mask.GetName() in Views.strangeCaption(host.scene, "Red")
+    assert mask.GetName() in Captions.strangeCaption(host.scene, "Red")
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def test_a_mask_that_is_called_as_another_patient_of_the_scene(
     assert bool(mask.GetDisplayNode().GetVisibility()) is (wanted is True)
     mask.GetDisplayNode().SetVisibility(True)
     told = {True: "", False: "of another patient", None: "nothing says of which patient"}[wanted]
-    caption = Views.strangeCaption(host.scene, "Red")
+    caption = Captions.strangeCaption(host.scene, "Red")
     assert told in caption
     assert bool(caption) is (wanted is not True)
 

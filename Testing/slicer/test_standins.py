@@ -186,18 +186,18 @@ def test_slicers_own_annotations_leave_the_marks_place_free(host: Host) -> None:
     setCornerAnnotationText of ctkVTKAbstractView.cpp, line 348, clears all; the panel writes the mark again with the
     next change of the view's images.
     """
-    from D3MSynthesisLib import Views
+    from D3MSynthesisLib import Captions
 
     node = slicer.util.addVolumeFromArray(np.ones((8, 9, 10), np.float32), name="made")
     node.SetAttribute("D3M.Synthetic", "yes")
     host.openModule("D3MSynthesis")
     slicer.util.setSliceViewerLayers(background=node)
     corner = host.application.layoutManager().sliceWidget("Red").sliceView().cornerAnnotation()
-    assert corner.GetText(Views.UPPER_EDGE) == Views.MARK
+    assert corner.GetText(Captions.UPPER_EDGE) == Captions.MARK
     for position in range(4):
         corner.SetText(position, "B: made")
-    Views.markViews()
-    assert corner.GetText(Views.UPPER_EDGE) == Views.MARK
+    Captions.markViews()
+    assert corner.GetText(Captions.UPPER_EDGE) == Captions.MARK
     corner.ClearAllTexts()
     host.views["Red"].logic.GetSliceCompositeNode().Modified()
-    assert corner.GetText(Views.UPPER_EDGE) == Views.MARK
+    assert corner.GetText(Captions.UPPER_EDGE) == Captions.MARK

@@ -155,7 +155,7 @@ def test_volumes_under_a_transform_with_scale_agree(host: Host, made: MadeOutput
 @pytest.mark.parametrize("labels", ["whole", "slab", "none"])
 def test_a_real_scan_of_a_part_of_the_brain(host: Host, made: MadeOutput, labels: str) -> None:
     """Tumour that the real T1c does not show is not falsely enhancing, and the map is not "no difference" there."""
-    from D3MSynthesisLib import Views
+    from D3MSynthesisLib import Captions
     from D3MSynthesisLib.Runs import brainOf
 
     panel = opened(host, made)
@@ -186,13 +186,13 @@ def test_a_real_scan_of_a_part_of_the_brain(host: Host, made: MadeOutput, labels
     seen = seen & np.ones_like(brain)
     assert display.GetApplyThreshold()
     assert error[brain & ~seen].max() < display.GetLowerThreshold() <= error[brain & seen].min()
-    assert f"in {int(100 * share)} % of the brain" in nodes.error.GetAttribute(Views.CAPTION)
+    assert f"in {int(100 * share)} % of the brain" in nodes.error.GetAttribute(Captions.CAPTION)
     p.reference = real(made, "p_t1c_whole")
     host.settle()
     panel.ui.compareButton.click()
     assert nodes.comparison["covered_share"] == 1
     assert not any("covers" in row[0] for row in table(panel))
-    assert "%" not in nodes.error.GetAttribute(Views.CAPTION)
+    assert "%" not in nodes.error.GetAttribute(Captions.CAPTION)
 
 
 def test_the_saved_volume_is_that_of_the_saved_mask(host: Host, made: MadeOutput, tmp_path: Path) -> None:

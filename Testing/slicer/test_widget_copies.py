@@ -18,7 +18,7 @@ from qt_host import Host  # noqa: E402
 @pytest.mark.parametrize("panelIsShown", [True, False])
 def test_a_run_that_is_read_twice_is_two_runs(host: Host, made: MadeOutput, tmp_path: Path, panelIsShown: bool) -> None:
     """Each has its own mask, volume and steps; an edit of one is told of that one alone."""
-    from D3MSynthesisLib import Grids, Runs, Views
+    from D3MSynthesisLib import Captions, Grids, Runs
 
     panel = opened(host, made)
     press(host, panel)
@@ -55,7 +55,7 @@ def test_a_run_that_is_read_twice_is_two_runs(host: Host, made: MadeOutput, tmp_
     assert copy.enhancingVolumeMl == pytest.approx((made.t1.T > 100).sum() * voxel, rel=1e-4)
     assert old.enhancingVolumeMl == pytest.approx(half.sum() * voxel, rel=1e-4)
     old.segmentation.GetDisplayNode().SetVisibility(True)
-    assert "(edited)" in Views.maskCaption(host.scene, "Red"), "the other run's mask lies over this one's image"
+    assert "(edited)" in Captions.maskCaption(host.scene, "Red"), "the other run's mask lies over this one's image"
     panel.enter()
     panel.result.refresh()
     assert panel.result.nodes.runID == copy.runID

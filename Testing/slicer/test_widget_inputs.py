@@ -41,7 +41,7 @@ def change(node: object, how: str) -> object:
 @pytest.mark.parametrize("name", GIVEN)
 def test_a_scan_that_is_no_longer_what_went_in_is_told(host: Host, made: MadeOutput, name: str, how: str) -> None:
     """T2, FLAIR and brain mask as T1: in the panel, in the view that shows it, and before it is used again."""
-    from D3MSynthesisLib import Views
+    from D3MSynthesisLib import Captions
 
     panel = with_brain(host, made)
     press(host, panel)
@@ -49,11 +49,11 @@ def test_a_scan_that_is_no_longer_what_went_in_is_told(host: Host, made: MadeOut
     scan = getattr(nodes, name)
     slicer.util.setSliceViewerLayers(background=scan)
     assert "since" not in ui.volumeLabel.text
-    assert Views.changedCaption(host.scene, "Red") == ""
+    assert Captions.changedCaption(host.scene, "Red") == ""
     transform = change(scan, how)
     host.settle(0.1)
     assert f"{TITLES[name]} has moved or changed since" in ui.volumeLabel.text
-    assert "moved or changed since the synthesis" in Views.changedCaption(host.scene, "Red")
+    assert "moved or changed since the synthesis" in Captions.changedCaption(host.scene, "Red")
     panel.confirm = lambda question: bool(asked.append(question))
     ui.steerButton.click()
     assert not panel.logic.running

@@ -14,7 +14,7 @@ pytest.importorskip("PySide6.QtUiTools")
 from panel_helpers import MARK, examination, label_map, moved, opened, press, tissues  # noqa: E402
 from qt_host import Host  # noqa: E402
 
-from D3MSynthesisLib import Views  # noqa: E402
+from D3MSynthesisLib import Captions, Seen  # noqa: E402
 
 
 def written(host: Host, view: str = "Red") -> str:
@@ -68,7 +68,7 @@ def test_another_patients_images_leave_a_result(host: Host, made: MadeOutput) ->
     examination("A", [hers, scan, other, surface])
 
     def show() -> None:
-        for view in Views.composites(host.scene):
+        for view in Seen.composites(host.scene):
             view.SetLabelVolumeID(other.GetID())
             view.SetNthLayerVolumeID(view.LayerLabel + 1, scan.GetID())
             view.SetNthLayerOpacity(view.LayerLabel + 1, 0.7)
@@ -83,7 +83,7 @@ def test_another_patients_images_leave_a_result(host: Host, made: MadeOutput) ->
     assert not surface.GetDisplayNode().GetVisibility()
     assert mine.GetDisplayNode().GetVisibility()
     assert own.GetDisplayNode().GetVisibility()
-    for view in Views.composites(host.scene):
+    for view in Seen.composites(host.scene):
         assert view.GetLabelVolumeID() is None
         assert view.GetNthLayerVolumeID(view.LayerLabel + 1) in (None, "")
     show()
@@ -93,7 +93,7 @@ def test_another_patients_images_leave_a_result(host: Host, made: MadeOutput) ->
     surface.GetDisplayNode().SetVisibility(False)
     slicer.util.setSliceViewerLayers(foreground=scan, foregroundOpacity=0.5)
     hers.GetDisplayNode().SetVisibility(False)
-    for view in Views.composites(host.scene):
+    for view in Seen.composites(host.scene):
         view.SetLabelVolumeID(None)
         view.SetNthLayerOpacity(view.LayerLabel + 1, 0)
     assert "of another patient, examination or run: t1 of A" in written(host)
@@ -165,12 +165,12 @@ def test_a_predicted_mask_as_a_model_is_marked(host: Host, made: MadeOutput) -> 
     display = model.GetDisplayNode()
     display.SetVisibility2D(False)
     assert written(host) == ""
-    assert Views.surfaceCaption(host.scene, None) == f"surface: {MARK}\nEnhancing tumour (predicted)"
+    assert Captions.surfaceCaption(host.scene, None) == f"surface: {MARK}\nEnhancing tumour (predicted)"
     display.SetVisibility2D(True)
     assert written(host) == "mask of a synthesis: Enhancing tumour (predicted)"
     display.SetVisibility(False)
     assert written(host) == ""
-    assert Views.surfaceCaption(host.scene, None) == ""
+    assert Captions.surfaceCaption(host.scene, None) == ""
 
 
 def test_a_field_that_another_module_draws_is_marked(host: Host, made: MadeOutput) -> None:
@@ -185,9 +185,9 @@ def test_a_field_that_another_module_draws_is_marked(host: Host, made: MadeOutpu
     display.SetVisibility(True)
     display.SetVisibility2D(True)
     assert written(host) == f"drawing: {MARK}\n{said}"
-    assert Views.surfaceCaption(host.scene, None) == ""
+    assert Captions.surfaceCaption(host.scene, None) == ""
     display.SetVisibility3D(True)
-    assert Views.surfaceCaption(host.scene, None) == f"drawing: {MARK}\n{said}"
+    assert Captions.surfaceCaption(host.scene, None) == f"drawing: {MARK}\n{said}"
     display.SetVisibility(False)
     assert written(host) == ""
     own = host.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "registration")
@@ -286,7 +286,7 @@ def test_a_mask_of_another_patient_over_a_part_of_a_result(host: Host, made: Mad
         assert "of another patient, examination or run: jones tumour" in written(host)
     drawn.SetName("smith tumour")
     host.settle()
-    Views.markViews()
+    Captions.markViews()
     assert "of another patient" not in written(host)
 
 
@@ -319,13 +319,13 @@ def test_a_synthetic_layer_in_a_3d_view_is_marked(host: Host, made: MadeOutput) 
     nodes = panel.result.nodes
     nodes.segmentation.GetDisplayNode().SetVisibility(False)
     slicer.util.setSliceViewerLayers(background=nodes.t1, foreground=None)
-    (red,) = [node for node in Views.sliceNodes(host.scene) if node.GetLayoutName() == "Red"]
+    (red,) = [node for node in Seen.sliceNodes(host.scene) if node.GetLayoutName() == "Red"]
     red.SetSliceVisible(True)
-    assert Views.surfaceCaption(host.scene, None) == ""
-    (view,) = [node for node in Views.composites(host.scene) if node.GetLayoutName() == "Red"]
+    assert Captions.surfaceCaption(host.scene, None) == ""
+    (view,) = [node for node in Seen.composites(host.scene) if node.GetLayoutName() == "Red"]
     view.SetNthLayerVolumeID(view.LayerLabel + 1, nodes.cemri.GetID())
     view.SetNthLayerOpacity(view.LayerLabel + 1, 0.5)
-    assert Views.surfaceCaption(host.scene, None) == f"{MARK}\n{nodes.cemri.GetName()}"
+    assert Captions.surfaceCaption(host.scene, None) == f"{MARK}\n{nodes.cemri.GetName()}"
 
 
 @pytest.mark.parametrize("over", ["label map", "colours", "turned", "whole"])

@@ -23,7 +23,7 @@ from panel_helpers import (  # noqa: E402
 )
 from qt_host import Host  # noqa: E402
 
-from D3MSynthesisLib import Views  # noqa: E402
+from D3MSynthesisLib import Captions, Seen  # noqa: E402
 
 
 @pytest.mark.parametrize("copied", [False, True])
@@ -164,7 +164,7 @@ def test_a_mask_over_a_result_whose_t1_is_gone(
     host.settle()
     assert bool(mask.GetDisplayNode().GetVisibility()) is silent
     mask.GetDisplayNode().SetVisibility(True)
-    assert ("of another patient" in Views.strangeCaption(host.scene, "Red")) is not silent
+    assert ("of another patient" in Captions.strangeCaption(host.scene, "Red")) is not silent
 
 
 @pytest.mark.parametrize("owner", ["Doe", "Poe"])
@@ -305,11 +305,11 @@ def test_a_mask_of_another_patient_by_name_or_folder(
     show()
     panel.logic._engine = fake_engine(tmp_path / "engine", "finish", made.folder)
     press(host, panel)
-    composite = Views.composites(host.scene)[0]
+    composite = Seen.composites(host.scene)[0]
     seen = bool(composite.GetLabelVolumeID()) if label else bool(mask.GetDisplayNode().GetVisibility())
     assert seen is not strange
     show()
-    assert (mask.GetName() in Views.strangeCaption(host.scene, "Red")) is strange
+    assert (mask.GetName() in Captions.strangeCaption(host.scene, "Red")) is strange
     asked: list[str] = []
     panel.confirm = lambda question: asked.append(question) or False
     panel.parameters.referenceMask = mask

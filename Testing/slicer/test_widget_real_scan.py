@@ -145,7 +145,7 @@ def test_a_real_scan_that_moved_is_not_told_with_old_numbers(
     host: Host, made: MadeOutput, how: str, away: bool, before: bool
 ) -> None:
     """Numbers and difference are of the real T1c as it was, beside a run or after it; another module may be open."""
-    from D3MSynthesisLib import Views
+    from D3MSynthesisLib import Seen
 
     panel = opened(host, made)
     real = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
@@ -163,7 +163,7 @@ def test_a_real_scan_that_moved_is_not_told_with_old_numbers(
         return [table.item(row, 0).text() for row in range(table.rowCount)]
 
     def seen() -> bool:
-        return nodes.error.GetID() in {view.GetBackgroundVolumeID() for view in Views.composites(host.scene)}
+        return nodes.error.GetID() in {view.GetBackgroundVolumeID() for view in Seen.composites(host.scene)}
 
     sentence = ["The real T1c has moved or changed since: press Compare again."]
     assert "PSNR, brain (dB)" in rows()
@@ -350,7 +350,7 @@ def test_a_scan_that_changed_for_one_run_alone(host: Host, made: MadeOutput) -> 
 
 def test_a_scan_that_changed_is_known_in_an_imported_scene(host: Host, made: MadeOutput, tmp_path: Path) -> None:
     """Identifiers are others after an import: no scan of another patient is said to have changed."""
-    from D3MSynthesisLib import Runs, Views
+    from D3MSynthesisLib import Captions, Runs
 
     panel = opened(host, made)
     panel.parameters.maskVisible = False
@@ -372,6 +372,6 @@ def test_a_scan_that_changed_is_known_in_an_imported_scene(host: Host, made: Mad
     (run,) = Runs.findRuns(host.scene)
     assert run.t1.GetID() != identifier
     slicer.util.setSliceViewerLayers(background=others[-1])
-    assert Views.changedCaption(host.scene, "Red") == ""
+    assert Captions.changedCaption(host.scene, "Red") == ""
     slicer.util.setSliceViewerLayers(background=run.t1)
-    assert Views.changedCaption(host.scene, "Red") == "T1 moved or changed since the synthesis"
+    assert Captions.changedCaption(host.scene, "Red") == "T1 moved or changed since the synthesis"

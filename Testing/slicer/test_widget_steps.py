@@ -14,7 +14,7 @@ pytest.importorskip("PySide6.QtUiTools")
 from panel_helpers import background, opened, press  # noqa: E402
 from qt_host import Host  # noqa: E402
 
-from D3MSynthesisLib import Runs, Views  # noqa: E402
+from D3MSynthesisLib import Captions, Runs, Seen, Views  # noqa: E402
 
 
 def compared(host: Host, made: MadeOutput) -> Any:
@@ -59,7 +59,7 @@ def test_back_from_a_step_the_panel_says_what_the_views_show(host: Host, made: M
     p.maskFill = True
     ui.sideBySideButton.click()
     host.settle()
-    assert Views.images(host.scene, "Yellow")[0] is nodes.cemri, "not the sample, which nobody has chosen"
+    assert Seen.images(host.scene, "Yellow")[0] is nodes.cemri, "not the sample, which nobody has chosen"
 
 
 @pytest.mark.parametrize("how", ["picture", "fade", "run", "other run"])
@@ -85,11 +85,11 @@ def test_before_and_after_leave_when_another_picture_is_chosen(host: Host, made:
         panel.result.onRun(1)
     host.settle()
     cemri = panel.result.nodes.cemri
-    assert [Views.images(host.scene, view)[0] for view in Views.TWO] == [cemri, cemri]
+    assert [Seen.images(host.scene, view)[0] for view in Views.TWO] == [cemri, cemri]
     ui.stepSlider.setValue(2)
     nodes = panel.result.nodes
     steps = [nodes.browser.GetProxyNode(sequence) for sequence in (nodes.stepBefore, nodes.stepAfter)]
-    assert [Views.images(host.scene, view)[0] for view in Views.TWO] == steps, "steps are looked at again"
+    assert [Seen.images(host.scene, view)[0] for view in Views.TWO] == steps, "steps are looked at again"
     assert not nodes.segmentation.GetDisplayNode().GetVisibility2D()
 
 
@@ -105,9 +105,9 @@ def test_a_step_in_a_saved_scene_is_named(host: Host, made: MadeOutput, tmp_path
         panel.exit()
     host.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
     host.settle()
-    assert any("after the warp of step 2 of 3" in line for line in Views.caption(host.scene, "Red"))
+    assert any("after the warp of step 2 of 3" in line for line in Captions.caption(host.scene, "Red"))
     (nodes,) = Runs.findRuns(host.scene)
     nodes.browser.SetSelectedItemNumber(0)
     host.settle()
-    assert any("after the warp of step 1 of 3" in line for line in Views.caption(host.scene, "Red"))
+    assert any("after the warp of step 1 of 3" in line for line in Captions.caption(host.scene, "Red"))
     assert any("after the warp of step 1 of 3" in line for line in written(host).split("\n"))
