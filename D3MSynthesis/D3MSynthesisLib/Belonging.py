@@ -25,16 +25,19 @@ SEQUENCES = re.compile(
     r"|space|cube|vista|fse|tse|se|gre|ffe|ir|fs|fatsat|dixon|propeller|blade|dwi|adc|swi|ax|axial|sag|sagittal|cor"
     r"|coronal|tra|transversal|obl|[23]d|iso|p[2-4]|\d+mm|the|scan|series|img|image|volume|mri?|brain|nii|gz|nrrd|copy"
     r"|hardened|reg|registered|resampled|stripped|bet|norm|nd|dis[23]d|desc|preproc|acq|run|space|rec|acquisition|new"
+    r"|in|on|to|of|from"
 )
 """Words of a name that say nothing about a patient."""
 DONE = (
     r"(?:co)?reg(?:istered)?|resampled|warped|moved|aligned|transformed|hardened|cropped|output|elastix"
-    r"|(?:skull)?stripped|skull|n4(?:itk)?|corrected"
+    r"|(?:skull)?stripped|skull|n4(?:itk)?|corrected|subtract(?:ed|ion)"
 )
 """Words for what people do to scans in Slicer, and name them by: "registered T1c", "T1c_N4"."""
 OF_MASKS = re.compile(r"seg(?:mentations?)?|masks?|labels?|labelmaps?|tumou?rs?|lesions?|rois?")
 """Names of masks that say nothing else."""
 
+DATE = re.compile(r"(?<!\d)(?:19|20)\d\d(?:[01]\d[0-3]\d)?(?=(?:[0-2]\d[0-5]\d[0-5]\d)?(?!\d))")
+"""Years and days in names, without the time of day behind them."""
 HOLDERS = re.compile(r"nifti|nii|nrrd|files|resources|images?|anat")
 """Folders between a series' folder and its file, as archives write them: "T1/NIFTI/t1.nii.gz"."""
 MOST_FILES = 200
@@ -156,8 +159,13 @@ def marksIn(name: str) -> list[str]:
 
 
 def _stem(node: Any) -> str:
-    """What a node's name begins with, but for what was done to the scan: "registered smith_t1c" gives "smith"."""
-    return re.sub(rf"^(?:(?:{DONE})(?:[\W_]+|$))+", "", stemOf(nameOf(node)))
+    """What a node's name begins with, but for what was done to the scan: "registered smith_t1c" gives "smith".
+
+    Empty for Slicer's own names of what it makes: "Output Volume".
+    """
+    stem = re.sub(rf"^(?:(?:{DONE})(?:[\W_]+|$))+", "", stemOf(nameOf(node)))
+    words = wordsOf(stem)
+    return "" if all(SEQUENCES.fullmatch(word) or re.fullmatch(DONE, word) for word in words) else stem
 
 
 def wordsOf(name: str) -> list[str]:
@@ -254,9 +262,18 @@ def apart(one: Any, other: Any) -> bool:
     """Whether names or folders say of two scans that they are of two patients; identifiers are asked elsewhere."""
     stems = {_stem(one), _stem(other)}
     if "" not in stems:
-        return len(stems) > 1
+        return len(stems) > 1 and not (_isMapBeside(one, other) or _isMapBeside(other, one))
     places = {placeOf(one), placeOf(other)} - {""}
     return len(places) > 1 or len(_disagreeing([_said(one), _said(other)], "")) > 1
+
+
+def _isMapBeside(image: Any, scan: Any) -> bool:
+    """Whether an image that is none of the scans is called as a scan's patient is: "smith_rCBV" beside "smith_T1"."""
+    from D3MSynthesisLib.Assignment import contrastOf, furtherOf
+
+    if contrastOf(nameOf(image)) or furtherOf(nameOf(image)):
+        return False
+    return re.match(rf"{re.escape(_stem(scan))}[\W_]", _stem(image)) is not None
 
 
 def _said(node: Any) -> str:
@@ -284,18 +301,28 @@ def isOfOtherVisit(scan: Any, t1: Any) -> bool:
 
 
 def _ofAnotherDate(scan: Any, t1: Any) -> bool:
-    """Whether files of equal names lie in several folders of the scene, and a scan in another one than T1.
+    """Whether names that begin alike have different dates, or files of them lie in folders of two dates.
 
-    A patient's scans may lie in a folder for each kind; two of a kind are of two dates, as `groups` has it.
+    A patient's scans may lie in a folder for each kind: two folders that have a scan of one kind are of two dates.
     """
+    group = groupOf(scan)
+    if group[0] != "name" or group != groupOf(t1):
+        return False
+    dates = [set(DATE.findall(nameOf(node))) for node in (scan, t1)]
+    if all(dates) and not dates[0] & dates[1]:
+        return True
+    places = [placeOf(node) for node in (scan, t1)]
+    if not all(places) or places[0] == places[1]:
+        return False
+    named = [scan, t1, *(node for node in acquiredIn(scan.GetScene()) if groupOf(node) == group)]
+    return bool(kindsIn(named, places[0]) & kindsIn(named, places[1]))
+
+
+def kindsIn(scans: list[Any], place: str) -> set[str]:
+    """Kinds of the scans that lie in a place."""
     from D3MSynthesisLib.Assignment import contrastOf, nodeDescription
 
-    if groupOf(scan)[0] != "name" or groupOf(scan) != groupOf(t1):
-        return False
-    kinds = [(contrastOf(nodeDescription(node)) or "", node) for node in acquiredIn(t1.GetScene())]
-    found = groups((kind, node) for kind, node in kinds if kind or node in (scan, t1))
-    of = {node.GetID(): key for key, some in found.items() for nodes in some.values() for node in nodes}
-    return of[scan.GetID()] != of[t1.GetID()]
+    return {contrastOf(nodeDescription(node)) or "" for node in scans if placeOf(node) == place} - {""}
 
 
 def _disagreeing(marks: list[str], stem: str) -> list[str]:

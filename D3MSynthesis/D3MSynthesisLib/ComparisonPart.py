@@ -16,8 +16,8 @@ from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Handlers import connect
-from D3MSynthesisLib.Identity import groupOf, identityOf, withPatient
-from D3MSynthesisLib.Inputs import doubtfulMask
+from D3MSynthesisLib.Identity import identityOf, withPatient
+from D3MSynthesisLib.Inputs import doubtfulMask, sameExamination
 from D3MSynthesisLib.Runs import alive
 
 SAME_ML = 0.05
@@ -267,11 +267,11 @@ class ComparisonPart:
             if p.reference is not self.nodes.reference and isOfOtherVisit(p.reference, t1):
                 return p.reference
             return p.referenceMask if doubtfulMask(p.referenceMask, t1) else None
-        mine, known = groupOf(t1), identityOf(t1).known
+        known = identityOf(t1).known
         for node in (None if p.reference is self.nodes.reference else p.reference, p.referenceMask):
             if node is None or (known and identityOf(node).known):
                 continue
-            if groupOf(node) != mine or not mine[1]:
+            if not sameExamination(node, t1):
                 return node
         return None
 

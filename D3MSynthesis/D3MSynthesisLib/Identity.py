@@ -81,8 +81,9 @@ def identityOf(node: Any) -> Identity:
             return (database.instanceValue(instances[0], tag) or "").strip()
 
         study = value(STUDY_UID) or study
-        # without an ID Slicer's data tree takes the examination's (DICOMPlugin.py, addSeriesInSubjectHierarchy)
-        patient = value(PATIENT_ID) or (f"Patient-{study}" if study else patient)
+        # without an ID Slicer's data tree takes the examination's (DICOMPlugin.py, addSeriesInSubjectHierarchy); what
+        # the database lacks, as of a scene from another computer, the tree alone knows, and of all nodes alike
+        patient = value(PATIENT_ID) or patient or (f"Patient-{study}" if study else "")
     return Identity(patient, study, title)
 
 

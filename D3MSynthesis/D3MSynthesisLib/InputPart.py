@@ -14,7 +14,7 @@ from slicer.util import VTKObservationMixin
 import slicer
 from D3MSynthesisLib import Frames, Inputs, SampleCase
 from D3MSynthesisLib.Assignment import FURTHER, assignInputs
-from D3MSynthesisLib.Belonging import isOfOtherVisit, placeOf
+from D3MSynthesisLib.Belonging import isOfOtherVisit, markOf, placeOf
 from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
@@ -31,9 +31,13 @@ NOBODY = "nobody"
 
 def _whose(t1: Any) -> str:
     """What tells a T1's patient and examination from others; `NOBODY` where it says nothing of them."""
-    group = groupOf(t1)
-    text = " ".join((*group, placeOf(t1) if group[0] == "name" else ""))
-    return hashlib.sha256(text.encode()).hexdigest()[:16] if group[1] else NOBODY
+    group, place = groupOf(t1), placeOf(t1)
+    if not group[1] and place:  # one folder may have the scans of several
+        group = ("folder", markOf(t1))
+    elif not group[1]:
+        return NOBODY
+    text = " ".join((*group, "" if group[0] in ("study", "patient") else place))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class InputPart(VTKObservationMixin):
@@ -167,9 +171,19 @@ class InputPart(VTKObservationMixin):
             kept.SetAttribute(LAST, now)
         if whose is not None and before is not t1 and (whose != now or now == NOBODY):
             self._forget()  # two T1 that say nothing of a patient may be of two
-            real = self.parameters.reference
-            if real is not None and isOfOtherVisit(real, t1):
-                self._set("reference", None)  # T2 and FLAIR are chosen with T1; it would be compared with the result
+            for name in SCANS[1:]:
+                scan = getattr(self.parameters, name)
+                if scan is not None and self._staysBehind(name, scan, t1):
+                    self._set(name, None)
+
+    @staticmethod
+    def _staysBehind(name: str, scan: Any, t1: Any) -> bool:
+        """Whether a scan that was chosen with another patient's T1 is not kept with this one.
+
+        What was made in the scene, "t2 registered", says nothing of a patient. T2 and FLAIR that say another one are
+        told, since the next ones are chosen with T1; a real T1c would be compared with the result.
+        """
+        return Inputs.saysNothing(scan, t1) or (name == "reference" and isOfOtherVisit(scan, t1))
 
     def _forget(self) -> None:
         self.parameters.emptied = ""  # what one patient's scans lack says nothing of another's
@@ -272,7 +286,7 @@ class InputPart(VTKObservationMixin):
         p = self.parameters
         names = [name for name in (*SCANS[:3], *self._taken()) if getattr(p, name) is not None
                  and getattr(p, name).GetParentTransformNode() is not None]  # fmt: skip
-        kept = {name: getattr(p, name) for name in (*FURTHER, *MASKS, "acrossStudies", "emptied")}
+        kept = {name: getattr(p, name) for name in (*SCANS[1:], *FURTHER, *MASKS, "acrossStudies", "emptied")}
         for name, copy in zip(names, Inputs.hardenedCopies([getattr(p, name) for name in names]), strict=True):
             setattr(p, name, copy)
             kept.pop(name, None)

@@ -16,7 +16,17 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
-from D3MSynthesisLib.Belonging import apart, disagreement, doubt, keepPlace, ofOtherExamination, wasRead
+from D3MSynthesisLib.Belonging import (
+    apart,
+    disagreement,
+    doubt,
+    isOfOtherVisit,
+    keepPlace,
+    markOf,
+    ofOtherExamination,
+    placeOf,
+    wasRead,
+)
 from D3MSynthesisLib.Counted import Counted, countedOf
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
@@ -90,7 +100,7 @@ def readiness(
         return _("{scan} is of another examination than T1.").format(scan=stranger)
     for name, node in masks:
         owner = ownerOf(node)
-        strange = not _sameGroup(owner, t1) and apart(owner, t1) if owner is not None else _namesAnother(node, t1)
+        strange = not sameExamination(owner, t1) and apart(owner, t1) if owner is not None else _namesAnother(node, t1)
         if strange:
             text = _("{scan} is of a result of another patient than T1, by its name or folder: {name}.")
             return text.format(scan=name, name=(node if owner is None else owner).GetName())
@@ -113,7 +123,7 @@ def maskNotice(t1: Any, masks: Iterable[Any]) -> str | None:
     found = []
     for mask in masks:
         owner = ownerOf(mask)
-        if owner is not None and owner is not t1 and not _sameGroup(owner, t1):
+        if owner is not None and owner is not t1 and not sameExamination(owner, t1):
             text = _("{mask} belongs to a result of another T1, {name}: nothing says that it is of the same patient.")
             found.append(text.format(mask=mask.GetName(), name=owner.GetName()))
         elif owner is None and doubtfulMask(mask, t1):
@@ -141,8 +151,16 @@ def doubtfulMask(mask: Any, t1: Any) -> bool:
     return wasRead(mask) if belongs is None else not belongs
 
 
-def _sameGroup(one: Any, other: Any) -> bool:
-    return one is other or (groupOf(one) == groupOf(other) != ("", ""))
+def sameExamination(one: Any, other: Any) -> bool:
+    """Whether identifiers, else names and folders, say of two nodes that they are of one patient and date."""
+    return one is other or (groupOf(one) == groupOf(other) != ("", "") and not isOfOtherVisit(one, other))
+
+
+def saysNothing(scan: Any, t1: Any) -> bool:
+    """Whether nothing says of a scan that it is of T1's patient or of another, as of what a module has made."""
+    if (identityOf(scan).known and identityOf(t1).known) or sameExamination(scan, t1) or isOfOtherVisit(scan, t1):
+        return False
+    return not any(what(scan) == what(t1) != "" for what in (placeOf, markOf))
 
 
 def _namesAnother(mask: Any, t1: Any) -> bool:

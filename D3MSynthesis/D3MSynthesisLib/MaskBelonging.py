@@ -9,10 +9,11 @@ from typing import Any
 from d3m.results.ours import provenance_in
 from D3MSynthesisLib.Belonging import (
     acquiredIn,
-    belongsElsewhere,
     fileOf,
     hashOf,
+    isOfOtherVisit,
     isOfScan,
+    kindsIn,
     marksIn,
     nameOf,
     ofOtherExamination,
@@ -69,7 +70,7 @@ def _saidBelonging(mask: Any, t1: Any) -> bool | None:
         return theirs <= mine or mine <= theirs
     scan = _drawnOn(mask)
     if scan is not None and not wasRead(mask):  # Segment Editor calls all of them "Segmentation", saved anywhere
-        return not belongsElsewhere(scan, t1)
+        return not isOfOtherVisit(scan, t1)
     place, other = placeOf(mask), placeOf(t1)
     if place and (place == other or _liesUnder(mask, t1)):
         return True
@@ -78,7 +79,7 @@ def _saidBelonging(mask: Any, t1: Any) -> bool | None:
     if numbers and not (theirs and _called(t1)):  # "site1_smith" is not said to be of "Site 1 Jones"
         return True
     drawn = scan is not None and not isOfSynthesis(mask)  # whose result is read may look at it in Segment Editor, too
-    if drawn and not belongsElsewhere(scan, t1):
+    if drawn and not isOfOtherVisit(scan, t1):
         return True
     patient = identityOf(t1).patient
     others = [node for node in acquiredIn(mask.GetScene()) if identityOf(node).patient not in ("", patient)]
@@ -123,7 +124,7 @@ def _besideAnotherDate(mask: Any, t1: Any) -> bool:
     if all(paths) and not _datesDiffer(*(path.parent for path in paths if path)):
         return False
     named = [node for node in acquiredIn(mask.GetScene()) if groupOf(node) == groupOf(t1)]
-    return bool(_kindsIn(named, place) & _kindsIn(named, other))
+    return bool(kindsIn(named, place) & kindsIn(named, other))
 
 
 def _datesDiffer(one: Path, other: Path) -> bool:
@@ -140,13 +141,6 @@ def _datesDiffer(one: Path, other: Path) -> bool:
             [word.lstrip("0") for word in re.findall(r"\d+|[a-z]+", text) if word.isdigit() or VISITS.fullmatch(word)]
         )
     return told[0] != told[1]
-
-
-def _kindsIn(scans: list[Any], place: str) -> set[str]:
-    """Kinds of the scans that lie in a place."""
-    from D3MSynthesisLib.Assignment import contrastOf, nodeDescription
-
-    return {contrastOf(nodeDescription(node)) or "" for node in scans if placeOf(node) == place} - {""}
 
 
 def _liesUnder(mask: Any, t1: Any) -> bool:
@@ -239,4 +233,4 @@ def _endsAgree(mask: Any, t1: Any) -> bool | None:
     if one.startswith("0") and other.startswith("0"):
         return False
     beside = [node for node in acquiredIn(mask.GetScene()) if wordsOf(nameOf(node))[:1] == [other]]
-    return False if placeOf(t1) and len(_kindsIn(beside, placeOf(t1))) > 1 else None
+    return False if placeOf(t1) and len(kindsIn(beside, placeOf(t1))) > 1 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from D3MSynthesisLib.Assignment import contrastOf, furtherOf
-from D3MSynthesisLib.Belonging import ORIGIN, UNKNOWN, apart, wasRead
+from D3MSynthesisLib.Belonging import ORIGIN, UNKNOWN, isOfOtherVisit, wasRead
 from D3MSynthesisLib.Identity import Gone, identityOf
 from D3MSynthesisLib.MaskBelonging import isOfSynthesis, maskBelongs, severalPatients
 from D3MSynthesisLib.Runs import DATES, INPUTS, PREFIX, ROLE, RUN, T1_PLACE, Nodes, alive, nodesOf
@@ -85,7 +85,7 @@ def strangeness(node: Any, result: Any) -> str:
         return STRANGE if belongs is False else ""
     name = node.GetName() or ""  # of maps and atlases names say nothing about a patient
     isScan = node.IsA("vtkMRMLScalarVolumeNode") and bool(contrastOf(name) or furtherOf(name))
-    return STRANGE if isScan and apart(node, t1) else ""
+    return STRANGE if isScan and isOfOtherVisit(node, t1) else ""
 
 
 def _t1Of(result: Any) -> Any:

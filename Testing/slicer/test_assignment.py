@@ -304,6 +304,15 @@ def test_a_hardened_copy_is_still_its_patients(database: Database) -> None:
     assert "another patient" in Inputs.readiness(*nodes, copy)
 
 
+def test_a_database_that_lacks_the_scans(database: Database) -> None:
+    """A scene from another computer: what is known of scans and of what was made of them is the data tree's alone."""
+    scan, made = (in_tree(volume(name), "Doe^John", "1.2.3") for name in ("5: t1", "5: t1 synthetic CEMRI"))
+    scan.SetAttribute("DICOM.instanceUIDs", "1.2.3.4")
+    assert Identity.identityOf(scan).patient == Identity.identityOf(made).patient == "Doe^John"
+    database.values["1.2.3.4", "0010,0020"] = "4711"
+    assert Identity.identityOf(scan).patient == "4711"
+
+
 def test_panel_can_say_whose_scans_they_are(database: Database) -> None:
     """Patient and examination of the data tree are named; names that speak of two patients are pointed at."""
     nodes = [in_tree(volume(name), "Doe^John", "MR Brain") for name in ("t1", "t2")]

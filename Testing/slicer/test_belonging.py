@@ -10,7 +10,7 @@ from slicer_helpers import MadeOutput, fake_engine, save
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import SCANS, opened, press, read  # noqa: E402
+from panel_helpers import SCANS, choose, examination, opened, press, read, scans  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 from D3MSynthesisLib import Captions  # noqa: E402
@@ -130,6 +130,48 @@ def test_what_was_done_to_a_scan_is_no_person(host: Host, made: MadeOutput, name
         assert ("different patients" in panel.ui.whoseLabel.text) is (real != name)
         panel.ui.compareButton.click()
         assert bool(asked) is (real != name)
+
+
+@pytest.mark.parametrize("kind", ["dicom", "files"])
+def test_what_was_made_in_the_scene_stays_with_its_patient(
+    host: Host, made: MadeOutput, tmp_path: Path, kind: str
+) -> None:
+    """What Slicer's modules make says nothing of a patient: Doe's is not kept with Roe's T1, but with Doe's own."""
+    panel = host.openModule("D3MSynthesis").panel
+    if kind == "dicom":
+        t1, again, roe = scans(made, "5: t1_mprage", "6: t1_vibe", "5: t1_mprage")
+        examination("Doe", [t1, again])
+        examination("Roe", [roe])
+    else:
+        t1, again = read(host, made, tmp_path / "doe", "t1", "t1_vibe")
+        (roe,) = read(host, made, tmp_path / "roe", "t1")
+    choose(panel, [t1, *scans(made, "t2 registered", "flair registered")])
+    panel.parameters.reference = scans(made, "t1c registered")[0]
+    host.settle()
+    doe = chosen(panel)
+    panel.parameters.t1 = again
+    host.settle()
+    assert chosen(panel) == [again, *doe[1:]]
+    panel.parameters.t1 = roe
+    host.settle()
+    assert chosen(panel) == [roe, None, None, None]
+    assert "Choose T2" in panel.ui.stateLabel.text
+
+
+@pytest.mark.parametrize(
+    ("name", "stranger"),
+    [("smith_rCBV", False), ("smith_CT", False), ("Output Volume", False), ("T1c in T1 space", False),
+     ("Subtraction", False), ("jones_rCBV", True), ("jones_T1c", True), ("smithson_CT", True)],
+)  # fmt: skip
+def test_images_in_the_views_that_are_none_of_the_scans(
+    host: Host, made: MadeOutput, tmp_path: Path, name: str, stranger: bool
+) -> None:
+    """A patient's own map in the views is no stranger, nor is what a module calls as it calls all that it makes."""
+    panel = host.openModule("D3MSynthesis").panel
+    read(host, made, tmp_path / "smith", "smith_T1", "smith_T2", "smith_FLAIR")
+    slicer.util.setSliceViewerLayers(background=scans(made, name)[0])
+    host.settle()
+    assert ("another patient?" in panel.ui.stateLabel.text) is stranger
 
 
 @pytest.mark.parametrize("names", ["t1 t2 flair t1c", "case_t1 case_t2 case_flair case_t1c"])

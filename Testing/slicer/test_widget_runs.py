@@ -12,6 +12,8 @@ pytest.importorskip("PySide6.QtUiTools")
 from panel_helpers import SCANS, choose, opened, press, read, scans, slow  # noqa: E402
 from qt_host import Host  # noqa: E402
 
+from D3MSynthesisLib import Captions  # noqa: E402
+
 
 def test_a_second_run_is_not_listed_under_the_next_patients_t1(host: Host, made: MadeOutput, tmp_path: Path) -> None:
     """Files of equal names: Slicer calls Jones's T1 "t1_1", and no result of Smith's may be called so."""
@@ -45,6 +47,46 @@ def test_a_second_run_is_not_listed_under_the_next_patients_t1(host: Host, made:
     panel.result.onRun(1)
     host.settle()
     assert "This is a result of t1, not of the T1 that is chosen now" in panel.ui.volumeLabel.text
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [("2020", "2021", "smith_{}"), ("", "", "smith_{}_{}")],
+    ids=["a folder for each date", "dates in names"],
+)
+def test_files_of_two_dates(host: Host, made: MadeOutput, tmp_path: Path, first: str, second: str, name: str) -> None:
+    """Names that begin alike do not make scans of two dates one: nothing of the first goes to the second unasked."""
+    panel = host.openModule("D3MSynthesis").panel
+    panel.logic._engine = fake_engine(tmp_path / "engine", "finish", made.folder)
+    old, new = (
+        read(host, made, tmp_path / "smith" / folder, *(name.format(scan, date) for scan in (*SCANS, "t1c")))
+        for folder, date in ((first, "2020"), (second, "2021"))
+    )
+    asked: list[str] = []
+    panel.confirm = lambda question: bool(asked.append(question)) or True
+    runs = []
+    for files in (old, new):
+        panel.parameters.reference = None
+        choose(panel, files[:3])
+        host.settle()
+        press(host, panel)
+        runs.append(panel.result.nodes)
+    # the first date's T1c and mask beside the second date's result
+    slicer.util.setSliceViewerLayers(foreground=old[3], foregroundOpacity=0.5)
+    assert old[3].GetName() in Captions.strangeCaption(host.scene, "Red")
+    panel.parameters.enhancementMask = runs[0].segmentation
+    host.settle()
+    assert "belongs to a result of another T1" in panel.ui.steerLabel.text + panel.ui.whoseLabel.text
+    panel.parameters.enhancementMask = runs[1].segmentation
+    panel.result.onRun(1)  # the run before
+    host.settle()
+    assert panel.parameters.enhancementMask is None
+    # the second date's T1c beside the first date's result
+    panel.parameters.reference = new[3]
+    host.settle()
+    panel.ui.compareButton.click()
+    assert len(asked) == 1
+    assert "patient and date" in asked[0]
 
 
 def test_a_run_of_an_earlier_versions_scene_is_told_from_another_t1s(host: Host, made: MadeOutput) -> None:
