@@ -31,7 +31,7 @@ from D3MSynthesisLib.Counted import Counted, countedOf
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
 from D3MSynthesisLib.Identity import groupOf, identityOf, putBeside, stemOf
-from D3MSynthesisLib.MaskBelonging import maskBelongs
+from D3MSynthesisLib.MaskBelonging import maskBelongs, severalPatients
 from D3MSynthesisLib.Runs import RUN, alive, findRuns
 from D3MSynthesisLib.Texts import _
 
@@ -218,13 +218,16 @@ def whose(nodes: Iterable[Any]) -> str:
 def scansNotice(nodes: Iterable[Any]) -> str | None:
     """Sentences for the result where its scans are of several examinations, or names or folders of several patients.
 
-    None if all is well. Where every scan has identifiers, `readiness` compares these. It names nobody: files of the
-    result have it. DICOM files tell the examinations by `Identity.agreement`.
+    Or where some say nothing and the scene has several patients. None if all is well. Where every scan has identifiers,
+    `readiness` compares these. It names nobody: files of the result have it. DICOM files tell the examinations by
+    `Identity.agreement`.
     """
     chosen = [node for node in nodes if node is not None]
     told = [_("The scans are of several examinations.")] if studiesDiffer(chosen) else []
     if not all(identityOf(node).known for node in chosen) and disagreement(chosen):
         told.append(_("The names or folders of the scans spoke of different patients: make sure that they are of one."))
+    elif len({identityOf(node).known for node in chosen}) > 1 and severalPatients(chosen[0].GetScene()):
+        told.append(_("Nothing said of some scans whose they are: make sure that they are of one patient."))
     return " ".join(told) or None
 
 

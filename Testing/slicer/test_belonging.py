@@ -156,6 +156,12 @@ def test_what_was_made_in_the_scene_stays_with_its_patient(
     host.settle()
     assert chosen(panel) == [roe, None, None, None]
     assert "Choose T2" in panel.ui.stateLabel.text
+    if kind == "dicom":  # who chooses them nevertheless is told, and so is who looks at the result
+        panel.logic._engine = fake_engine(tmp_path / "engine", "finish", made.folder)
+        choose(panel, [roe, *doe[1:3]])
+        host.settle()
+        press(host, panel)
+        assert "Nothing said of some scans whose they are" in panel.ui.noticesLabel.text
 
 
 @pytest.mark.parametrize(
