@@ -105,21 +105,26 @@ def _ownWindow(nodes: Nodes, node: Any, ends: tuple[float, float] = PERCENTILES,
 
     Of T2 the darkest in the brain may be its white matter, which is not black.
     """
-    image = resampledOn(node, nodes.cemri)
-    brain = brainOf(nodes) & (image != 0)
-    if not brain.any():
-        image = slicer.util.arrayFromVolume(node)
-        brain = image != 0
-    if brain.any():
-        low, high = percentiles(image[brain], ends)
+    values = finite(resampledOn(node, nodes.cemri)[brainOf(nodes)])
+    if not values.any():
+        values = finite(slicer.util.arrayFromVolume(node))
+    if values.any():
+        low, high = percentiles(values[values != 0], ends)
         window(node, min(low, 0.0) if fromBlack else low, high)
+
+
+def finite(values: Any) -> Any:
+    """The numbers among values, in a row: what resampled a scan may have written NaN where it has no data."""
+    import numpy as np
+
+    return values[np.isfinite(values)]
 
 
 def percentiles(values: Any, ends: tuple[float, float] = PERCENTILES) -> tuple[float, float]:
     """Lower and upper end of a window."""
     import numpy as np
 
-    low, high = (float(value) for value in np.percentile(values, ends))
+    low, high = (float(value) for value in np.percentile(finite(values), ends))
     return low, max(high, low + 1e-6)
 
 
@@ -127,6 +132,7 @@ def upper(values: Any, percentile: float = 99) -> float:
     """Upper end of a colour range: a percentile of what is not zero."""
     import numpy as np
 
+    values = finite(values)
     return max(float(np.percentile(values, percentile)), 1e-3) if values.size else 1.0
 
 

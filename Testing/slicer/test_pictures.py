@@ -309,6 +309,29 @@ def test_a_large_lesion_keeps_its_shades(tmp_path: Path) -> None:
     assert window_of(scans[2])[1] < window_of(nodes.cemri)[1], "its own"
 
 
+@pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_window_knows_numbers_alone(tmp_path: Path, hole: float, share: float) -> None:
+    """A scan without data in a part of the brain, or in all of it, is seen by the values that it has."""
+    host = MRMLHost()
+    made = make_output(tmp_path / "out")
+    names = ("T1", "T2", "FLAIR", "T1c")
+    scans = [slicer.util.addVolumeFromArray(made.t1.T + 1, ijkToRAS=made.matrix, name=name) for name in names]
+    brain = (made.cemri != made.t1).T
+    half = int(share * brain.shape[0])
+    for scan in scans[1:]:
+        array = slicer.util.arrayFromVolume(scan)
+        array[:half][brain[:half]] = hole
+        values = array[np.isfinite(array)]
+    frame = Scene.Frame("T1", made.matrix, scans[0], t2=scans[1], flair=scans[2])
+    nodes = Scene.addRun(host.scene, made.folder, frame, reference=scans[3])
+    Pictures.first(nodes)
+    for scan in scans[1:]:
+        low, high = window_of(scan)
+        assert values.max() >= high > low >= 0, scan.GetName()
+        assert high > np.median(values), scan.GetName()
+
+
 def test_windows_of_a_person_stay(shown: tuple[MRMLHost, Runs.Nodes]) -> None:
     """The subtraction's window, grey or coloured, is not set again with every change of something else."""
     _, nodes = shown
