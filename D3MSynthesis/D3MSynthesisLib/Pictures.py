@@ -212,8 +212,19 @@ def _backgrounds(nodes: Nodes, look: Look) -> dict[str, Any]:
 
 def coloured(nodes: Nodes) -> bool:
     """Whether a view has the colours of the deformation's length or volume change now."""
-    maps = {node.GetID() for node in (nodes.fieldMap, nodes.magnitude) if alive(node)}
-    return any(view.GetForegroundVolumeID() in maps for view in Seen.composites(nodes.cemri.GetScene()))
+    return inViews(nodes, nodes.fieldMap, nodes.magnitude)
+
+
+def inspected(nodes: Nodes) -> bool:
+    """Whether a view has the sample's own picture, or that of a step, now."""
+    found = proxies(nodes)
+    return inViews(nodes, nodes.sample, found.get("before"), found.get("after"))
+
+
+def inViews(nodes: Nodes, *images: Any) -> bool:
+    """Whether one of these images of a run, where it has them, is seen in a slice view now."""
+    seen = Seen.arranged(nodes.cemri.GetScene())
+    return any(alive(image) and image in seen for image in images)
 
 
 def showMask(nodes: Nodes, look: Look) -> None:

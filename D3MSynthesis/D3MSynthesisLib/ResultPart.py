@@ -218,6 +218,7 @@ class ResultPart(VTKObservationMixin):
     def _tellSoon(self) -> None:
         self._telling = False
         self.tellOwner()
+        self._tellPicture()
         self._shown()
 
     def _observeReference(self) -> None:
@@ -307,15 +308,18 @@ class ResultPart(VTKObservationMixin):
         return text
 
     def _tellPicture(self) -> None:
+        """What is seen, which need not be what is chosen: a key, or another module, may have put T1 into the views."""
         ui, nodes, p = self.ui, self.nodes, self.parameters
         said, field = [], ""
-        if nodes is not None and p is not None:
-            if p.picture is Picture.SAMPLE:
+        if nodes is not None and Runs.alive(nodes.cemri) and p is not None:
+            if Pictures.inspected(nodes):
                 said.append(self._sampleText())
+            elif p.picture is Picture.SAMPLE and not Pictures.canInspect(nodes):
+                said.append(_("This run has not kept the picture that its deformation belongs to."))
             if p.overlay is Overlay.UNCERTAINTY and not Runs.alive(nodes.uncertainty):
                 said.append(_("This run has one sample, so there is no uncertainty: choose the quality Best, or more "
                               "samples."))  # fmt: skip
-            elif p.overlay is Overlay.UNCERTAINTY and not nodes.errorExpected:
+            elif not nodes.errorExpected and Pictures.inViews(nodes, nodes.uncertainty):
                 said.append(_("Shown: by how much the samples differ. That hardly says how far off the image is: its "
                               "model's card does not know that."))  # fmt: skip
             if p.overlay is Overlay.WHOLE_TUMOUR and not Runs.alive(nodes.wholeTumour):
@@ -327,8 +331,6 @@ class ResultPart(VTKObservationMixin):
 
     def _sampleText(self) -> str:
         nodes = self.nodes
-        if not Pictures.canInspect(nodes):
-            return _("This run has not kept the picture that its deformation belongs to.")
         if nodes.samples > 1:
             text = _("Shown: sample 1 of {n} by itself. The synthetic CEMRI is the mean of all {n}, with the model's "
                      "gain and smoothing.")  # fmt: skip
@@ -341,6 +343,8 @@ class ResultPart(VTKObservationMixin):
             return ""
         if mode in (Deformation.GRID, Deformation.ARROWS) and not self._factor:
             return _("The field cannot be drawn: a transform that is no matrix was hardened onto it.")
+        if mode in (Deformation.MAGNITUDE, Deformation.JACOBIAN) and not Pictures.coloured(nodes):
+            return ""
         which = _("Field of {step}, {sample}.").format(
             step=Field.stepName(nodes, self._look().step), sample=Pictures.sampleText(nodes)
         )

@@ -220,14 +220,18 @@ def withoutRun(nodes: Nodes) -> list[str]:
     """
     if not alive(nodes.cemri):  # its scene is being closed
         return []
-    scene, own = nodes.cemri.GetScene(), nodes.cemri.GetName() or ""
-    shown = [node for view in _arranged(scene) for node in images(scene, view.GetLayoutName())[:2]]
+    own = nodes.cemri.GetName() or ""
     names = [
         node.GetName() or ""
-        for node in shown
+        for node in arranged(nodes.cemri.GetScene())
         if isSynthetic(node) and not node.GetAttribute(RUN) and (wasRead(node) or not node.GetName().startswith(own))
     ]
     return list(dict.fromkeys(names))
+
+
+def arranged(scene: Any) -> list[Any]:
+    """Images that are seen in the slice views of the layout; None where a view has none."""
+    return [node for view in _arranged(scene) for node in images(scene, view.GetLayoutName())[:2]]
 
 
 def _arranged(scene: Any) -> list[Any]:

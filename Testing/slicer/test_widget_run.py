@@ -160,6 +160,32 @@ def test_pictures(done: tuple[Host, object, list[str]]) -> None:
         assert ui.pictureLabel.isVisibleTo(ui.pictureLabel.parent()) == (index == 2)
 
 
+@pytest.mark.parametrize("key", ["t1", "reference", "flip", "dragged"])
+def test_nothing_is_told_of_a_picture_that_is_not_seen(done: tuple[Host, object, list[str]], key: str) -> None:
+    """T1 or the real T1c in every view is neither the sample by itself nor coloured, and back they are."""
+    host, panel, _ = done
+    nodes, ui = panel.result.nodes, panel.ui
+    ui.deformationBox.setCurrentIndex(1)
+    host.settle()
+    assert "by itself" in ui.pictureLabel.text
+    assert "Colours" in ui.enlargementLabel.text
+    if key == "flip":
+        panel.result.onFlip()
+    elif key == "dragged":
+        slicer.util.setSliceViewerLayers(background=nodes.t1, foreground=None)
+    else:
+        panel.result.onOnly(key)
+    host.settle()
+    assert background(host) is (nodes.reference if key == "reference" else nodes.t1)
+    assert ui.pictureLabel.text == ui.enlargementLabel.text == ""
+    slicer.util.setSliceViewerLayers(background=nodes.sample, foreground=nodes.magnitude, foregroundOpacity=0.5)
+    host.settle()
+    assert "by itself" in ui.pictureLabel.text
+    assert "Colours" in ui.enlargementLabel.text
+    ui.deformationBox.setCurrentIndex(0)
+    ui.pictureBox.setCurrentIndex(0)
+
+
 def test_overlay_that_is_not_there_is_explained(done: tuple[Host, object, list[str]]) -> None:
     """Where there is no spread, or no map of the tumour, to be shown the panel says why."""
     host, panel, _ = done
