@@ -258,9 +258,12 @@ class InputPart(VTKObservationMixin):
             widget.setVisible(notice is not None)
 
     def onAssign(self, *_arguments: Any) -> None:
-        """Choose again by names and descriptions, whatever was chosen before."""
-        if self.parameters is not None:
-            self._takeAll(self._found([]))
+        """Choose again by names and descriptions: of the patient whose T1 is chosen, whatever else was before."""
+        if self.parameters is None:
+            return
+        t1 = self.parameters.t1
+        found = self._found([] if t1 is None else [t1])
+        self._takeAll(found if found["t1"] is not None else self._found([]))
 
     def _takeAll(self, nodes: dict[str, Any]) -> None:
         """Choose scans; masks of an earlier patient are not kept."""

@@ -164,6 +164,26 @@ def test_what_was_made_in_the_scene_stays_with_its_patient(
         assert "Nothing said of some scans whose they are" in panel.ui.noticesLabel.text
 
 
+@pytest.mark.parametrize("kind", ["dicom", "files"])
+def test_assign_by_name_takes_the_scans_of_the_patient_whose_t1_is_chosen(
+    host: Host, made: MadeOutput, tmp_path: Path, kind: str
+) -> None:
+    """With two patients loaded Roe's T1 is enough to say whose scans are wanted."""
+    panel = host.openModule("D3MSynthesis").panel
+    if kind == "dicom":
+        doe, roe = scans(made, "5: t1", "6: t2", "7: flair"), scans(made, "5: t1", "6: t2", "7: flair")
+        examination("Doe", doe)
+        examination("Roe", roe)
+    else:
+        doe, roe = (read(host, made, tmp_path / name, *SCANS) for name in ("doe", "roe"))
+    choose(panel, doe)
+    panel.parameters.t1 = roe[0]
+    host.settle()
+    panel.ui.assignButton.click()
+    host.settle()
+    assert chosen(panel) == [*roe, None]
+
+
 @pytest.mark.parametrize(
     ("name", "stranger"),
     [("smith_rCBV", False), ("smith_CT", False), ("Output Volume", False), ("T1c in T1 space", False),
