@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from d3m.results.ours import provenance_in
-from D3MSynthesisLib.Identity import examinationHash, groupOf, identityOf, stemOf
+from D3MSynthesisLib.Identity import SERIES, STAMP, examinationHash, groupOf, identityOf, stemOf
 from D3MSynthesisLib.Runs import nodesOf
 from D3MSynthesisLib.Texts import _
 
@@ -21,13 +22,18 @@ UNKNOWN = "unknown"
 EXAMINATION = "D3M.Examination"
 """Attribute of what was read from a result's folder: `examinationHash` of the T1 that the result was made from."""
 SEQUENCES = re.compile(
-    r"t[12](?:w|n|f|c|ce|gd|gad|km|post|flair|tse|fse)?|flair|mprage|mp2rage|bravo|f?spgr|vibe|tfe|tfl|tirm|dark|fluid"
-    r"|space|cube|vista|fse|tse|se|gre|ffe|ir|fs|fatsat|dixon|propeller|blade|dwi|adc|swi|ax|axial|sag|sagittal|cor"
+    r"t[12](?:w|n|f|c|ce|gd|gad|km|pre|post|flair|tse|fse)?|flair|mprage|mp2rage|bravo|f?spgr|vibe|tfe|tfl|tirm|dark|fluid"
+    r"|space|cube|vista|(?:fr)?fse|tse|se|gre|ffe|ir|fs|fatsat|dixon|propeller|blade|dwi|adc|swi|ax|axial|sag|sagittal|cor"
     r"|coronal|tra|transversal|obl|[23]d|iso|p[2-4]|\d+mm|the|scan|series|img|image|volume|mri?|brain|nii|gz|nrrd|copy"
     r"|hardened|reg|registered|resampled|stripped|bet|norm|nd|dis[23]d|desc|preproc|acq|run|space|rec|acquisition|new"
     r"|in|on|to|of|from"
+    r"|wip|sense|longtr|grappa|haste|stir|flash|fl[23]d|epi|mpr|xl|hires"
 )
 """Words of a name that say nothing about a patient."""
+TIMED = r"\d{14}"
+"""A stamp with a time."""
+MATRIX = re.compile(r"192|256|288|320|384|448|512|640|768")
+"""Numbers of voxels in a series' name: "t2_tse_tra_512_5"."""
 DONE = (
     r"(?:co)?reg(?:istered)?|resampled|warped|moved|aligned|transformed|hardened|cropped|output|elastix"
     r"|(?:skull)?stripped|skull|n4(?:itk)?|corrected|subtract(?:ed|ion)"
@@ -61,40 +67,92 @@ def hashOf(folder: Path) -> str:
 def _folderOf(path: Path) -> Path:
     """The folder of a patient's files: where each series has one of its own, as in "smith/t1/t1.nii.gz", that above.
 
-    A file whose name says more than the scan may be one of many patients' there. Numbers before a folder's name are
-    those of series where an archive says so ("smith/scans/4_t1"): elsewhere they may be patients'.
+    A file whose name says more than the scan may be one of many patients' there.
     """
     series = path.parent
     while HOLDERS.fullmatch(series.name.lower()):
         series = series.parent
-    name = series.name.lower()
-    if series.parent.name.lower() == "scans":
-        name = re.sub(r"^\d+[-_. ]+", "", name)
-    ofSeries = _isOfSeries(_plainName(path)) and _isOfSeries(name) and not _holdsOthers(path)
+    stamps = [word for word in wordsOf(_plainName(path)) if re.fullmatch(STAMP, word)]
+    ofSeries = _isOfSeries(path, stamps) and _isOfSeries(series) and not _holdsOthers(path)
     return series.parent if ofSeries else path.parent
-
-
-def _holdsOthers(path: Path) -> bool:
-    """Whether scans of other kinds lie beside a file: then its folder "T1" is the first date's, not the T1's."""
-    from D3MSynthesisLib.Assignment import contrastOf
-
-    try:
-        beside = list(islice(path.parent.iterdir(), MOST_FILES))
-    except OSError:  # moved away since it was read
-        return False
-    kinds = {contrastOf(_plainName(file)) for file in (path, *beside) if _isOfSeries(_plainName(file))}
-    return len(kinds - {None}) > 1
 
 
 def _plainName(path: Path) -> str:
     return path.name.split(".")[0].lower()
 
 
-def _isOfSeries(text: str) -> bool:
-    """Whether the name of a file or folder says which scan or mask it is, and nothing else."""
+def _isOfSeries(path: Path, also: Iterable[str] = ()) -> bool:
+    """Whether the name of a file or folder says which scan or mask it is, perhaps its number, and `also` these words.
+
+    Archives write numbers of series ("smith/scans/4_t1"); elsewhere they may be patients'.
+    """
     from D3MSynthesisLib.Assignment import contrastOf, furtherOf
 
-    return bool(OF_MASKS.fullmatch(text) or ((contrastOf(text) or furtherOf(text)) and not marksIn(text)))
+    name = _plainName(path)
+    if path.parent.name.lower() == "scans":
+        name = re.sub(r"^\d+[-_. ]+", "", name)
+    words = wordsOf(name)
+    numbers = set() if _numbersArePatients(path) else _numbersIn(words)
+    rest = [word for word in words if word not in numbers and word not in also]
+    marks = " ".join(word for word in rest if not isOfScan(word))
+    return bool(OF_MASKS.fullmatch(marks) or (not marks and (contrastOf(name) or furtherOf(name))))
+
+
+def _numbersIn(words: list[str]) -> set[str]:
+    """What of a name may be the number of a series: at its beginning or end, beside a word of the scan.
+
+    Stamps, numbers of voxels, and what was done to the scan are passed over.
+    """
+    found = set()
+    kept = [word for word in words if not re.fullmatch(f"{STAMP}|{DONE}", word)]
+    for number, *rest in (kept, kept[::-1]) if kept else ():
+        beside = next((word for word in rest if not word.isdigit()), "")
+        if re.fullmatch(SERIES, number) and (isOfScan(beside) or OF_MASKS.fullmatch(beside)):
+            found.add(number)
+    return found
+
+
+def _holdsOthers(path: Path) -> bool:
+    """Whether scans of other kinds lie beside a file: then its folder "T1" is the first date's, not the T1's."""
+    return len({kind for kind, _word in _beside(path)}) > 1
+
+
+def _numbersArePatients(path: Path) -> bool:
+    """Whether numbers of scans in a folder may be patients': two kinds have one in common, or all are of one kind."""
+    several = len({word for _kind, word in _beside(path) if re.fullmatch(SERIES, word)}) > 1
+    return (several and not _apartBy(SERIES, path)) or not path.parent.is_dir()  # nobody knows
+
+
+def _apartBy(pattern: str, path: Path) -> bool:
+    """Whether numbers or stamps in the names of a folder's scans are others for each kind."""
+    kinds: dict[str, set[str]] = {}
+    for kind, word in _beside(path):
+        if re.fullmatch(pattern, word):
+            kinds.setdefault(word, set()).add(kind)
+    return all(len(found) == 1 for found in kinds.values()) and len(set().union(*kinds.values())) > 1
+
+
+def _beside(path: Path) -> frozenset[tuple[str, str]]:
+    """Of the scans in the folder of a file or folder, itself too, the kind, and each number and stamp in the name."""
+    try:
+        return _lookInto(path.parent, path.parent.stat().st_mtime_ns)
+    except OSError:  # moved away since it was read
+        return frozenset()
+
+
+@functools.lru_cache(256)
+def _lookInto(folder: Path, _time: int) -> frozenset[tuple[str, str]]:
+    """`_beside`; views ask at every change, the folder is read once."""
+    from D3MSynthesisLib.Assignment import contrastOf
+
+    found = set()
+    for path in islice(folder.iterdir(), MOST_FILES):
+        words = wordsOf(_plainName(path))
+        kind, numbers = contrastOf(_plainName(path)), _numbersIn(words)
+        stamps = {word for word in words if re.fullmatch(STAMP, word)}
+        if kind and all(word in numbers or word in stamps or isOfScan(word) for word in words):
+            found |= {(kind, word) for word in (*stamps, *numbers, "")}
+    return frozenset(found)
 
 
 def keepPlace(node: Any, fromScene: bool = False, like: Any = None) -> None:
@@ -150,8 +208,20 @@ def nameOf(node: Any) -> str:
 
 
 def markOf(node: Any) -> str:
-    """What a node's name says besides the scan, in small letters: "t1_smith" gives "smith", "001_t1" gives "001"."""
-    return " ".join(marksIn(nameOf(node)))
+    """What a node's name says besides the scan, in small letters: "t1_smith" gives "smith", "001_t1" gives "001".
+
+    Numbers of series say nothing, nor does the time in a stamp where each series has its own.
+    """
+    words, path = wordsOf(nameOf(node)), fileOf(node)
+    ownTimes = path is not None and _apartBy(TIMED, path)
+    ofStudy = not ownTimes and any(re.fullmatch(TIMED, word) for word in words)
+    numbers = _numbersIn(words) if ofStudy or (path is not None and not _numbersArePatients(path)) else set()
+    said = [
+        word[:8] if ownTimes and re.fullmatch(TIMED, word) else word
+        for place, word in enumerate(words)
+        if word not in numbers and not isOfScan(word) and not (0 < place < len(words) - 1 and MATRIX.fullmatch(word))
+    ]
+    return " ".join(said)
 
 
 def marksIn(name: str) -> list[str]:
@@ -336,5 +406,5 @@ def _disagreeing(marks: list[str], stem: str) -> list[str]:
     behind = [" ".join(word for word in mark.split() if word not in begin) for mark in marks]
     said = [mark for mark in behind if mark]
     distinct = sorted(set(said))
-    numbers = all(re.fullmatch(r"[1-9]\d{0,2}", mark) for mark in said)
+    numbers = all(re.fullmatch(r"(?:se)?[1-9]\d{0,2}", mark) for mark in said)
     return [] if len(distinct) == len(said) and (stem or numbers) else distinct

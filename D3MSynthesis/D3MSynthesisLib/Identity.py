@@ -16,9 +16,15 @@ SYNTHESISED_FROM = ("t1", "t2", "flair", "adc", "swi")
 _SCAN_WORDS = r"t1|t2|flair|mprage|bravo|spgr|fspgr|vibe|tfe|tirm|dark|fse|tse|dwi|adc|swi"
 _PLAIN_WORDS = (
     r"ax|axial|sag|sagittal|cor|coronal|tra|transversal|obl|3d|2d|pre|post|gd|gad|km|ce|the|scan|mr|mri|brain"
-    r"|cube|space|vista|fs|fatsat|dixon|propeller|blade|se|gre"
+    r"|cube|space|vista|fs|fatsat|dixon|propeller|blade|se|gre|wip"
 )
 """Words of a sequence's name that say nothing about a patient."""
+STAMP = r"(?:19|20)\d\d[01]\d[0-3]\d(?:\d{6})?"
+"""A date, and a time where there is one, as converters of DICOM write them."""
+SERIES = r"(?:se)?(?:\d{1,3}|1\d0\d)"
+"""The number of a series, as in 4, SE4, 004, 1101; it may as well be a patient's."""
+_NUMBERS = re.compile(rf"(?:se)?\d{{0,3}}|{STAMP}[ _-]+{SERIES}|{SERIES}[ _-]+{STAMP}")
+"""What stands before the name of a series and says nothing about a patient."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ def stemOf(name: str) -> str:
     text = re.split(rf"(?i)(?<![a-z])(?:{_SCAN_WORDS})(?![a-z])|(?<![a-z])(?:t1|t2)", text, maxsplit=1)[0]
     text = re.sub(rf"(?i)(?<![a-z0-9])(?:{_PLAIN_WORDS})(?![a-z0-9])", " ", text)
     text = re.sub(r"[\s_.:+-]+$", "", text).strip(" _-.").lower()
-    return "" if re.fullmatch(r"\d{0,3}", text) else text  # the number of a series
+    return "" if _NUMBERS.fullmatch(text) else text
 
 
 def groupOf(node: Any) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from panel_helpers import SCANS, choose, examination, opened, press, read, scans
 from qt_host import Host  # noqa: E402
 
 from D3MSynthesisLib import Captions  # noqa: E402
+from D3MSynthesisLib.Belonging import isOfOtherVisit  # noqa: E402
 from D3MSynthesisLib.Grids import writeMask  # noqa: E402
 
 CHOSEN = (*SCANS, "reference")
@@ -34,6 +35,14 @@ GOOD = [
     "sub-01_T1w sub-01_T2w sub-01_FLAIR sub-01_ce-gadolinium_T1w",
     "MRI_HEAD_3D_T1_2020_3 MRI_HEAD_AX_T2_2020_4 MRI_HEAD_SAG_CUBE_FLAIR_2020_5 MRI_HEAD_3D_T1_GD_2020_9",
     "5_t1_mprage_sag_p2_iso 6_t2_tse_tra_3mm 7_t2_tirm_tra_dark-fluid 9_t1_mprage_sag_p2_iso_KM",
+    "AX_T1_20200101101010_4 AX_T2_20200101101010_5 AX_FLAIR_20200101101010_6 AX_T1_POST_20200101101010_8",
+    "AX_T1_20200101101010_4 AX_T2_20200101101510_5 AX_FLAIR_20200101102010_6 AX_T1_POST_20200101103010_8",
+    "20200101101010_4_AX_T1 20200101101010_5_AX_T2 20200101101010_6_AX_FLAIR 20200101101010_8_AX_T1_POST",
+    "SE4_AX_T1_20200101101010 SE5_AX_T2_20200101101010 SE6_AX_FLAIR_20200101101010 SE8_AX_T1_POST_20200101101010",
+    "t1_mprage_sag_p2_iso_4 t2_tse_tra_512_5 t2_tirm_tra_dark-fluid_6 t1_mprage_sag_p2_iso_km_8",
+    "4_AX_T1_BRAVO 5_AX_T2_FRFSE 6_Sag_CUBE_T2_FLAIR 8_AX_T1_BRAVO_POST",
+    "004_t1_mprage_sag 005_t2_tse_tra 006_t2_space_dark-fluid_sag_p2_iso 008_t1_mprage_sag_km",
+    "WIP_T1W_3D_TFE_SENSE_301 T2W_TSE_SENSE_401 FLAIR_longTR_SENSE_501 T1W_3D_TFE_GD_SENSE_1101",
 ]
 
 
@@ -44,12 +53,16 @@ def test_scans_of_one_folder_are_taken_without_a_word(host: Host, made: MadeOutp
     nodes = read(host, made, tmp_path / "smith", *names.split())
     assert chosen(panel) == nodes
     assert panel.ui.whoseLabel.text == ""
+    assert not any(isOfOtherVisit(node, nodes[0]) for node in nodes[1:])
 
 
 @pytest.mark.parametrize(
     ("mine", "other"),
     [("001_t1 001_t2", "002_flair"), ("t1_smith t2_smith", "flair_jones"), ("T1_001 T2_001", "FLAIR_002"),
-     ("12_t1 12_t2", "13_flair 13_t1c"), ("t1-GLI-00001 t2-GLI-00001", "flair-GLI-00002")],
+     ("12_t1 12_t2", "13_flair 13_t1c"), ("t1-GLI-00001 t2-GLI-00001", "flair-GLI-00002"),
+     ("SE12_t1 SE12_t2", "SE13_flair"), ("512_t1_tse 512_t2_tse", "256_flair"), ("t1_2020 t2_2020", "flair_2021"),
+     ("AX_T1_20200101101010_4 AX_T2_20200101101010_5", "AX_FLAIR_20200101143000_6"),
+     ("20200101101010_4_T1 20200101101010_5_T2", "20210101101010_6_FLAIR")],
 )  # fmt: skip
 def test_one_folder_of_several_patients(host: Host, made: MadeOutput, tmp_path: Path, mine: str, other: str) -> None:
     """The patient may stand anywhere in a name; who chooses another's FLAIR by hand is told."""
@@ -61,15 +74,20 @@ def test_one_folder_of_several_patients(host: Host, made: MadeOutput, tmp_path: 
     assert "different patients" in panel.ui.whoseLabel.text
 
 
-@pytest.mark.parametrize("place", ["{name}", "{name}/NIFTI", "scans/{number}-{name}/resources/NIFTI/files"])
+@pytest.mark.parametrize(
+    "place", ["{name}/{name}", "{name}/NIFTI/{name}", "scans/{number}-{name}/resources/NIFTI/files/{name}",
+              "{number}_{name}/NIFTI/{name}", "AX {name}/{number}_AX_{name}"],
+)  # fmt: skip
 def test_a_folder_for_each_series(host: Host, made: MadeOutput, tmp_path: Path, place: str) -> None:
     """Series that lie in folders of their own, all with plain names, are of the folder above; a mask is, too."""
     panel = host.openModule("D3MSynthesis").panel
     kinds = ("t1", "t2", "flair", "t1c", "seg")
     people = {
         who: [
-            read(host, made, tmp_path / who / place.format(name=name, number=number), name)[0]
-            for number, name in enumerate(kinds, first)
+            read(host, made, path.parent, path.name)[0]
+            for path in (
+                tmp_path / who / place.format(name=name, number=number) for number, name in enumerate(kinds, first)
+            )
         ]
         for who, first in (("smith", 1), ("jones", 4))
     }
@@ -107,7 +125,16 @@ def test_a_folder_for_each_series_of_many_patients(host: Host, made: MadeOutput,
     for folder, names in ((tmp_path / "a", ("t1", "t2")), (tmp_path / "p2", ("t1",)), (tmp_path / "p3", ("t2",))):
         for name in names:
             read(host, made, folder / name if folder.name == "a" else folder, "7" if folder.name == "a" else name)
-    for pair in (("7", "7_1"), ("t1", "t2")):
+    for name in ("t1", "t2"):  # folders and files of many patients, by number
+        for number in (4, 5):
+            (tmp_path / "b" / f"{number}_{name}").mkdir(parents=True)
+            (tmp_path / "c" / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "c" / name / f"{number}_{name}.nii.gz").touch()
+    read(host, made, tmp_path / "b" / "4_t1", "t1w")
+    read(host, made, tmp_path / "b" / "5_t2", "t2w")
+    read(host, made, tmp_path / "c" / "t1", "4_t1")
+    read(host, made, tmp_path / "c" / "t2", "5_t2")
+    for pair in (("7", "7_1"), ("t1", "t2"), ("t1w", "t2w"), ("4_t1", "5_t2")):
         panel.parameters.t1, panel.parameters.t2 = (slicer.util.getNode(name) for name in pair)
         panel.parameters.flair = None
         host.settle()
