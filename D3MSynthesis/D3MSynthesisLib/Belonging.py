@@ -39,13 +39,13 @@ DONE = (
     r"|(?:skull)?stripped|skull|n4(?:itk)?|corrected|subtract(?:ed|ion)"
 )
 """Words for what people do to scans in Slicer, and name them by: "registered T1c", "T1c_N4"."""
-OF_MASKS = re.compile(r"seg(?:mentations?)?|masks?|labels?|labelmaps?|tumou?rs?|lesions?|rois?")
-"""Names of masks that say nothing else."""
+OF_MASKS = re.compile(r"segs?|segmentations?|masks?|labels?|labelmaps?|tumou?rs?|lesions?|rois?|annotations?|contours?")
+"""Names of masks, and of folders of them, that say nothing else."""
 
 DATE = re.compile(r"(?<!\d)(?:19|20)\d\d(?:[01]\d[0-3]\d)?(?=(?:[0-2]\d[0-5]\d[0-5]\d)?(?!\d))")
 """Years and days in names, without the time of day behind them."""
 HOLDERS = re.compile(r"nifti|nii|nrrd|files|resources|images?|anat")
-"""Folders between a series' folder and its file, as archives write them: "T1/NIFTI/t1.nii.gz"."""
+"""Folders between a patient's or series' folder and its files: "T1/NIFTI/t1.nii.gz", "smith/images/t1.nii.gz"."""
 MOST_FILES = 200
 """Files of a folder that are looked at."""
 
@@ -67,14 +67,15 @@ def hashOf(folder: Path) -> str:
 def _folderOf(path: Path) -> Path:
     """The folder of a patient's files: where each series has one of its own, as in "smith/t1/t1.nii.gz", that above.
 
-    A file whose name says more than the scan may be one of many patients' there.
+    So it is where scans and masks have folders, as in "smith/masks/left.nii.gz". A file whose name says more than the
+    scan may be one of many patients' there.
     """
     series = path.parent
-    while HOLDERS.fullmatch(series.name.lower()):
+    while HOLDERS.fullmatch(series.name.lower()) or OF_MASKS.fullmatch(series.name.lower()):
         series = series.parent
     stamps = [word for word in wordsOf(_plainName(path)) if re.fullmatch(STAMP, word)]
     ofSeries = _isOfSeries(path, stamps) and _isOfSeries(series) and not _holdsOthers(path)
-    return series.parent if ofSeries else path.parent
+    return series.parent if ofSeries else series
 
 
 def _plainName(path: Path) -> str:
@@ -132,26 +133,39 @@ def _apartBy(pattern: str, path: Path) -> bool:
     return all(len(found) == 1 for found in kinds.values()) and len(set().union(*kinds.values())) > 1
 
 
-def _beside(path: Path) -> frozenset[tuple[str, str]]:
-    """Of the scans in the folder of a file or folder, itself too, the kind, and each number and stamp in the name."""
+def holdsSeveral(folder: Path) -> bool:
+    """Whether scans of one kind in a folder are named for several patients or dates, or numbers may be patients'."""
+    marks: dict[str, set[tuple[str, ...]]] = {}
+    for kind, said, _numbers in scansIn(folder):
+        marks.setdefault(kind, set()).add(said)
+    return any(len(found) > 1 for found in marks.values()) or _numbersArePatients(folder / "any")
+
+
+def _beside(path: Path) -> set[tuple[str, str]]:
+    """Kind, and each number and stamp, of the scans in the folder of a file or folder whose names say nothing else."""
+    return {(kind, word) for kind, said, numbers in scansIn(path.parent) if not said for word in (*numbers, "")}
+
+
+def scansIn(folder: Path) -> frozenset[tuple[str, tuple[str, ...], frozenset[str]]]:
+    """Of each file or folder in a folder that is called as a scan the kind, what its name says besides, and numbers."""
     try:
-        return _lookInto(path.parent, path.parent.stat().st_mtime_ns)
+        return _lookInto(folder, folder.stat().st_mtime_ns)
     except OSError:  # moved away since it was read
         return frozenset()
 
 
 @functools.lru_cache(256)
-def _lookInto(folder: Path, _time: int) -> frozenset[tuple[str, str]]:
-    """`_beside`; views ask at every change, the folder is read once."""
+def _lookInto(folder: Path, _time: int) -> frozenset[tuple[str, tuple[str, ...], frozenset[str]]]:
+    """`scansIn`; views ask at every change, the folder is read once."""
     from D3MSynthesisLib.Assignment import contrastOf
 
     found = set()
     for path in islice(folder.iterdir(), MOST_FILES):
         words = wordsOf(_plainName(path))
-        kind, numbers = contrastOf(_plainName(path)), _numbersIn(words)
-        stamps = {word for word in words if re.fullmatch(STAMP, word)}
-        if kind and all(word in numbers or word in stamps or isOfScan(word) for word in words):
-            found |= {(kind, word) for word in (*stamps, *numbers, "")}
+        numbers = frozenset(_numbersIn(words) | {word for word in words if re.fullmatch(STAMP, word)})
+        if kind := contrastOf(_plainName(path)):
+            said = tuple(word for word in words if word not in numbers and not isOfScan(word))
+            found.add((kind, said, numbers))
     return frozenset(found)
 
 

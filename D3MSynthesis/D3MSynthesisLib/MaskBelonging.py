@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from d3m.results.ours import provenance_in
 from D3MSynthesisLib.Belonging import (
+    MOST_FILES,
     acquiredIn,
+    belongsElsewhere,
     fileOf,
     hashOf,
+    holdsSeveral,
     isOfOtherVisit,
     isOfScan,
     kindsIn,
@@ -18,6 +22,7 @@ from D3MSynthesisLib.Belonging import (
     nameOf,
     ofOtherExamination,
     placeOf,
+    scansIn,
     wasRead,
     wordsOf,
 )
@@ -29,7 +34,8 @@ OF_RESULT = re.compile(r"(?i)(.+?)[ _]synthetic[ _]cemri(?:_\d+)?")
 MASK_WORDS = re.compile(
     r"masks?|seg(?:mentations?|mented|ments?|m)?|labels?|labelmaps?|tumou?rs?|lesions?|enhanc\w*|o?edema|necro\w*|core|whole"
     r"|roi|gtv|real|true|truth|ground|gt|manual|drawn|drawing|edited|predicted|given|copy|final"
-    r"|untitled|bet|hd|synthstrip|unstripped|bias|parenchyma|automated|approx|[dp]seg|probseg|highres|mni|[a-z]|\d{1,3}"
+    r"|untitled|bet|hd|synthstrip|unstripped|bias|parenchyma|automated|approx|[dp]seg|probseg|highres|mni(?:152)?|sri(?:24)?"
+    r"|atlas|native|(?:brain|skull|tumou?r|lesion|mask|seg|label|roi){2,}|[a-z]|\d{1,3}"
 )
 """Words of the name of a mask that say nothing about a patient."""
 VISITS = re.compile(
@@ -40,6 +46,8 @@ DRAWN = re.compile(
     r"(?:[gcp]tv|roi|seg|mask|lesion|contour|outline|reader|rater|observer|expert|v)\d*|et|tc|wt|ed|ncr|net|gliomas?|gbm"
     r"|glioblastomas?|metastas[ei]s|mets?|contours|outlines|annotat\w*|delineat\w*|rt|rtstruct|struct(?:ure)?s?|draft"
     r"|results?|predictions?|output|nnunet|consensus|staple|radiolog\w*|correct\w*|manually"
+    r"|left|right|bilateral|frontal|temporal|parietal|occipital|insular?|central|medial|lateral|anterior|posterior|thalam\w*"
+    r"|cerebell\w*|brainstem|hemispher\w*|lobes?|corpus|callosum|ventric\w*|cavity|cystic|solid|residual|recurren\w*"
 )
 """More such words; in the name of a scan they may be a person's: "gbm_001_t1"."""
 
@@ -66,15 +74,21 @@ def _saidBelonging(mask: Any, t1: Any) -> bool | None:
         return False
     if _isNamedAfter(theirs, t1):
         return True
+    between = _between(mask, t1)
+    if between is not None and _isOfAnother(theirs | between, t1, mask.GetScene()):
+        between = None
     if theirs and mine:
-        return theirs <= mine or mine <= theirs
+        if theirs <= mine or mine <= theirs:
+            return True
+        return None if between is not None and _endsWithWho(mask, theirs, t1) else False
     scan = _drawnOn(mask)
     if scan is not None and not wasRead(mask):  # Segment Editor calls all of them "Segmentation", saved anywhere
         return not isOfOtherVisit(scan, t1)
-    place, other = placeOf(mask), placeOf(t1)
-    if place and (place == other or _liesUnder(mask, t1)):
-        return True
-    if place and other and not t1.GetAttribute("DICOM.instanceUIDs"):  # nobody keeps masks in a database of DICOM
+    if between is not None:
+        return None if between and mine else True
+    if (
+        placeOf(mask) and placeOf(t1) and not t1.GetAttribute("DICOM.instanceUIDs")
+    ):  # nobody keeps masks in a database of DICOM
         return None if numbers else False
     if numbers and not (theirs and _called(t1)):  # "site1_smith" is not said to be of "Site 1 Jones"
         return True
@@ -143,12 +157,54 @@ def _datesDiffer(one: Path, other: Path) -> bool:
     return told[0] != told[1]
 
 
-def _liesUnder(mask: Any, t1: Any) -> bool:
-    """Whether a mask is of a result that was saved below T1's folder."""
-    path, place = fileOf(mask), placeOf(t1)
-    if path is None or provenance_in(path.parent) is None:
-        return False
-    return place in set(map(hashOf, path.parent.parents))
+def _between(mask: Any, t1: Any) -> set[str] | None:
+    """Words that may be a person's of the folders between T1's and a mask in or below that; None if it lies elsewhere.
+
+    So it does where scans, a date or a number are between; and where T1's folder has scans of several patients what
+    does not lie beside them. A saved result is whose the folder above it is.
+    """
+    path, own, place = fileOf(mask), fileOf(t1), placeOf(t1)
+    if not place or not placeOf(mask):
+        return None
+    together = placeOf(mask) == place
+    if path is None or (own is not None and own.parent == path.parent and together):
+        return set() if together else None
+    if provenance_in(path.parent) is not None:
+        return set() if together or place in set(map(hashOf, path.parent.parents)) else None
+    if own is not None and holdsSeveral(own.parent):
+        return None
+    words: list[str] = []
+    for folder in () if together else (path.parent, *path.parent.parents):
+        if hashOf(folder) == place:
+            together = not any(map(VISITS.fullmatch, words))
+            break
+        if folder.name.isdigit() or (_holdsScans(folder) and (own is None or folder != own.parent)):
+            break
+        words += wordsOf(folder.name)
+    return {word for word in _personsIn(" ".join(words)) if not DRAWN.fullmatch(word)} if together else None
+
+
+def _holdsScans(folder: Path) -> bool:
+    """Whether scans lie in a folder, or in one of its folders."""
+    folders = [path for path in islice(folder.iterdir(), MOST_FILES) if path.is_dir()] if folder.is_dir() else []
+    return any(map(scansIn, (folder, *folders)))
+
+
+def _isOfAnother(words: set[str], t1: Any, scene: Any) -> bool:
+    """Whether words of a mask's name or folders are a patient's of the scene who is not T1's."""
+    from D3MSynthesisLib.Assignment import contrastOf, nodeDescription
+
+    mine = _persons(t1)
+    return any(
+        words & (_persons(node) - mine) and contrastOf(nodeDescription(node)) and belongsElsewhere(node, t1)
+        for node in acquiredIn(scene)
+    )
+
+
+def _endsWithWho(mask: Any, words: set[str], t1: Any) -> bool:
+    """Whether words stand behind what is drawn, as those of who drew it do, where T1's name begins with the patient."""
+    first, ofT1 = (next(iter(wordsOf(nameOf(node))), "") for node in (mask, t1))
+    return first not in words and ofT1 in _persons(t1)
 
 
 def _drawnOn(mask: Any) -> Any:

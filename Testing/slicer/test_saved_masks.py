@@ -368,3 +368,48 @@ def test_whose_a_mask_is_by_numbers_and_folders(
     node = slicer.util.loadSegmentation(str(tmp_path / f"{mask}.nii.gz"))
     host.settle()
     assert maskBelongs(node, nodes[0]) is wanted
+
+
+@pytest.mark.parametrize(
+    ("scans", "mask", "wanted"),
+    [
+        *(
+            ("smith/images/T1", f"smith/{mask}", True)
+            for mask in ("masks/tumour", "labels/seg", "annotations/left_rim")
+        ),
+        ("smith/T1", "smith/annotations/tumour", True),
+        ("smith/T1/T1", "smith/T1/left_tumour", True),
+        ("Patient-001/week-000-1/T1", "Patient-001/week-000-1/DeepBraTumIA-segmentation/native/ct1_seg_mask", True),
+        ("smith/smith_T1", "smith/nnunet/seg", True),
+        ("smith/smith_T1", "smith/drmeyer/seg", None),
+        ("all/smith_T1 all/drmeyer/T1", "all/drmeyer/seg", False),
+        ("all/T1 all/jones/images/T1", "all/jones/masks/seg", False),
+        ("smith/T1", "smith/2020/seg", False),
+        ("smith/T1", "smith/12/seg", False),
+        ("all/smith_T1 all/jones_T1", "all/masks/tumour", False),
+        ("all/smith_T1 all/jones_T1", "all/seg_jones", False),
+        ("all/T1 else/jones_T1", "all/jones_seg", False),
+        ("all/T1 else/jones_T1", "all/masks/jones_seg", False),
+        ("all/001_T1 all/001_T2 all/002_T1", "all/masks/tumour", False),
+        ("smith_T1", "left_frontal_tumor", True),
+        ("smith_T1", "tumor_drmeyer", None),
+        ("smith_T1", "drmeyer_tumor", False),
+        ("smith_T1pre", "smith_drmeyer_seg", True),
+        ("smith_T1post smith_T1pre", "jones_seg", False),
+        ("T1_to_SRI", "brainTumorMask_SRI", True),
+    ],
+)
+def test_whose_a_mask_is_by_where_it_lies(
+    host: Host, made: MadeOutput, tmp_path: Path, scans: str, mask: str, wanted: bool | None
+) -> None:
+    """A mask below a patient's folder is his, unless scans, a date or another's name are between."""
+    nodes = []
+    for path in (*scans.split(), mask):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path / f"{path}.nii.gz", made.mask.astype(np.uint8) if path == mask else made.t1, made.matrix)
+    for path in scans.split():
+        nodes.append(slicer.util.loadVolume(str(tmp_path / f"{path}.nii.gz")))
+    nodes.append(slicer.util.loadSegmentation(str(tmp_path / f"{mask}.nii.gz")))
+    host.openModule("D3MSynthesis")
+    host.settle()
+    assert maskBelongs(nodes[-1], nodes[0]) is wanted
