@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import slicer
 from d3m.results.ours import provenance_in
 from D3MSynthesisLib.Belonging import (
     MOST_FILES,
@@ -38,8 +39,10 @@ MASK_WORDS = re.compile(
     r"|atlas|native|(?:brain|skull|tumou?r|lesion|mask|seg|label|roi){2,}|[a-z]|\d{1,3}"
 )
 """Words of the name of a mask that say nothing about a patient."""
+DAY = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_.]?([01]\d)[-_.]?([0-3]\d)(?=(?:\d{6})?(?!\d))")
+"""A date to the day, perhaps with a time."""
 VISITS = re.compile(
-    r"(?:19|20)\d\d(?:[01]\d[0-3]\d)?|baseline|follow(?:up)?|fu|(?:pre|post)(?:op\w*)?|visit|tp|ses|session"
+    r"(?:19|20)\d\d(?:[01]\d[0-3]\d(?:\d{6})?)?|baseline|follow(?:up)?|fu|(?:pre|post)(?:op\w*)?|visit|tp|ses|session"
 )
 """Words of dates and visits: they say nothing about who it is."""
 DRAWN = re.compile(
@@ -62,7 +65,38 @@ def maskBelongs(mask: Any, t1: Any) -> bool | None:
         None where nothing says it.
     """
     other = ofOtherExamination(mask, t1)
-    return _saidBelonging(mask, t1) if other is None else not other
+    if other is not None:
+        return not other
+    visit = _isOfStudy(mask, t1)
+    said = False if visit is False else _saidBelonging(mask, t1)
+    return None if said and visit is None else said
+
+
+def _isOfStudy(mask: Any, t1: Any) -> bool | None:
+    """Whether the dates in a mask's name allow that it is of T1's study in DICOM, whatever else says whose it is.
+
+    Returns:
+        None for a later date: it may be that of a follow-up, or the day on which it was drawn.
+    """
+    dates = {"".join(found) for name in _namesOf(mask) for found in DAY.findall(name)}
+    study, born = _daysOf(t1)
+    if not wasRead(mask) or not study or not dates - {study, born} or study in dates:
+        return True
+    dates.discard(born)
+    others = {_daysOf(node)[0] for node in acquiredIn(mask.GetScene())}
+    return False if min(dates) < study or dates & others else None
+
+
+def _daysOf(scan: Any) -> tuple[str, str]:
+    """Dates of a scan's study and of the patient's birth as Slicer's DICOM module writes them into the data tree."""
+    constants, scene = slicer.vtkMRMLSubjectHierarchyConstants, scan.GetScene()
+    tree = None if scene is None else slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = 0 if tree is None else tree.GetItemByDataNode(scan)
+    born = ""
+    if item and (patient := tree.GetItemAncestorAtLevel(item, constants.GetDICOMLevelPatient())):
+        born = tree.GetItemAttribute(patient, constants.GetDICOMPatientBirthDateAttributeName())
+    study = re.search(r"\(((?:19|20)\d{6})\)$", identityOf(scan).title)  # "MR Skull (20210304)"
+    return study[1] if study else "", born
 
 
 def _saidBelonging(mask: Any, t1: Any) -> bool | None:

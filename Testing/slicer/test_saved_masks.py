@@ -413,3 +413,37 @@ def test_whose_a_mask_is_by_where_it_lies(
     host.openModule("D3MSynthesis")
     host.settle()
     assert maskBelongs(nodes[-1], nodes[0]) is wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("smith_seg", True),
+        ("smith_20210304_seg", True),
+        ("smith_20210304101010_seg", True),
+        ("smith_19500101_seg", True),
+        ("smith_20200115_seg", False),
+        ("smith_2020-01-15_seg", False),
+        ("smith_19500101_20200115_seg", False),
+        ("smith_20221224_seg", False),
+        ("smith_20220510_seg", None),
+        ("20200115_tumour", False),
+    ],
+)
+def test_a_mask_named_for_another_date_than_the_study(
+    host: Host, made: MadeOutput, tmp_path: Path, name: str, wanted: bool | None
+) -> None:
+    """An earlier date than the study's in DICOM is another visit, as another study's is; a later one may be a day of
+    drawing."""
+    nodes = scans(made, "5: t1_mprage", "5: t1_mprage_1")
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(host.scene)
+    person = tree.CreateSubjectItem(tree.GetSceneItemID(), "Smith^Anna (4711)")
+    tree.SetItemAttribute(person, "DICOM.PatientBirthDate", "19500101")
+    for node, date in zip(nodes, ("20210304", "20221224"), strict=True):
+        study = tree.CreateStudyItem(person, f"MR Skull ({date})")
+        tree.SetItemParent(tree.GetItemByDataNode(node) or tree.CreateItem(study, node), study)
+    save(tmp_path / f"{name}.nii.gz", made.mask.astype(np.uint8), made.matrix)
+    host.openModule("D3MSynthesis")
+    mask = slicer.util.loadSegmentation(str(tmp_path / f"{name}.nii.gz"))
+    host.settle()
+    assert maskBelongs(mask, nodes[0]) is wanted
