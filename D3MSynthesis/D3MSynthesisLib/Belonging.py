@@ -118,6 +118,12 @@ def _holdsOthers(path: Path) -> bool:
     return len({kind for kind, _word in _beside(path)}) > 1
 
 
+def numbersOfPatients(node: Any) -> bool:
+    """Whether a node's file lies where numbers in names of scans are patients'."""
+    path = fileOf(node)
+    return path is not None and path.parent.is_dir() and _numbersArePatients(path)
+
+
 def _numbersArePatients(path: Path) -> bool:
     """Whether numbers of scans in a folder may be patients': two kinds have one in common, or all are of one kind."""
     several = len({word for _kind, word in _beside(path) if re.fullmatch(SERIES, word)}) > 1
@@ -162,10 +168,11 @@ def _lookInto(folder: Path, _time: int) -> frozenset[tuple[str, tuple[str, ...],
     found = set()
     for path in islice(folder.iterdir(), MOST_FILES):
         words = wordsOf(_plainName(path))
-        numbers = frozenset(_numbersIn(words) | {word for word in words if re.fullmatch(STAMP, word)})
+        stamps, numbers = {word for word in words if re.fullmatch(STAMP, word)}, _numbersIn(words)
         if kind := contrastOf(_plainName(path)):
-            said = tuple(word for word in words if word not in numbers and not isOfScan(word))
-            found.add((kind, said, numbers))
+            said = tuple(word for word in words if word not in stamps | numbers and not isOfScan(word))
+            timed = any(re.fullmatch(TIMED, word) for word in stamps)  # then numbers are series' in any case
+            found.add((kind, said, frozenset(stamps if timed else stamps | numbers)))
     return frozenset(found)
 
 
@@ -333,7 +340,7 @@ def disagreement(nodes: list[Any]) -> str:
     marks = [markOf(node) for node in nodes]
     several = sorted({stem for stem in stems if stem})
     if len(several) < 2:
-        several = _disagreeing(marks, several[0] if several else "")
+        several = _disagreeing(marks, several[0] if several else "", any(map(numbersOfPatients, nodes)))
     if len(several) > 1:
         text = _("The names speak of different patients ({names}): make sure that they are one.")
         return text.format(names=", ".join(several[:4]))
@@ -347,8 +354,8 @@ def apart(one: Any, other: Any) -> bool:
     stems = {_stem(one), _stem(other)}
     if "" not in stems:
         return len(stems) > 1 and not (_isMapBeside(one, other) or _isMapBeside(other, one))
-    places = {placeOf(one), placeOf(other)} - {""}
-    return len(places) > 1 or len(_disagreeing([_said(one), _said(other)], "")) > 1
+    places, marks = {placeOf(one), placeOf(other)} - {""}, [_said(one), _said(other)]
+    return len(places) > 1 or len(_disagreeing(marks, "", any(map(numbersOfPatients, (one, other))))) > 1
 
 
 def _isMapBeside(image: Any, scan: Any) -> bool:
@@ -409,16 +416,17 @@ def kindsIn(scans: list[Any], place: str) -> set[str]:
     return {contrastOf(nodeDescription(node)) or "" for node in scans if placeOf(node) == place} - {""}
 
 
-def _disagreeing(marks: list[str], stem: str) -> list[str]:
+def _disagreeing(marks: list[str], stem: str, ofPatients: bool) -> list[str]:
     """What names say besides the scan, if it is not the same.
 
     Args:
-        marks: `markOf` of each name; numbers that are all different are those of series.
+        marks: `markOf` of each name.
         stem: What the names begin with: then only what some share behind it and others have not is of interest.
+        ofPatients: Numbers are patients'; else numbers that are all different are those of series.
     """
     begin = set(re.findall(r"[^\W_]+", stem))
     behind = [" ".join(word for word in mark.split() if word not in begin) for mark in marks]
     said = [mark for mark in behind if mark]
     distinct = sorted(set(said))
-    numbers = all(re.fullmatch(r"(?:se)?[1-9]\d{0,2}", mark) for mark in said)
+    numbers = not ofPatients and all(re.fullmatch(r"(?:se)?[1-9]\d{0,2}", mark) for mark in said)
     return [] if len(distinct) == len(said) and (stem or numbers) else distinct

@@ -21,6 +21,7 @@ from D3MSynthesisLib.Belonging import (
     kindsIn,
     marksIn,
     nameOf,
+    numbersOfPatients,
     ofOtherExamination,
     placeOf,
     scansIn,
@@ -314,6 +315,8 @@ def _endsAgree(mask: Any, t1: Any) -> bool | None:
     last = [next(iter(wordsOf(nameOf(node))[-1:]), "") for node in (mask, t1)]
     if all(re.fullmatch(r"0\d+", word) for word in last) and len(last[0]) == len(last[1]):  # "t1_001"
         return last[0] == last[1]
+    if all(map(str.isdigit, last)) and numbersOfPatients(t1):  # "t1_12"
+        return int(last[0]) == int(last[1])
     first = [wordsOf(nameOf(node))[:1] for node in (mask, t1)]
     one, other = ("" if not words or not words[0].isdigit() else words[0] for words in first)
     if not one or not other:

@@ -59,7 +59,7 @@ def test_scans_of_one_folder_are_taken_without_a_word(host: Host, made: MadeOutp
 @pytest.mark.parametrize(
     ("mine", "other"),
     [("001_t1 001_t2", "002_flair"), ("t1_smith t2_smith", "flair_jones"), ("T1_001 T2_001", "FLAIR_002"),
-     ("12_t1 12_t2", "13_flair 13_t1c"), ("t1-GLI-00001 t2-GLI-00001", "flair-GLI-00002"),
+     ("12_t1 12_t2", "13_flair 13_t1c"), ("t1_12 t2_12", "flair_13"), ("t1-GLI-00001 t2-GLI-00001", "flair-GLI-00002"),
      ("SE12_t1 SE12_t2", "SE13_flair"), ("512_t1_tse 512_t2_tse", "256_flair"), ("t1_2020 t2_2020", "flair_2021"),
      ("AX_T1_20200101101010_4 AX_T2_20200101101010_5", "AX_FLAIR_20200101143000_6"),
      ("20200101101010_4_T1 20200101101010_5_T2", "20210101101010_6_FLAIR")],
@@ -71,6 +71,9 @@ def test_one_folder_of_several_patients(host: Host, made: MadeOutput, tmp_path: 
     others = read(host, made, tmp_path / "all", *other.split())
     assert chosen(panel) == [*nodes, None, None]
     panel.parameters.flair = others[0]
+    assert "different patients" in panel.ui.whoseLabel.text
+    assert isOfOtherVisit(others[0], nodes[0])
+    panel.parameters.t2 = None
     assert "different patients" in panel.ui.whoseLabel.text
 
 
