@@ -187,7 +187,7 @@ def keepPlace(node: Any, fromScene: bool = False, like: Any = None) -> None:
     if node.GetAttribute(ORIGIN) is None:
         place = UNKNOWN if fromScene else placeOf(node if like is None else like)
         if place:
-            if not fromScene and (examination := _examinationOf(node)):
+            if not fromScene and (examination := _examinationOf(node if like is None else like)):
                 node.SetAttribute(EXAMINATION, examination)
             node.SetAttribute(ORIGIN, place)
 
@@ -374,10 +374,16 @@ def _said(node: Any) -> str:
 
 
 def acquiredIn(scene: Any) -> list[Any]:
-    """The scalar volumes of a scene that no synthesis has made."""
+    """The scalar volumes of a scene that no synthesis has made; none without one."""
     from D3MSynthesisLib.Assignment import isSynthetic
 
-    return [node for node in nodesOf(scene, "vtkMRMLScalarVolumeNode") if not isSynthetic(node)]
+    found = [] if scene is None else nodesOf(scene, "vtkMRMLScalarVolumeNode")
+    return [node for node in found if not isSynthetic(node)]
+
+
+def severalPatients(scene: Any) -> bool:
+    """Whether acquired scans of several patients are in a scene, by their identifiers."""
+    return len({identityOf(node).patient for node in acquiredIn(scene)} - {""}) > 1
 
 
 def belongsElsewhere(scan: Any, t1: Any) -> bool:
@@ -407,6 +413,18 @@ def _ofAnotherDate(scan: Any, t1: Any) -> bool:
         return False
     named = [scan, t1, *(node for node in acquiredIn(scan.GetScene()) if groupOf(node) == group)]
     return bool(kindsIn(named, places[0]) & kindsIn(named, places[1]))
+
+
+def sameExamination(one: Any, other: Any) -> bool:
+    """Whether identifiers, else names and folders, say of two nodes that they are of one patient and date."""
+    return one is other or (groupOf(one) == groupOf(other) != ("", "") and not isOfOtherVisit(one, other))
+
+
+def saysNothing(scan: Any, t1: Any) -> bool:
+    """Whether nothing says of a scan that it is of T1's patient or of another, as of what a module has made."""
+    if (identityOf(scan).known and identityOf(t1).known) or sameExamination(scan, t1) or isOfOtherVisit(scan, t1):
+        return False
+    return not any(what(scan) == what(t1) != "" for what in (placeOf, markOf))
 
 
 def kindsIn(scans: list[Any], place: str) -> set[str]:

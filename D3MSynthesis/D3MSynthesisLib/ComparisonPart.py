@@ -11,13 +11,13 @@ from slicer.i18n import tr as _
 
 import slicer
 from D3MSynthesisLib import Captions, Comparison, Looks, Pictures
-from D3MSynthesisLib.Belonging import isOfOtherVisit
+from D3MSynthesisLib.Belonging import isOfOtherVisit, sameExamination
 from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Handlers import connect
 from D3MSynthesisLib.Identity import identityOf, withPatient
-from D3MSynthesisLib.Inputs import doubtfulMask, sameExamination
+from D3MSynthesisLib.Inputs import doubtfulMask
 from D3MSynthesisLib.Runs import alive
 
 SAME_ML = 0.05

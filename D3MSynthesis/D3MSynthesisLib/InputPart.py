@@ -14,7 +14,7 @@ from slicer.util import VTKObservationMixin
 import slicer
 from D3MSynthesisLib import Frames, Inputs, SampleCase
 from D3MSynthesisLib.Assignment import FURTHER, assignInputs
-from D3MSynthesisLib.Belonging import isOfOtherVisit, markOf, placeOf
+from D3MSynthesisLib.Belonging import isOfOtherVisit, markOf, placeOf, saysNothing
 from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
@@ -183,7 +183,7 @@ class InputPart(VTKObservationMixin):
         What was made in the scene, "t2 registered", says nothing of a patient. T2 and FLAIR that say another one are
         told, since the next ones are chosen with T1; a real T1c would be compared with the result.
         """
-        return Inputs.saysNothing(scan, t1) or (name == "reference" and isOfOtherVisit(scan, t1))
+        return saysNothing(scan, t1) or (name == "reference" and isOfOtherVisit(scan, t1))
 
     def _forget(self) -> None:
         self.parameters.emptied = ""  # what one patient's scans lack says nothing of another's

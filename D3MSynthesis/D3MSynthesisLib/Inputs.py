@@ -20,18 +20,18 @@ from D3MSynthesisLib.Belonging import (
     apart,
     disagreement,
     doubt,
-    isOfOtherVisit,
     keepPlace,
-    markOf,
     ofOtherExamination,
-    placeOf,
+    sameExamination,
+    severalPatients,
     wasRead,
 )
 from D3MSynthesisLib.Counted import Counted, countedOf
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
-from D3MSynthesisLib.Identity import groupOf, identityOf, putBeside, stemOf
-from D3MSynthesisLib.MaskBelonging import maskBelongs, severalPatients
+from D3MSynthesisLib.Identity import identityOf, putBeside, stemOf
+from D3MSynthesisLib.MaskBelonging import maskBelongs
+from D3MSynthesisLib.MaskSources import othersThan
 from D3MSynthesisLib.Runs import RUN, alive, findRuns
 from D3MSynthesisLib.Texts import _
 
@@ -143,24 +143,15 @@ def _doubtOf(mask: Any, t1: Any) -> str:
 def doubtfulMask(mask: Any, t1: Any) -> bool:
     """Whether a mask's result, name or folder speaks of another patient than T1's, and no identifiers say more.
 
-    Of a mask that was read from a file something has to say that it is of T1's.
+    Of a mask that was read from a file, and of any where scans of several patients are in the scene, something has to
+    say that it is of T1's.
     """
     if mask is None or t1 is None or (identityOf(mask).known and identityOf(t1).known):
         return False
     belongs = maskBelongs(mask, t1)
-    return wasRead(mask) if belongs is None else not belongs
-
-
-def sameExamination(one: Any, other: Any) -> bool:
-    """Whether identifiers, else names and folders, say of two nodes that they are of one patient and date."""
-    return one is other or (groupOf(one) == groupOf(other) != ("", "") and not isOfOtherVisit(one, other))
-
-
-def saysNothing(scan: Any, t1: Any) -> bool:
-    """Whether nothing says of a scan that it is of T1's patient or of another, as of what a module has made."""
-    if (identityOf(scan).known and identityOf(t1).known) or sameExamination(scan, t1) or isOfOtherVisit(scan, t1):
-        return False
-    return not any(what(scan) == what(t1) != "" for what in (placeOf, markOf))
+    if belongs is None:
+        return wasRead(mask) or othersThan(t1, t1.GetScene())
+    return not belongs
 
 
 def _namesAnother(mask: Any, t1: Any) -> bool:

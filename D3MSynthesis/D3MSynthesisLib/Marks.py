@@ -12,6 +12,7 @@ import slicer
 from D3MSynthesisLib import Captions, Comparison, Copies, Masks, Pictures, Runs
 from D3MSynthesisLib.Belonging import keepPlace
 from D3MSynthesisLib.Handlers import guarded
+from D3MSynthesisLib.MaskSources import keepScan, keepSource
 
 BUSY_MS = 500
 """A scene that is being read or closed is looked at later; scans, which may be dragged, at most so often."""
@@ -39,6 +40,8 @@ class Marks(VTKObservationMixin):
         self._arrived: list[Any] = []
         """Volumes, segmentations and models that nobody has looked at yet."""
         self.addObserver(scene, scene.NodeAddedEvent, self._onNodeAdded)
+        # before the data tree forgets it
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._onNodeLeaves, priority=1.0)
         self.addObserver(scene, scene.EndImportEvent, self._onImported)
         for event in (scene.EndCloseEvent, scene.EndRestoreEvent):
             self.addObserver(scene, event, self._mark)  # views are restored before their images are there
@@ -50,6 +53,12 @@ class Marks(VTKObservationMixin):
     def _onNodeAdded(self, _caller: Any, _event: str, node: Any) -> None:
         self._follow(node)
         self._welcome(node)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeLeaves(self, _caller: Any, _event: str, node: Any) -> None:
+        """What a scan says of the masks that were drawn on it stays with them."""
+        if node.IsA("vtkMRMLScalarVolumeNode") and not self._scene.IsClosing():
+            keepScan(node)
 
     def _welcome(self, node: Any) -> None:
         """What a file tells of a node is kept with it, before the scene is saved, or the node renamed or copied."""
@@ -71,7 +80,8 @@ class Marks(VTKObservationMixin):
         for node in there:
             if not node.IsA("vtkMRMLModelNode"):
                 keepPlace(node)
-        if Copies.keepMarks(there):
+        sourced = [keepSource(node) for node in there if node.IsA("vtkMRMLSegmentationNode")]
+        if Copies.keepMarks(there) or any(sourced):
             Captions.markViews()
 
     def _follow(self, node: Any) -> None:
@@ -125,7 +135,8 @@ class Marks(VTKObservationMixin):
             if not any(node.GetSegmentation() is one for one in edited):
                 continue
             if node not in runs:
-                if any(node.GetSegmentation() is one for one in grown) and Copies.tagSegments(node):
+                new = any(node.GetSegmentation() is one for one in grown)
+                if new and (keepSource(node) | Copies.tagSegments(node)):
                     Captions.markViews()
                 Masks.noticeCopies(node)
             elif runs[node].cemri.GetImageData() is not None:

@@ -29,7 +29,7 @@ from D3MSynthesisLib.Belonging import (
     wordsOf,
 )
 from D3MSynthesisLib.Identity import groupOf, identityOf
-from D3MSynthesisLib.Runs import INPUTS, PREFIX
+from D3MSynthesisLib.MaskSources import drawnOn, isOf
 
 OF_RESULT = re.compile(r"(?i)(.+?)[ _]synthetic[ _]cemri(?:_\d+)?")
 """Name of the folder of a saved result, with that of its T1 (`Saving.saveRun`)."""
@@ -116,9 +116,9 @@ def _saidBelonging(mask: Any, t1: Any) -> bool | None:
         if theirs <= mine or mine <= theirs:
             return True
         return None if between is not None and _endsWithWho(mask, theirs, t1) else False
-    scan = _drawnOn(mask)
+    scan = drawnOn(mask)
     if scan is not None and not wasRead(mask):  # Segment Editor calls all of them "Segmentation", saved anywhere
-        return not isOfOtherVisit(scan, t1)
+        return isOf(scan, t1)
     if between is not None:
         return None if between and mine else True
     if (
@@ -141,11 +141,6 @@ def _isNamedAfter(words: set[str], scan: Any) -> bool:
     persons = {word for word in words if not VISITS.fullmatch(word)}
     whole = bool(persons and called) and persons <= set.union(*called)
     return whole or any(parts <= words for parts in called)
-
-
-def severalPatients(scene: Any) -> bool:
-    """Whether acquired scans of several patients are in a scene, by their identifiers."""
-    return len({identityOf(node).patient for node in acquiredIn(scene)} - {""}) > 1
 
 
 def isOfSynthesis(mask: Any) -> bool:
@@ -240,14 +235,6 @@ def _endsWithWho(mask: Any, words: set[str], t1: Any) -> bool:
     """Whether words stand behind what is drawn, as those of who drew it do, where T1's name begins with the patient."""
     first, ofT1 = (next(iter(wordsOf(nameOf(node))), "") for node in (mask, t1))
     return first not in words and ofT1 in _persons(t1)
-
-
-def _drawnOn(mask: Any) -> Any:
-    """The scan that a segmentation was drawn on in Segment Editor, of a synthetic image its T1; None if unknown."""
-    if not mask.IsA("vtkMRMLSegmentationNode"):
-        return None
-    image = mask.GetNodeReference(mask.GetReferenceImageGeometryReferenceRole())
-    return image if image is None else image.GetNodeReference(PREFIX + INPUTS["t1"]) or image
 
 
 def _namesOf(node: Any) -> list[str]:

@@ -13,7 +13,8 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 import slicer
-from D3MSynthesisLib import Captions, Field, Identity, Inputs, Pictures, Runs, Seen, Views
+from D3MSynthesisLib import Captions, Field, Identity, Pictures, Runs, Seen, Views
+from D3MSynthesisLib.Belonging import sameExamination
 from D3MSynthesisLib.ComparisonPart import ComparisonPart
 from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
@@ -242,7 +243,7 @@ class ResultPart(VTKObservationMixin):
         before, p = self._lastT1, self.parameters
         if before is None or before is nodes.t1 or p is None or p.enhancementMask is None:
             return
-        if not (Runs.alive(nodes.t1) and Runs.alive(before) and Inputs.sameExamination(before, nodes.t1)):
+        if not (Runs.alive(nodes.t1) and Runs.alive(before) and sameExamination(before, nodes.t1)):
             p.enhancementMask = None
 
     def present(self, nodes: Any) -> None:

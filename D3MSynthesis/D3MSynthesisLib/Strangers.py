@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from D3MSynthesisLib.Assignment import contrastOf, furtherOf
-from D3MSynthesisLib.Belonging import ORIGIN, UNKNOWN, isOfOtherVisit, wasRead
-from D3MSynthesisLib.Identity import Gone, identityOf
-from D3MSynthesisLib.MaskBelonging import isOfSynthesis, maskBelongs, severalPatients
-from D3MSynthesisLib.Runs import DATES, INPUTS, PREFIX, ROLE, RUN, T1_PLACE, Nodes, alive, nodesOf
+from D3MSynthesisLib.Belonging import isOfOtherVisit, wasRead
+from D3MSynthesisLib.Identity import identityOf
+from D3MSynthesisLib.MaskBelonging import isOfSynthesis, maskBelongs
+from D3MSynthesisLib.MaskSources import othersThan, t1Of
+from D3MSynthesisLib.Runs import DATES, INPUTS, PREFIX, ROLE, RUN, nodesOf
 from D3MSynthesisLib.Seen import composites, layersOf
 
 STRANGE = "of another patient, examination or run"
@@ -57,8 +58,8 @@ def isStrange(node: Any, result: Any) -> bool:
 def strangeness(node: Any, result: Any) -> str:
     """What is to be said of a node beside a result: `STRANGE`, `UNSAID`, or nothing.
 
-    Of masks, label maps and what is called a scan names and folders tell it as well. `UNSAID` is a mask that was read
-    from a file and says nothing, where scans of several patients are in the scene.
+    Of masks, label maps and what is called a scan names and folders tell it as well. `UNSAID` is a mask that says
+    nothing, where scans of several patients are in the scene.
     """
     if node is None or node is result:
         return ""
@@ -73,33 +74,19 @@ def strangeness(node: Any, result: Any) -> str:
     if result.GetAttribute(ROLE) in DATES:  # nobody knows whose they are: no mask is known to be theirs
         return STRANGE if isMask else ""
     given = [result.GetNodeReference(PREFIX + INPUTS[name]) for name in INPUTS]
-    t1 = _t1Of(result)
+    t1 = t1Of(result)
     if t1 is None or node in given:  # who chose it was told
         return ""
     if isMask:
         belongs = maskBelongs(node, t1)
-        if belongs is None and wasRead(node):
-            if isOfSynthesis(node) and not _isOfRun(node, result):
-                return STRANGE
-            return UNSAID if not theirs.patient and severalPatients(node.GetScene()) else ""
+        if belongs is None:
+            if isOfSynthesis(node):  # copies of a run's own are told by `Captions.maskCaption`
+                return STRANGE if wasRead(node) and not _isOfRun(node, result) else ""
+            return UNSAID if not theirs.patient and othersThan(t1, node.GetScene()) else ""
         return STRANGE if belongs is False else ""
     name = node.GetName() or ""  # of maps and atlases names say nothing about a patient
     isScan = node.IsA("vtkMRMLScalarVolumeNode") and bool(contrastOf(name) or furtherOf(name))
     return STRANGE if isScan and isOfOtherVisit(node, t1) else ""
-
-
-def _t1Of(result: Any) -> Any:
-    """The T1 that a result was made from; where it is gone what is kept of it, None if nothing is."""
-    t1 = result.GetNodeReference(PREFIX + INPUTS["t1"])
-    if alive(t1):
-        return t1
-    if result.GetAttribute(ROLE) != "cemri":  # the synthetic image alone keeps it
-        return None
-    identity = identityOf(result)  # it lies in T1's examination
-    attributes = {ORIGIN: result.GetAttribute(T1_PLACE) or UNKNOWN}
-    if identity.study:  # scans of one came from DICOM
-        attributes["DICOM.instanceUIDs"] = "gone"
-    return Gone(Nodes("", 0, None, result).t1Name, identity, attributes)
 
 
 def _isOfRun(mask: Any, result: Any) -> bool:

@@ -90,6 +90,7 @@ def test_a_mask_of_the_engine_is_known_in_whatever_is_made_of_it(host: Host, mad
     assert Captions.maskCaption(host.scene, "Red").startswith(Captions.MASK)
     panel.parameters.reference = slicer.util.addVolumeFromArray(made.cemri.T.copy(), ijkToRAS=made.matrix, name="p_t1c")
     panel.parameters.referenceMask = node
+    panel.confirm = lambda _question: True  # nothing says whose it is
     panel.ui.compareButton.click()
     assert "what a synthesis made" in panel.ui.errorLabel.text
 

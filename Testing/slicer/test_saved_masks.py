@@ -1,4 +1,6 @@
-"""Masks that were read from files: of a saved result the provenance says whose they are; else something has to."""
+"""Masks: of a saved result the provenance says whose they are; else name, folder, or the scan that they were drawn on.
+
+Of what was read from a file something has to say it."""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from slicer_helpers import MadeOutput, fake_engine, save
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import SCANS, choose, examination, press, scans  # noqa: E402
+from panel_helpers import SCANS, choose, examination, press, read, scans  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 from D3MSynthesisLib import Captions  # noqa: E402
@@ -209,6 +211,16 @@ def test_a_persons_mask_from_a_file_beside_dicom(
     assert any("Nothing says" in notice for notice in notices) is not silent
 
 
+def drawnHere(host: Host, made: MadeOutput, image: object) -> object:
+    """What Segment Editor draws on an image."""
+    drawn = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
+    drawn.CreateDefaultDisplayNodes()
+    drawn.SetReferenceImageGeometryParameterFromVolumeNode(image)
+    writeMask(drawn, drawn.GetSegmentation().AddEmptySegment("", "Segment_1"), made.t1.T > 100, made.matrix)
+    host.settle()
+    return drawn
+
+
 @pytest.mark.parametrize("files", [False, True])
 def test_a_mask_that_was_drawn_here_and_saved_anywhere(
     host: Host, made: MadeOutput, tmp_path: Path, files: bool
@@ -222,17 +234,124 @@ def test_a_mask_that_was_drawn_here_and_saved_anywhere(
         host.settle()
     else:
         dicom(host, made, "Poe")
-    drawn = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
-    drawn.CreateDefaultDisplayNodes()
-    drawn.SetReferenceImageGeometryParameterFromVolumeNode(panel.parameters.t1)
-    writeMask(drawn, drawn.GetSegmentation().AddEmptySegment("", "Segment_1"), made.t1.T > 100, made.matrix)
-    host.settle()
+    drawn = drawnHere(host, made, panel.parameters.t1)
     (tmp_path / "archive").mkdir()
     store(drawn, tmp_path / "archive" / "Segmentation.seg.nrrd")
     press(host, panel)
     assert drawn.GetDisplayNode().GetVisibility()
     before, notices = steered(host, panel, drawn)
     assert "make sure" not in " ".join([before, *notices, panel.ui.whoseLabel.text])
+
+
+@pytest.mark.parametrize(
+    ("way", "silent"),
+    [("scan", False), ("result", False), ("gone", False), ("tree", False), ("registered", False), ("scene", False),
+     ("own", True), ("own registered", True), ("own used", True), ("alone", True)],
+)  # fmt: skip
+def test_whose_a_mask_is_that_was_drawn_here(
+    host: Host, made: MadeOutput, tmp_path: Path, way: str, silent: bool
+) -> None:
+    """Its scan says it, also when that has left the scene; of a scan that says nothing it is told beside two patients.
+
+    Nothing is told of a mask on the patient's own scan, on what has T1's voxels alone, or was compared with, and of
+    any where no other patient's scan is in the scene.
+    """
+    panel = opened(host, made, tmp_path)
+    if way in ("scan", "result", "gone"):
+        doe = read(host, made, tmp_path / "doe", "t1", "t2", "flair", "t1c")
+    elif way == "scene":
+        doe = scans(made, "T1", "T2", "FLAIR", "T1c")
+    else:
+        doe = dicom(host, made, "Doe", (*SERIES, "9: t1_mprage gd")) if way != "alone" else []
+    image = scans(made, "t1c registered")[0] if way == "registered" else doe[3] if doe else None
+    if way == "result":
+        choose(panel, doe[:3])
+        host.settle()
+        press(host, panel)
+        image = panel.result.nodes.subtraction
+    if not silent:
+        drawn = drawnHere(host, made, image)
+    if way in ("result", "gone", "tree"):
+        for node in doe:
+            host.scene.RemoveNode(node)
+        if way == "result":
+            panel.confirm = lambda _question: True
+            panel.ui.removeButton.click()
+        host.settle()
+    if way == "scene":
+        assert host.scene.WriteToMRB(str(tmp_path / "doe.mrb"))
+        host.clear()
+        panel = opened(host, made, tmp_path / "again")
+    files = way in ("scan", "result", "gone", "scene")
+    if files:
+        poe = read(host, made, tmp_path / "poe", "t1", "t2", "flair", "t1c")
+    else:
+        poe = dicom(host, made, "Poe", (*SERIES, "9: t1_mprage gd"))
+    if way == "scene":
+        host.scene.ReadFromMRB(str(tmp_path / "doe.mrb"), False)
+        host.settle()
+        drawn = host.scene.GetFirstNodeByName("Segmentation")
+        drawn.GetDisplayNode().SetVisibility(True)
+    choose(panel, poe[:3])
+    panel.parameters.reference = None
+    if silent:
+        (other,) = scans(made, "Output Volume")
+        drawn = drawnHere(host, made, poe[3] if way == "own" else other)
+        if way == "own registered":
+            for node in doe:
+                node.SetOrigin(9, 9, 9)
+        elif way == "own used":
+            panel.parameters.reference = other
+        elif way == "alone":
+            other.SetOrigin(9, 9, 9)
+    host.settle()
+    press(host, panel)
+    assert bool(drawn.GetDisplayNode().GetVisibility()) is silent
+    drawn.GetDisplayNode().SetVisibility(True)
+    assert ("Segmentation" in Captions.strangeCaption(host.scene, "Red")) is not silent
+    panel.parameters.enhancementMask = drawn
+    host.settle()
+    if way == "tree":  # identifiers are not doubted
+        panel.ui.steerButton.click()
+        assert "another patient" in panel.ui.errorLabel.text
+    else:
+        assert ("make sure" in panel.ui.steerLabel.text) is not silent
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "silent"), [("doe", "seg-segmentation", False), ("poe", "seg", True), ("doe", "Result", False)]
+)
+@pytest.mark.parametrize("copied", [False, True])
+def test_whose_a_mask_is_that_was_imported(
+    host: Host, made: MadeOutput, tmp_path: Path, folder: str, name: str, silent: bool, copied: bool
+) -> None:
+    """A label map's folder says whose its segmentation is, or that of another segmentation whose segment is copied."""
+    panel = opened(host, made, tmp_path)
+    for who in ("doe", "poe"):
+        nodes = read(host, made, tmp_path / who, "t1", "t2", "flair")
+    path = tmp_path / folder / "seg.nii.gz"
+    save(path, (made.t1 > 60).astype(np.uint8), made.matrix)
+    if copied:
+        source = slicer.util.loadSegmentation(str(path))
+    else:
+        source = slicer.util.loadVolume(str(path), {"labelmap": True})
+    host.settle()
+    mask = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    mask.CreateDefaultDisplayNodes()
+    if copied:
+        segments = source.GetSegmentation()
+        mask.GetSegmentation().CopySegmentFromSegmentation(segments, segments.GetNthSegmentID(0))
+    else:
+        slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(source, mask)
+    host.settle()
+    host.scene.RemoveNode(source)
+    choose(panel, nodes)
+    host.settle()
+    press(host, panel)
+    assert bool(mask.GetDisplayNode().GetVisibility()) is silent
+    panel.parameters.enhancementMask = mask
+    host.settle()
+    assert ("make sure" in panel.ui.steerLabel.text) is not silent
 
 
 def test_two_doubtful_masks_are_both_told(host: Host, made: MadeOutput, tmp_path: Path) -> None:
