@@ -9,6 +9,7 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import isSynthetic
+from D3MSynthesisLib.Belonging import wasRead
 from D3MSynthesisLib.Grids import gridPoints, liesBy, matrixOf, transformed, worldFrom
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, nodesOf, sizeOf
 from D3MSynthesisLib.Seen import (
@@ -163,12 +164,17 @@ def maskCaption(scene: Any, view: str) -> str:
 
 
 def strangeCaption(scene: Any, view: str) -> str:
-    """What of another patient, examination or run is seen together with a result, by name; empty without it."""
+    """What of another patient, examination or run is seen together with a result, by name; empty without it.
+
+    Where no run's image is seen the result is one that was read from a file.
+    """
     shown = [*images(scene, view)[:2], labelOf(scene, view), *further(scene, view)]
     shown = [node for node in shown if node is not None]
-    result = next((node for node in shown if node.GetAttribute(RUN)), None)
-    if result is None:
+    results = [node for node in shown if node.GetAttribute(RUN)]
+    results += [node for node in shown if wasRead(node) and isSynthetic(node)]
+    if not results:
         return ""
+    result = results[0]
     result = _results(scene).get(result.GetAttribute(RUN), result)  # it alone knows the scans that it was made from
     nodes = nodesOf(scene, "vtkMRMLSegmentationNode")  # runs' masks are told by `maskCaption`
     shown += [node for node in nodes if not node.GetAttribute(RUN) and segmentsShown(node, outlines)]

@@ -36,7 +36,8 @@ OF_RESULT = re.compile(r"(?i)(.+?)[ _]synthetic[ _]cemri(?:_\d+)?")
 MASK_WORDS = re.compile(
     r"masks?|seg(?:mentations?|mented|ments?|m)?|labels?|labelmaps?|tumou?rs?|lesions?|enhanc\w*|o?edema|necro\w*|core|whole"
     r"|roi|gtv|real|true|truth|ground|gt|manual|drawn|drawing|edited|predicted|given|copy|final"
-    r"|untitled|bet|hd|synthstrip|unstripped|bias|parenchyma|automated|approx|[dp]seg|probseg|highres|mni(?:152)?|sri(?:24)?"
+    r"|untitled|bet|hd|synth(?:etic|strip)?|unstripped|bias|parenchyma|automated|approx|[dp]seg|probseg|highres|mni(?:152)?|sri(?:24)?"
+    r"|first|sample|uncertainty|probability|magnitude|deformation|earlier|later|change"
     r"|atlas|native|(?:brain|skull|tumou?r|lesion|mask|seg|label|roi){2,}|[a-z]|\d{1,3}"
 )
 """Words of the name of a mask that say nothing about a patient."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from D3MSynthesisLib.Assignment import contrastOf, furtherOf
-from D3MSynthesisLib.Belonging import isOfOtherVisit, wasRead
+from D3MSynthesisLib.Assignment import contrastOf, furtherOf, isSynthetic
+from D3MSynthesisLib.Belonging import isOfOtherVisit, placeOf, wasRead
 from D3MSynthesisLib.Identity import identityOf
 from D3MSynthesisLib.MaskBelonging import isOfSynthesis, maskBelongs
 from D3MSynthesisLib.MaskSources import othersThan, t1Of
@@ -58,8 +58,9 @@ def isStrange(node: Any, result: Any) -> bool:
 def strangeness(node: Any, result: Any) -> str:
     """What is to be said of a node beside a result: `STRANGE`, `UNSAID`, or nothing.
 
-    Of masks, label maps and what is called a scan names and folders tell it as well. `UNSAID` is a mask that says
-    nothing, where scans of several patients are in the scene.
+    Of masks, label maps, synthetic images from files and what is called a scan names and folders tell it as well.
+    `UNSAID` is one of the first three that says nothing, where scans of several patients are in the scene. The result
+    may be an image that was read from a file itself: then only what else was saved is compared with it, by folders.
     """
     if node is None or node is result:
         return ""
@@ -71,16 +72,19 @@ def strangeness(node: Any, result: Any) -> str:
     if told:  # who drew it may have put it beside the examinations of a patient
         return STRANGE if any(one != other for one, other in told) else ""
     isMask = node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLLabelMapVolumeNode")
+    isSaved = wasRead(node) and isSynthetic(node)
+    if not result.GetAttribute(RUN):
+        return STRANGE if isSaved and placeOf(node) != placeOf(result) else ""
     if result.GetAttribute(ROLE) in DATES:  # nobody knows whose they are: no mask is known to be theirs
         return STRANGE if isMask else ""
     given = [result.GetNodeReference(PREFIX + INPUTS[name]) for name in INPUTS]
     t1 = t1Of(result)
     if t1 is None or node in given:  # who chose it was told
         return ""
-    if isMask:
+    if isMask or isSaved:
         belongs = maskBelongs(node, t1)
         if belongs is None:
-            if isOfSynthesis(node):  # copies of a run's own are told by `Captions.maskCaption`
+            if isMask and isOfSynthesis(node):  # copies of a run's own are told by `Captions.maskCaption`
                 return STRANGE if wasRead(node) and not _isOfRun(node, result) else ""
             return UNSAID if not theirs.patient and othersThan(t1, node.GetScene()) else ""
         return STRANGE if belongs is False else ""

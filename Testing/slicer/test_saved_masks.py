@@ -177,6 +177,39 @@ def test_a_saved_mask_of_scans_from_files(
     assert any("make sure" in notice for notice in notices) is not silent
 
 
+@pytest.mark.parametrize("run", [False, True])
+def test_saved_results_of_two_patients(host: Host, made: MadeOutput, tmp_path: Path, run: bool) -> None:
+    """Poe's saved image or mask over Doe's saved image, or over Doe's run, is told by name; Doe's own is not."""
+    saved = {}
+    for who in ("doe", "poe"):
+        panel = opened(host, made, tmp_path / f"of_{who}")
+        choose(panel, read(host, made, tmp_path / who, *(f"{who}_{scan}" for scan in SCANS)))
+        host.settle()
+        saved[who] = savedMask(host, panel, tmp_path / "results").parent
+    panel = opened(host, made, tmp_path / "again")
+    if run:
+        choose(panel, read(host, made, tmp_path / "doe", *(f"doe_{scan}" for scan in SCANS)))
+        host.settle()
+    images, masks = {}, {}
+    for who, folder in saved.items():
+        images[who] = slicer.util.loadVolume(str(folder / "synthetic_cemri.nrrd"))
+        images[who].SetName(f"image {who}")
+        masks[who] = slicer.util.loadSegmentation(str(folder / "enhancement.seg.nrrd"))
+        masks[who].CreateDefaultDisplayNodes()
+        masks[who].SetName(f"mask {who}")
+    host.settle()
+    if run:
+        press(host, panel)
+        assert [bool(masks[who].GetDisplayNode().GetVisibility()) for who in ("doe", "poe")] == [True, False]
+    seen = panel.result.nodes.cemri if run else images["doe"]
+    for other in ("poe", "doe"):
+        slicer.util.setSliceViewerLayers(background=seen, foreground=images[other], foregroundOpacity=0.5)
+        for who, mask in masks.items():
+            mask.GetDisplayNode().SetVisibility(who == other)
+        told = Captions.strangeCaption(host.scene, "Red")
+        assert told == ("of another patient, examination or run: image poe, mask poe" if other == "poe" else "")
+
+
 def drawnFile(made: MadeOutput, path: Path) -> object:
     """A person's segmentation, read from a file."""
     save(path, (made.t1 > 60).astype(np.uint8), made.matrix)
