@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from d3m.arrays import values_in
+
 Image = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
@@ -62,13 +64,13 @@ def _dilate(mask: Mask, voxels: int) -> Mask:
 
 def scale_by_percentiles(image: Image, brain: Mask) -> Image:
     """Own 0.5 and 99.5 percentiles in the brain become 0 and 1; clipped."""
-    low, high = np.percentile(image[brain], PERCENTILES)
+    low, high = np.percentile(values_in(image, brain), PERCENTILES)
     return np.clip((image - low) / max(high - low, 1e-12), 0, 1)
 
 
 def fit(image: Image, real: Image, brain: Mask) -> Image:
     """The image after the affine map closest to `real` over the brain (least squares), clipped to [0, 1]."""
-    x, y = image[brain].astype(np.float64), real[brain].astype(np.float64)
+    x, y = (values_in(one, brain).astype(np.float64) for one in (image, real))
     spread = x.var()
     gain = ((x - x.mean()) * (y - y.mean())).mean() / spread if spread > 0 else 0.0
     return np.clip(gain * (image - x.mean()) + y.mean(), 0, 1)
@@ -78,7 +80,7 @@ def psnr(image: Image, real: Image, region: Mask) -> float:
     """Peak signal-to-noise ratio in dB over a region, data range 1; NaN for an empty region."""
     if not region.any():
         return float("nan")
-    error = np.mean((image[region].astype(np.float64) - real[region]) ** 2)
+    error = np.mean((values_in(image, region).astype(np.float64) - values_in(real, region)) ** 2)
     return float("inf") if error == 0 else float(-10 * np.log10(error))
 
 
@@ -113,15 +115,13 @@ def _ssim_of_slice(x: Image, y: Image) -> Image:
 
 def _box(mask: Mask, margin: int) -> tuple[slice, ...]:
     """Where a mask is, and some voxels around."""
-    return tuple(
-        slice(max(int(index.min()) - margin, 0), int(index.max()) + margin + 1) if len(index) else slice(None)
-        for index in np.nonzero(mask)
-    )
+    found = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    return tuple(slice(max(int(f[0]) - margin, 0), int(f[-1]) + margin + 1) if len(f) else slice(None) for f in found)
 
 
 def mean_in(values: Image, region: Mask) -> float:
     """Mean over a region; NaN where it is empty."""
-    return float(values[region].mean()) if region.any() else float("nan")
+    return float(values_in(values, region).mean()) if region.any() else float("nan")
 
 
 @dataclass(frozen=True)
@@ -317,8 +317,9 @@ def enhancing_in(t1: Image, t1c: Image, brain: Mask, voxel_ml: float, seen: Mask
     voxels = [max(1, round(mm / (1000 * voxel_ml) ** (1 / 3))) for mm in (SURFACE_MM, VESSEL_MM)]
     real = scale_by_percentiles(t1c, brain)
     difference = ndimage.gaussian_filter(np.where(brain, real - fit(t1, real, brain), 0), 0.5)
-    middle = np.median(difference[brain])
-    spread = 1.4826 * np.median(np.abs(difference[brain] - middle))
+    inside = values_in(difference, brain)
+    middle = np.median(inside)
+    spread = 1.4826 * np.median(np.abs(inside - middle))
     inner = ndimage.binary_erosion(whole, iterations=voxels[0])  # where T1c ends there is no surface
     bright = inner & brain & (difference > middle + 3 * spread)
     opened = ndimage.binary_opening(bright, ndimage.generate_binary_structure(3, 1), iterations=voxels[1])
@@ -358,7 +359,7 @@ def compare(cemri: Image, t1: Image, t1c: Image, brain: Mask) -> Comparison:
     cemri, t1, t1c, brain = cemri[inside], t1[inside], t1c[inside], brain[inside]
     real = np.where(brain, scale_by_percentiles(t1c, brain), 0)
     synthetic, copied = (np.where(brain, fit(image, real, brain), 0) for image in (cemri, t1))
-    difference, real_difference = (cemri - t1)[brain], (real - copied)[brain]
+    difference, real_difference = values_in(cemri - t1, brain), values_in(real - copied, brain)
     correlation = float("nan")
     if difference.std() > 0 and real_difference.std() > 0:
         correlation = float(np.corrcoef(difference, real_difference)[0, 1])

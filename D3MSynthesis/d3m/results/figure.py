@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from d3m.arrays import values_in
 from d3m.results.provenance import sampling_in_words
 from d3m.synthesis import Result
 from d3m.volumes.geometry import middle_of_largest_slice
@@ -100,15 +101,15 @@ def draw_figure(path: Path, result: Result, case: Case) -> None:
         ("sagittal", lambda a: a[x, :, ::-1], (1, 2), ("A", "P")),
     )
     panels = _panels(axes, views, [across for _, _, across, _ in planes])
-    low, high = np.percentile(views.cemri[views.brain], (1, 99.5))
-    change = max(float(np.percentile(np.abs(views.subtraction[views.brain]), 99.5)), 1e-6)
+    low, high = np.percentile(values_in(views.cemri, views.brain), (1, 99.5))
+    change = max(float(np.percentile(np.abs(values_in(views.subtraction, views.brain)), 99.5)), 1e-6)
     directions = (result.grid.affine[:3, :2] / result.grid.spacing[:2] ** 2).astype(np.float32)  # mm to pixels
     enlargement = _enlargement(result.displacement, directions, views.brain)
-    longest = max(float(np.percentile(views.length[views.brain], 99)), 0.1)
+    longest = max(float(np.percentile(values_in(views.length, views.brain), 99)), 0.1)
     shown = (
         (views.t1, low, high, "gray"),
-        (views.t2, *np.percentile(views.t2[views.brain], (1, 99.5)), "gray"),
-        (views.flair, *np.percentile(views.flair[views.brain], (1, 99.5)), "gray"),
+        (views.t2, *np.percentile(values_in(views.t2, views.brain), (1, 99.5)), "gray"),
+        (views.flair, *np.percentile(values_in(views.flair, views.brain), (1, 99.5)), "gray"),
         (views.cemri, low, high, "gray"),
         (views.subtraction, -change, change, "gray"),
         (views.cemri, low, high, "gray"),
@@ -202,7 +203,7 @@ def _draw_mask(panel: _Panel, mask: Mask) -> None:
 
 def _enlargement(displacement: Floats, directions: Floats, brain: Mask) -> int:
     """By how much the arrows are enlarged to be seen: a whole number from 1 to `MAX_ENLARGEMENT`."""
-    moved = np.stack([part[brain] for part in np.moveaxis(displacement, -1, 0)], axis=-1)
+    moved = np.stack([values_in(part, brain) for part in np.moveaxis(displacement, -1, 0)], axis=-1)
     long = float(np.percentile(np.linalg.norm(moved @ directions, axis=-1), 99))
     return int(np.clip(round(LONGEST_ARROW / max(long, 1e-6)), 1, MAX_ENLARGEMENT))
 

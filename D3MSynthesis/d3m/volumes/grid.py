@@ -12,6 +12,7 @@ import numpy as np
 from nibabel import orientations
 from scipy import ndimage
 
+from d3m.arrays import values_in
 from d3m.errors import D3MError, Notice
 from d3m.volumes.geometry import spacing_mm
 from d3m.volumes.types import CONTRASTS, Affine, Case, Floats, GridRecipe, Mask, ModelGrid, ModelInput, Volume
@@ -184,7 +185,7 @@ def intensity_scale(values: Floats, brain: Mask, recipe: GridRecipe) -> tuple[fl
     Returns:
         (low, high); for `percentiles_over="volume"` low is at least 0, as published.
     """
-    over = values[brain] if recipe.percentiles_over == "brain" else values
+    over = values_in(values, brain) if recipe.percentiles_over == "brain" else values
     low, high = np.percentile(over, recipe.percentiles)
     if recipe.percentiles_over == "volume":
         low = max(low, 0.0)
@@ -216,7 +217,7 @@ def to_model_input(case: Case, recipe: GridRecipe, stride: int, contrasts: Seque
         volume, values = scans[name], scans[name].data
         if name == "t1" and recipe.percentiles_over == "brain":
             # whatever surrounds the brain (-1024, a skull) would bleed into its border where T1 is interpolated
-            floor = np.float32(np.percentile(values[case.brain], recipe.percentiles[0] / 2))
+            floor = np.float32(np.percentile(values_in(values, case.brain), recipe.percentiles[0] / 2))
             values = np.where(case.brain, values, floor)
         fill = float(values.min())
         data = _slices_first(resample(values, volume.affine, grid.affine, grid.shape, fill=fill))

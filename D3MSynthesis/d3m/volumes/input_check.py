@@ -232,7 +232,8 @@ def _shape(case: Case, model_input: ModelInput) -> dict[str, float]:
     place = np.arange(len(columns))
     sides = int(columns[place < middle].sum()) - int(columns[place > middle].sum())
     mask, sizes = case.brain, np.linalg.norm(case.t1.affine[:3, :3], axis=0)
-    faces = [float(mask.take((0, -1), axis=k).sum() * np.delete(sizes, k).prod()) for k in range(3)]
+    ends = [np.moveaxis(mask, k, 0)[[0, -1]] for k in range(3)]
+    faces = [float(end.sum() * np.delete(sizes, k).prod()) for k, end in enumerate(ends)]
     return {
         "brain_ml": millilitres,
         "height_mm": float((slices[-1] - slices[0] + 1) * spacing[2]),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
+from d3m.arrays import values_in
 from d3m.errors import D3MError, Notice
 from d3m.system.threads import side_by_side
 from d3m.volumes.geometry import box_of, spacing_mm, voxel_mm3
@@ -158,7 +159,7 @@ def _skull_darkness(values: Floats, mask: Mask, shown: Mask, spacing: np.ndarray
     """Intensity of the darkest shell 5 to 17 mm below the surface of `mask`, relative to the darker of what lies
     outside it and inside it; infinite where there is too little to tell."""
     depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1, 1:-1][mask]
-    seen = values[shown & np.isfinite(values)]
+    seen = values_in(values, shown & np.isfinite(values))
     if seen.size < MIN_SHELL:
         return float("inf")
     floor = np.float32(np.percentile(seen, 1))
@@ -211,7 +212,7 @@ def settle(
         notices = (*notices, Notice("nan-background", text, contrast))
     if contrast in ALL_CONTRASTS[1:] and not seen.problem and np.isfinite(seen.background):
         # a background far from the brain's values, on either side, would bleed into its border when resampled
-        darkest, brightest = np.percentile(data[seen.inside], (1, 99))
+        darkest, brightest = np.percentile(values_in(data, seen.inside), (1, 99))
         if not 2 * darkest - brightest <= seen.background <= darkest:
             data = np.where(seen.inside, data, np.float32(darkest))
     return volume if data is volume.data and notices == volume.notices else replace(volume, data=data, notices=notices)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy import ndimage
 
+from d3m.arrays import values_in
 from d3m.errors import Notice
 from d3m.volumes.geometry import box_of, spacing_mm, volume_ml, voxel_mm3
 from d3m.volumes.grid import resample
@@ -118,7 +119,7 @@ def without_filling(inside: Mask, volume: Volume) -> Mask:
     if box is None:
         return inside
     data, within, sizes = volume.data[box], inside[box], spacing_mm(volume.affine)
-    values = data[within][:: max(1, int(within.sum()) // SAMPLES)]
+    values = values_in(data, within)[:: max(1, int(within.sum()) // SAMPLES)]
     if not np.isfinite(values).all():  # named by another check
         return inside
     dark, counts = np.unique(values[values <= np.percentile(values, DARK)], return_counts=True)

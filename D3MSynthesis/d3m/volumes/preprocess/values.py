@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from d3m.arrays import values_in
 from d3m.errors import D3MError
 from d3m.volumes.io.files import label
 from d3m.volumes.types import Floats, Mask
@@ -88,7 +89,7 @@ def _wrapped(data: Floats, inside: Mask, stripped: bool) -> int:
     if not stripped:
         middle = tuple(slice(n // 4, n - n // 4) for n in data.shape)
         data, inside = data[middle], inside[middle]
-    values = data[inside & np.isfinite(data)]
+    values = values_in(data, inside & np.isfinite(data))
     if values.size < 1000:
         return 0
     low, high = float(values.min()), float(values.max())
@@ -100,7 +101,7 @@ def _wrapped(data: Floats, inside: Mask, stripped: bool) -> int:
     before = _roughness(data, inside, 0.0)
     if any(_roughness(data, inside, period) < SMOOTHER * before for period in (*WHOLE_TURNS, *scaled)):
         return count
-    plain = stripped and bool((data[~inside] == 0).all())
+    plain = stripped and bool((values_in(data, ~inside) == 0).all())
     whole_numbers = plain and bool((values == np.rint(values)).all())
     strong = float((values < -STRONG * high).mean())
     at_limit = any(-period / 2 <= low < -AT_LIMIT * period / 2 and high < period / 2 for period in WHOLE_TURNS)
