@@ -338,7 +338,7 @@ class Synthesis:
             gain = card.enhancement_gain
             image = t1 + gain * mean_over_slices(image - t1, model_input.brain, card.slice_sigma)
         smoothed = mean_over_slices(sample.probability.numpy(), model_input.brain, card.slice_sigma)
-        probability = np.where(case.brain, to_t1_grid(smoothed, grid), 0).astype(np.float32)
+        probability = np.where(case.brain, to_t1_grid(smoothed, grid), 0).astype(np.float32, copy=False)
         mask = probability >= card.mask_threshold
         steering = None
         if case.given_mask is not None and model_input.given_mask is not None:
@@ -355,12 +355,14 @@ class Synthesis:
             if card.expected_error is not None:
                 features = error_features(model_input.slices, image - t1, uncertain, model_input.brain)
                 uncertain = card.expected_error(features)
-            uncertainty = np.where(case.brain, to_t1_grid(uncertain, grid) * (high - low), 0).astype(np.float32)
+            uncertainty = np.where(case.brain, to_t1_grid(uncertain, grid) * (high - low), 0).astype(
+                np.float32, copy=False
+            )
         volume_ml = _millilitres(mask, case.t1)
         patient, tumour = self._patient(model_input, maps, case, probability), None
         if maps is not None:
             tumour = to_t1_grid(maps.probability[REGIONS.index("whole_tumour")].numpy(), grid)
-            tumour = np.where(case.brain, tumour, 0).astype(np.float32)
+            tumour = np.where(case.brain, tumour, 0).astype(np.float32, copy=False)
         notices = () if mask.any() else (Notice("no-enhancement", "The model predicts no enhancing tumour."),)
         if steering is not None:
             notices = (_given_notice(steering, volume_ml),)

@@ -40,6 +40,8 @@ COMPRESSION = 1
 """zlib level: the images are noise-like, so a higher one costs seconds and saves little."""
 GZIP = 16 + zlib.MAX_WBITS
 """What zlib calls the format of .gz files."""
+NO_EXTENSION = bytes(4)
+"""What stands between the header of a NIfTI file and its voxels."""
 
 
 def needed_bytes(case: Case, steps: int, trace: bool) -> int:
@@ -176,16 +178,20 @@ def write_nifti(
     image.header["descrip"] = MARK
     if data.ndim == 5:
         image.header.set_intent(INTENT_DISPLACEMENT)
-    _write_packed(path, image.to_bytes())
+    image.header.set_slope_inter(1, 0)
+    image.header["vox_offset"] = image.header.single_vox_offset
+    # without nibabel's own writer, which would copy all voxels twice
+    _write_packed(path, image.header.binaryblock + NO_EXTENSION, memoryview(np.ascontiguousarray(data.T)).cast("B"))
 
 
-def _write_packed(path: Path, raw: bytes) -> None:
+def _write_packed(path: Path, header: bytes, voxels: memoryview) -> None:
     # what repeats in noise-like images are runs of zeros around the brain: to look for no more takes half the time, and
     # no more room; other surroundings repeat every four bytes
-    strategy = zlib.Z_DEFAULT_STRATEGY if any(raw[-4:]) else zlib.Z_RLE
+    strategy = zlib.Z_DEFAULT_STRATEGY if any(voxels[-4:]) else zlib.Z_RLE
     packer = zlib.compressobj(COMPRESSION, zlib.DEFLATED, GZIP, strategy=strategy)
     with path.open("wb") as f:
-        f.write(packer.compress(raw))
+        f.write(packer.compress(header))
+        f.write(packer.compress(voxels))
         f.write(packer.flush())
         f.flush()
         os.fsync(f.fileno())

@@ -303,9 +303,9 @@ def restore_cemri(synthetic: Floats, model_input: ModelInput, t1: Volume, brain:
     low, high = model_input.scales[0]
     if model_input.recipe.target == "t1_scale":
         change = to_t1_grid(synthetic - model_input.slices[:, 0], model_input.grid) * (high - low)
-        return np.where(brain, t1.data + change, t1.data).astype(np.float32)
+        return np.add(t1.data, change, out=t1.data.astype(np.float32), where=brain)
     image = low + (high - low) * to_t1_grid(synthetic, model_input.grid)
-    return np.where(brain, image, t1.data).astype(np.float32)
+    return np.where(brain, image, t1.data).astype(np.float32, copy=False)
 
 
 def displacement_mm(pixels: Floats, grid: ModelGrid) -> Floats:

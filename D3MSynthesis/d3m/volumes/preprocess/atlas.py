@@ -125,7 +125,7 @@ def atlas_in(t1: Volume, brain: Mask, any_turn: bool = False) -> tuple[Picture, 
     Returns:
         What was looked at, and where the average brain lies in it; None if it is not there.
     """
-    stripped = np.where(brain, t1.data, np.float32(np.percentile(values_in(t1.data, brain), 0.5))).astype(np.float32)
+    stripped = np.where(brain, t1.data, np.float32(np.percentile(values_in(t1.data, brain), 0.5)))
     moving = picture(Volume(stripped, t1.affine), brain, PICTURE_MM)
     return moving, _match(moving, own_axes(t1.affine) @ training_axes(), any_turn)
 

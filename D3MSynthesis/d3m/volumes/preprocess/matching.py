@@ -92,10 +92,9 @@ def _blocks(data: np.ndarray, affine: Affine, factor: np.ndarray) -> tuple[Float
     """Means over blocks of `factor` voxels, what is left over at the far ends dropped; and where they lie."""
     result: np.ndarray = data
     for axis, n in enumerate(factor):
-        count = result.shape[axis] // n
-        result = np.take(result, range(count * n), axis) if count * n != result.shape[axis] else result
+        whole = result.shape[axis] // n * n
         # one block's planes are added one by one: much faster than a mean over a short axis
-        parts = [result[(slice(None),) * axis + (slice(k, None, int(n)),)] for k in range(int(n))]
+        parts = [result[(slice(None),) * axis + (slice(k, whole, int(n)),)] for k in range(int(n))]
         result = np.asarray(sum(parts) / n if n > 1 else parts[0], np.float32)
     moved = affine.copy()
     moved[:3, :3] = affine[:3, :3] * factor
