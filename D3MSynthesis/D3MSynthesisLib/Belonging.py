@@ -56,7 +56,7 @@ def placeOf(node: Any) -> str:
     if kept:
         return "" if kept == UNKNOWN else str(kept)
     path = fileOf(node)
-    return "" if path is None else hashOf(_folderOf(path))
+    return "" if path is None else hashOf(folderOf(path))
 
 
 def hashOf(folder: Path) -> str:
@@ -64,7 +64,7 @@ def hashOf(folder: Path) -> str:
     return hashlib.sha256(str(folder).encode()).hexdigest()[:16]
 
 
-def _folderOf(path: Path) -> Path:
+def folderOf(path: Path) -> Path:
     """The folder of a patient's files: where each series has one of its own, as in "smith/t1/t1.nii.gz", that above.
 
     So it is where scans and masks have folders, as in "smith/masks/left.nii.gz". A file whose name says more than the
@@ -245,10 +245,6 @@ def markOf(node: Any) -> str:
     return " ".join(said)
 
 
-def marksIn(name: str) -> list[str]:
-    return [word for word in wordsOf(name) if not isOfScan(word)]
-
-
 def _stem(node: Any) -> str:
     """What a node's name begins with, but for what was done to the scan: "registered smith_t1c" gives "smith".
 
@@ -398,10 +394,13 @@ def isOfOtherVisit(scan: Any, t1: Any) -> bool:
 
 
 def _ofAnotherDate(scan: Any, t1: Any) -> bool:
-    """Whether names that begin alike have different dates, or files of them lie in folders of two dates.
+    """Whether identifiers say that two scans are of two examinations; else names, or folders of two dates.
 
     A patient's scans may lie in a folder for each kind: two folders that have a scan of one kind are of two dates.
     """
+    studies = [identityOf(node).study for node in (scan, t1)]
+    if all(studies):
+        return studies[0] != studies[1]
     group = groupOf(scan)
     if group[0] != "name" or group != groupOf(t1):
         return False

@@ -18,6 +18,7 @@ from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Handlers import connect
 from D3MSynthesisLib.Identity import identityOf, withPatient
 from D3MSynthesisLib.Inputs import doubtfulMask
+from D3MSynthesisLib.MaskSources import isOfOtherRuns
 from D3MSynthesisLib.Runs import alive
 
 SAME_ML = 0.05
@@ -263,15 +264,17 @@ class ComparisonPart:
         t1, p = self.nodes.t1, self.parameters
         if not alive(t1):
             return None
-        if p.t1 is t1:
-            if p.reference is not self.nodes.reference and isOfOtherVisit(p.reference, t1):
-                return p.reference
-            return p.referenceMask if doubtfulMask(p.referenceMask, t1) else None
         known = identityOf(t1).known
         for node in (None if p.reference is self.nodes.reference else p.reference, p.referenceMask):
             if node is None or (known and identityOf(node).known):
                 continue
-            if not sameExamination(node, t1):
+            if p.t1 is not t1:
+                doubtful = not sameExamination(node, t1)
+            elif node is p.reference:
+                doubtful = isOfOtherVisit(node, t1) or isOfOtherRuns(node, t1)
+            else:
+                doubtful = doubtfulMask(node, t1)
+            if doubtful:
                 return node
         return None
 

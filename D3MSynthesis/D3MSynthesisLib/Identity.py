@@ -111,6 +111,17 @@ def _ofTree(node: Any) -> tuple[str, str, str]:
     return found[0], found[1], ", ".join(names)
 
 
+def birthDateOf(node: Any) -> str:
+    """The patient's date of birth as Slicer's DICOM module keeps it in the data tree; empty where it is not known."""
+    constants, scene = slicer.vtkMRMLSubjectHierarchyConstants, node.GetScene()
+    tree = None if scene is None else slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = 0 if tree is None else tree.GetItemByDataNode(node)
+    patient = tree.GetItemAncestorAtLevel(item, constants.GetDICOMLevelPatient()) if item else 0
+    if not patient:
+        return ""
+    return str(tree.GetItemAttribute(patient, constants.GetDICOMPatientBirthDateAttributeName()))
+
+
 def putBeside(copy: Any, node: Any) -> None:
     """Put a copy of a volume beside it in the data tree, so that it is known whose it is."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())

@@ -14,11 +14,12 @@ from slicer.util import VTKObservationMixin
 import slicer
 from D3MSynthesisLib import Frames, Inputs, SampleCase
 from D3MSynthesisLib.Assignment import FURTHER, assignInputs
-from D3MSynthesisLib.Belonging import isOfOtherVisit, markOf, placeOf, saysNothing
+from D3MSynthesisLib.Belonging import isOfOtherVisit, markOf, placeOf, saysNothing, wasRead
 from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
-from D3MSynthesisLib.Identity import groupOf
+from D3MSynthesisLib.Identity import groupOf, identityOf
+from D3MSynthesisLib.MaskSources import othersThan
 
 SCANS = ("t1", "t2", "flair", "reference")
 MASKS = ("brainMask", "referenceMask", "enhancementMask")
@@ -38,6 +39,12 @@ def _whose(t1: Any) -> str:
         return NOBODY
     text = " ".join((*group, "" if group[0] in ("study", "patient") else place))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _isMadeFrom(before: Any, t1: Any) -> bool:
+    """Whether a T1 was made in the scene, as "T1 N4" is, where only the patient and date of the T1 before are."""
+    isMade = not wasRead(t1) and not identityOf(t1).known
+    return before is not None and isMade and not othersThan(before, t1.GetScene())
 
 
 class InputPart(VTKObservationMixin):
@@ -169,8 +176,9 @@ class InputPart(VTKObservationMixin):
         if before is not t1 or whose != now:
             kept.SetNodeReferenceID(LAST, t1.GetID())
             kept.SetAttribute(LAST, now)
-        if whose is not None and before is not t1 and (whose != now or now == NOBODY):
-            self._forget()  # two T1 that say nothing of a patient may be of two
+        isNext = whose is not None and before is not t1 and (whose != now or now == NOBODY)
+        if isNext and not _isMadeFrom(before, t1):  # two T1 that say nothing of a patient may be of two
+            self._forget()
             for name in SCANS[1:]:
                 scan = getattr(self.parameters, name)
                 if scan is not None and self._staysBehind(name, scan, t1):

@@ -9,12 +9,10 @@ from D3MSynthesisLib.Belonging import (
     ORIGIN,
     UNKNOWN,
     acquiredIn,
-    belongsElsewhere,
     isOfOtherVisit,
     keepPlace,
     placeOf,
     saysNothing,
-    severalPatients,
     wasRead,
 )
 from D3MSynthesisLib.Copies import BEHIND
@@ -123,9 +121,19 @@ def _has(mask: Any, shape: str, value: int) -> bool:
 
 def isOf(scan: Any, t1: Any) -> bool | None:
     """Whether the scan that a mask was drawn on is of T1's patient and date; None where nothing says it."""
-    if isOfOtherVisit(scan, t1):
+    if isOfOtherVisit(scan, t1) or isOfOtherRuns(scan, t1):
         return False
     return True if not saysNothing(scan, t1) or _goesWith(scan, t1) else None
+
+
+def isOfOtherRuns(scan: Any, t1: Any) -> bool:
+    """Whether a scan was used with T1s of another patient or date, and never with this one."""
+    if not (alive(scan) and alive(t1)):
+        return False
+    images = nodesOf(t1.GetScene(), "vtkMRMLScalarVolumeNode")
+    used = [node for node in images if any(node.GetNodeReference(PREFIX + role) is scan for role in INPUTS.values())]
+    owners = [owner for owner in map(t1Of, used) if owner is not None]
+    return any(isOfOtherVisit(owner, t1) for owner in owners) and not any(owner is t1 for owner in owners)
 
 
 def _goesWith(scan: Any, t1: Any) -> bool:
@@ -147,10 +155,13 @@ def _onGrid(one: Any, other: Any) -> bool:
 
 
 def othersThan(t1: Any, scene: Any) -> bool:
-    """Whether scans of several patients are in a scene, by what is known, or scans that came otherwise than T1."""
+    """Whether scans of other patients or dates than T1's are in a scene, or scans that came otherwise than T1."""
     from D3MSynthesisLib.Assignment import contrastOf, furtherOf, nodeDescription
 
-    if severalPatients(scene):
+    known = [identityOf(node) for node in acquiredIn(scene)]
+    if any(
+        len({text for text in texts if text}) > 1 for texts in ([i.patient for i in known], [i.study for i in known])
+    ):
         return True
     described = [(node, nodeDescription(node)) for node in acquiredIn(scene)]
     found = [node for node, text in described if contrastOf(text) or furtherOf(text)]
@@ -158,7 +169,7 @@ def othersThan(t1: Any, scene: Any) -> bool:
 
 
 def isFromElsewhere(scan: Any, t1: Any) -> bool:
-    """Whether a scan is of another patient than T1, or one of them came with a scene and the other from a file."""
+    """Whether a scan is of another patient or date than T1, or one came with a scene and the other from a file."""
     origins = [node.GetAttribute(ORIGIN) for node in (scan, t1)]
     known = identityOf(scan).known and identityOf(t1).known
-    return belongsElsewhere(scan, t1) or (not known and all(origins) and origins.count(UNKNOWN) == 1)
+    return isOfOtherVisit(scan, t1) or (not known and all(origins) and origins.count(UNKNOWN) == 1)

@@ -154,7 +154,7 @@ class RunPart:
         strangers = self.strangers()
         ready = _("Ready for {name}.").format(name=name)
         if strangers:
-            ready = _("Ready for {name}, but the views show {other}: another patient?").format(
+            ready = _("Ready for {name}, but the views show {other}: another patient or date?").format(
                 name=name, other=Identity.withPatient(strangers[0].GetName(), strangers[0])
             )
         missing = Inputs.leftOut(p.t1, p.t2, p.flair, self.models.optional, self._further())

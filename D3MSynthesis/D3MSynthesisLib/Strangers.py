@@ -67,6 +67,8 @@ def strangeness(node: Any, result: Any) -> str:
     run = node.GetAttribute(RUN)
     if run:
         return STRANGE if run != result.GetAttribute(RUN) else ""
+    if node in [result.GetNodeReference(PREFIX + INPUTS[name]) for name in INPUTS]:  # who chose it was told
+        return ""
     mine, theirs = identityOf(result), identityOf(node)
     told = [pair for pair in ((mine.patient, theirs.patient), (mine.study, theirs.study)) if all(pair)]
     if told:  # who drew it may have put it beside the examinations of a patient
@@ -77,9 +79,8 @@ def strangeness(node: Any, result: Any) -> str:
         return STRANGE if isSaved and placeOf(node) != placeOf(result) else ""
     if result.GetAttribute(ROLE) in DATES:  # nobody knows whose they are: no mask is known to be theirs
         return STRANGE if isMask else ""
-    given = [result.GetNodeReference(PREFIX + INPUTS[name]) for name in INPUTS]
     t1 = t1Of(result)
-    if t1 is None or node in given:  # who chose it was told
+    if t1 is None:
         return ""
     if isMask or isSaved:
         belongs = maskBelongs(node, t1)

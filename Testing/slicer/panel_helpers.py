@@ -113,13 +113,13 @@ def smith_and_jones(host: Host, made: MadeOutput) -> tuple[object, object]:
     return panel, smith
 
 
-def examination(patient: str, nodes: list[object]) -> None:
-    """Put nodes under a patient of the data tree."""
+def examination(patient: str, nodes: list[object], date: str = "") -> None:
+    """Put nodes under a patient of the data tree, in an examination of a date."""
     tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     person = tree.CreateSubjectItem(tree.GetSceneItemID(), patient)
-    study = tree.CreateStudyItem(person, f"{patient} study")
+    study = tree.CreateStudyItem(person, f"{patient} study {date}".strip())
     tree.SetItemUID(person, "DICOM", patient)
-    tree.SetItemUID(study, "DICOM", f"1.2.{patient}")
+    tree.SetItemUID(study, "DICOM", f"1.2.{patient}{date}")
     for node in nodes:
         tree.SetItemParent(tree.GetItemByDataNode(node) or tree.CreateItem(study, node), study)
 

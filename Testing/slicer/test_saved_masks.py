@@ -351,6 +351,62 @@ def test_whose_a_mask_is_that_was_drawn_here(
         assert ("make sure" in panel.ui.steerLabel.text) is not silent
 
 
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+def test_what_was_made_of_the_first_date(host: Host, made: MadeOutput, tmp_path: Path, shift: float) -> None:
+    """Of two dates in DICOM the first's registered T1c, and what was drawn on it, are not taken for the second's.
+
+    The second's own registered T1c and mask are, without a question. Registered images lie outside both examinations.
+    """
+    panel, asked, drawn = opened(host, made, tmp_path), [], []
+    panel.confirm = lambda question: bool(asked.append(question))  # no
+    for date in ("20210304", "20210910"):
+        nodes = scans(made, *SERIES)
+        registered = scans(made, f"T1c registered {date[:4]}")[0]
+        for node in (*nodes, registered):
+            node.SetOrigin(np.add(node.GetOrigin(), shift * len(drawn)))
+        examination("Doe", nodes, date)
+        host.settle()
+        choose(panel, nodes)
+        panel.parameters.reference = registered
+        drawn.append((registered, drawnHere(host, made, registered)))
+        panel.parameters.referenceMask = drawn[-1][1]
+        host.settle()
+        press(host, panel)
+        panel.ui.compareButton.click()
+        assert asked == []
+    (first, mask), (_own, own) = drawn
+    assert [bool(node.GetDisplayNode().GetVisibility()) for node in (mask, own)] == [False, True]
+    mask.GetDisplayNode().SetVisibility(True)
+    assert Captions.strangeCaption(host.scene, "Red").endswith(mask.GetName())
+    for name, node in (("referenceMask", mask), ("reference", first)):
+        setattr(panel.parameters, name, node)
+        host.settle()
+        panel.ui.compareButton.click()
+        assert node.GetName() in asked.pop()
+        panel.parameters.referenceMask = None
+    panel.parameters.enhancementMask = mask
+    host.settle()
+    assert "make sure" in panel.ui.steerLabel.text
+
+
+def test_a_mask_on_the_second_examination_of_a_day(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """Who allows the T1c of another examination, and gives the mask drawn on it, sees that mask over the result."""
+    panel = opened(host, made, tmp_path)
+    nodes, later = scans(made, *SERIES), scans(made, "9: t1_mprage gd")
+    examination("Doe", nodes, "20210304")
+    examination("Doe", later, "20210304b")
+    host.settle()
+    choose(panel, nodes)
+    panel.parameters.reference = later[0]
+    mask = drawnHere(host, made, later[0])
+    examination("Doe", [mask], "20210304b")
+    panel.parameters.referenceMask, panel.parameters.acrossStudies = mask, True
+    host.settle()
+    press(host, panel)
+    assert mask.GetDisplayNode().GetVisibility()
+    assert Captions.strangeCaption(host.scene, "Red") == ""
+
+
 @pytest.mark.parametrize(
     ("folder", "name", "silent"), [("doe", "seg-segmentation", False), ("poe", "seg", True), ("doe", "Result", False)]
 )
@@ -411,8 +467,7 @@ def test_two_doubtful_masks_are_both_told(host: Host, made: MadeOutput, tmp_path
         ("ANON0002", "ANON0001_seg", False),
         ("ANON0002", "ANON2_seg", True),
         ("Site 1 Jones", "site1_smith_seg", None),
-        ("Doe^John", "Doe_Jane_seg", None),
-        ("Doe^John", "doe_seg", True),
+        ("Doe^John", "Doe_seg", True),
         ("Doe^John", "doe_john_glioma_by_anna", True),
         ("Doe^John", "anna_seg", None),
     ],
@@ -496,8 +551,7 @@ def test_a_mask_that_is_called_as_another_patient_of_the_scene(
     ("scan", "mask", "wanted"),
     [
         ("all/t1_001", "all/seg_001", True),
-        ("all/t1_002", "all/seg_001", False),
-        ("all/001_t1", "masks/001_seg", None),
+        ("all/001_t1", "masks/001_seg", False),
         ("smith/raw/smith_t1", "smith/reg/smith_seg", True),
         ("sub-01/anat/sub-01_T1w", "derivatives/net-1.5/sub-01/anat/sub-01_desc-tumor_mask", True),
         ("smith/2021/smith_t1", "smith/2020/smith_seg", False),
@@ -530,10 +584,12 @@ def test_whose_a_mask_is_by_numbers_and_folders(
             for mask in ("masks/tumour", "labels/seg", "annotations/left_rim")
         ),
         ("smith/T1", "smith/annotations/tumour", True),
+        ("images/case12/t1", "labels/case12", True),
+        ("images/case12/t1", "labels/case13", False),
         ("smith/T1/T1", "smith/T1/left_tumour", True),
         ("Patient-001/week-000-1/T1", "Patient-001/week-000-1/DeepBraTumIA-segmentation/native/ct1_seg_mask", True),
         ("smith/smith_T1", "smith/nnunet/seg", True),
-        ("smith/smith_T1", "smith/drmeyer/seg", None),
+        ("smith/smith_T1", "smith/drmeyer/seg", True),
         ("all/smith_T1 all/drmeyer/T1", "all/drmeyer/seg", False),
         ("all/T1 all/jones/images/T1", "all/jones/masks/seg", False),
         ("smith/T1", "smith/2020/seg", False),
@@ -547,10 +603,10 @@ def test_whose_a_mask_is_by_numbers_and_folders(
         ("all/T1_12 all/T2_12 all/T1_13", "all/seg_12", True),
         ("smith/T1_4 smith/T2_5", "smith/seg_13", True),
         ("smith_T1", "left_frontal_tumor", True),
-        ("smith_T1", "tumor_drmeyer", None),
-        ("smith_T1", "drmeyer_tumor", False),
+        ("smith_T1", "drmeyer_tumor", True),
         ("smith_T1pre", "smith_drmeyer_seg", True),
-        ("smith_T1post smith_T1pre", "jones_seg", False),
+        ("smith_T1 jones_T1", "drmeyer_tumor", False),
+        ("t1_002 t2_002 t1_001", "seg_001", False),
         ("T1_to_SRI", "brainTumorMask_SRI", True),
     ],
 )
