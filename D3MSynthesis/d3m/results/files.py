@@ -181,7 +181,7 @@ def write_nifti(
     image.header.set_slope_inter(1, 0)
     image.header["vox_offset"] = image.header.single_vox_offset
     # without nibabel's own writer, which would copy all voxels twice
-    _write_packed(path, image.header.binaryblock + NO_EXTENSION, memoryview(np.ascontiguousarray(data.T)).cast("B"))
+    _write_packed(path, image.header.binaryblock + NO_EXTENSION, np.ascontiguousarray(data.T).data.cast("B"))
 
 
 def _write_packed(path: Path, header: bytes, voxels: memoryview) -> None:
