@@ -206,12 +206,12 @@ def to_model_input(case: Case, recipe: GridRecipe, stride: int, contrasts: Seque
     """
     grid = plan_grid(case.t1, case.brain, recipe, stride, case.pose)
     brain = _slices_first(resample(case.brain, case.t1.affine, grid.affine, grid.shape, order=0))
-    channels, scales = [], []
+    slices = np.zeros((len(brain), len(contrasts), *brain.shape[1:]), np.float32)
+    scales = []
     notices: list[Notice] = list(case.notices)
     scans = case.given()
-    for name in contrasts:
+    for name, scaled in zip(contrasts, slices.swapaxes(0, 1), strict=True):
         if name not in scans:
-            channels.append(np.zeros(brain.shape, np.float32))
             scales.append((0.0, 1.0))
             continue
         volume, values = scans[name], scans[name].data
@@ -227,16 +227,15 @@ def to_model_input(case: Case, recipe: GridRecipe, stride: int, contrasts: Seque
                 f"{name.upper()} has the same value all over the brain.",
                 "Choose another file: this one holds no picture, or the brain mask does not fit it.",
             )
-        scaled = np.clip((data - low) / (high - low), 0.0, 1.0).astype(np.float32)
+        np.clip((data - low) / (high - low), 0.0, 1.0, out=scaled)
         scaled[~brain] = 0.0
-        channels.append(scaled)
         scales.append((low, high))
     given = None
     if case.given_mask is not None:
         given = _slices_first(
             resample(case.given_mask.astype(np.float32), case.t1.affine, grid.affine, grid.shape)
         ).clip(0, 1)
-    return ModelInput(np.stack(channels, axis=1), brain, grid, tuple(scales), recipe, tuple(notices), given)
+    return ModelInput(slices, brain, grid, tuple(scales), recipe, tuple(notices), given)
 
 
 def _slices_first(data: np.ndarray) -> np.ndarray:
