@@ -102,6 +102,13 @@ class MRMLHost:
             self.views[name] = SliceView(self, name, orientation)
         return self.views
 
+    def close(self) -> None:
+        """Give back what voxels and pictures take: observers in Python keep scene and views alive for good."""
+        self.scene.Clear(1)
+        for view in self.views.values():
+            view.window.Finalize()
+        self.views.clear()
+
     def _resolveTree(self, scene: Any, _event: str) -> None:
         if scene is self.scene:  # one that is left is closed when it ends
             slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(scene)

@@ -86,6 +86,7 @@ class Host:
     def __exit__(self, kind: object, *_error: object) -> None:
         for widget in list(self._open):
             self.closeModule(widget)
+        self.mrml.close()
         self._undo.close()
         if self.faults and kind is None:
             raise AssertionError("A handler has failed.") from self.faults[0]
