@@ -140,11 +140,15 @@ def _apartBy(pattern: str, path: Path) -> bool:
 
 
 def holdsSeveral(folder: Path) -> bool:
-    """Whether scans of one kind in a folder are named for several patients or dates, or numbers may be patients'."""
+    """Whether scans of one kind in a folder are named for several patients or dates, or numbers may be patients'.
+
+    A name that says more than another one is of what was made from it, or drawn on it: "T1_orig", "T1c_tumour".
+    """
     marks: dict[str, set[tuple[str, ...]]] = {}
     for kind, said, _numbers in scansIn(folder):
         marks.setdefault(kind, set()).add(said)
-    return any(len(found) > 1 for found in marks.values()) or _numbersArePatients(folder / "any")
+    least = [[one for one in found if not any(set(other) < set(one) for other in found)] for found in marks.values()]
+    return any(len(found) > 1 for found in least) or _numbersArePatients(folder / "any")
 
 
 def _beside(path: Path) -> set[tuple[str, str]]:

@@ -137,7 +137,7 @@ def _doubtOf(mask: Any, t1: Any) -> str:
         return _("{mask} is of a result of another examination than T1, {name}: make sure that the patient is one.")
     if maskBelongs(mask, t1) is None:
         return _("Nothing says that {mask} is of the patient of T1, {name}: make sure that it is.")
-    return _("{mask} may be of another patient than T1, {name}, by its name or folder: make sure that it is not.")
+    return _("{mask} may be of another patient or date than T1, {name}: make sure that it is not.")
 
 
 def doubtfulMask(mask: Any, t1: Any) -> bool:

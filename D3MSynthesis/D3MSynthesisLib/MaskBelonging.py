@@ -9,12 +9,14 @@ from typing import Any
 
 from D3MSynthesisLib.Belonging import (
     MOST_FILES,
+    OF_MASKS,
     acquiredIn,
     belongsElsewhere,
     fileOf,
     folderOf,
     hashOf,
     holdsSeveral,
+    isOfScan,
     markOf,
     nameOf,
     ofOtherExamination,
@@ -54,9 +56,16 @@ def maskBelongs(mask: Any, t1: Any) -> bool | None:
         return False
     if named:
         return True if sameDay else None
-    if placeOf(mask) and placeOf(t1) and not t1.GetAttribute("DICOM.instanceUIDs"):
-        return _liesBy(mask, t1)
-    return None
+    if identityOf(t1).known:  # nobody keeps masks in a database of DICOM
+        return None
+    if not placeOf(mask) or not placeOf(t1):
+        called = {word for one in _called(t1) for word in one}
+        words = [word for word in _tokens(nameOf(mask)) if not _isPlain(word)]
+        return False if called and words and not called & set(words) else None
+    if _liesBy(mask, t1):
+        return True
+    # "case_01_seg" in another folder than "case_01_ses-02_t1" is half named after it
+    return None if any(_alike(one, _tokens(nameOf(mask))) for one in _called(t1)) else False
 
 
 def isOfSynthesis(mask: Any) -> bool:
@@ -76,10 +85,9 @@ def _isNamedAfter(mask: Any, t1: Any) -> bool | None:
     ofResult = None if path is None else OF_RESULT.fullmatch(path.parent.name)
     name = ofResult[1] if ofResult else nameOf(mask)
     words, called = _tokens(name), _called(t1)
-    mine = max((_shared(one, words) for one in called), default=0)
     scans = [node for node in acquiredIn(mask.GetScene()) if contrastOf(nodeDescription(node))]
     others = [node for node in scans if node is not mask and belongsElsewhere(node, t1)]
-    theirs = max((_shared(one, words) for node in others for one in _called(node)), default=0)
+    mine, theirs = _shared(t1, words), max((_shared(node, words) for node in others), default=0)
     if mine != theirs:
         return mine > theirs
     if any(_isNumberedApart(one, words) for one in called):
@@ -103,24 +111,45 @@ def _called(scan: Any) -> list[list[str]]:
     return [words for words in map(_tokens, texts) if words]
 
 
-def _shared(called: list[str], words: list[str]) -> int:
-    """Of how many words by which a patient is called a name speaks; of a person's name the family's is enough."""
-    size = len(called)
-    if any(words[start : start + size] == called for start in range(len(words))):
-        return size
-    isPerson = not any(map(str.isdigit, called))
-    return sum(word in words for word in called) if isPerson and called[0] in words else 0
+def _shared(scan: Any, words: list[str]) -> int:
+    """How many of the words by which a scan's patient is called a mask's name has, together; 0 if not all of them.
+
+    Of a person's name in DICOM the family's is enough where the mask's says nothing else. A number alone counts at the
+    beginning, and at the end where files are called so: Slicer calls its own "Segmentation_1".
+    """
+    known, found = identityOf(scan).known, 0
+    for called in _called(scan):
+        size = len(called)
+        if size == 1 and called[0].isdigit():
+            found = max(found, words[:1] == called, not known and words[-1:] == called)
+        elif any(words[start : start + size] == called for start in range(len(words))):
+            found = max(found, size)
+        elif known and not any(map(str.isdigit, called)) and called[0] in words:
+            plain = all(word in called or _isPlain(word) for word in words)
+            found = max(found, sum(word in words for word in called) if plain else 0)
+    return found
+
+
+def _isPlain(word: str) -> bool:
+    """Whether a word of a mask's name is a number, or says what it is or of which scan or visit, and no more."""
+    return bool(word.isdigit() or isOfScan(word) or OF_MASKS.fullmatch(word) or VISIT.fullmatch(word))
 
 
 def _isNumberedApart(called: list[str], words: list[str]) -> bool:
     """Whether a name begins as a patient is called, with another number: "sub 1 ses 2" and "sub 1 ses 3"."""
-    differing = next(((one, other) for one, other in zip(called, words, strict=False) if one != other), ("", ""))
-    return all(map(str.isdigit, differing))
+    alike = _alike(called, words)
+    return alike > 0 and all(rest[alike : alike + 1] and rest[alike].isdigit() for rest in (called, words))
+
+
+def _alike(called: list[str], words: list[str]) -> int:
+    """How many words two names begin with alike."""
+    return next((n for n, (one, other) in enumerate(zip(called, words, strict=False)) if one != other),
+                min(len(called), len(words)))  # fmt: skip
 
 
 def _tokens(text: str) -> list[str]:
-    """Words and numbers of a name, numbers without zeros before: "anon0002_seg" is anon, 2, seg."""
-    parts = [part for word in wordsOf(text) for part in re.findall(r"\d+|\D+", word)]
+    """Words and numbers of a name, numbers without zeros before: "anon0002_t1_seg" is anon, 2, t1, seg."""
+    parts = [part for word in wordsOf(text) for part in ([word] if isOfScan(word) else re.findall(r"\d+|\D+", word))]
     return [part.lstrip("0") or "0" if part.isdigit() else part for part in parts]
 
 
@@ -128,11 +157,16 @@ def _isOfStudysDay(mask: Any, t1: Any) -> bool | None:
     """Whether the dates in a mask's name allow that it is of T1's study in DICOM.
 
     Returns:
-        None for a later date, which may be the day on which it was drawn, or a follow-up's that is not loaded.
+        None without a date where several studies of the patient are loaded; and for a later date, which may be the day
+        on which it was drawn, or a follow-up's that is not loaded.
     """
     days = {re.sub(r"\D", "", day) for day in DAY.findall(nameOf(mask))} - {birthDateOf(t1)}
-    study, others = _dayOf(t1), set(map(_dayOf, acquiredIn(mask.GetScene())))
-    if not days or not study or study in days:
+    scans = acquiredIn(mask.GetScene())
+    if not days:
+        mine, loaded = identityOf(t1), map(identityOf, scans)
+        return None if len({one.study for one in loaded if one.patient == mine.patient != ""}) > 1 else True
+    study, others = _dayOf(t1), set(map(_dayOf, scans))
+    if not study or study in days:
         return True
     return False if min(days) < study or days & others else None
 

@@ -144,6 +144,8 @@ def _goesWith(scan: Any, t1: Any) -> bool:
     results = [node for node in images if node.GetNodeReference(PREFIX + INPUTS["t1"]) is t1]
     if any(node.GetNodeReference(PREFIX + role) is scan for node in results for role in INPUTS.values()):
         return True
+    if not wasRead(t1) and not identityOf(t1).known and othersThan(t1, t1.GetScene()):
+        return False  # "T1 registered" may be of either date
     return _onGrid(t1, scan) and not any(
         _onGrid(node, scan) and isFromElsewhere(node, t1) for node in acquiredIn(t1.GetScene())
     )
