@@ -127,6 +127,7 @@ PATIENT_ROWS = (
     ("enhances_balanced_accuracy", "does it enhance: balanced accuracy", 2),
     ("enhances_sensitivity", "&nbsp; enhancing patients recognised", 2),
     ("enhances_specificity", "&nbsp; others recognised", 2),
+    ("mask_ml_of_the_others", "&nbsp; mask of the others: false enhancement (ml)", 1),
     ("enhances_auc", "&nbsp; area under the ROC curve", 2),
     ("enhances_squared_error", "&nbsp; squared error of the probability (Brier score)", 3),
     ("enhances_squared_error_of_the_usual_share", "&nbsp; the same, if everybody is given the share of all", 3),

@@ -31,6 +31,8 @@ class HeldOut:
     """A person has drawn the enhancing tumour; else T1c minus T1 says what enhances."""
     features: tuple[float, ...]
     true_ml: float
+    mask_ml: float
+    """Volume of the predicted mask, at the card's threshold."""
 
 
 def calibrate(seen: Sequence[HeldOut]) -> PatientCalibration:
@@ -131,6 +133,7 @@ def patient_table(seen: Sequence[HeldOut]) -> tuple[ValidationRow, ...]:
         ValidationRow("volume_r2_labelled", round(r2(labelled), 4), 0.0, int(labelled.sum())),
         mean_row("volume_error_ml", np.abs(volume - truth)),
         mean_row("interval_coverage", inside),
+        mean_row("mask_ml_of_the_others", np.array([one.mask_ml for one in seen])[~enhances]),
     )
 
 

@@ -83,5 +83,6 @@ def _predict(patient: Patient, scheme: Scheme | None, synthesis: Synthesis, fold
     else:
         true_ml = volume_ml(labels.data == ENHANCING, labels.affine)
     probability = synthesis.run(case).enhancement_probability[case.brain]
-    features = patient_features(probability, voxel_mm3(case.t1.affine) / 1000)
-    return HeldOut(patient.id, fold, not patient.whole_only, features, true_ml)
+    voxel_ml = voxel_mm3(case.t1.affine) / 1000
+    mask_ml = float((probability >= synthesis.model.card.mask_threshold).sum() * voxel_ml)
+    return HeldOut(patient.id, fold, not patient.whole_only, patient_features(probability, voxel_ml), true_ml, mask_ml)

@@ -56,6 +56,10 @@ def test_calibration_comes_into_card_and_results(model: Path, tmp_path: Path) ->
     table = {row.name: row for row in card.patient_validation}
     assert table["enhances_specificity"].n == 2  # p2 and p4; the ring of "low" enhances
     assert table["volume_r2_labelled"].n == 5
+    synthesis = Synthesis(load_model(model), OPTIONS)
+    others = [read_case(*(data / p / f"{p}_{name}.nii.gz" for name in ("t1", "t2", "flair"))) for p in ("p2", "p4")]
+    volumes = [synthesis.run(case).enhancing_volume_ml for case in others]
+    assert table["mask_ml_of_the_others"].mean == pytest.approx(np.mean(volumes), rel=1e-3)
     case = read_case(paths["t1"], None, paths["flair"])
     estimate = Synthesis(load_model(model), OPTIONS).run(case).patient
     assert estimate is not None
