@@ -56,12 +56,8 @@ def maskBelongs(mask: Any, t1: Any) -> bool | None:
         return False
     if named:
         return True if sameDay else None
-    if identityOf(t1).known:  # nobody keeps masks in a database of DICOM
+    if identityOf(t1).known or not placeOf(mask) or not placeOf(t1):  # nobody keeps masks in a database of DICOM
         return None
-    if not placeOf(mask) or not placeOf(t1):
-        called = {word for one in _called(t1) for word in one}
-        words = [word for word in _tokens(nameOf(mask)) if not _isPlain(word)]
-        return False if called and words and not called & set(words) else None
     if _liesBy(mask, t1):
         return True
     # "case_01_seg" in another folder than "case_01_ses-02_t1" is half named after it

@@ -11,7 +11,7 @@ from slicer_helpers import MadeOutput
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import MARK, examination, label_map, moved, opened, press, tissues  # noqa: E402
+from panel_helpers import MARK, examination, label_map, moved, opened, press, scans, tissues  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 from D3MSynthesisLib import Captions, Seen  # noqa: E402
@@ -280,6 +280,7 @@ def test_a_mask_of_another_patient_over_a_part_of_a_result(host: Host, made: Mad
     panel = opened(host, made, ("smith_t1", "smith_t2", "smith_flair"))
     press(host, panel)
     panel.result.nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    scans(made, "jones_t1")
     drawn = segmentation(made, "jones tumour")
     for picture in (panel.result.nodes.cemri, panel.result.nodes.subtraction):
         slicer.util.setSliceViewerLayers(background=picture)
