@@ -42,9 +42,15 @@ def _whose(t1: Any) -> str:
 
 
 def _isMadeFrom(before: Any, t1: Any) -> bool:
-    """Whether a T1 was made in the scene, as "T1 N4" is, where only the patient and date of the T1 before are."""
-    isMade = not wasRead(t1) and not identityOf(t1).known
-    return before is not None and isMade and not othersThan(before, t1.GetScene())
+    """Whether a T1 was made in the scene, as "T1 N4" is, where only the patient and date of the T1 before are.
+
+    Two T1 that both say nothing may be of two patients.
+    """
+
+    def speaks(node: Any) -> bool:
+        return wasRead(node) or identityOf(node).known
+
+    return before is not None and speaks(before) and not speaks(t1) and not othersThan(before, t1.GetScene())
 
 
 class InputPart(VTKObservationMixin):
