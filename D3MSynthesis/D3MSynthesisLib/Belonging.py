@@ -142,12 +142,19 @@ def _apartBy(pattern: str, path: Path) -> bool:
 def holdsSeveral(folder: Path) -> bool:
     """Whether scans of one kind in a folder are named for several patients or dates, or numbers may be patients'.
 
-    A name that says more than another one is of what was made from it, or drawn on it: "T1_orig", "T1c_tumour".
+    A name of one kind that says more than another one is of what was made from that, as "T1_orig" is; names of a date
+    or patient are those of several kinds, as "T1_fu" and "T2_fu" are.
     """
     marks: dict[str, set[tuple[str, ...]]] = {}
+    kinds: dict[tuple[str, ...], set[str]] = {}
     for kind, said, _numbers in scansIn(folder):
-        marks.setdefault(kind, set()).add(said)
-    least = [[one for one in found if not any(set(other) < set(one) for other in found)] for found in marks.values()]
+        if not said or not all(map(OF_MASKS.fullmatch, said)):  # "T1c_tumour" is a mask
+            marks.setdefault(kind, set()).add(said)
+            kinds.setdefault(said, set()).add(kind)
+    least = [
+        [one for one in found if len(kinds[one]) > 1 or not any(set(other) < set(one) for other in found)]
+        for found in marks.values()
+    ]
     return any(len(found) > 1 for found in least) or _numbersArePatients(folder / "any")
 
 

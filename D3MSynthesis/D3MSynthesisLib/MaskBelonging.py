@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,13 @@ def maskBelongs(mask: Any, t1: Any) -> bool | None:
         return True if sameDay else None
     if identityOf(t1).known or not placeOf(mask) or not placeOf(t1):  # nobody keeps masks in a database of DICOM
         return None
+    own = fileOf(t1)
+    if placeOf(mask) == placeOf(t1) and own is not None and not own.parent.is_dir():  # of a scene that was saved
+        return None
     if _liesBy(mask, t1):
         return True
     # "case_01_seg" in another folder than "case_01_ses-02_t1" is half named after it
-    return None if any(_alike(one, _tokens(nameOf(mask))) for one in _called(t1)) else False
+    return None if any(_alikeAtStart(one, _tokens(nameOf(mask))) for one in _called(t1)) else False
 
 
 def isOfSynthesis(mask: Any) -> bool:
@@ -102,8 +105,8 @@ def _called(scan: Any) -> list[list[str]]:
         texts.append(re.sub(r" \(.*", "", identity.title.split(", ")[0]))
     else:
         path = fileOf(scan)
-        folder = "" if path is None or folderOf(path).name.isdigit() else folderOf(path).name
-        texts.append(stemOf(nameOf(scan)) or markOf(scan) or folder)
+        folder = "" if path is None or not path.parent.is_dir() else folderOf(path).name
+        texts.append(stemOf(nameOf(scan)) or markOf(scan) or ("" if folder.isdigit() else folder))
     return [words for words in map(_tokens, texts) if words]
 
 
@@ -117,7 +120,8 @@ def _shared(scan: Any, words: list[str]) -> int:
     for called in _called(scan):
         size = len(called)
         if size == 1 and called[0].isdigit():
-            found = max(found, words[:1] == called, not known and words[-1:] == called)
+            atEnd = not known and words[:1] != ["segmentation"] and words[-1:] == called
+            found = max(found, words[:1] == called, atEnd)
         elif any(words[start : start + size] == called for start in range(len(words))):
             found = max(found, size)
         elif known and not any(map(str.isdigit, called)) and called[0] in words:
@@ -133,14 +137,13 @@ def _isPlain(word: str) -> bool:
 
 def _isNumberedApart(called: list[str], words: list[str]) -> bool:
     """Whether a name begins as a patient is called, with another number: "sub 1 ses 2" and "sub 1 ses 3"."""
-    alike = _alike(called, words)
+    alike = _alikeAtStart(called, words)
     return alike > 0 and all(rest[alike : alike + 1] and rest[alike].isdigit() for rest in (called, words))
 
 
-def _alike(called: list[str], words: list[str]) -> int:
+def _alikeAtStart(called: list[str], words: list[str]) -> int:
     """How many words two names begin with alike."""
-    return next((n for n, (one, other) in enumerate(zip(called, words, strict=False)) if one != other),
-                min(len(called), len(words)))  # fmt: skip
+    return sum(1 for _pair in takewhile(lambda pair: pair[0] == pair[1], zip(called, words, strict=False)))
 
 
 def _tokens(text: str) -> list[str]:

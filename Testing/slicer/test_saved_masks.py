@@ -351,6 +351,24 @@ def test_whose_a_mask_is_that_was_drawn_here(
         assert ("make sure" in panel.ui.steerLabel.text) is not silent
 
 
+def test_ones_own_mask_in_a_scene_that_was_saved(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """After a scene was saved and opened again its own mask is not called another patient's."""
+    panel = opened(host, made, tmp_path)
+    t1 = read(host, made, tmp_path / "smith", *SCANS)[0]
+    mask = drawnFile(made, tmp_path / "smith" / "glioma.nii.gz")
+    host.settle()
+    assert maskBelongs(mask, t1) is True
+    assert host.scene.WriteToMRB(str(tmp_path / "smith.mrb"))
+    host.clear()
+    panel = opened(host, made, tmp_path / "again")
+    host.scene.ReadFromMRB(str(tmp_path / "smith.mrb"), False)
+    host.settle()
+    mask = host.scene.GetFirstNodeByName("glioma")
+    assert maskBelongs(mask, panel.parameters.t1) is not False
+    press(host, panel)
+    assert mask.GetDisplayNode().GetVisibility()
+
+
 @pytest.mark.parametrize("shift", [0.0, 3.0])
 def test_what_was_made_of_the_first_date(host: Host, made: MadeOutput, tmp_path: Path, shift: float) -> None:
     """Of two dates in DICOM the first's registered T1c, and what was drawn on it, are not taken for the second's.
@@ -592,6 +610,9 @@ def test_whose_a_mask_is_by_numbers_and_folders(
         ("smith/T1", "smith/annotations/tumour", True),
         ("smith/T1 smith/T1c smith/T1_orig", "smith/T1c_tumour", True),
         ("imagesTr/case_001_0000_t1", "labelsTr/case_001", None),
+        ("smith/T1_fu smith/T2_fu smith/T1 smith/T2", "smith/tumour", False),
+        ("smith/smith_T1 smith/smith_T1c", "smith/T1c_tumour", True),
+        ("all/01_T1 all/01_T2 all/02_T1 all/02_T2", "all/Segmentation_1", False),
         ("all/patient_smith_T1", "else/patient_jones_seg", None),
         ("all/001_T1 all/001_T2 all/002_T1", "all/002_T1_seg", False),
         ("all/001_T1 all/001_T2 all/002_T1", "all/001_T2_seg", True),
