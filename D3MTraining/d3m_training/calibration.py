@@ -32,7 +32,7 @@ class HeldOut:
     features: tuple[float, ...]
     true_ml: float
     mask_ml: float
-    """Volume of the predicted mask, at the card's threshold."""
+    """Volume of the predicted mask: at the card's threshold, of the whole-brain stage at 0.5."""
 
 
 def calibrate(seen: Sequence[HeldOut]) -> PatientCalibration:

@@ -151,6 +151,7 @@ def measure(patient: CoarsePatient, member: WholeBrainEnsemble, fold: int) -> Me
     where = brain & known[2]
     return Measured(
         patient.id, fold, patient.labelled, patient_features(enhancing, COARSE_VOXEL_ML), patient.enhancing_ml,
+        float((enhancing >= 0.5).sum()) * COARSE_VOXEL_ML,
         metrics.auc(enhancing, region, where),
         metrics.dice(probability[0] >= 0.5, truth[0]),
         tuple(
