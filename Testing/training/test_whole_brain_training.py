@@ -236,7 +236,9 @@ def _seen(count: int = 200, noise: float = 0.15) -> list[Measured]:
     for k in range(count):
         log_ml = max(0.0, rng.normal(1.5, 1.2))
         features = (log_ml + rng.normal(0, noise), min(1.0, log_ml / 3))
-        made.append(Measured(f"p{k}", k % 5, True, features, math.expm1(log_ml), 0.9, 0.8, (0.5,) * 8))
+        made.append(
+            Measured(f"p{k}", k % 5, True, features, math.expm1(log_ml), math.expm1(features[0]), 0.9, 0.8, (0.5,) * 8)
+        )
     return made
 
 
