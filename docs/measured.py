@@ -238,6 +238,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "half-aligned": lambda: comparison_table("half-aligned"),
     "half-misaligned": lambda: comparison_table("half-misaligned"),
     "seeds": lambda: comparison_table("seeds"),
+    "half-seeds": lambda: comparison_table("half-seeds"),
 }
 
 
