@@ -385,7 +385,7 @@ def acquiredIn(scene: Any) -> list[Any]:
     from D3MSynthesisLib.Assignment import isSynthetic
 
     found = [] if scene is None else nodesOf(scene, "vtkMRMLScalarVolumeNode")
-    return [node for node in found if not isSynthetic(node)]
+    return [node for node in found if not (isSynthetic(node) or node.IsA("vtkMRMLLabelMapVolumeNode"))]
 
 
 def severalPatients(scene: Any) -> bool:

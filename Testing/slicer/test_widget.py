@@ -122,9 +122,10 @@ def test_dicom_descriptions_decide_too(host: Host, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_the_user_chose_stays(host: Host) -> None:
-    """A new volume does not replace a choice; "Assign by name" does, on demand."""
+    """A new volume does not replace a choice; "Assign by name" takes what else is of the patient whose T1 is chosen."""
     panel = host.openModule("D3MSynthesis").panel
-    first, other = volume("a_t1"), volume("b_t1")
+    volume("a_t1")
+    other, own = volume("b_t1"), volume("b_t2")
     host.settle()
     panel.ui.t1Selector.setCurrentNode(other)
     volume("a_t2")
@@ -132,7 +133,8 @@ def test_what_the_user_chose_stays(host: Host) -> None:
     host.settle()
     assert chosen(panel)[0] == "b_t1"
     panel.ui.assignButton.click()
-    assert panel.parameters.t1 is first
+    p = panel.parameters
+    assert [p.t1, p.t2, p.flair] == [other, own, None]
 
 
 @pytest.mark.parametrize(
