@@ -82,7 +82,6 @@ def _predict(patient: Patient, scheme: Scheme | None, synthesis: Synthesis, fold
         true_ml = float((entry.regions[:, 1] == ENHANCING).sum()) * COARSE_VOXEL_ML / POOLING**3
     else:
         true_ml = volume_ml(labels.data == ENHANCING, labels.affine)
-    probability = synthesis.run(case).enhancement_probability[case.brain]
-    voxel_ml = voxel_mm3(case.t1.affine) / 1000
-    mask_ml = float((probability >= synthesis.model.card.mask_threshold).sum() * voxel_ml)
-    return HeldOut(patient.id, fold, not patient.whole_only, patient_features(probability, voxel_ml), true_ml, mask_ml)
+    result = synthesis.run(case)
+    features = patient_features(result.enhancement_probability[case.brain], voxel_mm3(case.t1.affine) / 1000)
+    return HeldOut(patient.id, fold, not patient.whole_only, features, true_ml, result.enhancing_volume_ml)
