@@ -15,7 +15,7 @@ from d3m.models.store import find_model, read_card
 from d3m.options import SynthesisOptions
 from d3m.progress import Progress, ProgressCallback, ignore_progress
 from d3m.results.provenance import RESULT
-from d3m.system.console import load_beside, load_scarce_torch, require_torch
+from d3m.system.console import load_torch, require_torch
 from d3m.system.folders import check_output, check_space, claim
 from d3m.volumes.io.dicom.series import Series
 from d3m.volumes.io.read import Scan, Source, read_raw, resolve
@@ -91,8 +91,7 @@ def synthesize(
 
         check_dicom_output(dicom_folder, force, result_folder, kept)
     progress(Progress("read", 0.0, message="Reading the scans"))
-    load_scarce_torch()
-    load_beside("torch")
+    load_torch()
     with ThreadPoolExecutor(1) as pool:  # what the result is compared with, beside the scans
         beside = pool.submit(read_volume, inputs["t1c"], "t1c") if "t1c" in inputs else None
         case = read_case(
@@ -115,7 +114,6 @@ def synthesize(
     with contextlib.nullcontext() if result_folder is None else claim(result_folder):
         if result_folder is not None:  # an older result that a killed run was replacing may have come back
             check_output(result_folder, RESULT, force, kept)
-            load_beside("d3m.results.figure")  # with matplotlib
         progress(Progress("model", 0.0, message="Loading the model"))
         synthesis = Synthesis(load_model(folder), wanted)
         if result_folder is not None:

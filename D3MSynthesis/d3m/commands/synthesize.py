@@ -12,7 +12,7 @@ from d3m.commands.options import INPUT, OUTPUT, if_given, scan, synthesis_comman
 from d3m.errors import D3MError
 from d3m.options import SynthesisOptions
 from d3m.progress import Progress
-from d3m.system.console import Reporter, load_scarce_torch
+from d3m.system.console import Reporter, load_torch
 from d3m.system.streams import scratch_beside
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def synthesize(
     The scans must be of one examination. Their grids and orientations may differ: T2 and FLAIR are registered to T1.
     """
     with scratch_beside(out):
-        load_scarce_torch()  # first: with little memory it is torch that cannot be loaded
+        load_torch()  # first: with little memory it is torch that cannot be loaded
         from d3m import api
         from d3m.models.store import find_sample
         from d3m.volumes.io.dicom.series import Series

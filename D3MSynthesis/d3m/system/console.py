@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from importlib import import_module, metadata
+from importlib import metadata
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,7 +42,7 @@ GRACE_S = 5.0
 """Time for the main thread to clean up before the process is ended without it."""
 INTERRUPTED = "The run was stopped."
 AMPLE_MEMORY = 4 * 2**30
-"""Bytes that are free where something is loaded beside something else."""
+"""Bytes that are free where torch is loaded beside something else."""
 LEAST_MEMORY = int(1.2 * 2**30)
 """Bytes of address space that loading torch and the libraries beside it takes, with a margin: 1.05 GiB on Linux."""
 YOUNG_OBJECTS = 50_000
@@ -323,38 +323,23 @@ def _end_with(pid: int, direct: bool) -> None:
     os._exit(130)
 
 
-def load_scarce_torch() -> None:
-    """Load torch at once where it is missing, or memory so scarce that loading it beside scans might end the process.
+def load_torch() -> None:
+    """Begin to load torch beside what follows, where memory is ample: `require_torch` waits for it.
 
     Raises:
-        D3MError: as `require_torch`.
+        D3MError: as `require_torch`, where torch is missing, or memory so scarce that loading it at the same time as
+            scans might end the process.
     """
-    if not _ample_memory() or find_spec("torch") is None:
-        require_torch()
-
-
-def load_beside(module: str) -> None:
-    """Begin to import a module beside what follows, where memory is ample: what fails is told by who imports it then.
-
-    Imports do not run at the same time as each other, but beside what computes.
-
-    Args:
-        module: Its whole name.
-    """
-    if _ample_memory() and module not in sys.modules:
-        threading.Thread(
-            target=_import, args=(module,), name=module
-        ).start()  # waited for where the program ends before
-
-
-def _ample_memory() -> bool:
     free = free_memory()
-    return free is None or free >= AMPLE_MEMORY
+    if (free is not None and free < AMPLE_MEMORY) or find_spec("torch") is None:
+        require_torch()
+    elif "torch" not in sys.modules:
+        threading.Thread(target=_import_torch, name="torch").start()  # waited for where the program ends before
 
 
-def _import(module: str) -> None:
-    with contextlib.suppress(Exception):
-        import_module(module)
+def _import_torch() -> None:
+    with contextlib.suppress(Exception):  # told by `require_torch`
+        import torch  # noqa: F401
 
 
 def require_torch() -> None:
