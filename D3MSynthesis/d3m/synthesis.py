@@ -59,6 +59,8 @@ class Computation:
     """Number format of the convolutions."""
     batch: int
     """Slices in one call of the network; on a CPU always as many, and the number of threads does not matter either."""
+    mirrored: bool
+    """Whether every other sample is of the mirror image."""
 
 
 @dataclass(frozen=True)
@@ -382,7 +384,11 @@ class Synthesis:
             enhancing_volume_ml=volume_ml,
             options=self.options,
             computation=Computation(
-                self.sampling.solver, str(self.on.device), str(self.on.dtype).removeprefix("torch."), sample.batch
+                self.sampling.solver,
+                str(self.on.device),
+                str(self.on.dtype).removeprefix("torch."),
+                sample.batch,
+                self.sampling.mirrored,
             ),
             timings=Timings(0, 0, 0),
             model_name=card.name,

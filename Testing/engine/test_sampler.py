@@ -474,6 +474,31 @@ def test_several_samples_give_mean_and_spread() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("given", [False, True])
+def test_every_other_sample_is_of_the_mirror_image(given: bool) -> None:
+    """The second sample is what numpy's mirror image of everything gives, a mask that is given too, turned back; the
+    field stays the first sample's."""
+    slices, brain = _volume()
+    brain[:, :, 5:] = False  # not symmetric
+    slices = slices * brain[:, None]
+    mask = (torch.rand(brain.shape, generator=torch.Generator().manual_seed(1)) * brain) if given else None
+
+    def turned(values: Tensor) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values.numpy()[..., ::-1]))
+
+    one = _sampler(Scripted(), seed=3, mask=mask)(slices, brain)
+    other = _sampler(Scripted(), seed=4, mask=None if mask is None else turned(mask))(turned(slices), turned(brain))
+    sampling = Sampling(3, samples=2, mirrored=True)
+    found = _sampler(Scripted(), seed=3, mask=mask, sampling=sampling)(slices, brain)
+    torch.testing.assert_close(found.image, (one.image + turned(other.image)) / 2, atol=1e-6, rtol=0)
+    expected = (one.probability + turned(other.probability)) / 2
+    torch.testing.assert_close(found.probability, expected, atol=1e-6, rtol=0)
+    assert torch.equal(found.displacement, one.displacement)
+    plain = _sampler(Scripted(), seed=3, mask=mask, sampling=Sampling(3, samples=2))(slices, brain)
+    assert not torch.allclose(found.image, plain.image, atol=1e-3)
+
+
+@torch.no_grad()
 def test_slices_without_brain_cost_nothing_and_stay_empty() -> None:
     """Empty slices are not sampled, and nothing appears outside the brain."""
     slices, brain = _volume()

@@ -248,7 +248,8 @@ def _same_request(provenance: dict[str, Any], synthesis: Synthesis, case: CaseFi
     sampling, options = synthesis.sampling, synthesis.options
     wanted = asdict(sampling) | {"seed": options.seed}
     try:
-        stated = {"slice_interval": 1} | provenance["settings"]  # versions before 0.2 computed every slice
+        # versions before 0.2 computed every slice, and no mirror image
+        stated = {"slice_interval": 1, "mirrored": False} | provenance["settings"]
         same = (
             provenance["model"]["weights_sha256"] == synthesis.model.card.weights_sha256
             and {name: stated[name] for name in wanted} == wanted

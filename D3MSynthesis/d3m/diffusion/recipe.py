@@ -106,6 +106,9 @@ class Sampling:
     solver: Solver = "ddim"
     slice_interval: int = 1
     """Every how many slices are computed; between them the difference from T1 is interpolated."""
+    mirrored: bool = False
+    """Whether every other sample is one of the mirror image, turned back: left and right know nothing of each other's
+    errors, and the mean costs no more."""
 
     @property
     def work(self) -> float:

@@ -137,7 +137,10 @@ class VolumeSampler:
         first: VolumeSample | None = None
         counts = []
         for k in range(self.sampling.samples):
-            sample = self._sample(slices, brain, self.seed + k, batch, self.trace and k == 0, counter)
+            if self.sampling.mirrored and k % 2:
+                sample = self._mirrored_sample(slices, brain, self.seed + k, batch, counter)
+            else:
+                sample = self._sample(slices, brain, self.seed + k, batch, self.trace and k == 0, counter)
             first = first or sample
             delta = sample.image - mean  # Welford: no sum of squares that cancels
             mean += delta / (k + 1)
@@ -158,6 +161,14 @@ class VolumeSampler:
         wanted = torch.nonzero(brain.flatten(1).any(dim=1))[:, 0]
         chosen = wanted[:: self.sampling.slice_interval]
         return chosen if len(chosen) == 0 or chosen[-1] == wanted[-1] else torch.cat([chosen, wanted[-1:]])
+
+    def _mirrored_sample(
+        self, slices: Tensor, brain: Tensor, seed: int, batch: int, counter: _Counter
+    ) -> VolumeSample:
+        """Of the mirror image, turned back; image and probability alone, since the field is the first sample's."""
+        sampler = self if self.mask is None else replace(self, mask=self.mask.flip(-1))
+        sample = sampler._sample(slices.flip(-1), brain.flip(-1), seed, batch, False, counter)
+        return replace(sample, image=sample.image.flip(-1), probability=sample.probability.flip(-1))
 
     def _sample(
         self, slices: Tensor, brain: Tensor, seed: int, batch: int, trace: bool, counter: _Counter

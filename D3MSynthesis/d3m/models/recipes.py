@@ -77,7 +77,11 @@ DEFAULT = Recipe(
     NetworkSizes(context=(-2, 0, 2), auxiliary_regions=2, max_displacement=6.0),
     DiffusionRecipe(warp="enhancement", training_warp="enhancement"),
     GridRecipe(),
-    (Sampling(steps=1, slice_interval=3), Sampling(steps=1, samples=4), Sampling(steps=2, samples=8)),
+    (
+        Sampling(steps=1, slice_interval=3),
+        Sampling(steps=1, samples=4, mirrored=True),
+        Sampling(steps=2, samples=8, mirrored=True),
+    ),
 )
 """Ours: small enough for two CPU cores, trained on its own estimates near pure noise, on T1's intensity scale."""
 

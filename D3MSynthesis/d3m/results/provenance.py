@@ -87,12 +87,15 @@ def provenance(result: Result, case: Case, seconds: float) -> dict[str, Any]:
 
 
 def sampling_in_words(settings: Mapping[str, Any]) -> str:
-    """How much was sampled: "1 step, 4 samples" or "1 step, 1 sample, every 2nd slice".
+    """How much was sampled: "1 step, 4 samples (2 of them mirrored)" or "1 step, 1 sample, every 2nd slice".
 
     Args:
         settings: Of the provenance, the options of a result, or a `Sampling`.
     """
     words = [counted(settings["steps"], "step"), counted(settings["samples"], "sample")]
+    mirrored = settings["samples"] // 2 if settings.get("mirrored") else 0
+    if mirrored:
+        words[1] += f" ({mirrored} of them mirrored)"
     interval = settings.get("slice_interval") or 1
     ordinal = {2: "2nd", 3: "3rd"}.get(interval, f"{interval}th")
     return ", ".join(words if interval == 1 else [*words, f"every {ordinal} slice"])
