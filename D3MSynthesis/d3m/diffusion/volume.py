@@ -162,9 +162,7 @@ class VolumeSampler:
         chosen = wanted[:: self.sampling.slice_interval]
         return chosen if len(chosen) == 0 or chosen[-1] == wanted[-1] else torch.cat([chosen, wanted[-1:]])
 
-    def _mirrored_sample(
-        self, slices: Tensor, brain: Tensor, seed: int, batch: int, counter: _Counter
-    ) -> VolumeSample:
+    def _mirrored_sample(self, slices: Tensor, brain: Tensor, seed: int, batch: int, counter: _Counter) -> VolumeSample:
         """Of the mirror image, turned back; image and probability alone, since the field is the first sample's."""
         sampler = self if self.mask is None else replace(self, mask=self.mask.flip(-1))
         sample = sampler._sample(slices.flip(-1), brain.flip(-1), seed, batch, False, counter)
