@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,17 @@ DONE = (
     r"|(?:skull)?stripped|skull|n4(?:itk)?|corrected|subtract(?:ed|ion)"
 )
 """Words for what people do to scans in Slicer, and name them by: "registered T1c", "T1c_N4"."""
+PROCESSED = re.compile(
+    r"bias|bfc|unstripped|ss|hdbet|raw|orig(?:inal)?|(?:pre|post)?processed|std|mni|sri|atlas|isovoxel|native|data"
+    r"|derivatives"
+)
+"""Words of a pipeline's files and folders; of one patient they tell sets of scans apart."""
 OF_MASKS = re.compile(r"segs?|segmentations?|masks?|labels?|labelmaps?|tumou?rs?|lesions?|rois?|annotations?|contours?")
 """Names of masks, and of folders of them, that say nothing else."""
+VISIT = re.compile(
+    r"\d+|(?:pre|post)(?:op\w*)?|baseline|follow(?:up)?|fu|ses|session|visit|year|month|week|day|date|tp|timepoint"
+)
+"""Words of names and folders that tell dates and numbers apart."""
 
 DATE = re.compile(r"(?<!\d)(?:19|20)\d\d(?:[01]\d[0-3]\d)?(?=(?:[0-2]\d[0-5]\d[0-5]\d)?(?!\d))")
 """Years and days in names, without the time of day behind them."""
@@ -139,23 +149,24 @@ def _apartBy(pattern: str, path: Path) -> bool:
     return all(len(found) == 1 for found in kinds.values()) and len(set().union(*kinds.values())) > 1
 
 
-def holdsSeveral(folder: Path) -> bool:
+def holdsSeveral(folder: Path) -> bool | None:
     """Whether scans of one kind in a folder are named for several patients or dates, or numbers may be patients'.
 
-    A name of one kind that says more than another one is of what was made from that, as "T1_orig" is; names of a date
-    or patient are those of several kinds, as "T1_fu" and "T2_fu" are.
+    A name of one kind that says more than another one is of what was made from that, as "T1_orig" is.
+
+    Returns:
+        None where such names of several kinds say the same word: a date, as in "T1_fu" and "T2_fu", is told from what
+        was done, but a patient is not.
     """
     marks: dict[str, set[tuple[str, ...]]] = {}
-    kinds: dict[tuple[str, ...], set[str]] = {}
     for kind, said, _numbers in scansIn(folder):
         if not said or not all(map(OF_MASKS.fullmatch, said)):  # "T1c_tumour" is a mask
-            marks.setdefault(kind, set()).add(said)
-            kinds.setdefault(said, set()).add(kind)
-    least = [
-        [one for one in found if len(kinds[one]) > 1 or not any(set(other) < set(one) for other in found)]
-        for found in marks.values()
-    ]
-    return any(len(found) > 1 for found in least) or _numbersArePatients(folder / "any")
+            marks.setdefault(kind, set()).add(tuple(word for word in said if not PROCESSED.fullmatch(word)))
+    made = [{one for one in found if any(set(other) < set(one) for other in found)} for found in marks.values()]
+    alike = [one for one, count in Counter(chain(*made)).items() if count > 1]
+    apart = any(len(found - more) > 1 for found, more in zip(marks.values(), made, strict=True))
+    dated = any(VISIT.fullmatch(word) for one in alike for word in one)
+    return True if apart or dated or _numbersArePatients(folder / "any") else None if alike else False
 
 
 def _beside(path: Path) -> set[tuple[str, str]]:

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from D3MSynthesisLib.Belonging import (
+    DATE,
+    HOLDERS,
     MOST_FILES,
     OF_MASKS,
+    PROCESSED,
+    VISIT,
     acquiredIn,
     belongsElsewhere,
     fileOf,
@@ -32,8 +36,6 @@ OF_RESULT = re.compile(r"(?i)(.+?)[ _]synthetic[ _]cemri(?:_\d+)?")
 """Name of the folder of a saved result, with that of its T1 (`Saving.saveRun`)."""
 DAY = re.compile(r"(?<!\d)(?:19|20)\d\d[-_.]?[01]\d[-_.]?[0-3]\d(?=(?:\d{6})?(?!\d))")
 """A date to the day, perhaps with a time behind it."""
-VISIT = re.compile(r"\d+|(?:pre|post)(?:op\w*)?|baseline|follow(?:up)?")
-"""Words of a folder that tell dates and numbers apart."""
 
 
 def maskBelongs(mask: Any, t1: Any) -> bool | None:
@@ -58,13 +60,12 @@ def maskBelongs(mask: Any, t1: Any) -> bool | None:
         return True if sameDay else None
     if identityOf(t1).known or not placeOf(mask) or not placeOf(t1):  # nobody keeps masks in a database of DICOM
         return None
-    own = fileOf(t1)
-    if placeOf(mask) == placeOf(t1) and own is not None and not own.parent.is_dir():  # of a scene that was saved
-        return None
-    if _liesBy(mask, t1):
-        return True
-    # "case_01_seg" in another folder than "case_01_ses-02_t1" is half named after it
-    return None if any(_alikeAtStart(one, _tokens(nameOf(mask))) for one in _called(t1)) else False
+    lies = _liesBy(mask, t1)
+    if lies is None or lies:
+        return lies
+    # in other folders "case_01_seg" is half named after "case_01_ses-02_t1", as "preop_seg" is after "preop_t1"
+    called = (*_called(t1, mask), *_called(t1, t1))
+    return None if any(_alikeAtStart(one, _tokens(nameOf(mask))) for one in called) else False
 
 
 def isOfSynthesis(mask: Any) -> bool:
@@ -83,20 +84,20 @@ def _isNamedAfter(mask: Any, t1: Any) -> bool | None:
     path = fileOf(mask)
     ofResult = None if path is None else OF_RESULT.fullmatch(path.parent.name)
     name = ofResult[1] if ofResult else nameOf(mask)
-    words, called = _tokens(name), _called(t1)
+    words, called = _tokens(name), _called(t1, mask)
     scans = [node for node in acquiredIn(mask.GetScene()) if contrastOf(nodeDescription(node))]
     others = [node for node in scans if node is not mask and belongsElsewhere(node, t1)]
-    mine, theirs = _shared(t1, words), max((_shared(node, words) for node in others), default=0)
+    mine, theirs = _shared(t1, mask, words), max((_shared(node, mask, words) for node in others), default=0)
     if mine != theirs:
         return mine > theirs
     if any(_isNumberedApart(one, words) for one in called):
         return False
-    if ofResult and called and stemOf(name):  # it has the name of a T1, and of another one
+    if ofResult and called and stemOf(name) and not _isOfAnybody(words):  # it has the name of a T1, and of another one
         return False
     return None
 
 
-def _called(scan: Any) -> list[list[str]]:
+def _called(scan: Any, mask: Any) -> list[list[str]]:
     """How a scan's patient is called, in words: by ID and name in DICOM, else by the scan's name or folder."""
     identity = identityOf(scan)
     made = identity.patient in ("", f"Patient-{identity.study}") or identity.patient.startswith("item ")
@@ -104,20 +105,40 @@ def _called(scan: Any) -> list[list[str]]:
     if identity.known:  # the series' name is that of a sequence
         texts.append(re.sub(r" \(.*", "", identity.title.split(", ")[0]))
     else:
-        path = fileOf(scan)
-        folder = "" if path is None or not path.parent.is_dir() else folderOf(path).name
-        texts.append(stemOf(nameOf(scan)) or markOf(scan) or ("" if folder.isdigit() else folder))
+        texts.append(_calledInFiles(scan, mask))
     return [words for words in map(_tokens, texts) if words]
 
 
-def _shared(scan: Any, words: list[str]) -> int:
+def _calledInFiles(scan: Any, mask: Any) -> str:
+    """How a scan's patient is called by its name, else its folder.
+
+    Each patient may have the visit or kind of scan that these say: away from the scan the folders above count, too.
+    """
+    path, text = fileOf(scan), stemOf(nameOf(scan)) or markOf(scan)
+    above = [] if path is None or not path.parent.is_dir() else [one.name for one in (folderOf(path) / "_").parents]
+    if not text and above:
+        text = "" if above[0].isdigit() else above[0]
+        above = above[1:]
+    isAway = _between(mask, scan) is None
+    while isAway and _isOfAnybody(_tokens(text)):
+        text, above = (f"{above[0]} {text}", above[1:]) if above else ("", [])
+    return text
+
+
+def _isOfAnybody(words: list[str]) -> bool:
+    """Whether no word of a name can be a patient's; a number alone can, but for a date."""
+    said = [word for word in words if not word.isdigit() or DATE.fullmatch(word)]
+    return bool(said) and all(map(_isPlain, said))
+
+
+def _shared(scan: Any, mask: Any, words: list[str]) -> int:
     """How many of the words by which a scan's patient is called a mask's name has, together; 0 if not all of them.
 
     Of a person's name in DICOM the family's is enough where the mask's says nothing else. A number alone counts at the
     beginning, and at the end where files are called so: Slicer calls its own "Segmentation_1".
     """
     known, found = identityOf(scan).known, 0
-    for called in _called(scan):
+    for called in _called(scan, mask):
         size = len(called)
         if size == 1 and called[0].isdigit():
             atEnd = not known and words[:1] != ["segmentation"] and words[-1:] == called
@@ -131,8 +152,8 @@ def _shared(scan: Any, words: list[str]) -> int:
 
 
 def _isPlain(word: str) -> bool:
-    """Whether a word of a mask's name is a number, or says what it is or of which scan or visit, and no more."""
-    return bool(word.isdigit() or isOfScan(word) or OF_MASKS.fullmatch(word) or VISIT.fullmatch(word))
+    """Whether a word is a number, or says what a file is or of which scan or visit, and no more."""
+    return isOfScan(word) or any(words.fullmatch(word) for words in (OF_MASKS, HOLDERS, PROCESSED, VISIT))
 
 
 def _isNumberedApart(called: list[str], words: list[str]) -> bool:
@@ -186,27 +207,54 @@ def _inFolderOfAnotherDate(mask: Any, t1: Any) -> bool:
     return not (told[0] <= told[1] or told[1] <= told[0])  # a pipeline's folder may add its version
 
 
-def _liesBy(mask: Any, t1: Any) -> bool:
+def _liesBy(mask: Any, t1: Any) -> bool | None:
     """Whether a mask lies in T1's folder or below it, where no other patient's or date's scans are.
+
+    Returns:
+        None where nothing says it: T1's file is gone, as of a scene that was saved, or is not called as a scan is; or
+        the mask lies above it, and is called as its folders and scans are.
+    """
+    from D3MSynthesisLib.Assignment import contrastOf
+
+    own, between = fileOf(t1), _between(mask, t1)
+    if own is not None and not own.parent.is_dir():
+        places = {placeOf(node) for node in acquiredIn(t1.GetScene()) if belongsElsewhere(node, t1)}
+        return False if placeOf(mask) in places - {placeOf(t1)} else None
+    several = False if own is None else holdsSeveral(own.parent)
+    if several or any(_isOfOthers(one) for one in between or () if own is None or one != own.parent):
+        return False
+    if between is not None:
+        isCalled = own is None or contrastOf(own.name) or contrastOf(own.parent.name)
+        return True if several is False and isCalled else None
+    return None if own is not None and _liesAbove(mask, own) else False
+
+
+def _between(mask: Any, scan: Any) -> list[Path] | None:
+    """The folders between a mask and the scan's folder, none where that is its own; None where it is not below that.
 
     Folders of a scene that was saved are one: the places say where the files were before.
     """
-    path, own, place = fileOf(mask), fileOf(t1), placeOf(t1)
-    if own is not None and holdsSeveral(own.parent):
+    path, place = fileOf(mask), placeOf(scan)
+    if placeOf(mask) == place != "":
+        return []
+    folders = [] if path is None else list(path.parents)
+    found = next((number for number, folder in enumerate(folders) if hashOf(folder) == place), None)
+    return None if found is None else folders[:found]
+
+
+def _liesAbove(mask: Any, own: Path) -> bool:
+    """Whether a mask lies above T1's file, beside no scans, and is called as folders between, scans and masks are."""
+    path = fileOf(mask)
+    folder = next((folder for folder in own.parents if hashOf(folder) == placeOf(mask)), None)
+    if folder is None or path is None or scansIn(path.parent):
         return False
-    if placeOf(mask) == place:
-        return True
-    between: list[Path] = []
-    for folder in () if path is None else path.parents:
-        if hashOf(folder) == place:
-            return not any(_isOfOthers(one) for one in between if own is None or one != own.parent)
-        between.append(folder)
-    return False
+    mine = {word for part in own.relative_to(folder).parts for word in _tokens(part)}
+    return all(word in mine or isOfScan(word) or OF_MASKS.fullmatch(word) for word in _tokens(nameOf(mask)))
 
 
 def _isOfOthers(folder: Path) -> bool:
     """Whether a folder is that of a number or date, or has scans, itself or in one of its folders."""
-    if folder.name.isdigit() or VISIT.fullmatch(folder.name.lower()):
+    if all(map(VISIT.fullmatch, _tokens(folder.name))):
         return True
     below = [path for path in islice(folder.iterdir(), MOST_FILES) if path.is_dir()] if folder.is_dir() else []
     return any(map(scansIn, (folder, *below)))

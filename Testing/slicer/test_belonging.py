@@ -56,6 +56,15 @@ def test_scans_of_one_folder_are_taken_without_a_word(host: Host, made: MadeOutp
     assert not any(isOfOtherVisit(node, nodes[0]) for node in nodes[1:])
 
 
+@pytest.mark.parametrize("done", ["bias", "raw"])
+def test_processed_copies_in_the_folder(host: Host, made: MadeOutput, tmp_path: Path, done: str) -> None:
+    """The scans with plain names are chosen, though processed copies of some lie beside."""
+    panel = host.openModule("D3MSynthesis").panel
+    nodes = read(host, made, tmp_path / "smith", "t1", f"t1_{done}", "t2", f"t2_{done}", "flair", "t1c")
+    assert chosen(panel) == [nodes[0], nodes[2], *nodes[4:]]
+    assert panel.ui.whoseLabel.text == ""
+
+
 @pytest.mark.parametrize(
     ("mine", "other"),
     [("001_t1 001_t2", "002_flair"), ("t1_smith t2_smith", "flair_jones"), ("T1_001 T2_001", "FLAIR_002"),

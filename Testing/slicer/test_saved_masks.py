@@ -351,22 +351,30 @@ def test_whose_a_mask_is_that_was_drawn_here(
         assert ("make sure" in panel.ui.steerLabel.text) is not silent
 
 
-def test_ones_own_mask_in_a_scene_that_was_saved(host: Host, made: MadeOutput, tmp_path: Path) -> None:
-    """After a scene was saved and opened again its own mask is not called another patient's."""
+@pytest.mark.parametrize("other", [False, True])
+@pytest.mark.parametrize("path", ["smith/glioma", "masks/smith_seg"])
+def test_ones_own_mask_in_a_scene_that_was_saved(
+    host: Host, made: MadeOutput, tmp_path: Path, path: str, other: bool
+) -> None:
+    """After a scene was saved and opened again its own mask is not called another patient's; another's there is."""
     panel = opened(host, made, tmp_path)
     t1 = read(host, made, tmp_path / "smith", *SCANS)[0]
-    mask = drawnFile(made, tmp_path / "smith" / "glioma.nii.gz")
+    if other:
+        read(host, made, tmp_path / "jones", *SCANS)
+        path = "jones/glioma"
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    mask = drawnFile(made, tmp_path / f"{path}.nii.gz")
     host.settle()
-    assert maskBelongs(mask, t1) is True
+    assert maskBelongs(mask, t1) is not other
     assert host.scene.WriteToMRB(str(tmp_path / "smith.mrb"))
     host.clear()
     panel = opened(host, made, tmp_path / "again")
     host.scene.ReadFromMRB(str(tmp_path / "smith.mrb"), False)
     host.settle()
-    mask = host.scene.GetFirstNodeByName("glioma")
-    assert maskBelongs(mask, panel.parameters.t1) is not False
+    mask = host.scene.GetFirstNodeByName(Path(path).name)
+    assert (maskBelongs(mask, panel.parameters.t1) is False) is other
     press(host, panel)
-    assert mask.GetDisplayNode().GetVisibility()
+    assert bool(mask.GetDisplayNode().GetVisibility()) is not other
 
 
 @pytest.mark.parametrize("shift", [0.0, 3.0])
@@ -600,6 +608,9 @@ def test_whose_a_mask_is_by_numbers_and_folders(
     assert maskBelongs(node, nodes[0]) is wanted
 
 
+VISITS = ("baseline", "ses-01", "week-000-1", "visit1", "tp1", "MRI", "brain", "preprocessed", "raw")
+
+
 @pytest.mark.parametrize(
     ("scans", "mask", "wanted"),
     [
@@ -640,12 +651,33 @@ def test_whose_a_mask_is_by_numbers_and_folders(
         ("smith_T1 jones_T1", "drmeyer_tumor", False),
         ("t1_002 t2_002 t1_001", "seg_001", False),
         ("T1_to_SRI", "brainTumorMask_SRI", True),
+        *((f"smith/{visit}/T1", f"masks/jones_{visit}_seg", False) for visit in VISITS),
+        *((f"smith/{visit}/T1", f"masks/smith_{visit}_seg", True) for visit in VISITS),
+        ("smith/baseline/T1", "masks/smith_followup_seg", None),
+        ("smith/baseline/T1 jones/followup/T1", "masks/jones_baseline_seg", False),
+        ("smith/preop/T1", "jones/preop/preop_seg", None),
+        *((f"smith/{prefix}_T1", f"jones/{prefix}_seg", None) for prefix in ("preop", "anat", "n4", "20200115")),
+        ("smith/2020/preop_T1", "jones/2020_preop_seg", False),
+        ("smith/preop_T1 smith/postop_T1", "smith/nnunet/preop_seg", True),
+        ("smith/preop_T1 smith/postop_T1", "smith/postop_seg", False),
+        ("smith/T1", "smith/ses-02/seg", False),
+        ("d/smith_0000", "d/jones_seg", None),
+        *((f"smith/t1 smith/t1_{done} smith/t2 smith/t2_{done}", "smith/seg", True) for done in ("bias", "mni", "raw")),
+        ("smith/t1 smith/t1_xyz smith/t2 smith/t2_xyz", "smith/seg", None),
+        ("smith/MRI/T1", "smith/tumour", None),
+        ("smith/MRI/T1", "masks/smith_seg", None),
+        ("smith/baseline/T1", "masks/baseline_seg", None),
+        ("p/01/T1", "p/masks/01_seg", None),
+        ("p/01/T1", "p/masks/02_seg", False),
     ],
 )
 def test_whose_a_mask_is_by_where_it_lies(
     host: Host, made: MadeOutput, tmp_path: Path, scans: str, mask: str, wanted: bool | None
 ) -> None:
-    """A mask below a patient's folder is his, unless scans, a date or another's name are between."""
+    """A mask below a patient's folder is his, unless scans, a date or another's name are between.
+
+    Elsewhere its name has to say so, by more than a visit, a date or a kind of scan, which each patient may have.
+    """
     nodes = []
     for path in (*scans.split(), mask):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
