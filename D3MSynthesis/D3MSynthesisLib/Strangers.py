@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from D3MSynthesisLib.Assignment import contrastOf, furtherOf, isSynthetic
-from D3MSynthesisLib.Belonging import isOfOtherVisit, placeOf, wasRead
+from D3MSynthesisLib.Belonging import isOfOtherVisit, ofOtherExamination, placeOf, wasRead
 from D3MSynthesisLib.Identity import identityOf
 from D3MSynthesisLib.MaskBelonging import isOfSynthesis, maskBelongs
 from D3MSynthesisLib.MaskSources import othersThan, t1Of
@@ -60,7 +60,8 @@ def strangeness(node: Any, result: Any) -> str:
 
     Of masks, label maps, synthetic images from files and what is called a scan names and folders tell it as well.
     `UNSAID` is one of the first three that says nothing, where scans of several patients are in the scene. The result
-    may be an image that was read from a file itself: then only what else was saved is compared with it, by folders.
+    may be an image that was read from a file itself: then what else was saved is compared with it by folders, scans by
+    the examination that it was made from.
     """
     if node is None or node is result:
         return ""
@@ -76,7 +77,8 @@ def strangeness(node: Any, result: Any) -> str:
     isMask = node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLLabelMapVolumeNode")
     isSaved = wasRead(node) and isSynthetic(node)
     if not result.GetAttribute(RUN):
-        return STRANGE if isSaved and placeOf(node) != placeOf(result) else ""
+        other = ofOtherExamination(result, node) or (isSaved and placeOf(node) != placeOf(result))
+        return STRANGE if other else ""
     if result.GetAttribute(ROLE) in DATES:  # nobody knows whose they are: no mask is known to be theirs
         return STRANGE if isMask else ""
     t1 = t1Of(result)

@@ -210,6 +210,24 @@ def test_saved_results_of_two_patients(host: Host, made: MadeOutput, tmp_path: P
         assert told == ("of another patient, examination or run: image poe, mask poe" if other == "poe" else "")
 
 
+@pytest.mark.parametrize("run", [False, True])
+@pytest.mark.parametrize("who", ["Doe", "Poe"])
+def test_a_saved_image_over_acquired_scans(host: Host, made: MadeOutput, tmp_path: Path, who: str, run: bool) -> None:
+    """Doe's saved synthetic image, mixed with Poe's DICOM scan, is not taken for one patient; with Doe's own it is."""
+    panel = opened(host, made, tmp_path)
+    dicom(host, made, "Doe")
+    path = savedMask(host, panel, tmp_path / "saved").with_name("synthetic_cemri.nrrd")
+    panel = opened(host, made, tmp_path / "again")
+    nodes = dicom(host, made, who)
+    if run:
+        press(host, panel)
+    image = slicer.util.loadVolume(str(path))
+    host.settle()
+    slicer.util.setSliceViewerLayers(background=nodes[2], foreground=image, foregroundOpacity=0.5)
+    told = Captions.strangeCaption(host.scene, "Red")
+    assert ("of another patient" in told) is (who == "Poe")
+
+
 def drawnFile(made: MadeOutput, path: Path) -> object:
     """A person's segmentation, read from a file."""
     save(path, (made.t1 > 60).astype(np.uint8), made.matrix)
