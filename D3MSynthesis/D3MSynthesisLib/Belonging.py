@@ -270,9 +270,13 @@ def markOf(node: Any) -> str:
 def _stem(node: Any) -> str:
     """What a node's name begins with, but for what was done to the scan: "registered smith_t1c" gives "smith".
 
-    Empty for Slicer's own names of what it makes: "Output Volume".
+    Empty for Slicer's own names of what it makes: "Output Volume". nnU-Net's number of a scan, "case_000n", is no part
+    of it where 0 lies beside.
     """
-    stem = re.sub(rf"^(?:(?:{DONE})(?:[\W_]+|$))+", "", stemOf(nameOf(node)))
+    stem, path = re.sub(rf"^(?:(?:{DONE})(?:[\W_]+|$))+", "", stemOf(nameOf(node))), fileOf(node)
+    channel = None if path is None else re.fullmatch(r"(.+_000)\d(\..+)", path.name)
+    if path is not None and channel is not None and path.with_name("0".join(channel.groups())).exists():
+        stem = re.sub(r"_000\d$", "", stem)
     words = wordsOf(stem)
     return "" if all(SEQUENCES.fullmatch(word) or re.fullmatch(DONE, word) for word in words) else stem
 

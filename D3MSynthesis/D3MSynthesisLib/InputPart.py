@@ -27,6 +27,8 @@ CHOSEN = (*SCANS, *FURTHER, *MASKS)
 """Parameters that are nodes."""
 LAST = "D3M.LastT1"
 """Reference and attribute of the parameter node: the T1 that the masks were chosen with, and whose it is."""
+SPOKEN = "D3M.SpokenT1"
+"""Reference of the parameter node: the last T1 that said whose it is; those after it were made from it."""
 NOBODY = "nobody"
 
 
@@ -41,8 +43,8 @@ def _whose(t1: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _isMadeFrom(before: Any, t1: Any) -> bool:
-    """Whether a T1 was made in the scene, as "T1 N4" is, where only the patient and date of the T1 before are.
+def _staysWith(spoken: Any, t1: Any) -> bool:
+    """Whether a T1 is `SPOKEN`, or was made in the scene, as "T1 N4" is, where only that one's patient and date are.
 
     Two T1 that both say nothing may be of two patients.
     """
@@ -50,7 +52,9 @@ def _isMadeFrom(before: Any, t1: Any) -> bool:
     def speaks(node: Any) -> bool:
         return wasRead(node) or identityOf(node).known
 
-    return before is not None and speaks(before) and not speaks(t1) and not othersThan(before, t1.GetScene())
+    if spoken is None or not speaks(spoken):
+        return False
+    return spoken is t1 or (not speaks(t1) and not othersThan(spoken, t1.GetScene()))
 
 
 class InputPart(VTKObservationMixin):
@@ -183,7 +187,10 @@ class InputPart(VTKObservationMixin):
             kept.SetNodeReferenceID(LAST, t1.GetID())
             kept.SetAttribute(LAST, now)
         isNext = whose is not None and before is not t1 and (whose != now or now == NOBODY)
-        if isNext and not _isMadeFrom(before, t1):  # two T1 that say nothing of a patient may be of two
+        stays = before is t1 or _staysWith(kept.GetNodeReference(SPOKEN) or before, t1)
+        if not stays:
+            kept.SetNodeReferenceID(SPOKEN, t1.GetID())
+        if isNext and not stays:
             self._forget()
             for name in SCANS[1:]:
                 scan = getattr(self.parameters, name)
@@ -276,8 +283,13 @@ class InputPart(VTKObservationMixin):
         if self.parameters is None:
             return
         t1 = self.parameters.t1
-        found = self._found([] if t1 is None else [t1])
-        self._takeAll(found if found["t1"] is not None else self._found([]))
+        spoken = None if t1 is None else self.parameters.parameterNode.GetNodeReference(SPOKEN) or t1
+        found = self._found([] if spoken is None else [spoken])
+        if found["t1"] is None:
+            found = self._found([])
+        elif found["t1"] is spoken:
+            found["t1"] = t1
+        self._takeAll(found)
 
     def _takeAll(self, nodes: dict[str, Any]) -> None:
         """Choose scans; masks of an earlier patient are not kept."""

@@ -115,6 +115,21 @@ def test_a_folder_for_each_series(host: Host, made: MadeOutput, tmp_path: Path, 
     assert "different folders" in panel.ui.whoseLabel.text
 
 
+def test_channels_of_one_case(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """nnU-Net numbers a case's scans from 0000: these are of one patient, unless the case is another one."""
+    panel = host.openModule("D3MSynthesis").panel
+    one, two = (read(host, made, tmp_path, *(f"{case}_000{n}" for n in range(4))) for case in ("case_001", "case_002"))
+    choose(panel, one[:3])
+    panel.parameters.reference = one[3]
+    host.settle()
+    assert panel.ui.whoseLabel.text == ""
+    assert not isOfOtherVisit(one[1], one[0])
+    panel.parameters.t2 = two[1]
+    host.settle()
+    assert "different patients (case_001, case_002)" in panel.ui.whoseLabel.text
+    assert isOfOtherVisit(two[1], one[0])
+
+
 def test_folders_of_dates_that_are_called_as_scans_are(host: Host, made: MadeOutput, tmp_path: Path) -> None:
     """A patient's first and second date, in folders T1 and T2 with all scans in each, are not taken for one."""
     for date in ("T1", "T2"):
@@ -213,10 +228,17 @@ def test_a_t1_that_was_made_from_the_patients(host: Host, made: MadeOutput, tmp_
     choose(panel, nodes[:3])
     panel.parameters.reference = nodes[3]
     host.settle()
-    (corrected,) = scans(made, "T1 N4")
-    panel.parameters.t1 = corrected
-    host.settle()
-    assert chosen(panel) == [corrected, *(nodes[1:] if alone else [None] * 3)]
+    for corrected in scans(made, "T1 N4", "T1 N4 stripped"):
+        panel.parameters.t1 = corrected
+        host.settle()
+        assert chosen(panel) == [corrected, *(nodes[1:] if alone else [None] * 3)]
+    if alone:
+        panel.ui.assignButton.click()
+        host.settle()
+        assert chosen(panel) == [corrected, *nodes[1:]]
+        panel.parameters.t1 = nodes[0]
+        host.settle()
+        assert chosen(panel) == nodes
 
 
 @pytest.mark.parametrize("kind", ["dicom", "files"])
