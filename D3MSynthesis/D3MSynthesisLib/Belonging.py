@@ -48,7 +48,8 @@ PROCESSED = re.compile(
 OF_MASKS = re.compile(r"segs?|segmentations?|masks?|labels?|labelmaps?|tumou?rs?|lesions?|rois?|annotations?|contours?")
 """Names of masks, and of folders of them, that say nothing else."""
 VISIT = re.compile(
-    r"\d+|(?:pre|post)(?:op\w*)?|baseline|follow(?:up)?|fu|ses|session|visit|year|month|week|day|date|tp|timepoint"
+    r"\d+|(?:pre|post)(?:op\w*)?|baseline|initial|diagnosis|recurren(?:ce|t)|follow(?:up)?|fu|ses|session|visit|study"
+    r"|exam(?:ination)?|time|tp|timepoint|date|(?:year|month|week|day)s?"
 )
 """Words of names and folders that tell dates and numbers apart."""
 
@@ -165,7 +166,7 @@ def holdsSeveral(folder: Path) -> bool | None:
     made = [{one for one in found if any(set(other) < set(one) for other in found)} for found in marks.values()]
     alike = [one for one, count in Counter(chain(*made)).items() if count > 1]
     apart = any(len(found - more) > 1 for found, more in zip(marks.values(), made, strict=True))
-    dated = any(VISIT.fullmatch(word) for one in alike for word in one)
+    dated = any(isOfVisit(word) for one in alike for word in one)
     return True if apart or dated or _numbersArePatients(folder / "any") else None if alike else False
 
 
@@ -271,10 +272,12 @@ def _stem(node: Any) -> str:
     """What a node's name begins with, but for what was done to the scan: "registered smith_t1c" gives "smith".
 
     Empty for Slicer's own names of what it makes: "Output Volume". nnU-Net's number of a scan, "case_000n", is no part
-    of it where 0 lies beside.
+    of it where 0 lies beside, unless each kind of scan has a folder: then patients are numbered so.
     """
+    from D3MSynthesisLib.Assignment import contrastOf
+
     stem, path = re.sub(rf"^(?:(?:{DONE})(?:[\W_]+|$))+", "", stemOf(nameOf(node))), fileOf(node)
-    channel = None if path is None else re.fullmatch(r"(.+_000)\d(\..+)", path.name)
+    channel = None if path is None or contrastOf(path.parent.name) else re.fullmatch(r"(.+_000)\d(\..+)", path.name)
     if path is not None and channel is not None and path.with_name("0".join(channel.groups())).exists():
         stem = re.sub(r"_000\d$", "", stem)
     words = wordsOf(stem)
@@ -285,6 +288,11 @@ def wordsOf(name: str) -> list[str]:
     """The words of a name, in small letters."""
     text = re.sub(r"^\s*\d+\s*:\s*", "", name)  # the series' number, as Slicer's DICOM module writes it
     return re.findall(r"[^\W_]+", text.lower())
+
+
+def isOfVisit(word: str) -> bool:
+    """Whether a word tells visits, dates or numbers apart: "fu", "ses02", "6months"."""
+    return all(map(VISIT.fullmatch, re.findall(r"\d+|\D+", word)))
 
 
 def isOfScan(word: str) -> bool:

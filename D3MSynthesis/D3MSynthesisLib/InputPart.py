@@ -14,7 +14,7 @@ from slicer.util import VTKObservationMixin
 import slicer
 from D3MSynthesisLib import Frames, Inputs, SampleCase
 from D3MSynthesisLib.Assignment import FURTHER, assignInputs
-from D3MSynthesisLib.Belonging import isOfOtherVisit, markOf, placeOf, saysNothing, wasRead
+from D3MSynthesisLib.Belonging import acquiredIn, isOfOtherVisit, markOf, placeOf, saysNothing, wasRead
 from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
@@ -54,7 +54,10 @@ def _staysWith(spoken: Any, t1: Any) -> bool:
 
     if spoken is None or not speaks(spoken):
         return False
-    return spoken is t1 or (not speaks(t1) and not othersThan(spoken, t1.GetScene()))
+    scene = t1.GetScene()
+    # "T1_fu N4" is of the later date, should that be loaded
+    others = {markOf(node) for node in acquiredIn(scene) if node is not t1} - {"", markOf(spoken)}
+    return spoken is t1 or not (speaks(t1) or markOf(t1) in others or othersThan(spoken, scene))
 
 
 class InputPart(VTKObservationMixin):
@@ -186,7 +189,7 @@ class InputPart(VTKObservationMixin):
         if before is not t1 or whose != now:
             kept.SetNodeReferenceID(LAST, t1.GetID())
             kept.SetAttribute(LAST, now)
-        isNext = whose is not None and before is not t1 and (whose != now or now == NOBODY)
+        isNext = whose is not None and (whose != now or now == NOBODY)
         stays = before is t1 or _staysWith(kept.GetNodeReference(SPOKEN) or before, t1)
         if not stays:
             kept.SetNodeReferenceID(SPOKEN, t1.GetID())

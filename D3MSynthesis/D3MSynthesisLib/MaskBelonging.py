@@ -53,7 +53,7 @@ def maskBelongs(mask: Any, t1: Any) -> bool | None:
     scan = None if wasRead(mask) else drawnOn(mask)  # a file's name and folder say more than where it is looked at
     if scan is not None:
         return isOf(scan, t1)
-    named, sameDay = _isNamedAfter(mask, t1), _isOfStudysDay(mask, t1)
+    named, sameDay = isNamedAfter(mask, t1), _isOfStudysDay(mask, t1)
     if named is False or sameDay is False or (named and _inFolderOfAnotherDate(mask, t1)):
         return False
     if named:
@@ -77,7 +77,7 @@ def isOfSynthesis(mask: Any) -> bool:
     return isSynthetic(mask) or any(tagOf(segment) is not None for segment in segments)
 
 
-def _isNamedAfter(mask: Any, t1: Any) -> bool | None:
+def isNamedAfter(mask: Any, t1: Any) -> bool | None:
     """Whether a mask is called as T1's patient is; None where its name speaks of no patient that is known."""
     from D3MSynthesisLib.Assignment import contrastOf, nodeDescription
 

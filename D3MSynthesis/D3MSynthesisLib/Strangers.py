@@ -7,7 +7,7 @@ from typing import Any
 from D3MSynthesisLib.Assignment import contrastOf, furtherOf, isSynthetic
 from D3MSynthesisLib.Belonging import isOfOtherVisit, ofOtherExamination, placeOf, wasRead
 from D3MSynthesisLib.Identity import identityOf
-from D3MSynthesisLib.MaskBelonging import isOfSynthesis, maskBelongs
+from D3MSynthesisLib.MaskBelonging import isNamedAfter, isOfSynthesis, maskBelongs
 from D3MSynthesisLib.MaskSources import othersThan, t1Of
 from D3MSynthesisLib.Runs import DATES, INPUTS, PREFIX, ROLE, RUN, nodesOf
 from D3MSynthesisLib.Seen import composites, layersOf
@@ -61,7 +61,7 @@ def strangeness(node: Any, result: Any) -> str:
     Of masks, label maps, synthetic images from files and what is called a scan names and folders tell it as well.
     `UNSAID` is one of the first three that says nothing, where scans of several patients are in the scene. The result
     may be an image that was read from a file itself: then what else was saved is compared with it by folders, scans by
-    the examination that it was made from.
+    the examination that it was made from, or by names.
     """
     if node is None or node is result:
         return ""
@@ -76,9 +76,13 @@ def strangeness(node: Any, result: Any) -> str:
         return STRANGE if any(one != other for one, other in told) else ""
     isMask = node.IsA("vtkMRMLSegmentationNode") or node.IsA("vtkMRMLLabelMapVolumeNode")
     isSaved = wasRead(node) and isSynthetic(node)
+    name = node.GetName() or ""  # of maps and atlases names say nothing about a patient
+    isScan = node.IsA("vtkMRMLScalarVolumeNode") and bool(contrastOf(name) or furtherOf(name))
     if not result.GetAttribute(RUN):
-        other = ofOtherExamination(result, node) or (isSaved and placeOf(node) != placeOf(result))
-        return STRANGE if other else ""
+        other = ofOtherExamination(result, node)
+        if other is None and isScan and not isMask and not isSaved:
+            other = isNamedAfter(result, node) is False
+        return STRANGE if other or (isSaved and placeOf(node) != placeOf(result)) else ""
     if result.GetAttribute(ROLE) in DATES:  # nobody knows whose they are: no mask is known to be theirs
         return STRANGE if isMask else ""
     t1 = t1Of(result)
@@ -91,8 +95,6 @@ def strangeness(node: Any, result: Any) -> str:
                 return STRANGE if wasRead(node) and not _isOfRun(node, result) else ""
             return UNSAID if not theirs.patient and othersThan(t1, node.GetScene()) else ""
         return STRANGE if belongs is False else ""
-    name = node.GetName() or ""  # of maps and atlases names say nothing about a patient
-    isScan = node.IsA("vtkMRMLScalarVolumeNode") and bool(contrastOf(name) or furtherOf(name))
     return STRANGE if isScan and isOfOtherVisit(node, t1) else ""
 
 

@@ -241,6 +241,21 @@ def test_a_t1_that_was_made_from_the_patients(host: Host, made: MadeOutput, tmp_
         assert chosen(panel) == nodes
 
 
+@pytest.mark.parametrize("other", ["fu", "fu1", "jones"])
+def test_a_t1_that_was_made_from_the_other_ones(host: Host, made: MadeOutput, tmp_path: Path, other: str) -> None:
+    """Scans of one folder, some of a later date or another patient: that T1, corrected, is not the first T1's."""
+    panel = host.openModule("D3MSynthesis").panel
+    nodes = read(host, made, tmp_path / "smith", *SCANS, *(f"{name}_{other}" for name in SCANS))
+    choose(panel, nodes[:3])
+    host.settle()
+    (corrected,) = scans(made, f"T1_{other} N4")
+    panel.parameters.t1 = corrected
+    host.settle()
+    panel.ui.assignButton.click()
+    host.settle()
+    assert not {*nodes[1:3]} & {*chosen(panel)}
+
+
 @pytest.mark.parametrize("kind", ["dicom", "files"])
 def test_assign_by_name_takes_the_scans_of_the_patient_whose_t1_is_chosen(
     host: Host, made: MadeOutput, tmp_path: Path, kind: str

@@ -228,6 +228,20 @@ def test_a_saved_image_over_acquired_scans(host: Host, made: MadeOutput, tmp_pat
     assert ("of another patient" in told) is (who == "Poe")
 
 
+@pytest.mark.parametrize("who", ["smith", "jones"])
+def test_a_saved_image_over_scans_from_files(host: Host, made: MadeOutput, tmp_path: Path, who: str) -> None:
+    """Smith's saved image, mixed with a scan that is called Jones's, is not taken for one patient."""
+    panel = opened(host, made, tmp_path)
+    choose(panel, read(host, made, tmp_path / "scans", *(f"smith_{name}" for name in SCANS)))
+    path = savedMask(host, panel, tmp_path / "saved").with_name("synthetic_cemri.nrrd")
+    opened(host, made, tmp_path / "again")
+    nodes = read(host, made, tmp_path / "again", *(f"{who}_{name}" for name in SCANS))
+    image = slicer.util.loadVolume(str(path))
+    host.settle()
+    slicer.util.setSliceViewerLayers(background=nodes[2], foreground=image, foregroundOpacity=0.5)
+    assert ("of another patient" in Captions.strangeCaption(host.scene, "Red")) is (who == "jones")
+
+
 def drawnFile(made: MadeOutput, path: Path) -> object:
     """A person's segmentation, read from a file."""
     save(path, (made.t1 > 60).astype(np.uint8), made.matrix)
@@ -626,7 +640,19 @@ def test_whose_a_mask_is_by_numbers_and_folders(
     assert maskBelongs(node, nodes[0]) is wanted
 
 
-VISITS = ("baseline", "ses-01", "week-000-1", "visit1", "tp1", "MRI", "brain", "preprocessed", "raw")
+VISITS = (
+    "baseline",
+    "initial",
+    "study1",
+    "ses-01",
+    "week-000-1",
+    "visit1",
+    "tp1",
+    "MRI",
+    "brain",
+    "preprocessed",
+    "raw",
+)
 
 
 @pytest.mark.parametrize(
@@ -682,6 +708,10 @@ VISITS = ("baseline", "ses-01", "week-000-1", "visit1", "tp1", "MRI", "brain", "
         ("d/smith_0000", "d/jones_seg", None),
         *((f"smith/t1 smith/t1_{done} smith/t2 smith/t2_{done}", "smith/seg", True) for done in ("bias", "mni", "raw")),
         ("smith/t1 smith/t1_xyz smith/t2 smith/t2_xyz", "smith/seg", None),
+        *(
+            (f"smith/T1 smith/T2 smith/T1_{date} smith/T2_{date}", f"smith/{date}_seg", False)
+            for date in ("fu1", "visit2", "6months")
+        ),
         ("smith/MRI/T1", "smith/tumour", None),
         ("smith/MRI/T1", "masks/smith_seg", None),
         ("smith/baseline/T1", "masks/baseline_seg", None),
