@@ -48,8 +48,8 @@ PROCESSED = re.compile(
 OF_MASKS = re.compile(r"segs?|segmentations?|masks?|labels?|labelmaps?|tumou?rs?|lesions?|rois?|annotations?|contours?")
 """Names of masks, and of folders of them, that say nothing else."""
 VISIT = re.compile(
-    r"\d+|(?:pre|post)(?:op\w*)?|baseline|initial|diagnosis|recurren(?:ce|t)|follow(?:up)?|fu|ses|session|visit|study"
-    r"|exam(?:ination)?|time|tp|timepoint|date|(?:year|month|week|day)s?"
+    r"\d+|(?:pre|post)(?:op\w*)?|baseline|initial|diagnosis|recurren(?:ce|t)|follow(?:up)?|fu|op|up|ses|session|visit"
+    r"|time|point|tp|timepoint|date|(?:year|month|week|day)s?"
 )
 """Words of names and folders that tell dates and numbers apart."""
 

@@ -56,7 +56,7 @@ def _staysWith(spoken: Any, t1: Any) -> bool:
         return False
     scene = t1.GetScene()
     # "T1_fu N4" is of the later date, should that be loaded
-    others = {markOf(node) for node in acquiredIn(scene) if node is not t1} - {"", markOf(spoken)}
+    others = {markOf(node) for node in acquiredIn(scene) if speaks(node)} - {"", markOf(spoken)}
     return spoken is t1 or not (speaks(t1) or markOf(t1) in others or othersThan(spoken, scene))
 
 

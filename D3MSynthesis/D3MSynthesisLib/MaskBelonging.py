@@ -33,7 +33,7 @@ from D3MSynthesisLib.Identity import birthDateOf, identityOf, stemOf
 from D3MSynthesisLib.MaskSources import drawnOn, isOf
 
 OF_RESULT = re.compile(r"(?i)(.+?)[ _]synthetic[ _]cemri(?:_\d+)?")
-"""Name of the folder of a saved result, with that of its T1 (`Saving.saveRun`)."""
+"""Name of a saved result's folder, or of its file as Slicer saves it, with that of its T1 (`Saving.saveRun`)."""
 DAY = re.compile(r"(?<!\d)(?:19|20)\d\d[-_.]?[01]\d[-_.]?[0-3]\d(?=(?:\d{6})?(?!\d))")
 """A date to the day, perhaps with a time behind it."""
 
@@ -82,7 +82,8 @@ def isNamedAfter(mask: Any, t1: Any) -> bool | None:
     from D3MSynthesisLib.Assignment import contrastOf, nodeDescription
 
     path = fileOf(mask)
-    ofResult = None if path is None else OF_RESULT.fullmatch(path.parent.name)
+    names = [] if path is None else [path.parent.name, path.name.split(".")[0]]
+    ofResult = next(filter(None, map(OF_RESULT.fullmatch, names)), None)
     name = ofResult[1] if ofResult else nameOf(mask)
     words, called = _tokens(name), _called(t1, mask)
     scans = [node for node in acquiredIn(mask.GetScene()) if contrastOf(nodeDescription(node))]

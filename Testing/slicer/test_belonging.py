@@ -228,7 +228,8 @@ def test_a_t1_that_was_made_from_the_patients(host: Host, made: MadeOutput, tmp_
     choose(panel, nodes[:3])
     panel.parameters.reference = nodes[3]
     host.settle()
-    for corrected in scans(made, "T1 N4", "T1 N4 stripped"):
+    scans(made, "T2 bias")
+    for corrected in scans(made, "T1 N4", "T1 N4 stripped", "T1 bias"):
         panel.parameters.t1 = corrected
         host.settle()
         assert chosen(panel) == [corrected, *(nodes[1:] if alone else [None] * 3)]

@@ -643,7 +643,7 @@ def test_whose_a_mask_is_by_numbers_and_folders(
 VISITS = (
     "baseline",
     "initial",
-    "study1",
+    "follow-up",
     "ses-01",
     "week-000-1",
     "visit1",
