@@ -166,8 +166,10 @@ def holdsSeveral(folder: Path) -> bool | None:
     made = [{one for one in found if any(set(other) < set(one) for other in found)} for found in marks.values()]
     alike = [one for one, count in Counter(chain(*made)).items() if count > 1]
     apart = any(len(found - more) > 1 for found, more in zip(marks.values(), made, strict=True))
-    dated = any(isOfVisit(word) for one in alike for word in one)
-    return True if apart or dated or _numbersArePatients(folder / "any") else None if alike else False
+    dated = any(map(isOfVisit, chain(*alike)))
+    if apart or dated or _numbersArePatients(folder / "any"):
+        return True
+    return None if alike else False
 
 
 def _beside(path: Path) -> set[tuple[str, str]]:

@@ -54,10 +54,12 @@ def _staysWith(spoken: Any, t1: Any) -> bool:
 
     if spoken is None or not speaks(spoken):
         return False
+    if spoken is t1:
+        return True
     scene = t1.GetScene()
     # "T1_fu N4" is of the later date, should that be loaded
     others = {markOf(node) for node in acquiredIn(scene) if speaks(node)} - {"", markOf(spoken)}
-    return spoken is t1 or not (speaks(t1) or markOf(t1) in others or othersThan(spoken, scene))
+    return not (speaks(t1) or markOf(t1) in others or othersThan(spoken, scene))
 
 
 class InputPart(VTKObservationMixin):

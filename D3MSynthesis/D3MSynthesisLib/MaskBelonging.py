@@ -120,8 +120,7 @@ def _calledInFiles(scan: Any, mask: Any) -> str:
     if not text and above:
         text = "" if above[0].isdigit() else above[0]
         above = above[1:]
-    isAway = _between(mask, scan) is None
-    while isAway and _isOfAnybody(_tokens(text)):
+    while _isOfAnybody(_tokens(text)) and _between(mask, scan) is None:
         text, above = (f"{above[0]} {text}", above[1:]) if above else ("", [])
     return text
 

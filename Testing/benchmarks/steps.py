@@ -15,9 +15,8 @@ from d3m.models.load import load_model
 from d3m.models.store import find_model
 from d3m.options import SynthesisOptions
 from d3m.synthesis import Synthesis
-from d3m_training.data.datasets import find_patients, read_patient
+from d3m_training.data.datasets import check, find_patients, read_patient
 from d3m_training.data.labels import relabelling
-from d3m_training.data.preparation import check
 from d3m_training.evaluate import Evaluated, evaluate_patient
 
 STEPS = (1, 4, 8, 16, 32)

@@ -52,6 +52,11 @@ def versions() -> dict[str, dict[str, Any]]:
     return last
 
 
+def _rows(card: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A card's validation by the quantities' names."""
+    return {row["name"]: row for row in card["validation"]}
+
+
 def gains(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """What each quantity gained over the patients whom both cards have, and how likely chance gives as much."""
     cells = []
@@ -69,9 +74,8 @@ def draw(cards: dict[str, dict[str, Any]]) -> None:
     figure = Figure((9, 2.6), layout="constrained")
     for axes, (unit, quantities) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         for name, words in quantities.items():
-            rows = [next(row for row in card["validation"] if row["name"] == name) for card in cards.values()]
-            copied = [row["t1_copy"] or 0.0 for row in rows]
-            axes.plot(list(cards), [row["mean"] - t1 for row, t1 in zip(rows, copied, strict=True)], "o-", label=words)
+            rows = [_rows(card)[name] for card in cards.values()]
+            axes.plot(list(cards), [row["mean"] - (row["t1_copy"] or 0.0) for row in rows], "o-", label=words)
         axes.set_ylabel(unit)
         axes.set_xlabel("version")
         axes.set_ylim(bottom=0)
@@ -84,8 +88,10 @@ def main(write: bool) -> None:
     cards = versions()
     print(f"| version | threshold | brain dB | AUC | contrast | {' | '.join(PATIENT_QUANTITIES.values())} |")
     for name, card in cards.items():
-        means = {row["name"]: row["mean"] for row in card["validation"]}
-        cells = [f"{means[quantity]:.3f}" for quantity in ("psnr_brain", "auc_et", "contrast", *PATIENT_QUANTITIES)]
+        rows = _rows(card)
+        cells = [
+            f"{rows[quantity]['mean']:.3f}" for quantity in ("psnr_brain", "auc_et", "contrast", *PATIENT_QUANTITIES)
+        ]
         print(f"| {name} | {card['mask_threshold']} | {' | '.join(cells)} |")
     print(f"\n| gained over the one before | {' | '.join(PATIENT_QUANTITIES.values())} |")
     for before, (name, after) in zip(cards.values(), list(cards.items())[1:], strict=False):
