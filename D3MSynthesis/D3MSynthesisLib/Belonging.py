@@ -6,8 +6,8 @@ import functools
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
-from itertools import chain, islice
+from collections.abc import Callable, Iterable
+from itertools import chain, combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ OF_MASKS = re.compile(r"segs?|segmentations?|masks?|labels?|labelmaps?|tumou?rs?
 """Names of masks, and of folders of them, that say nothing else."""
 VISIT = re.compile(
     r"\d+|(?:pre|post)(?:op\w*)?|baseline|initial|diagnosis|recurren(?:ce|t)|follow(?:up)?|fu|op|up|ses|session|visit"
-    r"|time|point|tp|timepoint|date|(?:year|month|week|day)s?"
+    r"|time|point|tp|timepoint|date|(?:year|month|week|day)s?|[dmvwy]"
 )
 """Words of names and folders that tell dates and numbers apart."""
 
@@ -322,8 +322,14 @@ def groups(nodes: Iterable[tuple[str, Any]]) -> dict[tuple[str, str, str], dict[
         found.setdefault(("folder", place) if key == ("", "") and place else key, []).append((kind, node))
     split: dict[tuple[str, str, str], dict[str, list[Any]]] = {}
     for (what, value), members in found.items():
-        parts = _parts(members) if what in ("", "folder") else {"": members}
-        if what == "name":  # a patient's scans may lie in a folder for each kind, but two of a kind are of two patients
+        parts = (
+            _parts(members, _visitsIn if what == "name" else markOf)
+            if what in ("", "folder", "name")
+            else {"": members}
+        )
+        if (
+            what == "name" and len(parts) == 1
+        ):  # a patient's scans may lie in a folder for each kind, but two of a kind are of two patients
             first: dict[str, str] = {}
             if any(first.setdefault(kind, placeOf(node)) != placeOf(node) for kind, node in members):
                 parts = {}
@@ -335,11 +341,11 @@ def groups(nodes: Iterable[tuple[str, Any]]) -> dict[tuple[str, str, str], dict[
     return split
 
 
-def _parts(members: list[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
-    """Nodes by the marks of their names, where scans of two kinds have one in common; else all together."""
+def _parts(members: list[tuple[str, Any]], tells: Callable[[Any], str]) -> dict[str, list[tuple[str, Any]]]:
+    """Nodes by what their names say, where scans of two kinds have some of it in common; else all together."""
     parts: dict[str, list[tuple[str, Any]]] = {}
     for kind, node in members:
-        parts.setdefault(markOf(node), []).append((kind, node))
+        parts.setdefault(tells(node), []).append((kind, node))
     shared = any(mark and len({kind for kind, _node in some}) > 1 for mark, some in parts.items())
     return parts if shared else {"": members}
 
@@ -378,6 +384,11 @@ def disagreement(nodes: list[Any]) -> str:
         return text.format(names=", ".join(several[:4]))
     if len({placeOf(node) for node in nodes} - {""}) > 1:
         return _("The scans were read from different folders: make sure that they are of one patient.")
+    if any(_visitsApart(*pair) for pair in combinations(nodes, 2)):
+        names = ", ".join(map(nameOf, nodes))
+        return _("The names speak of different dates ({names}): make sure that the scans are of one.").format(
+            names=names
+        )
     return ""
 
 
@@ -437,6 +448,8 @@ def _ofAnotherDate(scan: Any, t1: Any) -> bool:
     studies = [identityOf(node).study for node in (scan, t1)]
     if all(studies):
         return studies[0] != studies[1]
+    if _visitsApart(scan, t1):
+        return True
     group = groupOf(scan)
     if group[0] != "name" or group != groupOf(t1):
         return False
@@ -448,6 +461,19 @@ def _ofAnotherDate(scan: Any, t1: Any) -> bool:
         return False
     named = [scan, t1, *(node for node in acquiredIn(scan.GetScene()) if groupOf(node) == group)]
     return bool(kindsIn(named, places[0]) & kindsIn(named, places[1]))
+
+
+def _visitsApart(one: Any, other: Any) -> bool:
+    """Whether files of a folder that holds several dates are called by other visits: "T1", and "T2_fu"."""
+    paths = [fileOf(node) for node in (one, other)]
+    if None in paths or paths[0].parent != paths[1].parent:
+        return False
+    return _visitsIn(one) != _visitsIn(other) and holdsSeveral(paths[0].parent) is True
+
+
+def _visitsIn(node: Any) -> str:
+    """What a node's name says of visits, dates and numbers: "smith_T1_fu1" gives "fu1"."""
+    return " ".join(filter(isOfVisit, markOf(node).split()))
 
 
 def sameExamination(one: Any, other: Any) -> bool:

@@ -13,7 +13,6 @@ from D3MSynthesisLib.Belonging import (
     MOST_FILES,
     OF_MASKS,
     PROCESSED,
-    VISIT,
     acquiredIn,
     belongsElsewhere,
     fileOf,
@@ -21,6 +20,7 @@ from D3MSynthesisLib.Belonging import (
     hashOf,
     holdsSeveral,
     isOfScan,
+    isOfVisit,
     markOf,
     nameOf,
     ofOtherExamination,
@@ -153,7 +153,8 @@ def _shared(scan: Any, mask: Any, words: list[str]) -> int:
 
 def _isPlain(word: str) -> bool:
     """Whether a word is a number, or says what a file is or of which scan or visit, and no more."""
-    return isOfScan(word) or any(words.fullmatch(word) for words in (OF_MASKS, HOLDERS, PROCESSED, VISIT))
+    known = isOfScan(word) or isOfVisit(word)
+    return known or any(words.fullmatch(word) for words in (OF_MASKS, HOLDERS, PROCESSED))
 
 
 def _isNumberedApart(called: list[str], words: list[str]) -> bool:
@@ -201,9 +202,7 @@ def _inFolderOfAnotherDate(mask: Any, t1: Any) -> bool:
     one, other = fileOf(mask), fileOf(t1)
     if one is None or other is None or placeOf(mask) == placeOf(t1):
         return False
-    told = [
-        {word for part in path.parent.parts for word in _tokens(part) if VISIT.fullmatch(word)} for path in (one, other)
-    ]
+    told = [{word for part in path.parent.parts for word in _tokens(part) if isOfVisit(word)} for path in (one, other)]
     return not (told[0] <= told[1] or told[1] <= told[0])  # a pipeline's folder may add its version
 
 
@@ -254,7 +253,7 @@ def _liesAbove(mask: Any, own: Path) -> bool:
 
 def _isOfOthers(folder: Path) -> bool:
     """Whether a folder is that of a number or date, or has scans, itself or in one of its folders."""
-    if all(map(VISIT.fullmatch, _tokens(folder.name))):
+    if all(map(isOfVisit, _tokens(folder.name))):
         return True
     below = [path for path in islice(folder.iterdir(), MOST_FILES) if path.is_dir()] if folder.is_dir() else []
     return any(map(scansIn, (folder, *below)))

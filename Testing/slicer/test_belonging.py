@@ -86,6 +86,33 @@ def test_one_folder_of_several_patients(host: Host, made: MadeOutput, tmp_path: 
     assert "different patients" in panel.ui.whoseLabel.text
 
 
+@pytest.mark.parametrize("later", ["{}_fu1", "smith_{}_fu1", "{}_m06", "smith_{}_visit2"])
+def test_one_folder_of_two_dates(host: Host, made: MadeOutput, tmp_path: Path, later: str) -> None:
+    """Only the second date's names say a date: who mixes the dates by hand is told, and a comparison asks."""
+    panel = host.openModule("D3MSynthesis").panel
+    kinds = (*SCANS, "t1c")
+    first = read(host, made, tmp_path / "all", *(later.format(kind).rsplit("_", 1)[0] for kind in kinds))
+    second = read(host, made, tmp_path / "all", *map(later.format, kinds))
+    assert chosen(panel) == first
+    assert panel.ui.whoseLabel.text == ""
+    panel.parameters.t2 = second[1]
+    assert "different dates" in panel.ui.whoseLabel.text
+    panel.parameters.t2 = first[1]
+    panel.logic._engine = fake_engine(tmp_path / "engine", "finish", made.folder)
+    press(host, panel)
+    asked: list[str] = []
+    panel.confirm = lambda text: asked.append(text) or False
+    for real in (first[3], second[3]):
+        panel.parameters.reference = real
+        panel.ui.compareButton.click()
+        host.settle()
+        assert len(asked) == (real is second[3])
+    panel.parameters.t1 = second[0]
+    panel.ui.assignButton.click()
+    assert chosen(panel) == second
+    assert panel.ui.whoseLabel.text == ""
+
+
 @pytest.mark.parametrize(
     "place", ["{name}/{name}", "{name}/NIFTI/{name}", "scans/{number}-{name}/resources/NIFTI/files/{name}",
               "{number}_{name}/NIFTI/{name}", "AX {name}/{number}_AX_{name}"],
