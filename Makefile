@@ -5,7 +5,6 @@ BIN := .venv/bin
 # pip's own progress on a terminal; its hundred lines do not go into a log
 QUIET := $(shell test -t 2 || echo --quiet)
 PIP := $(BIN)/python -m pip install $(QUIET) --disable-pip-version-check --constraint requirements.lock
-export PYTHONDONTWRITEBYTECODE = 1
 
 .PHONY: demo test lint docs numbers picture pytest test-slicer benchmark fuzz faults mutations lock clean
 
@@ -34,7 +33,7 @@ picture: demo
 	$(BIN)/python docs/measured.py --picture demo
 
 pytest: .venv/test.stamp
-	QT_QPA_PLATFORM=offscreen OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= QT_QPA_PLATFORM=offscreen OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # The Slicer-facing tests over Slicer's own Base/Python folder: SLICER_BASE_PYTHON=<folder> make test-slicer
 test-slicer: .venv/test.stamp

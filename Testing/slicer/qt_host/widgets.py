@@ -166,10 +166,17 @@ class StandInNodeComboBox(qt.QComboBox):
         self._scene, self._observations = scene, []
         if scene is None:
             return
-        events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
-        self._observations = [scene.AddObserver(event, lambda *_: self._refresh()) for event in events]
+        ends = (scene.EndCloseEvent, scene.EndImportEvent)
+        self._observations = [scene.AddObserver(event, lambda *_: self._refresh()) for event in ends]
+        changes = (scene.NodeAddedEvent, scene.NodeRemovedEvent)
+        self._observations += [scene.AddObserver(event, self._changes) for event in changes]
         self._observations.append(scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._leaves, -10.0))
         self._refresh()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _changes(self, _scene: Any, _event: str, node: Any) -> None:
+        if self._fits(node):
+            self._refresh()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _leaves(self, scene: Any, _event: str, node: Any) -> None:
