@@ -256,7 +256,7 @@ def test_killed_batch_goes_on(tmp_path: Path, tiny_model: Path) -> None:
         write_case(tmp_path / "in" / name, name)
     out = tmp_path / "out"
     command = ("batch", tmp_path / "in", "--out", out, "--model", tiny_model, "--device", "cpu", "--progress", "json")
-    command = (*command, "--quality", "best", "--steps", "6")
+    command = (*command, "--quality", "standard", "--steps", "4")
     process = start(*command)
     assert process.stdout is not None
     for line in process.stdout:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import shutil
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,9 +34,15 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
         yield found
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> MadeOutput:
-    """What the engine is going to write."""
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOutput:
+    """Written and packed once; each test has a copy."""
     from slicer_helpers import make_output
 
-    return make_output(tmp_path / "made")
+    return make_output(tmp_path_factory.mktemp("once") / "made")
+
+
+@pytest.fixture
+def made(tmp_path: Path, made_once: MadeOutput) -> MadeOutput:
+    """What the engine is going to write."""
+    return dataclasses.replace(deepcopy(made_once), folder=shutil.copytree(made_once.folder, tmp_path / "made"))

@@ -44,12 +44,12 @@ def savedMask(host: Host, panel: object, folder: Path) -> Path:
     return path
 
 
-def store(mask: object, path: Path) -> None:
-    """Save a segmentation as Slicer does: its storage node keeps the file's name."""
-    if mask.GetStorageNode() is None:
-        mask.AddDefaultStorageNode()
-    mask.GetStorageNode().SetFileName(str(path))
-    assert mask.GetStorageNode().WriteData(mask)
+def store(node: object, path: Path) -> None:
+    """Save a node as Slicer does: its storage node keeps the file's name."""
+    if node.GetStorageNode() is None:
+        node.AddDefaultStorageNode()
+    node.GetStorageNode().SetFileName(str(path))
+    assert node.GetStorageNode().WriteData(node)
 
 
 def opened(host: Host, made: MadeOutput, folder: Path) -> object:
@@ -228,12 +228,21 @@ def test_a_saved_image_over_acquired_scans(host: Host, made: MadeOutput, tmp_pat
     assert ("of another patient" in told) is (who == "Poe")
 
 
+@pytest.mark.parametrize("ofSlicer", [False, True])
 @pytest.mark.parametrize("who", ["smith", "jones"])
-def test_a_saved_image_over_scans_from_files(host: Host, made: MadeOutput, tmp_path: Path, who: str) -> None:
-    """Smith's saved image, mixed with a scan that is called Jones's, is not taken for one patient."""
+def test_a_saved_image_over_scans_from_files(
+    host: Host, made: MadeOutput, tmp_path: Path, who: str, ofSlicer: bool
+) -> None:
+    """Smith's image, saved by the panel or by Slicer, and mixed with a scan of Jones, is not taken for one patient."""
     panel = opened(host, made, tmp_path)
     choose(panel, read(host, made, tmp_path / "scans", *(f"smith_{name}" for name in SCANS)))
-    path = savedMask(host, panel, tmp_path / "saved").with_name("synthetic_cemri.nrrd")
+    if ofSlicer:  # under the node's name
+        press(host, panel)
+        path = tmp_path / f"{panel.result.nodes.cemri.GetName()}.nrrd"
+        store(panel.result.nodes.cemri, path)
+        host.clear()
+    else:
+        path = savedMask(host, panel, tmp_path / "saved").with_name("synthetic_cemri.nrrd")
     opened(host, made, tmp_path / "again")
     nodes = read(host, made, tmp_path / "again", *(f"{who}_{name}" for name in SCANS))
     image = slicer.util.loadVolume(str(path))

@@ -173,12 +173,13 @@ class Host:
         finally:
             sys.path.remove(str(folder))
 
-    def settle(self, seconds: float = 0.05) -> None:
-        """Let Qt work for a while."""
+    def settle(self, seconds: float = 0.0, rounds: int = 10) -> None:
+        """Let Qt work for a while, and for these rounds: what an event puts off comes in the next one."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while rounds > 0 or time.monotonic() < end:
             self.application.processEvents()
-            time.sleep(0.002)
+            time.sleep(0.001)
+            rounds -= 1
 
     def until(self, condition: Callable[[], object], seconds: float = 60) -> None:
         """Let Qt work until something is so.
