@@ -205,8 +205,8 @@ def _draw_mask(panel: _Panel, mask: Mask) -> None:
 
 def _enlargement(displacement: Floats, directions: Floats, brain: Mask) -> int:
     """By how much the arrows are enlarged to be seen: a whole number from 1 to `MAX_ENLARGEMENT`."""
-    moved = np.stack([values_in(part, brain) for part in np.moveaxis(displacement, -1, 0)], axis=-1)
-    long = float(np.percentile(np.linalg.norm(moved @ directions, axis=-1), 99))
+    moved = np.stack([values_in(part, brain) for part in np.moveaxis(displacement, -1, 0)])
+    long = float(np.percentile(np.hypot(*(directions.T @ moved)), 99))
     return int(np.clip(round(LONGEST_ARROW / max(long, 1e-6)), 1, MAX_ENLARGEMENT))
 
 
