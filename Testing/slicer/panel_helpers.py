@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SCANS = ("t1", "t2", "flair")
 MARK = "synthetic, research use only"
+SERIES = ("5: t1_mprage", "6: t2_tse", "7: t2_flair")
+"""As Slicer's DICOM module names scans."""
 
 
 def opened(host: Host, made: MadeOutput, names: tuple[str, str, str] = ("p_t1", "p_t2", "p_flair")) -> object:
@@ -145,3 +147,38 @@ def moved(real: object, how: str) -> None:
         slicer.util.arrayFromVolumeModified(real)
     else:  # resampled to half as many slices
         slicer.util.updateVolumeFromArray(real, slicer.util.arrayFromVolume(real)[::2].copy())
+
+
+def panel_of(host: Host, made: MadeOutput, folder: Path) -> object:
+    """The panel, with an engine."""
+    panel = host.openModule("D3MSynthesis").panel
+    panel.logic._engine = fake_engine(folder / "engine", "finish", made.folder)
+    return panel
+
+
+def dicom(host: Host, made: MadeOutput, patient: str, names: tuple[str, ...] = SERIES) -> list[object]:
+    """Scans of a patient as Slicer's DICOM module loads them: in the data tree, without files."""
+    nodes = scans(made, *names)
+    examination(patient, nodes)
+    host.settle()
+    return nodes
+
+
+def store(node: object, path: Path) -> None:
+    """Save a node as Slicer does: its storage node keeps the file's name."""
+    if node.GetStorageNode() is None:
+        node.AddDefaultStorageNode()
+    node.GetStorageNode().SetFileName(str(path))
+    assert node.GetStorageNode().WriteData(node)
+
+
+def steered(host: Host, panel: object, mask: object) -> tuple[str, list[str]]:
+    """What stands above the button before a picture is made from a mask, and what the result says."""
+    panel.parameters.enhancementMask = mask
+    host.settle()
+    before = panel.ui.steerLabel.text
+    count = panel.ui.runBox.count
+    panel.ui.steerButton.click()
+    host.until(lambda: not panel.logic.running, 30)
+    assert panel.ui.runBox.count == count + 1, panel.ui.errorLabel.text
+    return before, panel.result.nodes.notices
