@@ -49,9 +49,13 @@ OF_MASKS = re.compile(r"segs?|segmentations?|masks?|labels?|labelmaps?|tumou?rs?
 """Names of masks, and of folders of them, that say nothing else."""
 VISIT = re.compile(
     r"\d+|(?:pre|post)(?:op\w*)?|baseline|initial|diagnosis|recurren(?:ce|t)|follow(?:up)?|fu|op|up|ses|session|visit"
-    r"|time|point|tp|timepoint|date|(?:year|month|week|day)s?|[dmvwy]"
+    r"|time|point|tp|timepoint|date|(?:year|month|week|day)s?"
 )
 """Words of names and folders that tell dates and numbers apart."""
+LOOSE = re.compile(r"\d+|ses|session|time|point|date|up")
+"""Those that in one scan's name alone need not mean a visit."""
+SPAN = re.compile(r"(?:year|month|week|day)s?")
+"""Those before which a number stands: "6 months"."""
 
 DATE = re.compile(r"(?<!\d)(?:19|20)\d\d(?:[01]\d[0-3]\d)?(?=(?:[0-2]\d[0-5]\d[0-5]\d)?(?!\d))")
 """Years and days in names, without the time of day behind them."""
@@ -161,7 +165,7 @@ def holdsSeveral(folder: Path) -> bool | None:
     """
     marks: dict[str, set[tuple[str, ...]]] = {}
     for kind, said, _numbers in scansIn(folder):
-        if not said or not all(map(OF_MASKS.fullmatch, said)):  # "T1c_tumour" is a mask
+        if not _isOfMask(said):
             marks.setdefault(kind, set()).add(tuple(word for word in said if not PROCESSED.fullmatch(word)))
     made = [{one for one in found if any(set(other) < set(one) for other in found)} for found in marks.values()]
     alike = [one for one, count in Counter(chain(*made)).items() if count > 1]
@@ -170,6 +174,11 @@ def holdsSeveral(folder: Path) -> bool | None:
     if apart or dated or _numbersArePatients(folder / "any"):
         return True
     return None if alike else False
+
+
+def _isOfMask(said: tuple[str, ...]) -> bool:
+    """Whether a scan's name says besides that it is a mask: "T1c_tumour"."""
+    return bool(said) and all(map(OF_MASKS.fullmatch, said))
 
 
 def _beside(path: Path) -> set[tuple[str, str]]:
@@ -322,32 +331,46 @@ def groups(nodes: Iterable[tuple[str, Any]]) -> dict[tuple[str, str, str], dict[
         found.setdefault(("folder", place) if key == ("", "") and place else key, []).append((kind, node))
     split: dict[tuple[str, str, str], dict[str, list[Any]]] = {}
     for (what, value), members in found.items():
-        parts = (
-            _parts(members, _visitsIn if what == "name" else markOf)
-            if what in ("", "folder", "name")
-            else {"": members}
-        )
-        if (
-            what == "name" and len(parts) == 1
-        ):  # a patient's scans may lie in a folder for each kind, but two of a kind are of two patients
-            first: dict[str, str] = {}
-            if any(first.setdefault(kind, placeOf(node)) != placeOf(node) for kind, node in members):
-                parts = {}
-                for kind, node in members:
-                    parts.setdefault(placeOf(node), []).append((kind, node))
+        parts = {"": members}
+        if what in ("", "folder"):
+            parts = _byMark(members)
+        elif what == "name":
+            parts = {
+                f"{part} {place}": some
+                for part, one in _bySet(members).items()
+                for place, some in _byPlace(one).items()
+            }
         for part, some in parts.items():
             for kind, node in some:
                 split.setdefault((what, value, part), {}).setdefault(kind, []).append(node)
     return split
 
 
-def _parts(members: list[tuple[str, Any]], tells: Callable[[Any], str]) -> dict[str, list[tuple[str, Any]]]:
-    """Nodes by what their names say, where scans of two kinds have some of it in common; else all together."""
+def _split(members: list[tuple[str, Any]], tells: Callable[[Any], str]) -> dict[str, list[tuple[str, Any]]]:
     parts: dict[str, list[tuple[str, Any]]] = {}
     for kind, node in members:
         parts.setdefault(tells(node), []).append((kind, node))
+    return parts
+
+
+def _byMark(members: list[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
+    """Nodes by the marks of their names, where scans of two kinds have one in common; else as `_bySet`."""
+    parts = _split(members, markOf)
     shared = any(mark and len({kind for kind, _node in some}) > 1 for mark, some in parts.items())
-    return parts if shared else {"": members}
+    return parts if shared else _bySet(members)
+
+
+def _bySet(members: list[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
+    """Nodes by the visits, and by what else tells sets of scans apart, in their names."""
+    words = _setWords((kind, _restOf(node)) for kind, node in members)
+    return _split(members, lambda node: " ".join(sorted(_visitsIn(node) | (_restOf(node) & words))))
+
+
+def _byPlace(members: list[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
+    """A patient's scans may lie in a folder for each kind, but two of a kind are of two patients."""
+    first: dict[str, str] = {}
+    apart = any(first.setdefault(kind, placeOf(node)) != placeOf(node) for kind, node in members)
+    return _split(members, placeOf) if apart else {"": members}
 
 
 def doubt(nodes: Iterable[Any]) -> str:
@@ -384,11 +407,9 @@ def disagreement(nodes: list[Any]) -> str:
         return text.format(names=", ".join(several[:4]))
     if len({placeOf(node) for node in nodes} - {""}) > 1:
         return _("The scans were read from different folders: make sure that they are of one patient.")
-    if any(_visitsApart(*pair) for pair in combinations(nodes, 2)):
-        names = ", ".join(map(nameOf, nodes))
-        return _("The names speak of different dates ({names}): make sure that the scans are of one.").format(
-            names=names
-        )
+    if any(_setsApart(*pair) for pair in combinations(nodes, 2)):
+        text = _("The names do not say the same ({names}): make sure that the scans are of one patient and date.")
+        return text.format(names=", ".join(map(nameOf, nodes)))
     return ""
 
 
@@ -448,7 +469,7 @@ def _ofAnotherDate(scan: Any, t1: Any) -> bool:
     studies = [identityOf(node).study for node in (scan, t1)]
     if all(studies):
         return studies[0] != studies[1]
-    if _visitsApart(scan, t1):
+    if _setsApart(scan, t1):
         return True
     group = groupOf(scan)
     if group[0] != "name" or group != groupOf(t1):
@@ -463,17 +484,59 @@ def _ofAnotherDate(scan: Any, t1: Any) -> bool:
     return bool(kindsIn(named, places[0]) & kindsIn(named, places[1]))
 
 
-def _visitsApart(one: Any, other: Any) -> bool:
-    """Whether files of a folder that holds several dates are called by other visits: "T1", and "T2_fu"."""
+def _setsApart(one: Any, other: Any) -> bool:
+    """Whether names tell two visits, or two sets of scans of one folder: "T1", and "T2_fu" or, beside "T2", "T2_2"."""
+    if _visitsIn(one) != _visitsIn(other):
+        return True
     paths = [fileOf(node) for node in (one, other)]
     if None in paths or paths[0].parent != paths[1].parent:
         return False
-    return _visitsIn(one) != _visitsIn(other) and holdsSeveral(paths[0].parent) is True
+    if {node.GetAttribute(ORIGIN) for node in (one, other)} - {
+        None,
+        hashOf(folderOf(paths[0])),
+        hashOf(folderOf(paths[1])),
+    }:
+        return False  # a scene that was saved gathers the files of all patients, and numbers them
+    names = (
+        (kind, _telling((*said, *numbers))) for kind, said, numbers in scansIn(paths[0].parent) if not _isOfMask(said)
+    )
+    return not _setWords(names).isdisjoint(_restOf(one) ^ _restOf(other))
 
 
-def _visitsIn(node: Any) -> str:
-    """What a node's name says of visits, dates and numbers: "smith_T1_fu1" gives "fu1"."""
-    return " ".join(filter(isOfVisit, markOf(node).split()))
+def _setWords(names: Iterable[tuple[str, frozenset[str]]]) -> set[str]:
+    """Words with and without which two kinds of scans are there: "2" of "T1", "T2", "T1_2" and "T2_2".
+
+    Args:
+        names: Of each scan the kind, and what its name says besides (`_restOf`).
+    """
+    kinds: dict[str, list[frozenset[str]]] = {}
+    for kind, rest in names:
+        kinds.setdefault(kind, []).append(rest)
+    some = Counter(chain(*(frozenset.union(*rests) - frozenset.intersection(*rests) for rests in kinds.values())))
+    return {word for word, count in some.items() if count > 1}
+
+
+def _restOf(node: Any) -> frozenset[str]:
+    """What a node's name says besides the scan and what was done to it: the patient, the visit, numbers, days."""
+    words = wordsOf(nameOf(node))
+    series = _numbersIn(words) if any(re.fullmatch(TIMED, word) for word in words) else set()
+    return _telling(word for word in words if word not in series and not isOfScan(word))
+
+
+def _telling(words: Iterable[str]) -> frozenset[str]:
+    """Words without those of pipelines, and stamps without the time, which may be each series' own."""
+    return frozenset(word[:8] if re.fullmatch(TIMED, word) else word for word in words if not PROCESSED.fullmatch(word))
+
+
+def _visitsIn(node: Any) -> frozenset[str]:
+    """The words of a node's name that tell visits, with their numbers: "fu1", "visit 2", "6 months"."""
+    words = wordsOf(nameOf(node))
+    visits = {
+        place for place, word in enumerate(words) if isOfVisit(word) and not (LOOSE.fullmatch(word) or isOfScan(word))
+    }
+    before = {place - 1 for place in visits if place and SPAN.fullmatch(words[place])}
+    beside = before | {place + 1 for place in visits if place + 1 < len(words)}
+    return frozenset(words[place] for place in visits | {place for place in beside if words[place].isdigit()})
 
 
 def sameExamination(one: Any, other: Any) -> bool:

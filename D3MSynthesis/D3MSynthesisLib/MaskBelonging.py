@@ -91,7 +91,7 @@ def isNamedAfter(mask: Any, t1: Any) -> bool | None:
     mine, theirs = _shared(t1, mask, words), max((_shared(node, mask, words) for node in others), default=0)
     if mine != theirs:
         return mine > theirs
-    if any(_isNumberedApart(one, words) for one in called):
+    if any(_isNumberedApart(one, words) for one in (*called, _tokens(_byItself(t1)))):
         return False
     if ofResult and called and stemOf(name) and not _isOfAnybody(words):  # it has the name of a T1, and of another one
         return False
@@ -108,6 +108,12 @@ def _called(scan: Any, mask: Any) -> list[list[str]]:
     else:
         texts.append(_calledInFiles(scan, mask))
     return [words for words in map(_tokens, texts) if words]
+
+
+def _byItself(scan: Any) -> str:
+    """How a scan is called by its name, else its folder: a patient, or a visit, which "v 1" need not tell."""
+    path, text = fileOf(scan), stemOf(nameOf(scan)) or markOf(scan)
+    return text or ("" if path is None else folderOf(path).name)
 
 
 def _calledInFiles(scan: Any, mask: Any) -> str:
@@ -153,7 +159,7 @@ def _shared(scan: Any, mask: Any, words: list[str]) -> int:
 
 def _isPlain(word: str) -> bool:
     """Whether a word is a number, or says what a file is or of which scan or visit, and no more."""
-    known = isOfScan(word) or isOfVisit(word)
+    known = isOfScan(word) or isOfVisit(word) or re.fullmatch("[dmvwy]", word) is not None  # as in "v1", "m06"
     return known or any(words.fullmatch(word) for words in (OF_MASKS, HOLDERS, PROCESSED))
 
 

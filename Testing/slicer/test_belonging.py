@@ -43,6 +43,9 @@ GOOD = [
     "4_AX_T1_BRAVO 5_AX_T2_FRFSE 6_Sag_CUBE_T2_FLAIR 8_AX_T1_BRAVO_POST",
     "004_t1_mprage_sag 005_t2_tse_tra 006_t2_space_dark-fluid_sag_p2_iso 008_t1_mprage_sag_km",
     "WIP_T1W_3D_TFE_SENSE_301 T2W_TSE_SENSE_401 FLAIR_longTR_SENSE_501 T1W_3D_TFE_GD_SENSE_1101",
+    "T1_preop T2_preop FLAIR_preop T1c_preop",
+    "smith_T1_w smith_T2_w smith_FLAIR smith_T1c",
+    "UPENN-GBM-00001_11_T1 UPENN-GBM-00001_11_T2 UPENN-GBM-00001_11_FLAIR UPENN-GBM-00001_11_T1GD",
 ]
 
 
@@ -86,7 +89,10 @@ def test_one_folder_of_several_patients(host: Host, made: MadeOutput, tmp_path: 
     assert "different patients" in panel.ui.whoseLabel.text
 
 
-@pytest.mark.parametrize("later", ["{}_fu1", "smith_{}_fu1", "{}_m06", "smith_{}_visit2"])
+LATER = ("{}_fu1", "smith_{}_fu1", "{}_m06", "smith_{}_visit2", "{}_2", "smith_{}_2", "smith_{}_relapse", "{}_Mar2021")
+
+
+@pytest.mark.parametrize("later", LATER)
 def test_one_folder_of_two_dates(host: Host, made: MadeOutput, tmp_path: Path, later: str) -> None:
     """Only the second date's names say a date: who mixes the dates by hand is told, and a comparison asks."""
     panel = host.openModule("D3MSynthesis").panel
@@ -96,7 +102,7 @@ def test_one_folder_of_two_dates(host: Host, made: MadeOutput, tmp_path: Path, l
     assert chosen(panel) == first
     assert panel.ui.whoseLabel.text == ""
     panel.parameters.t2 = second[1]
-    assert "different dates" in panel.ui.whoseLabel.text
+    assert "do not say the same" in panel.ui.whoseLabel.text
     panel.parameters.t2 = first[1]
     panel.logic._engine = fake_engine(tmp_path / "engine", "finish", made.folder)
     press(host, panel)
@@ -111,6 +117,31 @@ def test_one_folder_of_two_dates(host: Host, made: MadeOutput, tmp_path: Path, l
     panel.ui.assignButton.click()
     assert chosen(panel) == second
     assert panel.ui.whoseLabel.text == ""
+
+
+@pytest.mark.parametrize("later", ["T2_fu1", "FLAIR_postop", "smith_FLAIR_6months", "T1c_fu", "smith_T1c_visit_2"])
+def test_one_scan_of_a_later_date(host: Host, made: MadeOutput, tmp_path: Path, later: str) -> None:
+    """It fills no gap; who chooses it by hand is told."""
+    panel = host.openModule("D3MSynthesis").panel
+    stem = "smith_" if later.startswith("smith") else ""
+    kinds = ["T1", "T2", "FLAIR", "T1c"]
+    number = next(n for n, kind in enumerate(kinds) if later.removeprefix(stem).startswith(f"{kind}_"))
+    nodes = read(host, made, tmp_path / "all", *(later if n == number else f"{stem}{kinds[n]}" for n in range(4)))
+    assert chosen(panel) == [None if n == number else node for n, node in enumerate(nodes)]
+    setattr(panel.parameters, CHOSEN[number], nodes[number])
+    assert "do not say the same" in panel.ui.whoseLabel.text
+
+
+def test_two_dates_of_two_patients_whose_files_are_called_alike(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """A step of work stands before each name: the patient is the folder, and each patient's scans stay together."""
+    panel = host.openModule("D3MSynthesis").panel
+    names = [f"reg_{kind}{date}" for date in ("", "_fu") for kind in SCANS]
+    people = [read(host, made, tmp_path / who, *names) for who in ("p01", "p02")]
+    for nodes in people:
+        for start in (0, 3):
+            panel.parameters.t1 = nodes[start]
+            panel.ui.assignButton.click()
+            assert chosen(panel)[:3] == nodes[start : start + 3]
 
 
 @pytest.mark.parametrize(

@@ -424,6 +424,8 @@ VISITS = (
     "week-000-1",
     "visit1",
     "tp1",
+    "v1",
+    "m06",
     "MRI",
     "brain",
     "preprocessed",
@@ -492,6 +494,8 @@ VISITS = (
         ("smith/MRI/T1", "masks/smith_seg", None),
         ("smith/baseline/T1", "masks/baseline_seg", None),
         ("p/01/T1", "p/masks/01_seg", None),
+        ("ivy/W10/T1", "ivy/W11/W11_seg", False),
+        ("d/scans/smith/smith_T1", "m/masks/smith_seg", True),
         ("p/01/T1", "p/masks/02_seg", False),
     ],
 )
