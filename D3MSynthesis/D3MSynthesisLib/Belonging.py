@@ -323,7 +323,7 @@ def groups(nodes: Iterable[tuple[str, Any]]) -> dict[tuple[str, str, str], dict[
 
     Returns:
         By "study", "patient", "name", "folder" or "" (nothing is said), its value, and what else tells groups of
-        that value apart: the same mark in names of two kinds, or folders of nodes with equal names.
+        that value apart: what names of two kinds have in common, visits, or folders of nodes with equal names.
     """
     found: dict[tuple[str, str], list[tuple[str, Any]]] = {}
     for kind, node in nodes:
@@ -491,11 +491,8 @@ def _setsApart(one: Any, other: Any) -> bool:
     paths = [fileOf(node) for node in (one, other)]
     if None in paths or paths[0].parent != paths[1].parent:
         return False
-    if {node.GetAttribute(ORIGIN) for node in (one, other)} - {
-        None,
-        hashOf(folderOf(paths[0])),
-        hashOf(folderOf(paths[1])),
-    }:
+    places = {hashOf(folderOf(path)) for path in paths}
+    if not {node.GetAttribute(ORIGIN) for node in (one, other)} <= {None, *places}:
         return False  # a scene that was saved gathers the files of all patients, and numbers them
     names = (
         (kind, _telling((*said, *numbers))) for kind, said, numbers in scansIn(paths[0].parent) if not _isOfMask(said)

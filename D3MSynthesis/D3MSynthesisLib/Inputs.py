@@ -216,7 +216,9 @@ def scansNotice(nodes: Iterable[Any]) -> str | None:
     chosen = [node for node in nodes if node is not None]
     told = [_("The scans are of several examinations.")] if studiesDiffer(chosen) else []
     if not all(identityOf(node).known for node in chosen) and disagreement(chosen):
-        told.append(_("The names or folders of the scans spoke of different patients: make sure that they are of one."))
+        told.append(
+            _("The names or folders of the scans spoke of different patients or dates: make sure that they are of one.")
+        )
     elif len({identityOf(node).known for node in chosen}) > 1 and severalPatients(chosen[0].GetScene()):
         told.append(_("Nothing said of some scans whose they are: make sure that they are of one patient."))
     return " ".join(told) or None
