@@ -11,7 +11,8 @@ from typing import Any
 
 import slicer
 from d3m.results.ours import is_our_file, is_our_name
-from D3MSynthesisLib.Belonging import fileOf, groups, placeOf
+from D3MSynthesisLib.Belonging import groups
+from D3MSynthesisLib.Places import fileOf, placeOf
 
 SYNTHETIC = "D3M.Synthetic"
 """Attribute of every node that this module made."""

@@ -2,257 +2,41 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from itertools import chain, combinations, islice
-from pathlib import Path
+from itertools import chain, combinations
 from typing import Any
 
-from d3m.results.ours import provenance_in
-from D3MSynthesisLib.Identity import SERIES, STAMP, examinationHash, groupOf, identityOf, stemOf
+from D3MSynthesisLib.Identity import groupOf, identityOf, stemOf
+from D3MSynthesisLib.Places import (
+    ORIGIN,
+    apartBy,
+    fileOf,
+    folderOf,
+    hashOf,
+    numbersArePatients,
+    numbersOfPatients,
+    placeOf,
+    scansIn,
+)
 from D3MSynthesisLib.Runs import nodesOf
 from D3MSynthesisLib.Texts import _
-
-ORIGIN = "D3M.Origin"
-"""Attribute of a volume: a hash of the folder that it was read from first, since saving a scene gathers the files of
-all patients in one folder; `UNKNOWN` where it came with a scene that does not tell."""
-UNKNOWN = "unknown"
-EXAMINATION = "D3M.Examination"
-"""Attribute of what was read from a result's folder: `examinationHash` of the T1 that the result was made from."""
-SEQUENCES = re.compile(
-    r"t[12](?:w|n|f|c|ce|gd|gad|km|pre|post|flair|tse|fse)?|flair|mprage|mp2rage|bravo|f?spgr|vibe|tfe|tfl|tirm|dark|fluid"
-    r"|space|cube|vista|(?:fr)?fse|tse|se|gre|ffe|ir|fs|fatsat|dixon|propeller|blade|dwi|adc|swi|ax|axial|sag|sagittal|cor"
-    r"|coronal|tra|transversal|obl|[23]d|iso|p[2-4]|\d+mm|the|scan|series|img|image|volume|mri?|brain|nii|gz|nrrd|copy"
-    r"|hardened|reg|registered|resampled|stripped|bet|norm|nd|dis[23]d|desc|preproc|acq|run|space|rec|acquisition|new"
-    r"|in|on|to|of|from"
-    r"|wip|sense|longtr|grappa|haste|stir|flash|fl[23]d|epi|mpr|xl|hires"
+from D3MSynthesisLib.Words import (
+    DATE,
+    DONE,
+    LOOSE,
+    MATRIX,
+    SEQUENCES,
+    SPAN,
+    TIMED,
+    isOfMask,
+    isOfScan,
+    isOfVisit,
+    numbersIn,
+    telling,
+    wordsOf,
 )
-"""Words of a name that say nothing about a patient."""
-TIMED = r"\d{14}"
-"""A stamp with a time."""
-MATRIX = re.compile(r"192|256|288|320|384|448|512|640|768")
-"""Numbers of voxels in a series' name: "t2_tse_tra_512_5"."""
-DONE = (
-    r"(?:co)?reg(?:istered)?|resampled|warped|moved|aligned|transformed|hardened|cropped|output|elastix"
-    r"|(?:skull)?stripped|skull|n4(?:itk)?|corrected|subtract(?:ed|ion)"
-)
-"""Words for what people do to scans in Slicer, and name them by: "registered T1c", "T1c_N4"."""
-PROCESSED = re.compile(
-    r"bias|bfc|unstripped|ss|hdbet|raw|orig(?:inal)?|(?:pre|post)?processed|std|mni|sri|atlas|isovoxel|native|data"
-    r"|derivatives"
-)
-"""Words of a pipeline's files and folders; of one patient they tell sets of scans apart."""
-OF_MASKS = re.compile(r"segs?|segmentations?|masks?|labels?|labelmaps?|tumou?rs?|lesions?|rois?|annotations?|contours?")
-"""Names of masks, and of folders of them, that say nothing else."""
-VISIT = re.compile(
-    r"\d+|(?:pre|post)(?:op\w*)?|baseline|initial|diagnosis|recurren(?:ce|t)|follow(?:up)?|fu|op|up|ses|session|visit"
-    r"|time|point|tp|timepoint|date|(?:year|month|week|day)s?"
-)
-"""Words of names and folders that tell dates and numbers apart."""
-LOOSE = re.compile(r"\d+|ses|session|time|point|date|up")
-"""Those that in one scan's name alone need not mean a visit."""
-SPAN = re.compile(r"(?:year|month|week|day)s?")
-"""Those before which a number stands: "6 months"."""
-
-DATE = re.compile(r"(?<!\d)(?:19|20)\d\d(?:[01]\d[0-3]\d)?(?=(?:[0-2]\d[0-5]\d[0-5]\d)?(?!\d))")
-"""Years and days in names, without the time of day behind them."""
-HOLDERS = re.compile(r"nifti|nii|nrrd|files|resources|images?|anat")
-"""Folders between a patient's or series' folder and its files: "T1/NIFTI/t1.nii.gz", "smith/images/t1.nii.gz"."""
-MOST_FILES = 200
-"""Files of a folder that are looked at."""
-
-
-def placeOf(node: Any) -> str:
-    """What tells the folder that a volume was read from first from others; empty where it is not known."""
-    kept = node.GetAttribute(ORIGIN)
-    if kept:
-        return "" if kept == UNKNOWN else str(kept)
-    path = fileOf(node)
-    return "" if path is None else hashOf(folderOf(path))
-
-
-def hashOf(folder: Path) -> str:
-    """What stands for a folder in a scene that may be passed on."""
-    return hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-
-
-def folderOf(path: Path) -> Path:
-    """The folder of a patient's files: where each series has one of its own, as in "smith/t1/t1.nii.gz", that above.
-
-    So it is where scans and masks have folders, as in "smith/masks/left.nii.gz". A file whose name says more than the
-    scan may be one of many patients' there.
-    """
-    series = path.parent
-    while HOLDERS.fullmatch(series.name.lower()) or OF_MASKS.fullmatch(series.name.lower()):
-        series = series.parent
-    stamps = [word for word in wordsOf(_plainName(path)) if re.fullmatch(STAMP, word)]
-    ofSeries = _isOfSeries(path, stamps) and _isOfSeries(series) and not _holdsOthers(path)
-    return series.parent if ofSeries else series
-
-
-def _plainName(path: Path) -> str:
-    return path.name.split(".")[0].lower()
-
-
-def _isOfSeries(path: Path, also: Iterable[str] = ()) -> bool:
-    """Whether the name of a file or folder says which scan or mask it is, perhaps its number, and `also` these words.
-
-    Archives write numbers of series ("smith/scans/4_t1"); elsewhere they may be patients'.
-    """
-    from D3MSynthesisLib.Assignment import contrastOf, furtherOf
-
-    name = _plainName(path)
-    if path.parent.name.lower() == "scans":
-        name = re.sub(r"^\d+[-_. ]+", "", name)
-    words = wordsOf(name)
-    numbers = set() if _numbersArePatients(path) else _numbersIn(words)
-    rest = [word for word in words if word not in numbers and word not in also]
-    marks = " ".join(word for word in rest if not isOfScan(word))
-    return bool(OF_MASKS.fullmatch(marks) or (not marks and (contrastOf(name) or furtherOf(name))))
-
-
-def _numbersIn(words: list[str]) -> set[str]:
-    """What of a name may be the number of a series: at its beginning or end, beside a word of the scan.
-
-    Stamps, numbers of voxels, and what was done to the scan are passed over.
-    """
-    found = set()
-    kept = [word for word in words if not re.fullmatch(f"{STAMP}|{DONE}", word)]
-    for number, *rest in (kept, kept[::-1]) if kept else ():
-        beside = next((word for word in rest if not word.isdigit()), "")
-        if re.fullmatch(SERIES, number) and (isOfScan(beside) or OF_MASKS.fullmatch(beside)):
-            found.add(number)
-    return found
-
-
-def _holdsOthers(path: Path) -> bool:
-    """Whether scans of other kinds lie beside a file: then its folder "T1" is the first date's, not the T1's."""
-    return len({kind for kind, _word in _beside(path)}) > 1
-
-
-def numbersOfPatients(node: Any) -> bool:
-    """Whether a node's file lies where numbers in names of scans are patients'."""
-    path = fileOf(node)
-    return path is not None and path.parent.is_dir() and _numbersArePatients(path)
-
-
-def _numbersArePatients(path: Path) -> bool:
-    """Whether numbers of scans in a folder may be patients': two kinds have one in common, or all are of one kind."""
-    several = len({word for _kind, word in _beside(path) if re.fullmatch(SERIES, word)}) > 1
-    return (several and not _apartBy(SERIES, path)) or not path.parent.is_dir()  # nobody knows
-
-
-def _apartBy(pattern: str, path: Path) -> bool:
-    """Whether numbers or stamps in the names of a folder's scans are others for each kind."""
-    kinds: dict[str, set[str]] = {}
-    for kind, word in _beside(path):
-        if re.fullmatch(pattern, word):
-            kinds.setdefault(word, set()).add(kind)
-    return all(len(found) == 1 for found in kinds.values()) and len(set().union(*kinds.values())) > 1
-
-
-def holdsSeveral(folder: Path) -> bool | None:
-    """Whether scans of one kind in a folder are named for several patients or dates, or numbers may be patients'.
-
-    A name of one kind that says more than another one is of what was made from that, as "T1_orig" is.
-
-    Returns:
-        None where such names of several kinds say the same word: a date, as in "T1_fu" and "T2_fu", is told from what
-        was done, but a patient is not.
-    """
-    marks: dict[str, set[tuple[str, ...]]] = {}
-    for kind, said, _numbers in scansIn(folder):
-        if not _isOfMask(said):
-            marks.setdefault(kind, set()).add(tuple(word for word in said if not PROCESSED.fullmatch(word)))
-    made = [{one for one in found if any(set(other) < set(one) for other in found)} for found in marks.values()]
-    alike = [one for one, count in Counter(chain(*made)).items() if count > 1]
-    apart = any(len(found - more) > 1 for found, more in zip(marks.values(), made, strict=True))
-    dated = any(map(isOfVisit, chain(*alike)))
-    if apart or dated or _numbersArePatients(folder / "any"):
-        return True
-    return None if alike else False
-
-
-def _isOfMask(said: tuple[str, ...]) -> bool:
-    """Whether a scan's name says besides that it is a mask: "T1c_tumour"."""
-    return bool(said) and all(map(OF_MASKS.fullmatch, said))
-
-
-def _beside(path: Path) -> set[tuple[str, str]]:
-    """Kind, and each number and stamp, of the scans in the folder of a file or folder whose names say nothing else."""
-    return {(kind, word) for kind, said, numbers in scansIn(path.parent) if not said for word in (*numbers, "")}
-
-
-def scansIn(folder: Path) -> frozenset[tuple[str, tuple[str, ...], frozenset[str]]]:
-    """Of each file or folder in a folder that is called as a scan the kind, what its name says besides, and numbers."""
-    try:
-        return _lookInto(folder, folder.stat().st_mtime_ns)
-    except OSError:  # moved away since it was read
-        return frozenset()
-
-
-@functools.lru_cache(256)
-def _lookInto(folder: Path, _time: int) -> frozenset[tuple[str, tuple[str, ...], frozenset[str]]]:
-    """`scansIn`; views ask at every change, the folder is read once."""
-    from D3MSynthesisLib.Assignment import contrastOf
-
-    found = set()
-    for path in islice(folder.iterdir(), MOST_FILES):
-        words = wordsOf(_plainName(path))
-        stamps, numbers = {word for word in words if re.fullmatch(STAMP, word)}, _numbersIn(words)
-        if kind := contrastOf(_plainName(path)):
-            said = tuple(word for word in words if word not in stamps | numbers and not isOfScan(word))
-            timed = any(re.fullmatch(TIMED, word) for word in stamps)  # then numbers are series' in any case
-            found.add((kind, said, frozenset(stamps if timed else stamps | numbers)))
-    return frozenset(found)
-
-
-def keepPlace(node: Any, fromScene: bool = False, like: Any = None) -> None:
-    """Remember where a volume was read from.
-
-    Args:
-        node: The volume.
-        fromScene: It came with a scene, and lies where that was saved.
-        like: The volume that it was made from.
-    """
-    if node.GetAttribute(ORIGIN) is None:
-        place = UNKNOWN if fromScene else placeOf(node if like is None else like)
-        if place:
-            if not fromScene and (examination := _examinationOf(node if like is None else like)):
-                node.SetAttribute(EXAMINATION, examination)
-            node.SetAttribute(ORIGIN, place)
-
-
-def wasRead(node: Any) -> bool:
-    """Whether a node came from a file of its own; what was made in the scene, and saved from there, did not."""
-    return node.GetAttribute(ORIGIN) not in (None, UNKNOWN)
-
-
-def _examinationOf(node: Any) -> str:
-    """`EXAMINATION` of a node, by its result's provenance where nobody has kept it; empty if nothing tells it."""
-    kept, path = node.GetAttribute(EXAMINATION), fileOf(node)
-    if kept or path is None or node.GetAttribute(ORIGIN):
-        return kept or ""
-    try:
-        return str(((provenance_in(path.parent) or {}).get("identity") or {})["hashes"]["t1"]["study"])
-    except (KeyError, TypeError, AttributeError):  # of scans without identifiers, or not written by the panel
-        return ""
-
-
-def ofOtherExamination(mask: Any, t1: Any) -> bool | None:
-    """Whether a mask lay in the folder of a result of another examination than T1's; None where nothing tells it."""
-    theirs, mine = _examinationOf(mask), examinationHash(identityOf(t1))
-    return theirs != mine if theirs and mine else None
-
-
-def fileOf(node: Any) -> Path | None:
-    """The file that a node was read from; None if there is none."""
-    storage = node.GetStorageNode() if node.IsA("vtkMRMLStorableNode") and hasattr(node, "GetStorageNode") else None
-    name = storage.GetFileName() if storage is not None else None
-    return Path(name) if name else None
 
 
 def nameOf(node: Any) -> str:
@@ -268,9 +52,9 @@ def markOf(node: Any) -> str:
     Numbers of series say nothing, nor does the time in a stamp where each series has its own.
     """
     words, path = wordsOf(nameOf(node)), fileOf(node)
-    ownTimes = path is not None and _apartBy(TIMED, path)
+    ownTimes = path is not None and apartBy(TIMED, path)
     ofStudy = not ownTimes and any(re.fullmatch(TIMED, word) for word in words)
-    numbers = _numbersIn(words) if ofStudy or (path is not None and not _numbersArePatients(path)) else set()
+    numbers = numbersIn(words) if ofStudy or (path is not None and not numbersArePatients(path)) else set()
     said = [
         word[:8] if ownTimes and re.fullmatch(TIMED, word) else word
         for place, word in enumerate(words)
@@ -293,26 +77,6 @@ def _stem(node: Any) -> str:
         stem = re.sub(r"_000\d$", "", stem)
     words = wordsOf(stem)
     return "" if all(SEQUENCES.fullmatch(word) or re.fullmatch(DONE, word) for word in words) else stem
-
-
-def wordsOf(name: str) -> list[str]:
-    """The words of a name, in small letters."""
-    text = re.sub(r"^\s*\d+\s*:\s*", "", name)  # the series' number, as Slicer's DICOM module writes it
-    return re.findall(r"[^\W_]+", text.lower())
-
-
-def isOfVisit(word: str) -> bool:
-    """Whether a word tells visits, dates or numbers apart: "fu", "ses02", "6months"."""
-    return all(map(VISIT.fullmatch, re.findall(r"\d+|\D+", word)))
-
-
-def isOfScan(word: str) -> bool:
-    """Whether a word speaks of a sequence or contrast."""
-    from d3m.volumes.io.dicom import descriptions
-
-    known = {*descriptions.CONTRAST_WORDS, *descriptions.AGENTS, *descriptions.ALONE_AFTER, *descriptions.WITHOUT_WORDS,
-             *descriptions.ALONE_WITHOUT, "c"}  # fmt: skip
-    return word in known or SEQUENCES.fullmatch(word) is not None or re.fullmatch(DONE, word) is not None
 
 
 def groups(nodes: Iterable[tuple[str, Any]]) -> dict[tuple[str, str, str], dict[str, list[Any]]]:
@@ -495,7 +259,7 @@ def _setsApart(one: Any, other: Any) -> bool:
     if not {node.GetAttribute(ORIGIN) for node in (one, other)} <= {None, *places}:
         return False  # a scene that was saved gathers the files of all patients, and numbers them
     names = (
-        (kind, _telling((*said, *numbers))) for kind, said, numbers in scansIn(paths[0].parent) if not _isOfMask(said)
+        (kind, telling((*said, *numbers))) for kind, said, numbers in scansIn(paths[0].parent) if not isOfMask(said)
     )
     return not _setWords(names).isdisjoint(_restOf(one) ^ _restOf(other))
 
@@ -516,13 +280,8 @@ def _setWords(names: Iterable[tuple[str, frozenset[str]]]) -> set[str]:
 def _restOf(node: Any) -> frozenset[str]:
     """What a node's name says besides the scan and what was done to it: the patient, the visit, numbers, days."""
     words = wordsOf(nameOf(node))
-    series = _numbersIn(words) if any(re.fullmatch(TIMED, word) for word in words) else set()
-    return _telling(word for word in words if word not in series and not isOfScan(word))
-
-
-def _telling(words: Iterable[str]) -> frozenset[str]:
-    """Words without those of pipelines, and stamps without the time, which may be each series' own."""
-    return frozenset(word[:8] if re.fullmatch(TIMED, word) else word for word in words if not PROCESSED.fullmatch(word))
+    series = numbersIn(words) if any(re.fullmatch(TIMED, word) for word in words) else set()
+    return telling(word for word in words if word not in series and not isOfScan(word))
 
 
 def _visitsIn(node: Any) -> frozenset[str]:

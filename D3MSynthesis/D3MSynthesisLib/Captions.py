@@ -9,8 +9,8 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import isSynthetic
-from D3MSynthesisLib.Belonging import wasRead
 from D3MSynthesisLib.Grids import gridPoints, liesBy, matrixOf, transformed, worldFrom
+from D3MSynthesisLib.Places import wasRead
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, nodesOf, sizeOf
 from D3MSynthesisLib.Seen import (
     blended,

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from D3MSynthesisLib.Assignment import SYNTHETIC, isSynthetic, keepMark
-from D3MSynthesisLib.Belonging import fileOf
 from D3MSynthesisLib.ExportTags import tagArrived
 from D3MSynthesisLib.Masks import remember, segmentsOf, shapeOf, shapeOfSegment, tagOf
+from D3MSynthesisLib.Places import fileOf
 from D3MSynthesisLib.Runs import RUN, nodesOf
 
 _WORDS = "segmentation|label(?:map)?|copy|cropped|resampled|hardened|transformed|masked|models?"

@@ -14,12 +14,13 @@ from slicer.util import VTKObservationMixin
 import slicer
 from D3MSynthesisLib import Frames, Inputs, SampleCase
 from D3MSynthesisLib.Assignment import FURTHER, assignInputs
-from D3MSynthesisLib.Belonging import acquiredIn, isOfOtherVisit, markOf, placeOf, saysNothing, wasRead
+from D3MSynthesisLib.Belonging import acquiredIn, isOfOtherVisit, markOf, saysNothing
 from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Handlers import connect, guarded
 from D3MSynthesisLib.Identity import groupOf, identityOf
 from D3MSynthesisLib.MaskSources import othersThan
+from D3MSynthesisLib.Places import placeOf, wasRead
 
 SCANS = ("t1", "t2", "flair", "reference")
 MASKS = ("brainMask", "referenceMask", "enhancementMask")

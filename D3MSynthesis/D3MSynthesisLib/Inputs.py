@@ -16,22 +16,14 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
-from D3MSynthesisLib.Belonging import (
-    apart,
-    disagreement,
-    doubt,
-    keepPlace,
-    ofOtherExamination,
-    sameExamination,
-    severalPatients,
-    wasRead,
-)
+from D3MSynthesisLib.Belonging import apart, disagreement, doubt, sameExamination, severalPatients
 from D3MSynthesisLib.Counted import Counted, countedOf
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
 from D3MSynthesisLib.Identity import identityOf, putBeside, stemOf
 from D3MSynthesisLib.MaskBelonging import maskBelongs
 from D3MSynthesisLib.MaskSources import othersThan
+from D3MSynthesisLib.Places import keepPlace, ofOtherExamination, wasRead
 from D3MSynthesisLib.Runs import RUN, alive, findRuns
 from D3MSynthesisLib.Texts import _
 

@@ -12,12 +12,12 @@ from typing import Any
 import slicer
 from D3MSynthesisLib import Frames, Identity, Inputs, Scene
 from D3MSynthesisLib.Assignment import assignInputs
-from D3MSynthesisLib.Belonging import placeOf
 from D3MSynthesisLib.Comparison import MADE_FROM, imprint, inputChanged, inputImprint, maskImprint
 from D3MSynthesisLib.Counted import countedOf
 from D3MSynthesisLib.Engine import Cost, Device, EngineInfo, ModelInfo, ProgressEvent, SynthesisError
 from D3MSynthesisLib.Grids import matrixOf
 from D3MSynthesisLib.Inputs import maskNotice, readiness, scansNotice, transformNotice
+from D3MSynthesisLib.Places import placeOf
 from D3MSynthesisLib.Runs import Nodes
 from D3MSynthesisLib.Scene import Frame
 from D3MSynthesisLib.Texts import _

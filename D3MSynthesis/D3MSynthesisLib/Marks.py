@@ -10,9 +10,9 @@ from slicer.util import VTKObservationMixin
 
 import slicer
 from D3MSynthesisLib import Captions, Comparison, Copies, Masks, Pictures, Runs
-from D3MSynthesisLib.Belonging import keepPlace
 from D3MSynthesisLib.Handlers import guarded
 from D3MSynthesisLib.MaskSources import keepScan, keepSource
+from D3MSynthesisLib.Places import keepPlace
 
 BUSY_MS = 500
 """A scene that is being read or closed is looked at later; scans, which may be dragged, at most so often."""

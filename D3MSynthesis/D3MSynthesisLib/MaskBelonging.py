@@ -7,30 +7,22 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
-from D3MSynthesisLib.Belonging import (
-    DATE,
+from D3MSynthesisLib.Belonging import acquiredIn, belongsElsewhere, markOf, nameOf
+from D3MSynthesisLib.Identity import birthDateOf, identityOf, stemOf
+from D3MSynthesisLib.MaskSources import drawnOn, isOf
+from D3MSynthesisLib.Places import (
     HOLDERS,
     MOST_FILES,
-    OF_MASKS,
-    PROCESSED,
-    acquiredIn,
-    belongsElsewhere,
     fileOf,
     folderOf,
     hashOf,
     holdsSeveral,
-    isOfScan,
-    isOfVisit,
-    markOf,
-    nameOf,
     ofOtherExamination,
     placeOf,
     scansIn,
     wasRead,
-    wordsOf,
 )
-from D3MSynthesisLib.Identity import birthDateOf, identityOf, stemOf
-from D3MSynthesisLib.MaskSources import drawnOn, isOf
+from D3MSynthesisLib.Words import DATE, OF_MASKS, PROCESSED, isOfScan, isOfVisit, wordsOf
 
 OF_RESULT = re.compile(r"(?i)(.+?)[ _]synthetic[ _]cemri(?:_\d+)?")
 """Name of a saved result's folder, or of its file as Slicer saves it, with that of its T1 (`Saving.saveRun`)."""

@@ -5,24 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
-from D3MSynthesisLib.Belonging import (
-    ORIGIN,
-    UNKNOWN,
-    acquiredIn,
-    isOfOtherVisit,
-    keepPlace,
-    placeOf,
-    saysNothing,
-    wasRead,
-)
+from D3MSynthesisLib.Belonging import acquiredIn, isOfOtherVisit, saysNothing
 from D3MSynthesisLib.Copies import BEHIND
 from D3MSynthesisLib.Grids import SAME_VOXEL, matrixOf
 from D3MSynthesisLib.Identity import Gone, identityOf, putBeside
 from D3MSynthesisLib.Masks import segmentsOf, shapeOf, shapeOfSegment
+from D3MSynthesisLib.Places import ORIGIN, UNKNOWN, keepPlace, placeOf, wasRead
 from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, T1_PLACE, Nodes, alive, nodesOf, sizeOf
 
 SCAN, SCAN_PLACE = PREFIX + "DrawnOn", PREFIX + "DrawnOnPlace"
-"""Attributes of a segmentation: name of the scan that it was drawn on, and `Belonging.placeOf` of it."""
+"""Attributes of a segmentation: name of the scan that it was drawn on, and `Places.placeOf` of it."""
 
 
 def t1Of(result: Any) -> Any:

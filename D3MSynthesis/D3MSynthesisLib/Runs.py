@@ -26,7 +26,7 @@ CEMRI = "synthetic CEMRI"
 T1_NAME = PREFIX + "T1Name"
 """Attribute of a synthetic image: what T1 was called when the run was started."""
 T1_PLACE = PREFIX + "T1Origin"
-"""Attribute of a synthetic image: `Belonging.placeOf` of T1 when the run was started."""
+"""Attribute of a synthetic image: `Places.placeOf` of T1 when the run was started."""
 DATES = ("earlierDate", "laterDate", "changeMap")
 """Roles of what two dates are shown by; such a run has no scans in the scene."""
 _NAMED = re.compile(rf"(.+) {CEMRI}(?:_(\d+))?", re.DOTALL)

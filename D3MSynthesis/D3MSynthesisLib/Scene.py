@@ -66,7 +66,7 @@ class Frame:
     swi: Any = None
     givenMask: Any = None
     place: str = ""
-    """`Belonging.placeOf` of T1."""
+    """`Places.placeOf` of T1."""
 
 
 def addRun(scene: Any, folder: Path, frame: Frame, reference: Any = None, threshold: float | None = None) -> Nodes:

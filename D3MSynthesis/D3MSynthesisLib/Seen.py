@@ -9,8 +9,8 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import isSynthetic
-from D3MSynthesisLib.Belonging import wasRead
 from D3MSynthesisLib.Grids import gridPoints, matrixOf, transformed
+from D3MSynthesisLib.Places import wasRead
 from D3MSynthesisLib.Runs import ROLE, RUN, Nodes, alive, nodesOf
 
 EDGE_MM = 1.0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from D3MSynthesisLib.Assignment import contrastOf, furtherOf, isSynthetic
-from D3MSynthesisLib.Belonging import isOfOtherVisit, ofOtherExamination, placeOf, wasRead
+from D3MSynthesisLib.Belonging import isOfOtherVisit
 from D3MSynthesisLib.Identity import identityOf
 from D3MSynthesisLib.MaskBelonging import isNamedAfter, isOfSynthesis, maskBelongs
 from D3MSynthesisLib.MaskSources import othersThan, t1Of
+from D3MSynthesisLib.Places import ofOtherExamination, placeOf, wasRead
 from D3MSynthesisLib.Runs import DATES, INPUTS, PREFIX, ROLE, RUN, nodesOf
 from D3MSynthesisLib.Seen import composites, layersOf
 
