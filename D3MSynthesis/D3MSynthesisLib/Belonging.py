@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable
-from itertools import chain, combinations
 from typing import Any
 
 from D3MSynthesisLib.Identity import groupOf, identityOf, stemOf
 from D3MSynthesisLib.Places import (
-    ORIGIN,
     apartBy,
     fileOf,
     folderOf,
@@ -34,7 +31,7 @@ from D3MSynthesisLib.Words import (
     isOfScan,
     isOfVisit,
     numbersIn,
-    telling,
+    restOf,
     wordsOf,
 )
 
@@ -126,8 +123,9 @@ def _byMark(members: list[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
 
 def _bySet(members: list[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
     """Nodes by the visits, and by what else tells sets of scans apart, in their names."""
-    words = _setWords((kind, _restOf(node)) for kind, node in members)
-    return _split(members, lambda node: " ".join(sorted(_visitsIn(node) | (_restOf(node) & words))))
+    sets = _setWords([(kind, restOf(nameOf(node))) for kind, node in members if kind])
+    words = {word for word, kinds in sets.items() if kinds - {"t1c"}}  # protocols differ for T1 and T1c, too
+    return _split(members, lambda node: " ".join(sorted(_visitsIn(node) | (restOf(nameOf(node)) & words))))
 
 
 def _byPlace(members: list[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
@@ -171,7 +169,7 @@ def disagreement(nodes: list[Any]) -> str:
         return text.format(names=", ".join(several[:4]))
     if len({placeOf(node) for node in nodes} - {""}) > 1:
         return _("The scans were read from different folders: make sure that they are of one patient.")
-    if any(_setsApart(*pair) for pair in combinations(nodes, 2)):
+    if any(_setsApart(node, nodes[0]) for node in nodes[1:]):
         text = _("The names do not say the same ({names}): make sure that the scans are of one patient and date.")
         return text.format(names=", ".join(map(nameOf, nodes)))
     return ""
@@ -248,40 +246,42 @@ def _ofAnotherDate(scan: Any, t1: Any) -> bool:
     return bool(kindsIn(named, places[0]) & kindsIn(named, places[1]))
 
 
-def _setsApart(one: Any, other: Any) -> bool:
-    """Whether names tell two visits, or two sets of scans of one folder: "T1", and "T2_fu" or, beside "T2", "T2_2"."""
-    if _visitsIn(one) != _visitsIn(other):
+def _setsApart(scan: Any, t1: Any) -> bool:
+    """Whether names tell two visits, or two sets of scans in one place: "T1", and "T2_fu" or, beside "T1_2", "T2_2"."""
+    if _visitsIn(scan) != _visitsIn(t1):
         return True
-    paths = [fileOf(node) for node in (one, other)]
-    if None in paths or paths[0].parent != paths[1].parent:
-        return False
-    places = {hashOf(folderOf(path)) for path in paths}
-    if not {node.GetAttribute(ORIGIN) for node in (one, other)} <= {None, *places}:
-        return False  # a scene that was saved gathers the files of all patients, and numbers them
-    names = (
-        (kind, telling((*said, *numbers))) for kind, said, numbers in scansIn(paths[0].parent) if not isOfMask(said)
-    )
-    return not _setWords(names).isdisjoint(_restOf(one) ^ _restOf(other))
+    theirs, mine = restOf(nameOf(scan)), restOf(nameOf(t1))
+    sets = _setWords([(kind, rest) for kind, rest in _namesBeside(scan, t1) if rest >= theirs & mine])
+    if not sets.keys().isdisjoint(theirs - mine):
+        return True
+    kind = _kindOf(scan)  # a scan that is there once is every set's, if others of its kind need not be
+    return any(kind in sets[word] or sets[word] - {"t1c"} for word in (mine - theirs) & sets.keys())
 
 
-def _setWords(names: Iterable[tuple[str, frozenset[str]]]) -> set[str]:
-    """Words with and without which two kinds of scans are there: "2" of "T1", "T2", "T1_2" and "T2_2".
+def _namesBeside(scan: Any, t1: Any) -> list[tuple[str, frozenset[str]]]:
+    """Kind and `restOf` the names of all scans in the one place of two; none if they lie in two."""
+    paths = [fileOf(node) for node in (scan, t1)]
+    if None in paths or paths[0].parent != paths[1].parent or placeOf(scan) != placeOf(t1):
+        return []
+    if placeOf(t1) == hashOf(folderOf(paths[1])):
+        return [(one.kind, one.rest) for one in scansIn(paths[0].parent) if not isOfMask(one.said)]
+    # a scene that was saved gathers the files of all patients
+    mine = [node for node in acquiredIn(t1.GetScene()) if placeOf(node) == placeOf(t1)]
+    return [(_kindOf(node), restOf(nameOf(node))) for node in mine]
+
+
+def _setWords(names: list[tuple[str, frozenset[str]]]) -> dict[str, set[str]]:
+    """Words with and without which T1 is there, and the other kinds that have them: "2" of "T1", "T1_2" and "T2_2".
+
+    A second date has a T1 of its own; what was registered to T1, and is called "T2_reg", has not.
 
     Args:
-        names: Of each scan the kind, and what its name says besides (`_restOf`).
+        names: Of each scan the kind, and `restOf` its name.
     """
-    kinds: dict[str, list[frozenset[str]]] = {}
-    for kind, rest in names:
-        kinds.setdefault(kind, []).append(rest)
-    some = Counter(chain(*(frozenset.union(*rests) - frozenset.intersection(*rests) for rests in kinds.values())))
-    return {word for word, count in some.items() if count > 1}
-
-
-def _restOf(node: Any) -> frozenset[str]:
-    """What a node's name says besides the scan and what was done to it: the patient, the visit, numbers, days."""
-    words = wordsOf(nameOf(node))
-    series = numbersIn(words) if any(re.fullmatch(TIMED, word) for word in words) else set()
-    return telling(word for word in words if word not in series and not isOfScan(word))
+    ofT1 = [rest for kind, rest in names if kind == "t1"]
+    words = frozenset.union(*ofT1) - frozenset.intersection(*ofT1) if ofT1 else frozenset()
+    found = {word: {kind for kind, rest in names if word in rest} - {"t1"} for word in words}
+    return {word: kinds for word, kinds in found.items() if kinds}
 
 
 def _visitsIn(node: Any) -> frozenset[str]:
@@ -309,9 +309,13 @@ def saysNothing(scan: Any, t1: Any) -> bool:
 
 def kindsIn(scans: list[Any], place: str) -> set[str]:
     """Kinds of the scans that lie in a place."""
+    return {_kindOf(node) for node in scans if placeOf(node) == place} - {""}
+
+
+def _kindOf(node: Any) -> str:
     from D3MSynthesisLib.Assignment import contrastOf, nodeDescription
 
-    return {contrastOf(nodeDescription(node)) or "" for node in scans if placeOf(node) == place} - {""}
+    return contrastOf(nodeDescription(node)) or ""
 
 
 def _disagreeing(marks: list[str], stem: str, ofPatients: bool) -> list[str]:

@@ -23,6 +23,8 @@ STAMP = r"(?:19|20)\d\d[01]\d[0-3]\d(?:\d{6})?"
 """A date, and a time where there is one, as converters of DICOM write them."""
 SERIES = r"(?:se)?(?:\d{1,3}|1\d0\d)"
 """The number of a series, as in 4, SE4, 004, 1101; it may as well be a patient's."""
+BIDS = r"(?i)[_-](?:acq|ce|rec|run|desc|space)-[a-z0-9]+"
+"""What a BIDS name says of a scan, and not of the person or visit."""
 _NUMBERS = re.compile(rf"(?:se)?\d{{0,3}}|{STAMP}[ _-]+{SERIES}|{SERIES}[ _-]+{STAMP}")
 """What stands before the name of a series and says nothing about a patient."""
 
@@ -138,7 +140,7 @@ def stemOf(name: str) -> str:
     Empty for names that only describe a sequence, such as "5: t1_mprage" or "AX T2 FLAIR".
     """
     text = re.sub(r"^\s*\d+\s*:\s*", "", name)  # the series' number, as Slicer's DICOM module writes it
-    text = re.sub(r"(?i)[_-](?:acq|ce|rec|run|desc|space)-[a-z0-9]+", "", text)  # of BIDS names, what is not the person
+    text = re.sub(BIDS, "", text)
     text = re.split(rf"(?i)(?<![a-z])(?:{_SCAN_WORDS})(?![a-z])|(?<![a-z])(?:t1|t2)", text, maxsplit=1)[0]
     text = re.sub(rf"(?i)(?<![a-z0-9])(?:{_PLAIN_WORDS})(?![a-z0-9])", " ", text)
     text = re.sub(r"[\s_.:+-]+$", "", text).strip(" _-.").lower()

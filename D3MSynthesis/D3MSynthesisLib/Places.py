@@ -7,13 +7,14 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from d3m.results.ours import provenance_in
 from D3MSynthesisLib.Identity import SERIES, STAMP, examinationHash, identityOf
-from D3MSynthesisLib.Words import OF_MASKS, PROCESSED, TIMED, isOfMask, isOfScan, isOfVisit, numbersIn, wordsOf
+from D3MSynthesisLib.Words import OF_MASKS, PROCESSED, TIMED, isOfMask, isOfScan, isOfVisit, numbersIn, restOf, wordsOf
 
 ORIGIN = "D3M.Origin"
 """Attribute of a volume: a hash of the folder that it was read from first, since saving a scene gathers the files of
@@ -112,9 +113,9 @@ def holdsSeveral(folder: Path) -> bool | None:
         was done, but a patient is not.
     """
     marks: dict[str, set[tuple[str, ...]]] = {}
-    for kind, said, _numbers in scansIn(folder):
-        if not isOfMask(said):
-            marks.setdefault(kind, set()).add(tuple(word for word in said if not PROCESSED.fullmatch(word)))
+    for scan in scansIn(folder):
+        if not isOfMask(scan.said):
+            marks.setdefault(scan.kind, set()).add(tuple(word for word in scan.said if not PROCESSED.fullmatch(word)))
     made = [{one for one in found if any(set(other) < set(one) for other in found)} for found in marks.values()]
     alike = [one for one, count in Counter(chain(*made)).items() if count > 1]
     apart = any(len(found - more) > 1 for found, more in zip(marks.values(), made, strict=True))
@@ -126,11 +127,24 @@ def holdsSeveral(folder: Path) -> bool | None:
 
 def _beside(path: Path) -> set[tuple[str, str]]:
     """Kind, and each number and stamp, of the scans in the folder of a file or folder whose names say nothing else."""
-    return {(kind, word) for kind, said, numbers in scansIn(path.parent) if not said for word in (*numbers, "")}
+    return {(scan.kind, word) for scan in scansIn(path.parent) if not scan.said for word in (*scan.numbers, "")}
 
 
-def scansIn(folder: Path) -> frozenset[tuple[str, tuple[str, ...], frozenset[str]]]:
-    """Of each file or folder in a folder that is called as a scan the kind, what its name says besides, and numbers."""
+@dataclass(frozen=True)
+class Called:
+    """What the name of a file or folder says that is called as a scan."""
+
+    kind: str
+    said: tuple[str, ...]
+    """What it says besides, without numbers and stamps."""
+    numbers: frozenset[str]
+    """Stamps, and what may be the number of a series."""
+    rest: frozenset[str]
+    """`restOf` it."""
+
+
+def scansIn(folder: Path) -> frozenset[Called]:
+    """What each file or folder in a folder says that is called as a scan."""
     try:
         return _lookInto(folder, folder.stat().st_mtime_ns)
     except OSError:  # moved away since it was read
@@ -138,18 +152,19 @@ def scansIn(folder: Path) -> frozenset[tuple[str, tuple[str, ...], frozenset[str
 
 
 @functools.lru_cache(256)
-def _lookInto(folder: Path, _time: int) -> frozenset[tuple[str, tuple[str, ...], frozenset[str]]]:
+def _lookInto(folder: Path, _time: int) -> frozenset[Called]:
     """`scansIn`; views ask at every change, the folder is read once."""
     from D3MSynthesisLib.Assignment import contrastOf
 
     found = set()
     for path in islice(folder.iterdir(), MOST_FILES):
-        words = wordsOf(_plainName(path))
+        name = _plainName(path)
+        words = wordsOf(name)
         stamps, numbers = {word for word in words if re.fullmatch(STAMP, word)}, numbersIn(words)
-        if kind := contrastOf(_plainName(path)):
+        if kind := contrastOf(name):
             said = tuple(word for word in words if word not in stamps | numbers and not isOfScan(word))
             timed = any(re.fullmatch(TIMED, word) for word in stamps)  # then numbers are series' in any case
-            found.add((kind, said, frozenset(stamps if timed else stamps | numbers)))
+            found.add(Called(kind, said, frozenset(stamps if timed else stamps | numbers), restOf(name)))
     return frozenset(found)
 
 

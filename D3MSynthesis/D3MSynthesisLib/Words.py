@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
-from D3MSynthesisLib.Identity import SERIES, STAMP
+from D3MSynthesisLib.Identity import BIDS, SERIES, STAMP
 
 SEQUENCES = re.compile(
     r"t[12](?:w|n|f|c|ce|gd|gad|km|pre|post|flair|tse|fse)?|flair|mprage|mp2rage|bravo|f?spgr|vibe|tfe|tfl|tirm|dark|fluid"
@@ -16,13 +15,16 @@ SEQUENCES = re.compile(
     r"|wip|sense|longtr|grappa|haste|stir|flash|fl[23]d|epi|mpr|xl|hires"
 )
 """Words of a name that say nothing about a patient."""
+DIXON = re.compile(r"w|f|water|fat|ip|op|opp")
+"""The images of a Dixon scan; the words are other ones elsewhere."""
 TIMED = r"\d{14}"
 """A stamp with a time."""
 MATRIX = re.compile(r"192|256|288|320|384|448|512|640|768")
 """Numbers of voxels in a series' name: "t2_tse_tra_512_5"."""
 DONE = (
     r"(?:co)?reg(?:istered)?|resampled|warped|moved|aligned|transformed|hardened|cropped|output|elastix"
-    r"|(?:skull)?stripped|skull|n4(?:itk)?|corrected|subtract(?:ed|ion)"
+    r"|(?:skull)?stripped|skull|n4(?:itk)?|corrected|subtract(?:ed|ion)|rigid|affine|resliced|denoised?|crop|masked"
+    r"|biascorr(?:ected)?"
 )
 """Words for what people do to scans in Slicer, and name them by: "registered T1c", "T1c_N4"."""
 PROCESSED = re.compile(
@@ -84,6 +86,16 @@ def isOfMask(said: tuple[str, ...]) -> bool:
     return bool(said) and all(map(OF_MASKS.fullmatch, said))
 
 
-def telling(words: Iterable[str]) -> frozenset[str]:
-    """Words without those of pipelines, and stamps without the time, which may be each series' own."""
-    return frozenset(word[:8] if re.fullmatch(TIMED, word) else word for word in words if not PROCESSED.fullmatch(word))
+def restOf(name: str) -> frozenset[str]:
+    """What a name says besides the scan and what was done to it: the patient, the visit, numbers, days.
+
+    Of a stamp the time may be each series' own, and numbers beside it are series'.
+    """
+    words = wordsOf(re.sub(BIDS, "", name))
+    dropped = numbersIn(words) if any(re.fullmatch(TIMED, word) for word in words) else set()
+    rest = (word for word in words if word not in dropped and not isOfScan(word) and not PROCESSED.fullmatch(word))
+    return frozenset(
+        word[:8] if re.fullmatch(TIMED, word) else word
+        for word in rest
+        if not ("dixon" in words and DIXON.fullmatch(word))
+    )

@@ -49,6 +49,41 @@ GOOD = [
 ]
 
 
+PICKED = [
+    "T1+ T2 T2_r+ FLAIR FLAIR_r+ T1c T1c_r+",
+    "smith_T1+ smith_T2 smith_T2_toT1+ smith_FLAIR smith_FLAIR_toT1+ smith_T1c+",
+    "P01_t1_mprage_5+ P01_t2_tse_6+ P01_t2_flair_7+ P01_t1_space_10 P02_t1_mprage_4 P02_t2_tse_5 P02_t1_space_6",
+    "sub-03_run-01_T1w sub-03_run-02_T1w+ sub-03_T2w+ sub-03_FLAIR+ sub-03_ce-gd_run-01_T1w sub-03_ce-gd_run-02_T1w+",
+    "smith_T1_dixon_W+ smith_T1_dixon_F smith_T2_dixon_W+ smith_T2_dixon_F smith_FLAIR+",
+    "T1_nav+ T1_thin T2+ FLAIR+ T1c_nav+ T1c_thin",
+    "smith_T1+ smith_T2 smith_T2_1+ smith_FLAIR smith_FLAIR_1+ smith_T1c+",
+]
+
+
+@pytest.mark.parametrize("names", PICKED)
+def test_scans_of_one_date_among_others(host: Host, made: MadeOutput, tmp_path: Path, names: str) -> None:
+    """Registered copies, other patients, repeats and protocols beside those that are chosen: nothing is told."""
+    panel = host.openModule("D3MSynthesis").panel
+    nodes = read(host, made, tmp_path / "all", *names.replace("+", "").split())
+    picked = [node for node, name in zip(nodes, names.split(), strict=True) if name.endswith("+")]
+    for place, node in zip(CHOSEN, picked, strict=False):
+        setattr(panel.parameters, place, node)
+    host.settle()
+    assert panel.ui.whoseLabel.text == ""
+
+
+def test_the_first_date_has_a_t1_alone(host: Host, made: MadeOutput, tmp_path: Path) -> None:
+    """The second date's scans are not taken for it."""
+    panel = host.openModule("D3MSynthesis").panel
+    names = ["smith_T1", "smith_T1_2", "smith_T2_2", "smith_FLAIR_2", "smith_T1c_2"]
+    nodes = read(host, made, tmp_path / "all", *names)
+    choose(panel, [nodes[0], *nodes[2:4]])
+    assert "do not say the same" in panel.ui.whoseLabel.text
+    panel.ui.assignButton.click()
+    assert chosen(panel)[1:] in ([None] * 3, nodes[2:])
+    assert panel.ui.whoseLabel.text == ""
+
+
 @pytest.mark.parametrize("names", GOOD)
 def test_scans_of_one_folder_are_taken_without_a_word(host: Host, made: MadeOutput, tmp_path: Path, names: str) -> None:
     """What lies in one folder and is named alike, or by the scan alone, is chosen by itself, and nothing is doubted."""
