@@ -23,13 +23,12 @@ MATRIX = re.compile(r"192|256|288|320|384|448|512|640|768")
 """Numbers of voxels in a series' name: "t2_tse_tra_512_5"."""
 DONE = (
     r"(?:co)?reg(?:istered)?|resampled|warped|moved|aligned|transformed|hardened|cropped|output|elastix"
-    r"|(?:skull)?stripped|skull|n4(?:itk)?|corrected|subtract(?:ed|ion)|rigid|affine|resliced|denoised?|crop|masked"
-    r"|biascorr(?:ected)?"
+    r"|(?:skull)?stripped|skull|n4(?:itk)?|corrected|subtract(?:ed|ion)"
 )
 """Words for what people do to scans in Slicer, and name them by: "registered T1c", "T1c_N4"."""
 PROCESSED = re.compile(
     r"bias|bfc|unstripped|ss|hdbet|raw|orig(?:inal)?|(?:pre|post)?processed|std|mni|sri|atlas|isovoxel|native|data"
-    r"|derivatives"
+    r"|derivatives|rigid|affine|resliced|denoised?|crop|masked|biascorr(?:ected)?|brats|anon(?:ymi[sz]ed)?|defaced"
 )
 """Words of a pipeline's files and folders; of one patient they tell sets of scans apart."""
 OF_MASKS = re.compile(r"segs?|segmentations?|masks?|labels?|labelmaps?|tumou?rs?|lesions?|rois?|annotations?|contours?")
@@ -39,8 +38,8 @@ VISIT = re.compile(
     r"|time|point|tp|timepoint|date|(?:year|month|week|day)s?"
 )
 """Words of names and folders that tell dates and numbers apart."""
-LOOSE = re.compile(r"\d+|ses|session|time|point|date|up")
-"""Those that in one scan's name alone need not mean a visit."""
+LOOSE = re.compile(r"\d+|ses|session|time|point|date|up|pre\w*|baseline|initial|diagnosis")
+"""Those that in one scan's name alone need not mean another visit than the first."""
 SPAN = re.compile(r"(?:year|month|week|day)s?")
 """Those before which a number stands: "6 months"."""
 DATE = re.compile(r"(?<!\d)(?:19|20)\d\d(?:[01]\d[0-3]\d)?(?=(?:[0-2]\d[0-5]\d[0-5]\d)?(?!\d))")
