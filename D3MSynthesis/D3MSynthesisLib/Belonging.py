@@ -307,6 +307,17 @@ def saysNothing(scan: Any, t1: Any) -> bool:
     return not any(what(scan) == what(t1) != "" for what in (placeOf, markOf))
 
 
+def namedOtherwise(one: Any, other: Any) -> bool:
+    """Whether one of two scans has identifiers, and the other, which has none, the name of somebody else."""
+    if identityOf(one).known == identityOf(other).known:
+        return False
+    owner, named = (one, other) if identityOf(one).known else (other, one)
+    identity = identityOf(owner)
+    known = set(wordsOf(f"{identity.patient} {identity.title}"))
+    words = [word for word in wordsOf(_stem(named)) if not word.isdigit()]
+    return bool(words) and known.isdisjoint(words)
+
+
 def kindsIn(scans: list[Any], place: str) -> set[str]:
     """Kinds of the scans that lie in a place."""
     return {_kindOf(node) for node in scans if placeOf(node) == place} - {""}

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 import slicer
 from D3MSynthesisLib import Captions, Comparison, Looks, Pictures
-from D3MSynthesisLib.Belonging import isOfOtherVisit, sameExamination
+from D3MSynthesisLib.Belonging import isOfOtherVisit, namedOtherwise, sameExamination
 from D3MSynthesisLib.Counted import told
 from D3MSynthesisLib.Engine import SynthesisError
 from D3MSynthesisLib.Frames import frameOf
@@ -186,6 +186,8 @@ class ComparisonPart:
             text = _("These are numbers of {compared}: press Compare for those of {chosen}, which is chosen now.")
             compared, chosen = (withPatient(one.GetName() or "", one) for one in (of, self.parameters.reference))
             rows.insert(0, (text.format(compared=compared, chosen=chosen), "", ""))
+        if rows and of is not None and self._isOfOtherExamination(of):
+            rows.insert(0, (_("The real T1c is of another examination than T1."), "", ""))
         table.setVisible(bool(rows))
         table.setRowCount(len(rows))
         named = _("compared with") if of is None else _("compared with {name}").format(name=_short(of.GetName() or ""))
@@ -211,6 +213,11 @@ class ComparisonPart:
             " ".join([_("Measure this run, with its mask as it is now, against {name}.").format(name=chosen.GetName()),
                       *told([(self.parameters.referenceMask, True)])])
         )  # fmt: skip
+
+    def _isOfOtherExamination(self, reference: Any) -> bool:
+        """Whether a real T1c was allowed that is of another day: so its numbers stay told."""
+        studies = {identityOf(node).study for node in (reference, self.nodes.cemri)} - {""}
+        return len(studies) > 1
 
     def _standing(self) -> Standing:
         nodes = self.nodes
@@ -271,7 +278,7 @@ class ComparisonPart:
             if p.t1 is not t1:
                 doubtful = not sameExamination(node, t1)
             elif node is p.reference:
-                doubtful = isOfOtherVisit(node, t1) or isOfOtherRuns(node, t1)
+                doubtful = isOfOtherVisit(node, t1) or isOfOtherRuns(node, t1) or namedOtherwise(node, t1)
             else:
                 doubtful = doubtfulMask(node, t1)
             if doubtful:

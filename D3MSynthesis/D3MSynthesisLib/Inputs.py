@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import contrastOf, isSynthetic, nodeDescription
-from D3MSynthesisLib.Belonging import apart, disagreement, doubt, sameExamination, severalPatients
+from D3MSynthesisLib.Belonging import apart, disagreement, doubt, namedOtherwise, sameExamination, severalPatients
 from D3MSynthesisLib.Counted import Counted, countedOf
 from D3MSynthesisLib.Frames import frameOf
 from D3MSynthesisLib.Grids import matrixOf, resampledOn, resliced, segmentOn
@@ -201,9 +202,9 @@ def whose(nodes: Iterable[Any]) -> str:
 def scansNotice(nodes: Iterable[Any]) -> str | None:
     """Sentences for the result where its scans are of several examinations, or names or folders of several patients.
 
-    Or where some say nothing and the scene has several patients. None if all is well. Where every scan has identifiers,
-    `readiness` compares these. It names nobody: files of the result have it. DICOM files tell the examinations by
-    `Identity.agreement`.
+    Or where some say nothing and the scene has several patients, or are named for somebody else than those that do.
+    None if all is well. Where every scan has identifiers, `readiness` compares these. It names nobody: files of the
+    result have it. DICOM files tell the examinations by `Identity.agreement`.
     """
     chosen = [node for node in nodes if node is not None]
     told = [_("The scans are of several examinations.")] if studiesDiffer(chosen) else []
@@ -211,7 +212,9 @@ def scansNotice(nodes: Iterable[Any]) -> str | None:
         told.append(
             _("The names or folders of the scans spoke of different patients or dates: make sure that they are of one.")
         )
-    elif len({identityOf(node).known for node in chosen}) > 1 and severalPatients(chosen[0].GetScene()):
+    elif len({identityOf(node).known for node in chosen}) > 1 and (
+        severalPatients(chosen[0].GetScene()) or any(namedOtherwise(*pair) for pair in combinations(chosen, 2))
+    ):
         told.append(_("Nothing said of some scans whose they are: make sure that they are of one patient."))
     return " ".join(told) or None
 

@@ -422,8 +422,7 @@ class ResultPart(VTKObservationMixin):
             self._choose(Picture.SAMPLE)
         Pictures.setLayout(self.nodes, name)
         self._layout = name  # after the layout node has told its change
-        if name in ("comparison", "fourUp"):
-            self.comparison.unfade()
+        self.comparison.unfade()  # each layout shows the synthetic image by itself
         self.apply()
 
     def onArranged(self, arrangement: int) -> None:
@@ -467,6 +466,7 @@ class ResultPart(VTKObservationMixin):
             return
         self._layout = "all"
         if name == "cemri":
+            self.comparison.unfade()
             self._choose(Picture.CEMRI)
             self.apply()
         else:

@@ -26,6 +26,47 @@ from qt_host import Host  # noqa: E402
 from D3MSynthesisLib import Captions, Seen  # noqa: E402
 
 
+@pytest.mark.parametrize("who", ["jones", "smith", ""])
+def test_a_file_beside_scans_of_a_dicom_patient(host: Host, made: MadeOutput, who: str) -> None:
+    """Named for somebody else, by hand chosen: the result says so, and a comparison asks."""
+    panel = host.openModule("D3MSynthesis").panel
+    panel.logic._engine = fake_engine(made.folder.parent / "engine", "finish", made.folder)
+    nodes = scans(made, "5: t1_mprage", "6: t2_tse")
+    examination("SMITH", nodes)
+    flair, t1c = scans(made, *(f"{who}_{kind}".strip("_") for kind in ("FLAIR", "T1c")))
+    choose(panel, [*nodes, flair])
+    host.settle()
+    press(host, panel)
+    assert ("whose they are" in " ".join(panel.result.nodes.notices)) is (who == "jones")
+    asked: list[str] = []
+    panel.confirm = lambda text: asked.append(text) or False
+    panel.parameters.reference = t1c
+    panel.ui.compareButton.click()
+    assert bool(asked) is (who == "jones")
+
+
+def test_a_real_scan_of_another_examination_is_told_with_its_numbers(host: Host, made: MadeOutput) -> None:
+    """The box allows it; the numbers say it as long as they are shown."""
+    panel = host.openModule("D3MSynthesis").panel
+    panel.logic._engine = fake_engine(made.folder.parent / "engine", "finish", made.folder)
+    first = scans(made, "5: t1_mprage", "6: t2_tse", "7: t2_flair", "9: t1_mprage km")
+    examination("SMITH", first, "2020")
+    later = scans(made, "9: t1_mprage km")
+    examination("SMITH", later, "2021")
+    choose(panel, first[:3])
+    host.settle()
+    press(host, panel)
+    panel.parameters.acrossStudies = True
+    for real in (first[3], later[0]):
+        panel.parameters.reference = real
+        panel.ui.compareButton.click()
+        assert panel.ui.errorLabel.text == ""
+        panel.parameters.reference = None
+        table = panel.ui.comparisonTable
+        told = " ".join(table.item(row, 0).text() for row in range(table.rowCount))
+        assert ("another examination" in told) is (real is later[0])
+
+
 @pytest.mark.parametrize("copied", [False, True])
 def test_a_mask_of_another_patients_result_is_refused(host: Host, made: MadeOutput, copied: bool) -> None:
     """Smith's predicted mask is none to synthesize from for Jones; another result's of Jones is one."""

@@ -320,8 +320,14 @@ def test_flipping(done: tuple[Host, object, list[str]]) -> None:
     keys = {shortcut.key.toString(): shortcut for shortcut in panel.result._shortcuts}
     for key, expected in (("Alt+T", nodes.t1), ("Alt+T", nodes.cemri), ("Alt+1", nodes.t1), ("Alt+3", nodes.reference),
                           ("Alt+2", nodes.cemri)):  # fmt: skip
+        if key == "Alt+2":  # also where the real scan is seen
+            panel.ui.fadeSlider.setValue(1.0)
         keys[key].activated.emit()
         assert background(host) is expected
+    panel.ui.fadeSlider.setValue(1.0)
+    panel.ui.sideBySideButton.click()
+    assert background(host, "Yellow") is nodes.cemri
+    panel.ui.fadeSlider.setValue(0.0)
 
 
 def test_layout_buttons(done: tuple[Host, object, list[str]]) -> None:
