@@ -239,6 +239,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "half-misaligned": lambda: comparison_table("half-misaligned"),
     "seeds": lambda: comparison_table("seeds"),
     "half-seeds": lambda: comparison_table("half-seeds"),
+    "half-long": lambda: comparison_table("half-long"),
 }
 
 
