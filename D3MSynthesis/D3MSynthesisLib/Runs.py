@@ -234,7 +234,9 @@ def sizeOf(volume: Any) -> str:
 
 def nodesOf(scene: Any, kind: str) -> list[Any]:
     """The nodes of a class in a scene; `slicer.util.getNodesByClass` always looks into the application's."""
-    return [scene.GetNthNodeByClass(index, kind) for index in range(scene.GetNumberOfNodesByClass(kind))]
+    found = scene.GetNodesByClass(kind)  # GetNthNodeByClass goes through the whole scene for each node
+    found.UnRegister(scene)  # it is a new reference, as in `slicer.util`
+    return list(found)
 
 
 def brainOf(nodes: Nodes) -> Any:
