@@ -32,6 +32,7 @@ numbers: .venv/test.stamp
 picture: demo
 	$(BIN)/python docs/measured.py --picture demo
 
+# Each test of the panel imports its modules anew: they are compiled once.
 pytest: .venv/test.stamp
 	PYTHONDONTWRITEBYTECODE= QT_QPA_PLATFORM=offscreen OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --dist loadfile
 

@@ -123,9 +123,9 @@ def _byMark(members: list[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
 
 def _bySet(members: list[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
     """Nodes by the visits, and by what else tells sets of scans apart, in their names."""
-    sets = _setWords([(kind, restOf(nameOf(node))) for kind, node in members if kind])
+    sets = _setWords([(kind, _restOf(node)) for kind, node in members if kind])
     words = {word for word, kinds in sets.items() if kinds - {"t1c"}}  # protocols differ for T1 and T1c, too
-    return _split(members, lambda node: " ".join(sorted(_visitsIn(node) | (restOf(nameOf(node)) & words))))
+    return _split(members, lambda node: " ".join(sorted(_visitsIn(node) | (_restOf(node) & words))))
 
 
 def _byPlace(members: list[tuple[str, Any]]) -> dict[str, list[tuple[str, Any]]]:
@@ -250,7 +250,7 @@ def _setsApart(scan: Any, t1: Any) -> bool:
     """Whether names tell two visits, or two sets of scans in one place: "T1", and "T2_fu" or, beside "T1_2", "T2_2"."""
     if _visitsIn(scan) != _visitsIn(t1):
         return True
-    theirs, mine = restOf(nameOf(scan)), restOf(nameOf(t1))
+    theirs, mine = _restOf(scan), _restOf(t1)
     sets = _setWords([(kind, rest) for kind, rest in _namesBeside(scan, t1) if rest >= theirs & mine])
     if not sets.keys().isdisjoint(theirs - mine):
         return True
@@ -267,7 +267,7 @@ def _namesBeside(scan: Any, t1: Any) -> list[tuple[str, frozenset[str]]]:
         return [(one.kind, one.rest) for one in scansIn(paths[0].parent) if not isOfMask(one.said)]
     # a scene that was saved gathers the files of all patients
     mine = [node for node in acquiredIn(t1.GetScene()) if placeOf(node) == placeOf(t1)]
-    return [(_kindOf(node), restOf(nameOf(node))) for node in mine]
+    return [(_kindOf(node), _restOf(node)) for node in mine]
 
 
 def _setWords(names: list[tuple[str, frozenset[str]]]) -> dict[str, set[str]]:
@@ -284,13 +284,18 @@ def _setWords(names: list[tuple[str, frozenset[str]]]) -> dict[str, set[str]]:
     return {word: kinds for word, kinds in found.items() if kinds}
 
 
+def _restOf(node: Any) -> frozenset[str]:
+    """`restOf` a node's name."""
+    return restOf(nameOf(node))
+
+
 def _visitsIn(node: Any) -> frozenset[str]:
     """The words of a node's name that tell visits, with their numbers: "fu1", "visit 2", "6 months"."""
     words = wordsOf(nameOf(node))
     visits = {
         place for place, word in enumerate(words) if isOfVisit(word) and not (LOOSE.fullmatch(word) or isOfScan(word))
     }
-    before = {place - 1 for place in visits if place and SPAN.fullmatch(words[place])}
+    before = {place - 1 for place in visits if place and re.fullmatch(SPAN, words[place])}
     beside = before | {place + 1 for place in visits if place + 1 < len(words)}
     return frozenset(words[place] for place in visits | {place for place in beside if words[place].isdigit()})
 

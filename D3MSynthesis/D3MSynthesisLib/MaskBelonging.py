@@ -102,10 +102,15 @@ def _called(scan: Any, mask: Any) -> list[list[str]]:
     return [words for words in map(_tokens, texts) if words]
 
 
+def _byName(scan: Any) -> str:
+    """What a scan's name says besides the scan."""
+    return stemOf(nameOf(scan)) or markOf(scan)
+
+
 def _byItself(scan: Any) -> str:
     """How a scan is called by its name, else its folder: a patient, or a visit, which "v 1" need not tell."""
-    path, text = fileOf(scan), stemOf(nameOf(scan)) or markOf(scan)
-    return text or ("" if path is None else folderOf(path).name)
+    path = fileOf(scan)
+    return _byName(scan) or ("" if path is None else folderOf(path).name)
 
 
 def _calledInFiles(scan: Any, mask: Any) -> str:
@@ -113,7 +118,7 @@ def _calledInFiles(scan: Any, mask: Any) -> str:
 
     Each patient may have the visit or kind of scan that these say: away from the scan the folders above count, too.
     """
-    path, text = fileOf(scan), stemOf(nameOf(scan)) or markOf(scan)
+    path, text = fileOf(scan), _byName(scan)
     above = [] if path is None or not path.parent.is_dir() else [one.name for one in (folderOf(path) / "_").parents]
     if not text and above:
         text = "" if above[0].isdigit() else above[0]

@@ -33,15 +33,15 @@ PROCESSED = re.compile(
 """Words of a pipeline's files and folders; of one patient they tell sets of scans apart."""
 OF_MASKS = re.compile(r"segs?|segmentations?|masks?|labels?|labelmaps?|tumou?rs?|lesions?|rois?|annotations?|contours?")
 """Names of masks, and of folders of them, that say nothing else."""
+SPAN = r"(?:year|month|week|day)s?"
+"""Words before which a number stands: "6 months"."""
 VISIT = re.compile(
     r"\d+|(?:pre|post)(?:op\w*)?|baseline|initial|diagnosis|recurren(?:ce|t)|follow(?:up)?|fu|op|up|ses|session|visit"
-    r"|time|point|tp|timepoint|date|(?:year|month|week|day)s?"
+    rf"|time|point|tp|timepoint|date|{SPAN}"
 )
 """Words of names and folders that tell dates and numbers apart."""
 LOOSE = re.compile(r"\d+|ses|session|time|point|date|up|pre\w*|baseline|initial|diagnosis")
 """Those that in one scan's name alone need not mean another visit than the first."""
-SPAN = re.compile(r"(?:year|month|week|day)s?")
-"""Those before which a number stands: "6 months"."""
 DATE = re.compile(r"(?<!\d)(?:19|20)\d\d(?:[01]\d[0-3]\d)?(?=(?:[0-2]\d[0-5]\d[0-5]\d)?(?!\d))")
 """Years and days in names, without the time of day behind them."""
 
