@@ -9,9 +9,9 @@ import vtk
 
 import slicer
 from D3MSynthesisLib.Assignment import isSynthetic
-from D3MSynthesisLib.Grids import gridPoints, liesBy, matrixOf, transformed, worldFrom
+from D3MSynthesisLib.Grids import fieldGrid, liesBy, matrixIn, matrixOf, outermost, transformed, worldFrom
 from D3MSynthesisLib.Places import wasRead
-from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, nodesOf, sizeOf
+from D3MSynthesisLib.Runs import INPUTS, PREFIX, ROLE, RUN, gridOn, nodesOf
 from D3MSynthesisLib.Seen import (
     blended,
     composites,
@@ -52,39 +52,46 @@ APART = "not where the synthetic image lies"
 """Beginning of what is written there where a part of its run is seen that was moved, or left behind, alone."""
 ONE_GRID = ("subtraction", "probability", "uncertainty", "wholeTumour")
 """Roles of a run's images that have the synthetic one's grid."""
+OWN_GRID = ("sample", "magnitude", "deformation")
+"""Roles of those whose place on the synthetic image is kept with them: `Runs.gridOn`."""
+STEPS = ("proxyBefore", "proxyAfter", "proxyMask")
+"""Roles of the images of a step, which are under the synthetic image's transform."""
+DRAWN_FROM = f"{PREFIX}DrawnFrom"
+"""Reference of a drawn deformation: the transform node whose field it shows."""
 SAME_MM = 0.01
 """Places that are nearer to each other are the same."""
 
 
-def markViews() -> None:
+def markViews(only: str | None = None) -> None:
     """Write the mark at the upper edge of every view that shows a synthetic image or surface, and wipe it from others.
 
     Beside it stands what is to be known of the picture: which sample, how much the deformation is enlarged, how much
     of the real image is mixed in. Without the application's views nothing is done.
+
+    Args:
+        only: The slice view whose images have changed, where no other one can have; 3-D views may show it, too.
     """
     application = getattr(slicer, "app", None)
     manager = application.layoutManager() if hasattr(application, "layoutManager") else None
     if manager is None:
         return
+    views = {}
     for name in manager.sliceViewNames():
-        widget = manager.sliceWidget(name)
-        if widget is None:
-            continue
-        view = widget.sliceView()
+        widget = manager.sliceWidget(name) if only in (None, name) else None
+        if widget is not None:
+            views[name] = widget.sliceView()
+    for name, view in views.items():  # all marks before anything else: whatever fails there costs none of them
         _write(view, UPPER_EDGE, (MARK,), "\n".join(caption(slicer.mrmlScene, name)))
-        lower = (one(slicer.mrmlScene, name) for one in (maskCaption, strangeCaption, apartCaption, changedCaption))
-        text = "\n".join(text for text in lower if text)
-        _write(
-            view,
-            LOWER_EDGE,
-            (MASK, STRANGE, UNSAID, APART, SINCE),
-            text + _aboveNames(slicer.mrmlScene, name) if text else "",
-        )
     for index in range(manager.threeDViewCount):
         widget = manager.threeDWidget(index)
         if widget is not None:
             view = widget.threeDView()
             _write(view, UPPER_EDGE, (MARK,), surfaceCaption(slicer.mrmlScene, view.mrmlViewNode()))
+    for name, view in views.items():
+        lower = (one(slicer.mrmlScene, name) for one in (maskCaption, strangeCaption, apartCaption, changedCaption))
+        text = "\n".join(text for text in lower if text)
+        text += _aboveNames(slicer.mrmlScene, name) if text else ""
+        _write(view, LOWER_EDGE, (MASK, STRANGE, UNSAID, APART, SINCE), text)
 
 
 def _write(view: Any, place: int, own: tuple[str, ...], wanted: str) -> None:
@@ -193,14 +200,18 @@ def strangeCaption(scene: Any, view: str) -> str:
 def apartCaption(scene: Any, view: str) -> str:
     """Which parts of a run are seen that do not lie on its synthetic image: a transform is put on one node alone."""
     shown = (*images(scene, view)[:2], *further(scene, view))
-    parts = [node for node in shown if node is not None and node.GetAttribute(ROLE) in ("cemri", *ONE_GRID)]
+    parts = [
+        node
+        for node in shown
+        if node is not None and node.GetAttribute(ROLE) in ("cemri", *ONE_GRID, *OWN_GRID, *STEPS)
+    ]
     parts = [node for node in parts if node.GetImageData() is not None]  # a scene may be read just now
-    results = _results(scene) if parts else {}
+    fields = _fieldsDrawn(scene)
+    results = _results(scene) if parts or fields else {}
     found = []
     for part in parts:
         image = results.get(part.GetAttribute(RUN))
-        same = image is not None and sizeOf(part) == sizeOf(image)  # else it was cropped
-        if same and abs(_corners(part) - _corners(image)).max() > SAME_MM:
+        if image is not None and not _liesOn(part, image):
             found.append(part.GetName())
     runs = {part.GetAttribute(RUN) for part in parts}
     runs = {run for run in runs & results.keys() if results[run].GetImageData() is not None}
@@ -208,6 +219,10 @@ def apartCaption(scene: Any, view: str) -> str:
         own = mask.GetAttribute(RUN) in runs and mask.GetAttribute(ROLE) == "segmentation"
         if own and segmentsShown(mask, outlines) and not liesBy(mask, results[mask.GetAttribute(RUN)]):
             found.append(mask.GetName())
+    for field in fields:  # it is drawn over scans, too
+        image = results.get(field.GetAttribute(RUN))
+        if image is not None and not _liesOn(field, image):
+            found.append(field.GetName())
     return f"{APART}: {', '.join(dict.fromkeys(found))}" if found else ""
 
 
@@ -220,12 +235,38 @@ def _results(scene: Any) -> dict[str, Any]:
     return found
 
 
-def _corners(volume: Any) -> Any:
-    """The middles of a volume's outermost voxels in the world, (2, 2, 2, 3) mm."""
-    import numpy as np
+def _liesOn(part: Any, image: Any) -> bool:
+    """Whether a part of a run lies where it lay on the synthetic image; what was cropped or resampled does."""
+    if part is image or image.GetImageData() is None:
+        return True
+    role = part.GetAttribute(ROLE)
+    if role in STEPS:  # what fills them leaves them where they are
+        return bool(abs(matrixIn(image, part) - matrixOf(part)).max() <= SAME_MM)
+    drawn = part.IsA("vtkMRMLTransformNode")
+    grid = fieldGrid(part) if drawn else (part.GetImageData().GetDimensions(), matrixOf(part))
+    if grid is None:  # a warp was hardened onto it
+        return True
+    size, here = grid
+    if role in OWN_GRID:
+        there = gridOn(part, image, size)
+    else:
+        there = matrixOf(image) if size == image.GetImageData().GetDimensions() else None
+    if there is None:
+        return True
+    apart = transformed(outermost(size, here), worldFrom(part)) - transformed(outermost(size, there), worldFrom(image))
+    return bool(abs(apart).max() <= SAME_MM)
 
-    last = np.array([*volume.GetImageData().GetDimensions(), 2]) - 1
-    return transformed(gridPoints((2, 2, 2), matrixOf(volume) * last), worldFrom(volume))
+
+def _fieldsDrawn(scene: Any) -> list[Any]:
+    """The fields of runs that are drawn in slice views, but for those of steps, which are kept where they belong."""
+    found = []
+    for node in nodesOf(scene, "vtkMRMLTransformNode"):
+        display = node.GetDisplayNode() if node.GetAttribute(RUN) else None
+        if display is not None and display.GetVisibility() and display.GetVisibility2D():
+            field = node.GetNodeReference(DRAWN_FROM) or node
+            if field.GetAttribute(ROLE) == "deformation":
+                found.append(field)
+    return found
 
 
 def surfaceCaption(scene: Any, view: Any) -> str:

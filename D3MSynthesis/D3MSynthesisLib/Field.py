@@ -14,10 +14,10 @@ import vtk
 
 import slicer
 from D3MSynthesisLib import Looks
-from D3MSynthesisLib.Captions import CAPTION
+from D3MSynthesisLib.Captions import CAPTION, DRAWN_FROM
 from D3MSynthesisLib.Grids import fieldOf, gridPoints, gridTransform, rasBounds, transformed, worldFrom
 from D3MSynthesisLib.Results import Image
-from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, proxies
+from D3MSynthesisLib.Runs import PREFIX, ROLE, RUN, Nodes, alive, gridOn, proxies
 from D3MSynthesisLib.Texts import _
 
 MODES = ("off", "magnitude", "jacobian", "grid", "arrows")
@@ -70,6 +70,7 @@ def draw(nodes: Nodes, mode: str, done: int | None) -> int:
     factor = enlargement(field) if mode == "grid" else _times(ARROW_MM, _longest(field))
     node = _drawnNode(nodes)
     node.SetAndObserveTransformToParent(gridTransform(field))
+    node.SetNodeReferenceID(DRAWN_FROM, source.GetID())
     _style(node.GetDisplayNode(), field, factor, mode)
     node.SetAttribute(CAPTION, _("deformation of {step}, drawn {n} times larger").format(
         step=stepName(nodes, done), n=factor) if factor > 1 else
@@ -317,7 +318,8 @@ def mapNode(nodes: Nodes, mode: str, done: int | None) -> Any:
         _mark(node, nodes, "fieldMap")
         nodes.fieldMap = node
     slicer.util.updateVolumeFromArray(node, values)
-    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(field.ijkToRAS))
+    there = gridOn(source, nodes.cemri, values.shape[::-1])  # whatever was done to the field alone
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(field.ijkToRAS if there is None else there))
     node.SetAndObserveTransformNodeID(nodes.cemri.GetTransformNodeID())
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()

@@ -71,6 +71,30 @@ def fieldOf(node: Any) -> Image | None:
     import numpy as np
     from vtk.util.numpy_support import vtk_to_numpy
 
+    found = _fieldOf(node)
+    if found is None:
+        return None
+    transform, matrix, moved = found
+    grid = transform.GetDisplacementGrid()
+    vectors = vtk_to_numpy(grid.GetPointData().GetScalars()).reshape(*grid.GetDimensions()[::-1], 3)
+    vectors = vectors * transform.GetDisplacementScale() + transform.GetDisplacementShift()
+    field = Image(vectors.astype(np.float32), matrix)
+    return field if moved is None else movedField(field, moved)
+
+
+def fieldGrid(node: Any) -> tuple[tuple[int, int, int], Any] | None:
+    """Voxels along i, j and k of the field of `fieldOf`, and its voxel index to RAS; None where there is none."""
+    found = _fieldOf(node)
+    if found is None:
+        return None
+    transform, matrix, moved = found
+    return transform.GetDisplacementGrid().GetDimensions(), matrix if moved is None else moved @ matrix
+
+
+def _fieldOf(node: Any) -> tuple[Any, Any, Any] | None:
+    """A node's grid transform, its voxel index to RAS, and the matrix that was hardened onto it or None."""
+    import numpy as np
+
     parts = vtk.vtkCollection()
     slicer.vtkMRMLTransformNode.FlattenGeneralTransform(parts, node.GetTransformFromParent())
     *before, transform = [parts.GetItemAsObject(index) for index in range(parts.GetNumberOfItems())] or [None]
@@ -86,10 +110,7 @@ def fieldOf(node: Any) -> Image | None:
         matrix = slicer.util.arrayFromVTKMatrix(transform.GetGridDirectionMatrix()).copy()
     matrix[:3, :3] *= grid.GetSpacing()
     matrix[:3, 3] = grid.GetOrigin()
-    vectors = vtk_to_numpy(grid.GetPointData().GetScalars()).reshape(*grid.GetDimensions()[::-1], 3)
-    vectors = vectors * transform.GetDisplacementScale() + transform.GetDisplacementShift()
-    field = Image(vectors.astype(np.float32), matrix)
-    return movedField(field, np.linalg.inv(toGrid)) if before else field
+    return transform, matrix, np.linalg.inv(toGrid) if before else None
 
 
 def movedField(field: Image, matrix: Any) -> Image:
@@ -117,6 +138,13 @@ def transformed(points: Any, transform: Any) -> Any:
     after.SetDataTypeToDouble()
     transform.TransformPoints(before, after)
     return vtk_to_numpy(after.GetData()).reshape(points.shape).copy()
+
+
+def outermost(size: Any, ijkToRAS: Any) -> Any:
+    """The middles of the outermost voxels of a grid, (2, 2, 2, 3) RAS; `size` is along i, j and k."""
+    import numpy as np
+
+    return gridPoints((2, 2, 2), ijkToRAS * (np.array([*size, 2]) - 1))
 
 
 def worldFrom(node: Any) -> Any:

@@ -35,7 +35,7 @@ class Marks(VTKObservationMixin):
         self._grown: list[Any] = []
         """Those of them that have got segments."""
         self._moved: list[Any] = []
-        """Volumes and segmentations that were moved or changed since scans were looked at."""
+        """Volumes, segmentations and runs' fields that were moved or changed since scans were looked at."""
         self._coming = False
         self._arrived: list[Any] = []
         """Volumes, segmentations and models that nobody has looked at yet."""
@@ -86,7 +86,9 @@ class Marks(VTKObservationMixin):
 
     def _follow(self, node: Any) -> None:
         """Observe a node as VTK does: `VTKObservationMixin` would keep every node, and its voxels, for ever."""
-        if node.IsA("vtkMRMLSliceCompositeNode") or node.IsA("vtkMRMLVolumeRenderingDisplayNode"):
+        if node.IsA("vtkMRMLSliceCompositeNode"):
+            node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onImages)
+        elif node.IsA("vtkMRMLVolumeRenderingDisplayNode"):
             node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._mark)
         elif node.IsA("vtkMRMLSliceNode"):
             node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onSlice)
@@ -97,8 +99,10 @@ class Marks(VTKObservationMixin):
         elif node.IsA("vtkMRMLScalarVolumeNode"):
             for event in (vtk.vtkCommand.ModifiedEvent, node.TransformModifiedEvent, node.ImageDataModifiedEvent):
                 node.AddObserver(event, self._onMoved)
+            node.AddObserver(node.DisplayModifiedEvent, self._markSoon)  # a threshold lets see what it hid
         elif node.IsA("vtkMRMLTransformNode"):
             node.AddObserver(node.DisplayModifiedEvent, self._markSoon)
+            node.AddObserver(node.TransformModifiedEvent, self._onFieldMoved)
         elif node.IsA("vtkMRMLModelNode") and not slicer.vtkMRMLSliceLogic.IsSliceModelNode(node):
             for event in (node.DisplayModifiedEvent, vtk.vtkCommand.ModifiedEvent):
                 node.AddObserver(event, self._markSoon)
@@ -154,22 +158,25 @@ class Marks(VTKObservationMixin):
         if not any(known is volume for known in self._moved):
             self._moved.append(volume)
 
+    def _onFieldMoved(self, transform: Any, event: str) -> None:
+        """Other transforms than a run's field move what is told by itself."""
+        if transform.GetAttribute(Runs.ROLE) == "deformation":
+            self._onMoved(transform, event)
+
     def _lookAtScans(self) -> None:
         if self._scene.IsBatchProcessing():
             qt.QTimer.singleShot(BUSY_MS, guarded(self._lookAtScans))
             return
         moved, self._moved = self._moved, []
-        if any(volume.GetAttribute(Runs.RUN) for volume in moved):
-            Captions.markViews()  # one of a run's images, or its mask, may have been moved alone
         for nodes in Runs.findRuns(self._scene):
             there = nodes.cemri.GetImageData() is not None
             if there and nodes.cemri in moved:
                 Pictures.follow(nodes)  # a transform may have been hardened onto it
             scans = [nodes.cemri, *(getattr(nodes, name) for name in Runs.INPUTS)]
-            if there and any(scan in scans for scan in moved):
-                if Comparison.lookAtScans(nodes)["reference"]:
-                    Pictures.hideError(nodes)
-                Captions.markViews()
+            looked = there and any(scan in scans for scan in moved)
+            if looked and Comparison.lookAtScans(nodes)["reference"]:
+                Pictures.hideError(nodes)
+        Captions.markViews()  # a part of a run may have been moved alone, or a scan that hid a synthetic image
 
     def _onImported(self, _caller: Any, _event: str) -> None:
         Captions.markViews()
@@ -192,6 +199,10 @@ class Marks(VTKObservationMixin):
     def _markNow(self) -> None:
         self._coming = False
         Captions.markViews()
+
+    def _onImages(self, composite: Any, _event: str) -> None:
+        """A view has other images: it is marked at once, so that no picture is taken of it in between."""
+        Captions.markViews(composite.GetLayoutName())
 
     def _onSlice(self, node: Any, _event: str) -> None:
         """A slice tells every millimetre that it is moved; only what is seen of it in 3-D is of interest."""

@@ -36,6 +36,9 @@ FRAME = PREFIX + "Frame"
 it last."""
 SIZE = PREFIX + "Size"
 """Attribute of a synthetic image: how many voxels it had along each axis when the synthesis made it."""
+GRID = PREFIX + "Grid"
+"""Attribute of what has a grid of its own: rows of its voxel index to the synthetic image's, and its
+size, when both were made."""
 NOT_MADE = {"runID", "folderItem", "segmentID", *INPUTS}
 """Of a run's fields those that no node was made for."""
 
@@ -230,6 +233,26 @@ def sizeOf(volume: Any) -> str:
     """Voxels of a volume along i, j and k."""
     image = volume.GetImageData()
     return "" if image is None else " ".join(map(str, image.GetDimensions()))
+
+
+def gridOn(part: Any, image: Any, size: tuple[int, int, int]) -> Any:
+    """A part's voxel index to RAS where it lay on the synthetic image, in that image's own frame, as numpy (4, 4).
+
+    Args:
+        part: What has a grid of its own.
+        image: The synthetic image of its run.
+        size: Voxels of the part along i, j and k.
+
+    Returns:
+        None where nobody knows any more: one of the two was cropped or resampled, or an earlier version made them.
+    """
+    import numpy as np
+
+    kept = part.GetAttribute(GRID)
+    if kept is None or image.GetAttribute(SIZE) != sizeOf(image):
+        return None
+    *onImage, then = json.loads(kept)
+    return matrixOf(image) @ np.array(onImage) if list(size) == then else None
 
 
 def nodesOf(scene: Any, kind: str) -> list[Any]:

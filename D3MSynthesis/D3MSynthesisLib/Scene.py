@@ -22,6 +22,7 @@ from D3MSynthesisLib.Grids import gridTransform, thresholdOf
 from D3MSynthesisLib.Results import STEP_IMAGES, Image, Output, readOutput
 from D3MSynthesisLib.Runs import (
     CEMRI,
+    GRID,
     INPUTS,
     PREFIX,
     RUN,
@@ -131,8 +132,10 @@ class _Builder:
             threshold = thresholdOf(images["enhancement_probability"].array, mask)
         vectors = output.image("deformation")
         deformation = self.transform("deformation", "deformation (last step)", vectors)
+        _keepGrid(deformation, vectors, self.frame)
         length = np.linalg.norm(vectors.array.astype(np.float64), axis=-1).astype(np.float32)
         magnitude = self.volume("magnitude", "deformation magnitude (mm)", Image(length, vectors.ijkToRAS))
+        _keepGrid(magnitude, vectors, self.frame)
         uncertainty = None
         if output.has("uncertainty"):
             uncertainty = self.volume(
@@ -144,7 +147,9 @@ class _Builder:
             whole = self.volume("wholeTumour", "predicted tumour probability", image, self.frame.ijkToRAS)
         sample = None
         if output.has("first_sample"):
-            sample = self.volume("sample", "synthetic, first sample", output.image("first_sample"))
+            image = output.image("first_sample")
+            sample = self.volume("sample", "synthetic, first sample", image)
+            _keepGrid(sample, image, self.frame)
         cemri.SetAttribute(PREFIX + "Provenance", json.dumps(self.provenance(), ensure_ascii=False))
         nodes = Nodes(
             self.runID, 0, self.frame.t1, cemri, subtraction, probability, None, deformation, magnitude, uncertainty,
@@ -303,6 +308,13 @@ def _item(hierarchy: Any, node: Any) -> int:
 def _fill(node: Any, image: Image, ijkToRAS: Any) -> None:
     slicer.util.updateVolumeFromArray(node, image.array)
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijkToRAS))
+
+
+def _keepGrid(node: Any, image: Image, frame: Frame) -> None:
+    import numpy as np
+
+    onImage = np.linalg.inv(frame.ijkToRAS) @ image.ijkToRAS
+    node.SetAttribute(GRID, json.dumps([*onImage.tolist(), image.array.shape[2::-1]]))
 
 
 def removeRun(nodes: Nodes) -> None:

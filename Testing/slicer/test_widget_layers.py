@@ -11,7 +11,7 @@ from slicer_helpers import MadeOutput
 
 slicer = pytest.importorskip("slicer")
 pytest.importorskip("PySide6.QtUiTools")
-from panel_helpers import MARK, examination, label_map, moved, opened, press, scans, tissues  # noqa: E402
+from panel_helpers import MARK, background, examination, label_map, moved, opened, press, scans, tissues  # noqa: E402
 from qt_host import Host  # noqa: E402
 
 from D3MSynthesisLib import Captions, Seen  # noqa: E402
@@ -219,6 +219,125 @@ def test_an_image_that_was_moved_alone_is_named(host: Host, made: MadeOutput, al
     nodes.cemri.HardenTransform()
     host.settle(0.7)
     assert written(host) == MARK
+
+
+@pytest.mark.parametrize("alone", ["cemri", "sample", "deformation", "magnitude"])
+@pytest.mark.parametrize("picture", ["arrows", "magnitude"])
+def test_a_deformation_that_was_left_behind_is_named(host: Host, made: MadeOutput, alone: str, picture: str) -> None:
+    """The picture that was deformed, its colours and arrows lie where they lay on the synthetic image, or are named."""
+    from D3MSynthesisLib.Parameters import Deformation
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes, told = panel.result.nodes, "not where the synthetic image lies"
+    panel.parameters.deformation = Deformation(picture)
+    host.settle(0.7)
+    assert told not in written(host)
+    moved(getattr(nodes, alone), "transform")
+    host.settle(0.7)
+    seen = {"sample": nodes.sample, "deformation" if picture == "arrows" else "magnitude": None}
+    seen = {name: getattr(nodes, name) for name in seen}
+    named = [node.GetName() for name, node in seen.items() if alone in ("cemri", name)]
+    assert [line for line in written(host).split("\n") if told in line] == (
+        [f"{told}: {', '.join(sorted(named, key=written(host).index))}"] if named else []
+    )
+    for node in nodes.all():
+        if node.IsA("vtkMRMLTransformableNode"):
+            node.SetAndObserveTransformNodeID(getattr(nodes, alone).GetTransformNodeID())
+    host.settle(0.7)
+    assert told not in written(host)
+    for node in nodes.all():
+        if node.IsA("vtkMRMLTransformableNode"):
+            node.HardenTransform()
+    host.settle(0.7)
+    assert told not in written(host)
+
+
+def test_a_moved_deformation_is_named_over_scans_too(host: Host, made: MadeOutput) -> None:
+    """Side by side the first view has T1 alone, and the same arrows."""
+    from D3MSynthesisLib.Parameters import Deformation
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    panel.ui.sideBySideButton.click()
+    panel.parameters.deformation = Deformation.ARROWS
+    moved(nodes.deformation, "transform")
+    host.settle(0.7)
+    for view in ("Red", "Yellow"):
+        assert f"not where the synthetic image lies: {nodes.deformation.GetName()}" in written(host, view)
+
+
+def test_an_image_of_a_step_that_was_moved_alone_is_named(host: Host, made: MadeOutput) -> None:
+    """Before and after a warp are looked at beside each other."""
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    panel.ui.beforeAfterButton.click()
+    step = background(host)
+    assert step.GetAttribute("D3M.Role") == "proxyBefore"
+    assert "not where" not in written(host)
+    moved(step, "transform")
+    host.settle(0.7)
+    assert f"not where the synthetic image lies: {step.GetName()}" in written(host)
+    nodes.cemri.SetAndObserveTransformNodeID(step.GetTransformNodeID())
+    host.settle(0.7)
+    assert "not where" not in written(host)
+
+
+@pytest.mark.parametrize("alone", ["deformation", "cemri", "all but the field"])
+@pytest.mark.parametrize("harden", [False, True])
+def test_the_map_of_volume_change_lies_on_the_synthetic_image(
+    host: Host, made: MadeOutput, alone: str, harden: bool
+) -> None:
+    """Whatever was done to the field alone, or was not done to it: colours beside their picture would mislead."""
+    from D3MSynthesisLib.Grids import matrixOf, worldFrom
+    from D3MSynthesisLib.Parameters import Deformation
+
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    before = matrixOf(nodes.sample) @ [3, 2, 1, 1]
+    whole = [node for node in nodes.all() if node.IsA("vtkMRMLTransformableNode") and node is not nodes.deformation]
+    chosen = whole if alone == "all but the field" else [getattr(nodes, alone)]
+    moved(chosen[0], "transform")
+    for node in chosen:
+        node.SetAndObserveTransformNodeID(chosen[0].GetTransformNodeID())
+        if harden:
+            node.HardenTransform()
+    host.settle(0.7)
+    panel.parameters.deformation = Deformation.JACOBIAN
+    host.settle(0.7)
+    shown = worldFrom(nodes.fieldMap).TransformPoint((matrixOf(nodes.fieldMap) @ [3, 2, 1, 1])[:3])
+    shift = 0 if alone == "deformation" else 4
+    np.testing.assert_allclose(np.subtract(shown, before[:3]), (shift, 0, 0), atol=1e-3)
+
+
+def test_marks_stay_where_the_synthetic_image_has_lost_its_voxels(host: Host, made: MadeOutput) -> None:
+    """A scene whose file of the image is gone shows the probability still: every view says what it is."""
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    nodes.cemri.SetAndObserveImageData(None)
+    slicer.util.setSliceViewerLayers(background=nodes.probability, foreground=None)
+    for view in ("Red", "Yellow", "Green"):
+        assert written(host, view) == MARK
+
+
+def test_what_a_threshold_lets_see_is_marked(host: Host, made: MadeOutput) -> None:
+    """The real scan covers the synthetic one until its lower values are not drawn any more."""
+    panel = opened(host, made)
+    press(host, panel)
+    nodes = panel.result.nodes
+    panel.parameters.maskVisible = False
+    slicer.util.setSliceViewerLayers(background=nodes.cemri, foreground=nodes.t1, foregroundOpacity=1.0)
+    assert written(host) == ""
+    display = nodes.t1.GetDisplayNode()
+    display.SetThreshold(100, 10000)
+    display.SetApplyThreshold(True)
+    assert MARK in written(host)
+    display.SetApplyThreshold(False)
+    assert written(host) == ""
 
 
 @pytest.mark.parametrize("alone", ["cemri", "segmentation"])
