@@ -1,4 +1,5 @@
-# make demo: the sample case through the default model.   make test: everything that is checked.
+# make demo: the sample case through the default model.
+# make test: the checks of every day.   make test-long: tests that take long; .ci/run runs both.
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.10 python3; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
@@ -6,7 +7,9 @@ BIN := .venv/bin
 QUIET := $(shell test -t 2 || echo --quiet)
 PIP := $(BIN)/python -m pip install $(QUIET) --disable-pip-version-check --constraint requirements.lock
 
-.PHONY: demo test lint docs numbers picture pytest test-slicer benchmark fuzz faults mutations lock clean
+PYTEST := PYTHONDONTWRITEBYTECODE= QT_QPA_PLATFORM=offscreen OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+.PHONY: demo test lint docs numbers picture pytest test-long test-slicer benchmark fuzz faults mutations lock clean
 
 demo: .venv/demo.stamp
 	$(BIN)/d3m synthesize --example --out demo --force
@@ -34,7 +37,11 @@ picture: demo
 
 # Each test of the panel imports its modules anew: they are compiled once.
 pytest: .venv/test.stamp
-	PYTHONDONTWRITEBYTECODE= QT_QPA_PLATFORM=offscreen OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(PYTEST) -m "not long"
+
+# What takes a quarter of a minute or starts many processes: trainings, killed processes, full disks, whole heads.
+test-long: .venv/test.stamp
+	$(PYTEST) -m long
 
 # The Slicer-facing tests over Slicer's own Base/Python folder: SLICER_BASE_PYTHON=<folder> make test-slicer
 test-slicer: .venv/test.stamp

@@ -236,6 +236,7 @@ def test_only_the_gpus_that_the_user_left_visible(monkeypatch: pytest.MonkeyPatc
     assert visible_gpus() == ["0", "1"]
 
 
+@pytest.mark.long
 def test_comparison_runs_and_resumes(
     data: Path, tiny_case: TinyCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -249,6 +249,7 @@ def test_two_batches_do_not_collide(tmp_path: Path, synthesis: Synthesis) -> Non
     assert run(tmp_path / "in", tmp_path / "out", synthesis)["a"].status == "skipped"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is a POSIX signal")
 def test_killed_batch_goes_on(tmp_path: Path, tiny_model: Path) -> None:
     """Killed in the middle of case 2: the next run skips case 1, redoes case 2 and removes what was left over."""
@@ -275,6 +276,7 @@ def test_killed_batch_goes_on(tmp_path: Path, tiny_model: Path) -> None:
     assert not hidden(out)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory from /proc")
 def test_memory_does_not_grow(tmp_path: Path, synthesis: Synthesis) -> None:
     """Six times the same case: the same image each time, and no memory that stays behind after the second."""

@@ -42,6 +42,7 @@ def cases(*names: str) -> list[CaseFiles]:
     return [CaseFiles(name, None, None, None) for name in names]
 
 
+@pytest.mark.long
 def test_dead_worker_costs_its_case_one_retry(client: Client, tmp_path: Path) -> None:
     """A case whose worker dies is tried once more; if it dies again it is a row, and no other case is touched."""
     work = MarkingWork(tmp_path, deadly=("c03",), once=("c05",), odd=("c07",))
@@ -81,6 +82,7 @@ def test_nobody_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+@pytest.mark.long
 def test_two_drivers_and_a_killed_worker(client: Client, tmp_path: Path, tiny_model: Path) -> None:
     """Two runs into one folder share the cases while a worker is killed: every result is whole, none was made twice."""
     root = bids_dataset(tmp_path / "raw", *(f"{k:02d}" for k in range(6)))
@@ -174,6 +176,7 @@ def listening() -> set[tuple[str, int]]:
     return {(one.laddr.ip, one.laddr.port) for one in found if one.status == psutil.CONN_LISTEN}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_of_the_machine_stays_outside(client: Client) -> None:
     """Scheduler, nannies, workers and their web servers: nobody gets in who has not this run's certificate."""
@@ -227,6 +230,7 @@ def test_no_worker_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert ended
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="network namespaces need root")
 def test_no_loopback_interface(tmp_path: Path) -> None:
     """Where processes cannot talk to each other, that is one sentence and the way out, at once."""

@@ -103,6 +103,7 @@ def test_what_other_programs_compressed_is_read(tmp_path: Path, syntax: str) -> 
     is_picture(read_series(folder, "t1"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("where", ["private", "meta", "text", "pixels"])
 def test_huge_elements_are_not_read(tmp_path: Path, where: str) -> None:
     """An element of gigabytes (a hole in the file, so that it costs no disk) is passed over or refused, never read."""

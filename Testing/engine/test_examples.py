@@ -66,6 +66,7 @@ def test_notebook(environment: dict[str, str], tiny_case: TinyCase, tmp_path: Pa
     assert (tmp_path / "synthetic" / "cemri.nii.gz").is_file()
 
 
+@pytest.mark.long
 def test_train(environment: dict[str, str], tmp_path: Path) -> None:
     """From a folder of patients to a model's folder."""
     for seed, (part, identifier) in enumerate((("train", "P1"), ("validation", "P2"))):

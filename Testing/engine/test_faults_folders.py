@@ -172,6 +172,7 @@ def test_text_is_replaced_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["card.json"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_random_kills_and_full_disks_lose_nothing() -> None:
     """Writers ended at random moments and on full disks: see the benchmark, here with few trials."""

@@ -22,6 +22,7 @@ from engine.command_helpers import ENGINE, environment
 TESTING = str(Path(__file__).parents[1])
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
 def test_changed_files_are_refused_or_read(tmp_path: Path) -> None:
     """Hundreds of inputs of the fuzzer without its guide, with limited memory; one seed, so the same every time."""

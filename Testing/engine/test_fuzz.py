@@ -28,6 +28,8 @@ from d3m.results.provenance import RESULT, read_provenance
 from d3m.system.folders import check_output
 from engine.command_helpers import ENGINE, d3m_command, environment, events
 
+pytestmark = pytest.mark.long
+
 T = TypeVar("T")
 json_values = st.recursive(
     st.none()

@@ -109,6 +109,7 @@ def test_dicom_folder_is_what_was_scanned(made: Visit, tmp_path: Path):
         np.testing.assert_allclose(sitk.GetArrayFromImage(image).T, made.scans[name].data, atol=top / 4000)
 
 
+@pytest.mark.long
 def test_scanner_dicom_becomes_a_series_over_t1(
     small_sample: dict[str, Volume], made: Visit, tiny_model: Path, tmp_path: Path
 ):

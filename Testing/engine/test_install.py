@@ -62,6 +62,7 @@ def test_wheel_holds_what_is_needed_and_nothing_else(wheel: Path) -> None:
     assert wheel.stat().st_size < 40e6
 
 
+@pytest.mark.long
 def test_wheel_installed_elsewhere_runs_the_sample(wheel: Path, tmp_path: Path) -> None:
     """Installed into another folder, the sample goes through the default model, and both commands are there."""
     place = tmp_path / "site"
@@ -73,6 +74,7 @@ def test_wheel_installed_elsewhere_runs_the_sample(wheel: Path, tmp_path: Path) 
     run_sample(place, tmp_path / "out", tmp_path)
 
 
+@pytest.mark.long
 def test_slicers_layout_runs_the_sample(tmp_path: Path) -> None:
     """As the extension is installed: `d3m` and `Resources` beside each other in one folder of modules."""
     place = tmp_path / "qt-scripted-modules"

@@ -18,6 +18,8 @@ import pytest
 from conftest import TinyCase
 from engine.command_helpers import ENGINE, d3m_command, environment, events, start
 
+pytestmark = pytest.mark.long
+
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
 root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
 

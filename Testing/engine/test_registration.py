@@ -78,6 +78,7 @@ def test_thick_slices_are_registered():
     assert largest_motion(moved["flair"].affine @ np.linalg.inv(affine), places()) < 6
 
 
+@pytest.mark.long
 def test_whole_heads_far_apart_are_registered():
     """A T2 and a FLAIR with skull and scalp, 35 degrees and 4 cm off, are brought onto T1's brain."""
     files = find_sample()

@@ -45,6 +45,7 @@ def voxels(path: Path) -> np.ndarray:
     return np.asanyarray(nibabel.load(path).dataobj)
 
 
+@pytest.mark.long
 def test_one_promise_for_all_commands(raw: Path, tiny_model: Path, tmp_path: Path) -> None:
     """`synthesize` with one thread and with three, `batch` with two, `bids` with two workers: the same bytes."""
     anat = raw / "sub-01/anat"

@@ -28,6 +28,8 @@ from d3m.volumes.preprocess.case import read_case, read_volume
 from engine.command_helpers import environment, events
 from engine.volume_helpers import put
 
+pytestmark = pytest.mark.long
+
 root_only = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can change users")
 
 

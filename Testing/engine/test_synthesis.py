@@ -226,6 +226,7 @@ def test_every_device_here_gives_the_same_picture(clean: Result, tiny_case: Tiny
             assert difference.mean() < 0.01 * np.ptp(clean.cemri), info.name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "solver"), [("paper", "ddim"), ("step-warp", "dpmpp_2m")])
 def test_published_recipes_run(tiny_case: TinyCase, tmp_path: Path, name: str, solver: str) -> None:
     """Recipes "paper" and "step-warp" go from files to a result: 256 x 256 slices, percentile scale (small network)."""

@@ -192,6 +192,7 @@ def _evaluate(page: Path, script: str, profile: Path) -> dict[str, Any]:
             child.wait()
 
 
+@pytest.mark.long
 @browser
 def test_a_browser_draws_it(made: Path, tmp_path: Path) -> None:
     """Six linked panels with pictures in them; window and opacity do what they say."""

@@ -188,7 +188,9 @@ def in_room(folder, heads):
     return files(folder, [with_head(s, i) if i in heads else s for i, s in enumerate(scans)], (lps_affine(ROOM),) * 3)
 
 
-@pytest.mark.parametrize("air", ["noisy", "empty", "skull empty", "defaced"])
+@pytest.mark.parametrize(
+    "air", ["noisy", "defaced", *(pytest.param(air, marks=pytest.mark.long) for air in ("empty", "skull empty"))]
+)
 def test_heads_are_refused(tmp_path, air):
     """Whole heads (also defaced, also with air set to zero) are refused with the way to put it right."""
     heads = [with_head(s) for s in brains(ROOM)]

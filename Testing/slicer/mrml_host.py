@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,19 @@ LAYOUTS = {
 """Slice views of the layouts that the panel chooses."""
 VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
 CLOSED: list[MRMLHost] = []
+
+
+@contextlib.contextmanager
+def _rules_once() -> Iterator[None]:
+    """The rules that convert segmentations are the process', where an application has one logic that registers them.
+
+    Every segmentation has copies of all of them: after hundreds of hosts it would take seconds to make one.
+    """
+    factory = slicer.vtkSegmentationConverterFactory.GetInstance()
+    before = factory.GetConverterRules()
+    yield
+    for rule in factory.GetConverterRules()[len(before) :] if before else ():
+        factory.UnregisterConverterRule(rule)
 
 
 class MRMLHost:
@@ -85,7 +100,8 @@ class MRMLHost:
         ):
             logic = getattr(slicer, kind)()
             logic.SetMRMLApplicationLogic(self.application)
-            logic.SetMRMLScene(scene)
+            with _rules_once():
+                logic.SetMRMLScene(scene)
             self.application.SetModuleLogic(module, logic)
             self.logics[module] = logic
         slicer.mrmlScene = scene

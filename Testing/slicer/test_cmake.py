@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 MODULES = ("D3MSynthesis", "D3MTraining")
 NOT_INSTALLED = {"CMakeLists.txt"}

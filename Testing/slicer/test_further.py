@@ -123,6 +123,7 @@ def test_a_map_is_found_by_name(host: Host, adc_model: Path, names: str, chosen:
     assert (None if found is None else found.GetName()) == chosen
 
 
+@pytest.mark.long
 def test_the_engine_gets_it(host: Host, adc_model: Path, tiny_model: Path, tiny_case: object, tmp_path: Path) -> None:
     """A real run with and without ADC: other pictures, and provenance and notices say which; a new picture from the
     mask has it again, after the scene was opened anew, too."""

@@ -32,6 +32,7 @@ def test_module_introduces_itself(host: Host) -> None:
     assert "MICCAI 2025" in parent.acknowledgementText
 
 
+@pytest.mark.long
 def test_own_tests_pass_with_the_default_model(host: Host) -> None:
     """What a person runs in Slicer: a result on the sample, the sign of its deformation, the panel."""
     host.openModule("D3MSynthesis")

@@ -41,6 +41,7 @@ def test_what_slicer_reads(host: Host) -> None:
     assert "research use only" in parent.helpText
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["test_fromFilesToModel", "test_cancel"])
 def test_own_tests(training: Any, name: str) -> None:
     """The tests that a person runs in Slicer pass here: a whole training on patients made from the sample case."""

@@ -27,7 +27,10 @@ from d3m_training.train.checkpoint import Ema, read_checked, restore_checkpoint,
 from d3m_training.train.runs import TrainOptions, recipe_task, run_training
 from d3m_training.train.trainer import LOCK_NAME as TRAIN_LOCK
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and limits"),
+]
 CHECKOUT = Path(__file__).parents[2]
 
 

@@ -28,6 +28,8 @@ from d3m_training.train.whole_brain import train_fold
 from d3m_training.train.whole_brain_stage import finish_stage, read_folds
 from training.data_helpers import write_patient
 
+pytestmark = pytest.mark.long
+
 
 def _silent(_: str) -> None:
     pass

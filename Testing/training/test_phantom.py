@@ -114,6 +114,7 @@ def test_enhancement_only_where_gadolinium_goes(sample: dict[str, np.ndarray]) -
     assert 0.0005 < share < 0.03  # sinuses, veins, choroid plexus
 
 
+@pytest.mark.long
 def test_variants_of_the_tumour(phantom: Phantom) -> None:
     """A healthy brain has no labels, a tumour without enhancement no rim, a solid one hardly any necrosis."""
     healthy = make_phantom(3, None, SPACING)

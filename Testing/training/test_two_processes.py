@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from d3m_training.data.preparation import PrepareOptions, prepare_cache
 from training.data_helpers import write_patient
 
+pytestmark = pytest.mark.long
+
 SCRIPT = '''
 """One iteration of training in the folder given; in as many processes as were started."""
 import sys

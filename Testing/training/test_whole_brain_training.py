@@ -28,6 +28,8 @@ from d3m_training.train.whole_brain import folds_of, read_all, train_fold
 from d3m_training.train.whole_brain_stage import Measured, finish_stage, table
 from training.data_helpers import write_patient
 
+pytestmark = pytest.mark.long
+
 
 def _silent(_: str) -> None:
     pass
