@@ -436,24 +436,28 @@ def measure_patient(
 
 
 def table(rows: Sequence[Measured]) -> str:
-    """Markdown: for each kind, the mean difference to the prepared input with its standard deviation and n."""
+    """Markdown: for each kind, the mean difference to the same patient's prepared input, and the worst patient's."""
     prepared = {row.id: row for row in rows if row.kind == "prepared"}
-    lines = ["| input | " + " | ".join(f"{name} (n)" for name in REPORTED) + " | no result |"]
-    lines.append("|---" * (len(REPORTED) + 2) + "|")
+    lines = ["| input | patients | " + " | ".join(REPORTED) + " | no result |"]
+    lines.append("|---" * (len(REPORTED) + 3) + "|")
     for kind in dict.fromkeys(row.kind for row in rows):
         own = [row for row in rows if row.kind == kind]
         cells = []
         for name in REPORTED:
+            digits = 2 if name.startswith("psnr") else 3
             values = np.array([getattr(row, name) for row in own])
             if kind != "prepared":
                 values = values - np.array([getattr(prepared[row.id], name) for row in own])
             values = values[np.isfinite(values)]
-            sign = "" if kind == "prepared" else "+"
-            spread = values.std(ddof=1) if len(values) > 1 else 0.0
-            cells.append(f"{values.mean():{sign}.3f} ± {spread:.3f} ({len(values)})" if len(values) else "-")
-        what = "prepared: absolute" if kind == "prepared" else f"{KINDS[kind].what}: difference"
+            if not len(values):
+                cells.append("-")
+            elif kind == "prepared":
+                cells.append(f"{values.mean():.{digits}f}")
+            else:
+                cells.append(f"{values.mean():+.{digits}f} (worst {values.min():+.{digits}f})")
+        what = "prepared: absolute" if kind == "prepared" else KINDS[kind].what
         failed = sum(row.notices.startswith("no result") for row in own)
-        lines.append(f"| {what} | " + " | ".join(cells) + f" | {failed} of {len(own)} |")
+        lines.append(f"| {what} | {len(own)} | " + " | ".join(cells) + f" | {failed} |")
     return "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,18 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from benchmarks.hospital import KINDS, Visit, acquire, carried_back, inputs, random_rotation, visit, write_study
+from benchmarks.hospital import (
+    KINDS,
+    Measured,
+    Visit,
+    acquire,
+    carried_back,
+    inputs,
+    random_rotation,
+    table,
+    visit,
+    write_study,
+)
 from d3m.models.store import find_sample
 from d3m.volumes.preprocess.case import read_volume
 from d3m.volumes.types import CONTRASTS, Volume
@@ -136,3 +147,21 @@ def test_scanner_dicom_becomes_a_series_over_t1(
     brain = carried_back(tmp_path / "brain.nii.gz", np.eye(4), Volume(scan.data, scan.affine)) > 0
     assert np.corrcoef(values[~brain], scan.data[~brain])[0, 1] > 0.99
     assert not np.allclose(values[brain], scan.data[brain], atol=scan.data.max() / 500)
+
+
+def test_the_table_has_the_mean_and_the_worst_change():
+    """Changes are a patient's own, against her prepared input; who has no result is counted, not averaged."""
+    nan = float("nan")
+    rows = [
+        Measured("a", "prepared", 20.0, 15.0, 0.6, 0.4, 0.5, ""),
+        Measured("b", "prepared", 18.0, 13.0, 0.5, 0.3, nan, ""),
+        Measured("a", "thick", 19.0, 14.5, 0.55, 0.41, 0.4, "thick-slices"),
+        Measured("b", "thick", 17.8, 13.3, 0.5, 0.3, nan, "thick-slices"),
+        Measured("a", "skull", nan, nan, nan, nan, nan, "no result: refused"),
+        Measured("b", "skull", 18.1, 13.1, 0.5, 0.3, nan, ""),
+    ]
+    prepared, thick, skull = (line.split(" | ") for line in table(rows).splitlines()[2:])
+    assert prepared[2:4] == ["19.00", "14.00"]
+    assert thick[1:4] == ["2", "-0.60 (worst -1.00)", "-0.10 (worst -0.50)"]
+    assert thick[6:] == ["-0.100 (worst -0.100)", "0 |"]
+    assert (skull[2], skull[7]) == ("+0.10 (worst +0.10)", "1 |")
