@@ -7,7 +7,9 @@ BIN := .venv/bin
 QUIET := $(shell test -t 2 || echo --quiet)
 PIP := $(BIN)/python -m pip install $(QUIET) --disable-pip-version-check --constraint requirements.lock
 
-PYTEST := PYTHONDONTWRITEBYTECODE= QT_QPA_PLATFORM=offscreen OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 2 --dist loadfile
+# Three workers keep two cores busy: many tests wait for processes of their own. Each test of the panel imports its modules
+# anew: they are compiled once.
+PYTEST := PYTHONDONTWRITEBYTECODE= QT_QPA_PLATFORM=offscreen OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 .PHONY: demo test lint docs numbers picture pytest test-long test-slicer benchmark fuzz faults mutations lock clean
 
@@ -35,11 +37,10 @@ numbers: .venv/test.stamp
 picture: demo
 	$(BIN)/python docs/measured.py --picture demo
 
-# Each test of the panel imports its modules anew: they are compiled once.
 pytest: .venv/test.stamp
 	$(PYTEST) -m "not long"
 
-# What takes a quarter of a minute or starts many processes: trainings, killed processes, full disks, whole heads.
+# What takes ten seconds or starts many processes: trainings, killed processes, full disks, whole heads.
 test-long: .venv/test.stamp
 	$(PYTEST) -m long
 

@@ -56,6 +56,7 @@ def test_dead_worker_costs_its_case_one_retry(client: Client, tmp_path: Path) ->
     assert runs == dict.fromkeys(names, 1) | {"c03": 2, "c05": 2, "c07": 2}
 
 
+@pytest.mark.long
 def test_model_is_loaded_once_by_each_worker(client: Client, tmp_path: Path) -> None:
     """Many cases, and as many loads as processes worked."""
     outcomes = list(run_on_workers(client, cases(*(f"c{k}" for k in range(20))), MarkingWork(tmp_path)))

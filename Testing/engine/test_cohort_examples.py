@@ -29,6 +29,7 @@ def example(language: str, heading: str) -> str:
     return found[1]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32" or shutil.which("bash") is None, reason="a shell script")
 def test_array_job_makes_its_participant(tmp_path: Path) -> None:
     """The array's second task makes the second participant and no other; sent again it finds him whole."""

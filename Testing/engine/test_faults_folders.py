@@ -115,6 +115,7 @@ def test_many_ask_for_one_lock(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.long
 def test_second_run_into_one_folder_is_refused(tiny_case: TinyCase, tiny_model: Path, tmp_path: Path) -> None:
     """The second of two commands ends with 2 and leaves the first alone; killed, the first blocks nobody."""
     scans = ["--t1", tiny_case.t1, "--t2", tiny_case.t2, "--flair", tiny_case.flair, "--model", tiny_model]
@@ -132,6 +133,7 @@ def test_second_run_into_one_folder_is_refused(tiny_case: TinyCase, tiny_model: 
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.long
 def test_nowhere_to_write_but_the_output(tiny_case: TinyCase, tiny_model: Path, tmp_path: Path) -> None:
     """No home, no temporary folder, no cache, and a line break in the output's name: the run needs none of them."""
     (tmp_path / "file").write_text("")

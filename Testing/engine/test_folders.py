@@ -343,6 +343,7 @@ def test_batch_keeps_what_was_corrected(tiny_model: Path, tmp_path: Path) -> Non
     assert (tmp_path / "out/b-t1c.nii.gz").read_bytes() == b"a real one"
 
 
+@pytest.mark.long
 def test_commands_refuse_before_the_work(tiny_case: TinyCase, tiny_model: Path, tmp_path: Path) -> None:
     """From the command line: a dangling link and a folder with an input end with 2 before anything is read."""
     case = shutil.copytree(tiny_case.folder, tmp_path / "case")

@@ -139,6 +139,7 @@ def test_cards_changed_at_random(data: st.DataObject, tiny_model: Path) -> None:
     assert max(card.recipe.network.widths) <= 4096
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_networks_of_other_sizes_are_refused(data: st.DataObject, tiny_model: Path, tmp_path_factory: Any) -> None:

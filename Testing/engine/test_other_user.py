@@ -102,6 +102,7 @@ def test_somebody_elses_folder_is_told_before_the_work(place: Path) -> None:
     assert sorted(shut.rglob("*")) == before
 
 
+@pytest.mark.long
 def test_share_of_a_lab_and_umask(place: Path) -> None:
     """A member writes into the lab's folder: all is the lab's group's, with the rights that the umask leaves.
 

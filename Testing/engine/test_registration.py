@@ -63,6 +63,7 @@ def test_known_motion_is_found(degrees, millimetres):
     assert f"{angle:.0f}." in notices[0].message or f"{angle - 1:.0f}." in notices[0].message
 
 
+@pytest.mark.long
 def test_thick_slices_are_registered():
     """A FLAIR with slices of 13 mm, its head turned, is brought back to half a slice."""
     motion = rotation(7, 0)

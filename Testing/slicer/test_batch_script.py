@@ -17,6 +17,8 @@ from slicer_helpers import fake_engine
 
 from conftest import TinyCase
 
+pytestmark = pytest.mark.long
+
 SCRIPT = Path(__file__).parents[2] / "D3MSynthesis" / "Resources" / "Scripts" / "batch_synthesis.py"
 
 

@@ -91,6 +91,7 @@ def throughSlicer(
         del slicer.dicomDatabase
 
 
+@pytest.mark.long
 def test_study_goes_through_the_logic(tmp_path: Path, tiny_model: Path) -> None:
     """Scans are found by description; the result lies on T1's grid and its series in T1's study, frame and place."""
     from benchmarks.hospital import CONTRASTS, DESCRIPTIONS, KINDS, inputs, visit

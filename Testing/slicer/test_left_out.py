@@ -163,6 +163,7 @@ def test_a_scene_that_is_added_empties_nothing(host: Host, able_model: Path, tmp
     assert panel.parameters.emptied == ""
 
 
+@pytest.mark.long
 def test_the_result_says_it(host: Host, able_model: Path, tiny_model: Path, tiny_case: object, tmp_path: Path) -> None:
     """A real run without FLAIR: in the list, the notices, nodes, the data tree, layouts, mask, files and DICOM."""
     import json

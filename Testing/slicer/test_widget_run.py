@@ -375,6 +375,7 @@ def test_result_is_saved_as_files(done: tuple[Host, object, list[str]], tmp_path
     assert "cannot be saved" in panel.ui.errorLabel.text
 
 
+@pytest.mark.long
 def test_second_run_overwrites_nothing(host: Host, tiny_case: object, tiny_model: Path) -> None:
     """Two runs have nodes of their own; either can be shown, and one can be removed."""
     panel = opened(host, tiny_case, tiny_model)
@@ -447,6 +448,7 @@ def test_an_error_is_one_sentence_with_details_and_report(
     panel.ui.errorLabel.setText("")
 
 
+@pytest.mark.long
 def test_scene_closed_in_the_middle_of_a_run(host: Host, tiny_case: object, tiny_model: Path, tmp_path: Path) -> None:
     """The run ends with its scene, nothing of it arrives in the next one, and the panel works there."""
     panel = opened(host, tiny_case, tiny_model)
@@ -499,6 +501,7 @@ def test_forecast_says_time_memory_and_device(host: Host, tiny_case: object, tin
     assert panel.ui.deviceBox.count >= 2
 
 
+@pytest.mark.long
 def test_forecast_learns_from_a_run(host: Host, tiny_case: object, tiny_model: Path) -> None:
     """Where the machine was busy while its speed was measured, the time is right after the first run."""
     from dataclasses import replace
@@ -537,6 +540,7 @@ def test_declined_installation_is_told(host: Host, tiny_case: object, tiny_model
     assert panel.ui.applyButton.enabled
 
 
+@pytest.mark.long
 def test_real_tumour_counts_false_and_missed(host: Host, tiny_case: object, tiny_model: Path) -> None:
     """With the real tumour as a label volume the table counts against it; without a real T1c it is not used."""
     panel = opened(host, tiny_case, tiny_model)
@@ -555,6 +559,7 @@ def test_real_tumour_counts_false_and_missed(host: Host, tiny_case: object, tiny
     assert panel.result.nodes.comparison is None
 
 
+@pytest.mark.long
 def test_comparison_after_the_run(host: Host, tiny_case: object, tiny_model: Path) -> None:
     """A real T1c that is chosen after the run gives the numbers that the engine gives when it is chosen before."""
     panel = opened(host, tiny_case, tiny_model)

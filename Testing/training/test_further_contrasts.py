@@ -33,6 +33,8 @@ from d3m_training.data.preparation import GRID_NAME, PrepareOptions, check_grid,
 from d3m_training.train.export import export_run
 from d3m_training.train.runs import TrainOptions, recipe_task, run_training, start_from
 
+pytestmark = pytest.mark.long
+
 QUIET = BatchSettings(
     size=24, crop=48, context=(-2, 0, 2), gamma=0, gain=0, bias_field=0, noise=0, blur_share=0, transplant_share=0.5
 )

@@ -130,6 +130,7 @@ def test_values_of_unusual_cases():
             assert np.isfinite(scan).all()
 
 
+@pytest.mark.long
 def test_command_writes_the_card_and_reports(tmp_path, tiny_model):
     """The whole command: limits in the card, a table, and unusual cases made from the validation part only."""
     for k in range(11):

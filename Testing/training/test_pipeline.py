@@ -60,6 +60,7 @@ def test_prepare_again_does_nothing(place: Path) -> None:
     assert "1 of them to be prepared" in text
 
 
+@pytest.mark.long
 def test_from_cache_to_synthesis(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """train, resume, export, validate and synthesize with the model; the card then has threshold and table."""
     run, model = place / "run", place / "mine"
