@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Iterable
 from typing import Any
 
 import vtk
@@ -175,7 +176,7 @@ class StandInNodeComboBox(qt.QComboBox):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _changes(self, _scene: Any, _event: str, node: Any) -> None:
-        if self._fits(node):
+        if self._fitting([node]):
             self._refresh()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
@@ -186,16 +187,17 @@ class StandInNodeComboBox(qt.QComboBox):
             del self._identifiers[row]
             self.removeItem(row)
 
-    def _fits(self, node: Any) -> bool:
-        kinds = list(self.nodeTypes)
-        return any(node.IsA(kind) if self.showChildNodeTypes else node.GetClassName() == kind for kind in kinds)
+    def _fitting(self, nodes: Iterable[Any]) -> list[Any]:
+        kinds, exactly = list(self.nodeTypes), not self.showChildNodeTypes
+        if exactly:
+            return [node for node in nodes if node.GetClassName() in kinds]
+        return [node for node in nodes if any(map(node.IsA, kinds))]
 
     def _refresh(self) -> None:
         kept = self.currentNodeID
         self.blockSignals(True)
         self.clear()
-        nodes = [self._scene.GetNthNode(index) for index in range(self._scene.GetNumberOfNodes())]
-        listed = [node for node in nodes if self._fits(node) and not node.GetHideFromEditors()]
+        listed = [node for node in self._fitting(self._scene.GetNodes()) if not node.GetHideFromEditors()]
         self._identifiers = ([""] if self.noneEnabled else []) + [node.GetID() for node in listed]
         self.addItems((["None"] if self.noneEnabled else []) + [node.GetName() or "" for node in listed])
         self.setCurrentIndex(self._identifiers.index(kept) if kept in self._identifiers else 0)
