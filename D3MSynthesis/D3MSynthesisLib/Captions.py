@@ -259,14 +259,9 @@ def _liesOn(part: Any, image: Any) -> bool:
 
 def _fieldsDrawn(scene: Any) -> list[Any]:
     """The fields of runs that are drawn in slice views, but for those of steps, which are kept where they belong."""
-    found = []
-    for node in nodesOf(scene, "vtkMRMLTransformNode"):
-        display = node.GetDisplayNode() if node.GetAttribute(RUN) else None
-        if display is not None and display.GetVisibility() and display.GetVisibility2D():
-            field = node.GetNodeReference(DRAWN_FROM) or node
-            if field.GetAttribute(ROLE) == "deformation":
-                found.append(field)
-    return found
+    drawn = _transformsDrawn(scene, lambda display: display.GetVisibility2D())
+    fields = [node.GetNodeReference(DRAWN_FROM) or node for node in drawn]
+    return [field for field in fields if field.GetAttribute(ROLE) == "deformation"]
 
 
 def surfaceCaption(scene: Any, view: Any) -> str:
@@ -312,10 +307,18 @@ def _drawings(scene: Any, runs: set[str], shown: Callable[[Any], bool]) -> list[
         shown: Whether a display node that is visible draws in the views that are meant.
     """
     found = []
+    for node in _transformsDrawn(scene, shown):
+        found.append(node.GetAttribute(CAPTION) or node.GetName())
+        if node.GetAttribute(RUN) not in runs:
+            found += owners(scene, {node.GetAttribute(RUN)})
+    return found
+
+
+def _transformsDrawn(scene: Any, shown: Callable[[Any], bool]) -> list[Any]:
+    """A synthesis' transforms that are drawn; `shown` as in `_drawings`."""
+    found = []
     for node in nodesOf(scene, "vtkMRMLTransformNode"):
         display = node.GetDisplayNode() if isSynthetic(node) else None
         if display is not None and display.GetVisibility() and shown(display):
-            found.append(node.GetAttribute(CAPTION) or node.GetName())
-            if node.GetAttribute(RUN) not in runs:
-                found += owners(scene, {node.GetAttribute(RUN)})
+            found.append(node)
     return found

@@ -99,7 +99,7 @@ class Marks(VTKObservationMixin):
         elif node.IsA("vtkMRMLScalarVolumeNode"):
             for event in (vtk.vtkCommand.ModifiedEvent, node.TransformModifiedEvent, node.ImageDataModifiedEvent):
                 node.AddObserver(event, self._onMoved)
-            node.AddObserver(node.DisplayModifiedEvent, self._markSoon)  # a threshold lets see what it hid
+            node.AddObserver(node.DisplayModifiedEvent, self._onDisplay)
         elif node.IsA("vtkMRMLTransformNode"):
             node.AddObserver(node.DisplayModifiedEvent, self._markSoon)
             node.AddObserver(node.TransformModifiedEvent, self._onFieldMoved)
@@ -203,6 +203,11 @@ class Marks(VTKObservationMixin):
     def _onImages(self, composite: Any, _event: str) -> None:
         """A view has other images: it is marked at once, so that no picture is taken of it in between."""
         Captions.markViews(composite.GetLayoutName())
+
+    def _onDisplay(self, volume: Any, event: str) -> None:
+        """A threshold lets see what a scan hid. A run's images hide nothing, and their windows are dragged often."""
+        if not volume.GetAttribute(Runs.RUN):
+            self._markSoon(volume, event)
 
     def _onSlice(self, node: Any, _event: str) -> None:
         """A slice tells every millimetre that it is moved; only what is seen of it in 3-D is of interest."""
